@@ -1,0 +1,26 @@
+"""robustatt: how robust an image classifier is, and where its attention goes under attack.
+
+Nothing heavy is imported until it is used, so that ``robustatt --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "data", "models", "sweep"]
+
+if TYPE_CHECKING:
+    from robustatt import data, models
+    from robustatt.api import sweep
+
+
+def __getattr__(name: str) -> Any:
+    if name == "sweep":
+        from robustatt.api import sweep
+
+        return sweep
+    if name in {"data", "models"}:
+        return importlib.import_module(f"robustatt.{name}")
+    raise AttributeError(f"module 'robustatt' has no attribute {name!r}")

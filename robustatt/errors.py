@@ -1,0 +1,42 @@
+"""Every error robustatt raises on purpose, with the exit code the command line gives it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RobustattError(Exception):
+    """Base of all errors raised on purpose; the text is one line a user can act on."""
+
+    exit_code = 3
+
+
+class InputError(RobustattError):
+    """What the user asked for cannot be done: says what, where and what would be right."""
+
+    exit_code = 2
+
+
+class ThreatModelViolation(RobustattError):
+    """An attack returned an image outside the norm ball or outside [0, 1]."""
+
+
+class NonFiniteLogits(RobustattError):
+    """The model returned NaN or infinite logits, which are neither robust nor fooled."""
+
+
+class TrainingDiverged(RobustattError):
+    """The training loss became NaN or infinite."""
+
+
+class RunInterrupted(RobustattError):
+    """A run stopped half way; the text says what is safe on disk and how to go on."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error line: the nearest valid name if one is near, and the valid names."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    return f"{guess}Known: {', '.join(names)}"
