@@ -1,0 +1,36 @@
+"""The handwritten digits that come inside scikit-learn: 1,797 real scans of 8x8 pixels, no download."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torch.nn.functional import interpolate
+
+from robustatt.data.base import TensorDataset
+
+TEST = 500
+
+
+@functools.cache
+def digits(split: str) -> TensorDataset:
+    """The digits, 8x8 grey scaled bilinearly to 32x32 (corners not aligned), rounded to uint8, grey as RGB.
+
+    The split is fixed: 1,297 ``train`` and 500 ``test`` images, 50 a class in ``test``. Within each class the
+    images are permuted by numpy's ``RandomState(0)``, whose stream never changes between versions, in the
+    order of the classes; the first 50 are ``test``. Indices count the images of a split in scikit-learn's
+    order.
+    """
+    bunch = load_digits()
+    labels = bunch.target.astype(np.int64)
+    generator = np.random.RandomState(0)
+    per_class = TEST // 10
+    test = np.concatenate([generator.permutation(np.flatnonzero(labels == c))[:per_class] for c in range(10)])
+    is_test = np.isin(np.arange(len(labels)), test)
+    chosen = np.flatnonzero(is_test if split == "test" else ~is_test)
+    grey = torch.from_numpy(bunch.images[chosen]).unsqueeze(1) / 16.0
+    large = interpolate(grey, size=(32, 32), mode="bilinear", align_corners=False)
+    images = (large * 255).round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
+    return TensorDataset(images, labels[chosen], [str(c) for c in range(10)], name="digits", split=split)

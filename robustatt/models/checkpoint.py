@@ -1,0 +1,175 @@
+"""Checkpoints are data: a safetensors file whose header holds a card that says how the weights came to be.
+
+Nothing in such a file is ever run. Files are written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from robustatt import __version__
+from robustatt.errors import InputError
+from robustatt.models.attention import Network
+from robustatt.models.registry import build
+
+
+class Card(BaseModel):
+    """What a checkpoint says of itself: accuracy as a share, mean and std of images in [0, 1]."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    width: float
+    classes: int
+    class_names: tuple[str, ...] = ()
+    input_size: int = 32
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    data: str
+    data_fingerprint: str = ""
+    clean_accuracy: float | None = None
+    seed: int | None = None
+    epochs: int | None = None
+    code_version: str = __version__
+    adversarial: dict[str, Any] | None = None
+    history: dict[str, Any] = Field(default_factory=dict)
+
+    def build(self) -> Network:
+        """A fresh network of the card's architecture, in eval mode."""
+        network = build(
+            self.name, self.classes, self.width,
+            **{**self.options, "mean": self.mean, "std": self.std, "input_size": self.input_size},
+        )  # fmt: skip
+        return network.eval()
+
+
+def save_checkpoint(path: str | Path, state: dict[str, Tensor], card: Card, *, half: bool = False) -> None:
+    """Writes the weights and the card; ``half`` keeps floating-point tensors as float16 on disk.
+
+    The file appears under its name only when it is complete.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    tensors = {
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        for name, tensor in state.items()
+    }
+    write_whole(path, save(tensors, metadata={"card": card.model_dump_json()}))
+
+
+def write_whole(path: str | Path, content: bytes) -> None:
+    """Writes a file under a temporary name, flushes it to the disk, then renames it."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors, floating ones as float32, and the text entries of the header.
+
+    Raises:
+        InputError: the file is missing, cut short or not a safetensors file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no weights file {path}")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            tensors = {name: _full(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is no whole safetensors file (cut short, or another format): {error}")
+
+
+def _full(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def read_card(path: str | Path) -> Card:
+    """The card of a checkpoint, without reading its weights.
+
+    Raises:
+        InputError: no such file, not a safetensors file, or no card in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no weights file {path}")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    return _card(path, metadata)
+
+
+def _card(path: Path, metadata: dict[str, str]) -> Card:
+    if "card" not in metadata:
+        raise InputError(
+            f"{path} has no card, so `robustatt train` did not make it: load it as an outside model"
+        )
+    try:
+        return Card.model_validate_json(metadata["card"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}: the card's {where or 'text'} is wrong: {first['msg']}") from error
+
+
+def load(path: str | Path) -> tuple[Network, Card]:
+    """The network of a checkpoint, float32, in eval mode, and its card.
+
+    Raises:
+        InputError: the file is missing or damaged, or its weights do not fit the architecture of its card.
+    """
+    tensors, metadata = read_safetensors(path)
+    card = _card(Path(path), metadata)
+    with torch.random.fork_rng(devices=[]):
+        network = card.build()
+    fill(network, tensors, str(path))
+    return network, card
+
+
+def fill(network: torch.nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Copies weights into a network.
+
+    Raises:
+        InputError: names the first tensor that is missing, of another shape, not finite or not expected.
+    """
+    expected = network.state_dict()
+    for name, tensor in expected.items():
+        want = tuple(tensor.shape)
+        have = tuple(tensors[name].shape) if name in tensors else None
+        if have is None:
+            raise InputError(f"{source}: tensor {name} is missing, expected shape {want}")
+        if have != want:
+            raise InputError(f"{source}: tensor {name} has shape {have}, expected {want}")
+        if tensors[name].is_floating_point() and not bool(tensors[name].isfinite().all()):
+            raise InputError(f"{source}: tensor {name} holds NaN or infinite values")
+    for name in tensors:
+        if name not in expected:
+            raise InputError(f"{source}: tensor {name} is not part of this network")
+    network.load_state_dict(tensors)

@@ -1,0 +1,153 @@
+"""Every network of the project by name: the one place to see which there are and which options each takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from robustatt.errors import InputError, did_you_mean
+from robustatt.models import vgg
+from robustatt.models.attention import Architecture, Compatibility, Head, Network, initialise
+from robustatt.models.vgg import Shape
+
+COMMON = ("dropout", "mean", "std", "input_size")
+CHOICES: dict[str, tuple[str, ...]] = {"compatibility": get_args(Compatibility), "head": get_args(Head)}
+DEFAULTS: dict[str, Any] = {"compatibility": "pc", "head": "concat"}
+
+
+@dataclass(frozen=True)
+class Family:
+    """A base name: what it is, how it is built, and which options it takes beside the common ones."""
+
+    about: str
+    make: Callable[[Shape, dict[str, Any]], Network]
+    options: tuple[str, ...] = ()
+
+
+def _attention(attended: Literal[1, 2, 3]) -> Callable[[Shape, dict[str, Any]], Network]:
+    def make(shape: Shape, options: dict[str, Any]) -> Network:
+        return vgg.AttentionVGG(shape, attended, options["compatibility"], options["head"])
+
+    return make
+
+
+FAMILIES: dict[str, Family] = {
+    "vgg": Family("plain VGG baseline", lambda shape, _: vgg.VGG(shape)),
+    "vgg_gap": Family("class activation maps (Zhou et al. 2016)", lambda shape, _: vgg.GapVGG(shape)),
+    "vgg_pan": Family(
+        "progressive attention (Seo et al. 2016)",
+        lambda shape, options: vgg.ProgressiveVGG(shape, options["compatibility"]),
+        ("compatibility",),
+    ),
+    "vgg_att1": Family("attention at l3", _attention(1), ("compatibility", "head")),
+    "vgg_att2": Family("attention at l2, l3", _attention(2), ("compatibility", "head")),
+    "vgg_att3": Family("attention at l1, l2, l3", _attention(3), ("compatibility", "head")),
+}
+
+
+def names() -> tuple[str, ...]:
+    """The base names; ``_indep``, ``_concat``, ``_dp``, ``_pc`` may follow those with attention."""
+    return tuple(FAMILIES)
+
+
+def parse(name: str) -> tuple[str, dict[str, str]]:
+    """A name such as ``vgg_att2_indep_dp`` to its base and the options it spells out.
+
+    Raises:
+        InputError: no such name, or an ending that the base does not take.
+    """
+    base, spelled = name, dict[str, str]()
+    endings = {value: option for option, values in CHOICES.items() for value in values}
+    while base not in FAMILIES:
+        base, _, ending = base.rpartition("_")
+        option = endings.get(ending)
+        if not base or option is None or option in spelled:
+            raise InputError(f"unknown model {name!r}: {did_you_mean(name, FAMILIES)}")
+        spelled[option] = ending
+    for option, value in spelled.items():
+        if option not in FAMILIES[base].options:
+            raise InputError(f"model {name!r}: {base} has no {option}, so the ending _{value} means nothing")
+    return base, spelled
+
+
+def canonical(name: str, **options: Any) -> str:
+    """The shortest name of the same network: defaults left out, head before compatibility."""
+    base, spelled = parse(name)
+    chosen = {**spelled, **{key: value for key, value in options.items() if key in CHOICES}}
+    order = ("head", "compatibility")
+    endings = [chosen[key] for key in order if chosen.get(key, DEFAULTS[key]) != DEFAULTS[key]]
+    return "_".join([base, *endings])
+
+
+def build(name: str, classes: int = 10, width: float = 1.0, **options: Any) -> Network:
+    """A fresh network with random weights (from PyTorch's global generator), in training mode.
+
+    Args:
+        name: a base name, or one with endings, such as ``vgg_att2_indep_dp``.
+        classes: number of classes, at least 2.
+        width: multiplies all channels; 1.0 is the paper's.
+        **options: ``compatibility`` ("pc" or "dp") and ``head`` ("concat" or "indep") for attention networks;
+            ``dropout``, a multiplier on the paper's rates (default 1.0); ``mean`` and ``std``, three floats
+            each, of the images in [0, 1]; ``input_size``, the side the network is meant for (recorded only).
+
+    Raises:
+        InputError: an unknown name or option, or a value out of range.
+    """
+    base, spelled = parse(name)
+    family = FAMILIES[base]
+    known = (*family.options, *COMMON)
+    for option in options:
+        if option not in known:
+            raise InputError(f"unknown option {option!r} for model {base}: {did_you_mean(option, known)}")
+    for option, value in spelled.items():
+        if options.get(option, value) != value:
+            raise InputError(f"model {name!r} says {option} {value}, the option says {options[option]}")
+    chosen = {**{key: DEFAULTS[key] for key in family.options if key in DEFAULTS}, **spelled, **options}
+    for option in CHOICES:
+        choice = chosen.get(option)
+        if option in chosen and choice not in CHOICES[option]:
+            raise InputError(f"{option} {choice!r}: {did_you_mean(str(choice), CHOICES[option])}")
+    input_size = _whole("input_size", chosen.pop("input_size", 32), least=32)
+    shape = _shape(classes, width, chosen)
+    network = family.make(shape, chosen)
+    initialise(network)
+    kept = {key: chosen[key] for key in family.options} | {"dropout": shape.dropout}
+    short = canonical(name, **chosen)
+    network.architecture = Architecture(short, shape.classes, shape.width, kept, input_size)
+    return network
+
+
+def _shape(classes: int, width: float, options: dict[str, Any]) -> Shape:
+    dropout = _real("dropout", options.pop("dropout", 1.0))
+    if not 0 <= dropout < 2:
+        raise InputError(f"dropout {dropout}: a multiplier on the paper's rates, from 0 to below 2")
+    width = _real("width", width)
+    if not 0 < width <= 16:
+        raise InputError(f"width {width}: a multiplier on all channels, above 0 and at most 16")
+    mean = _triple("mean", options.pop("mean", (0.0, 0.0, 0.0)))
+    std = _triple("std", options.pop("std", (1.0, 1.0, 1.0)))
+    if min(std) <= 0:
+        raise InputError(f"std {std}: all three must be above 0")
+    return Shape(_whole("classes", classes, least=2), width, dropout, mean, std)
+
+
+def _whole(what: str, value: Any, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{what} {value!r}: a whole number, at least {least}")
+    return value
+
+
+def _real(what: str, value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise InputError(f"{what} {value!r}: a finite number is needed")
+    return float(value)
+
+
+def _triple(what: str, value: Any) -> tuple[float, float, float]:
+    try:
+        red, green, blue = (_real(what, float(number)) for number in value)
+    except (TypeError, ValueError):
+        raise InputError(f"{what} {value!r}: three numbers are needed, one a channel") from None
+    return red, green, blue
