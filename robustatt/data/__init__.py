@@ -23,7 +23,7 @@ def load(
     """A data set by name or by path.
 
     Args:
-        name_or_path: ``digits``.
+        name_or_path: ``digits``, ``cifar10``, ``cifar100``, ``svhn`` or ``stl10``.
         split: ``train`` or ``test``.
         root: the folder that holds the downloaded files.
         download: fetch them if they are missing.
@@ -38,5 +38,10 @@ def load(
         from robustatt.data.digits import digits
 
         return digits(split)
-    del root, download, label_column
-    raise InputError(f"unknown data {str(name_or_path)!r}: {did_you_mean(str(name_or_path), ['digits'])}")
+    from robustatt.data.vision import SETS, vision
+
+    if name_or_path in SETS:
+        return vision(str(name_or_path), split, root, download)
+    del label_column
+    known = ["digits", *SETS]
+    raise InputError(f"unknown data {str(name_or_path)!r}: {did_you_mean(str(name_or_path), known)}")
