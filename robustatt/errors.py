@@ -33,6 +33,10 @@ class TrainingDiverged(RobustattError):
 class RunInterrupted(RobustattError):
     """A run stopped half way; the text says what is safe on disk and how to go on."""
 
+    def __init__(self, message: str, exit_code: int = 3) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of an error line: the nearest valid name if one is near, and the valid names."""

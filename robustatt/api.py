@@ -1,0 +1,169 @@
+"""The Python interface: `robustatt.sweep(model, (images, labels), ...)` and its result."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from robustatt import data as data_sets
+from robustatt.attack import recipe as recipes
+from robustatt.attack.recipe import Recipe
+from robustatt.data.base import Dataset, TensorDataset
+from robustatt.engine import Loader, Outcome, run
+from robustatt.eps import STEP, format_radius, parse_grid
+from robustatt.errors import InputError, did_you_mean
+from robustatt.health import Warning
+from robustatt.plan import ModelEntry, Plan, model_entries
+from robustatt.summary import curve_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Data = tuple[Tensor | np.ndarray, Tensor | np.ndarray] | Dataset | str | Path
+Models = nn.Module | str | Mapping[str, nn.Module]
+
+
+class Result:
+    """What a sweep found. `records` has a row for each model, attack, radius and example; see the README for columns."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.records: pd.DataFrame = outcome.records
+        self.summary: dict[str, Any] = outcome.summary
+
+    @property
+    def health(self) -> list[Warning]:
+        """Reasons to doubt the numbers, each with code, message, model and attack; empty when none were found."""
+        return [Warning(**entry) for entry in self.summary["health"]]
+
+    def curve(self, attack: str, model: str | None = None) -> pd.DataFrame:
+        """The curve of one attack: eps (in [0, 1]), accuracy, ci_low, ci_high, worst_case_accuracy, fooling_rate, n.
+
+        `model` may be left out when there was only one. Raises InputError for a name that was not evaluated.
+        """
+        models = [entry["name"] for entry in self.summary["plan"]["models"]]
+        attacks = [entry["name"] for entry in self.summary["plan"]["attacks"]]
+        if model is None and len(models) > 1:
+            raise InputError(f"several models were evaluated: say which. Known: {', '.join(models)}")
+        model = models[0] if model is None else model
+        for kind, name, known in (("model", model, models), ("attack", attack, attacks)):
+            if name not in known:
+                raise InputError(f"{kind} {name!r} was not evaluated: {did_you_mean(name, known)}")
+        return curve_frame(self.summary, model, attack)
+
+    def report(self, directory: str | Path) -> Path:
+        """Write figures, tables and report.html into a folder; returns the path of the page."""
+        from robustatt.report import write_report
+
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        return write_report(Path(directory), self.records, self.summary).html
+
+
+def sweep(
+    model: Models,
+    data: Data,
+    attacks: Sequence[str | Recipe] = ("fgsm",),
+    eps: str | Sequence[float | Fraction] = "1..16",
+    out: str | Path | None = None,
+    seed: int = 0,
+    *,
+    n: int | None = None,
+    split: str = "test",
+    independent: bool = False,
+    batch_size: int | None = None,
+    device: str = "auto",
+) -> Result:
+    """Attack a model over a grid of radii and say how accuracy falls.
+
+    Args:
+        model: any module from images in [0, 1], float32 (batch, channels, height, width), to logits (batch, classes);
+            or a name such as "vgg_att3"; or several modules by label. It is not changed: flags, gradients, hooks and
+            the random state are as before afterwards, also when this raises.
+        data: (images, labels) with images float in [0, 1] or uint8 and labels int64; or a data set or its name.
+        attacks: names of recipes, recipe files, or recipes.
+        eps: a grid such as "1..16" in steps of 1/255, or radii in [0, 1] as numbers. 0 is always evaluated.
+        out: a folder for records and summary, from which an interrupted sweep goes on; nothing is kept if None.
+        seed: the seed of every random start.
+        n: the first n examples; all if None.
+        split: which part of a named data set.
+        independent: attack every radius afresh instead of searching each example's threshold.
+        batch_size: images a batch; found for this machine if None.
+        device: "auto", "cpu", "cuda", ...
+
+    Raises:
+        InputError: something asked for is not possible; the message says what would be.
+        RunInterrupted: the run stopped half way (a model that returned NaN, say); the message says what is on disk.
+    """
+    dataset = _dataset(data, split)
+    entries, load = _models(model, dataset)
+    plan = Plan(
+        models=entries,
+        attacks=tuple(entry if isinstance(entry, Recipe) else recipes.load(str(entry)) for entry in _several(attacks)),
+        eps=parse_grid(eps) if isinstance(eps, str) else _grid(eps),
+        data=dataset.name,
+        split=dataset.split,
+        n=n,
+        seed=seed,
+        independent=independent,
+        batch_size=batch_size,
+        device=device,
+    )
+    with ExitStack() as stack:
+        folder = Path(out) if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="robustatt-")))
+        return Result(run(plan, dataset, load, folder))
+
+
+def _dataset(data: Data, split: str) -> Dataset:
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, str | Path):
+        return data_sets.load(data, split)
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise InputError("data: give (images, labels), a data set, or the name of one")
+    return TensorDataset(*data)
+
+
+def _models(model: Models, dataset: Dataset) -> tuple[tuple[ModelEntry, ...], Loader]:
+    if isinstance(model, str):
+        return model_entries([model], []), model_loader(dataset)
+    modules = {"model": model} if isinstance(model, nn.Module) else dict(model)
+    for label, module in modules.items():
+        if not isinstance(module, nn.Module):
+            raise InputError(f"model {label!r} is a {type(module).__name__}: give a torch.nn.Module")
+    entries = tuple(ModelEntry(name=label, spec=type(module).__qualname__) for label, module in modules.items())
+    return entries, lambda entry: modules[entry.name]
+
+
+def model_loader(dataset: Dataset) -> Loader:
+    """How the models of a plan are found: by name, file or outside source, for the classes of this data set."""
+    from robustatt.models import resolve
+
+    def load(entry: ModelEntry) -> nn.Module:
+        return resolve(
+            entry.spec, weights=entry.weights, data=dataset.name, classes=len(dataset.classes), normalize=entry.normalize
+        ).module
+
+    return load
+
+
+def _several(attacks: Sequence[str | Recipe]) -> Sequence[str | Recipe]:
+    return [attacks] if isinstance(attacks, str | Recipe) else attacks
+
+
+def _grid(eps: Sequence[float | Fraction]) -> tuple[Fraction, ...]:
+    """Numbers in [0, 1]; a float that is a multiple of 1/2550 to rounding is taken as that multiple."""
+    radii = set()
+    for value in eps:
+        exact = value if isinstance(value, Fraction) else Fraction(repr(float(value))) if np.isfinite(value) else None
+        if exact is None or exact < 0:
+            raise InputError(f"eps: {value!r} is not a radius: give numbers of 0 or more")
+        steps = round(exact / STEP * 10)
+        near = Fraction(steps, 10) * STEP
+        radii.add(near if abs(near - exact) < Fraction(1, 10**9) else exact)
+    return parse_grid(",".join(format_radius(value) for value in sorted(radii))) if radii else ()

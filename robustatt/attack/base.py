@@ -1,0 +1,178 @@
+"""What an attack is to the evaluation: something that proposes images for rows of a batch. It is never trusted.
+
+Every attack is one of the abstract kinds below; the grid engine knows the kinds, not the algorithms.
+
+* A `RayAttack` moves along one ray: its direction does not depend on eps, so one direction serves a whole grid.
+* A `SteppedAttack` asks the model again and again at one radius. It is written as a pure step over rows, so that
+  the engine can take broken rows out of the batch and put fresh ones in at any step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from robustatt.attack.loss import Loss
+from robustatt.threat import Norm, per_row
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The problems of a batch, a row each: a clean image in [0, 1], its label, a radius, and who it is."""
+
+    image: Float[Tensor, "n channels height width"]
+    label: Int[Tensor, " n"]
+    eps: Float[Tensor, " n"]
+    index: Int[Tensor, " n"]  # position in the data set: what randomness is seeded by
+    restart: Int[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def select(self, rows: Tensor) -> Rows:
+        """The rows chosen by a boolean mask or by positions."""
+        return Rows(self.image[rows], self.label[rows], self.eps[rows], self.index[rows], self.restart[rows])
+
+    def followed_by(self, others: Rows) -> Rows:
+        """These rows and then the others."""
+        mine, theirs = vars(self), vars(others)
+        return replace(self, **{name: torch.cat([mine[name], theirs[name]]) for name in mine})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said of a batch of queries; `grad` is of the loss with respect to the query."""
+
+    logits: Float[Tensor, "n classes"]
+    loss: Float[Tensor, " n"]
+    grad: Float[Tensor, "n channels height width"] | None
+
+
+class Oracle:
+    """The model as an attack sees it: logits and gradients of a batch, and a count of what they cost."""
+
+    def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
+        self._forward = forward
+        self.gradients = 0
+        self.forwards = 0
+
+    def ask(self, query: Tensor, label: Tensor, loss: Loss, *, gradient: bool) -> Answer:
+        """Logits and loss at the queries, and the loss's gradient if wanted (0 where the model has none)."""
+        if not gradient:
+            self.forwards += len(query)
+            with torch.no_grad():
+                logits = self._forward(query)
+                return Answer(logits, loss(logits, label), None)
+        self.gradients += len(query)
+        with torch.enable_grad():
+            query = query.detach().requires_grad_()
+            logits = self._forward(query)
+            losses = loss(logits, label)
+            grad = None
+            if losses.requires_grad:
+                (grad,) = torch.autograd.grad(losses.sum(), query, allow_unused=True)
+        grad = torch.zeros_like(query) if grad is None else grad
+        return Answer(logits.detach(), losses.detach(), grad.detach())
+
+
+class Noise:
+    """Random numbers that belong to the example: seeded by (plan seed, attack, restart, example index, draw).
+
+    Batch order, batch size and device do not change them. Drawn by NumPy's Philox on the CPU.
+    """
+
+    def __init__(self, seed: int, attack: str) -> None:
+        self._root = f"{seed}|{attack}"
+
+    def generator(self, index: int, restart: int, draw: int = 0) -> np.random.Generator:
+        """The generator of one example, restart and draw."""
+        digest = hashlib.sha256(f"{self._root}|{restart}|{index}|{draw}".encode()).digest()
+        return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], dtype=np.uint64)))
+
+    def _draw(self, rows: Rows, draw: int, sample: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]) -> Tensor:
+        shape = tuple(rows.image.shape[1:])
+        keys = zip(rows.index.tolist(), rows.restart.tolist(), strict=True)
+        drawn = np.stack([sample(self.generator(index, restart, draw), shape) for index, restart in keys])
+        return torch.from_numpy(drawn).to(rows.image.device)
+
+    def uniform(self, rows: Rows, draw: int = 0) -> Float[Tensor, "n channels height width"]:
+        """Uniform in [-1, 1], independent for each pixel."""
+        return self._draw(rows, draw, lambda rng, shape: rng.random(shape, dtype=np.float32) * 2 - 1)
+
+    def normal(self, rows: Rows, draw: int = 0) -> Float[Tensor, "n channels height width"]:
+        """Standard normal, independent for each pixel."""
+        return self._draw(rows, draw, lambda rng, shape: rng.standard_normal(shape, dtype=np.float32))
+
+    def in_ball(self, norm: Norm, rows: Rows, draw: int = 0) -> Float[Tensor, "n channels height width"]:
+        """A uniform point of the ball of each row's radius."""
+        if norm.name == "linf":
+            unit = self.uniform(rows, draw)
+        else:
+            unit = norm.fill(self.uniform(rows, draw), self.normal(rows, draw + 1))
+        return unit * per_row(rows.eps, unit)
+
+
+class State(dict[str, Tensor]):
+    """The memory of a stepped attack: named tensors with a row for each problem."""
+
+    def select(self, rows: Tensor) -> State:
+        """The rows chosen by a boolean mask or by positions."""
+        return State({name: value[rows] for name, value in self.items()})
+
+    def followed_by(self, others: State) -> State:
+        """These rows and then the others."""
+        return State({name: torch.cat([value, others[name]]) for name, value in self.items()})
+
+
+class Attack(ABC):
+    """Base of all attacks: a name and the norm of its threat model."""
+
+    def __init__(self, name: str, norm: Norm) -> None:
+        self.name = name
+        self.norm = norm
+
+
+class RayAttack(Attack):
+    """An attack whose image at radius eps is the clean image plus eps times one direction, cut to [0, 1]."""
+
+    @abstractmethod
+    def direction(self, rows: Rows, oracle: Oracle, noise: Noise) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"]]:
+        """A direction of norm at most 1 for each row, and 1.0 where the gradient behind it was zero everywhere."""
+
+
+class SteppedAttack(Attack):
+    """An attack at one radius that queries the model up to `steps` times for each restart.
+
+    The engine calls `start` once and then, `steps` times, asks the model at `query` and passes the answer to
+    `step`. After that, or as soon as a query inside the ball is misclassified, `candidate` is the result.
+    """
+
+    steps: int
+    restarts: int = 1
+    loss: Loss
+    needs_gradient: bool = True
+    #: whether every query lies inside the threat model, so that a misclassified query is itself a success
+    queries_are_candidates: bool = True
+
+    @abstractmethod
+    def start(self, rows: Rows, noise: Noise) -> State:
+        """The state before the first query."""
+
+    @abstractmethod
+    def query(self, state: State) -> Float[Tensor, "n c h w"]:
+        """Where each row wants the model's answer."""
+
+    @abstractmethod
+    def step(self, rows: Rows, state: State, answer: Answer) -> State:
+        """The state after an answer."""
+
+    @abstractmethod
+    def candidate(self, state: State) -> Float[Tensor, "n c h w"]:
+        """The image each row would hand in now."""

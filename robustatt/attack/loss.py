@@ -1,0 +1,50 @@
+"""What an attack climbs. Each loss is per example, larger meaning closer to (or further past) a mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Loss = Callable[[Float[Tensor, "n classes"], Int[Tensor, " n"]], Float[Tensor, " n"]]
+
+
+def _others(logits: Tensor, label: Tensor) -> Tensor:
+    return logits.scatter(1, label[:, None], -torch.inf)
+
+
+def stable(logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """logsumexp of the other logits minus the true one.
+
+    Cross-entropy is softplus of this, a monotone function, so the sign of the gradient is the same in exact
+    arithmetic; unlike cross-entropy's it never underflows when the model is sure of itself.
+    """
+    return _others(logits, label).logsumexp(1) - logits.gather(1, label[:, None])[:, 0]
+
+
+def cross_entropy(logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Plain cross-entropy, for comparison with other libraries; its gradient saturates in float32."""
+    return F.cross_entropy(logits, label, reduction="none")
+
+
+def misclassification(logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The best other logit minus the true one: positive exactly when the prediction is wrong."""
+    return _others(logits, label).amax(1) - logits.gather(1, label[:, None])[:, 0]
+
+
+def difference_of_logits_ratio(logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """DLR (Croce & Hein 2020, section 4.2): the misclassification margin over the first-to-third gap."""
+    ordered = logits.sort(dim=1, descending=True).values
+    scale = ordered[:, 0] - ordered[:, min(2, ordered.shape[1] - 1)] + 1e-12
+    return misclassification(logits, label) / scale
+
+
+LOSSES: dict[str, Loss] = {
+    "stable": stable,
+    "ce": cross_entropy,
+    "margin": misclassification,
+    "dlr": difference_of_logits_ratio,
+}

@@ -1,0 +1,203 @@
+"""The model under evaluation: a frozen copy of the user's, made fast, and checked against the original.
+
+The fast copy has BatchNorm folded into the convolutions and works in channels-last. Its logits differ from the
+original's by rounding only; that difference is measured, and every prediction whose margin is not clearly larger
+is made again by the original, so that the recorded labels are those of the user's own model.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from robustatt.attack.loss import misclassification
+from robustatt.errors import InputError, NonFiniteLogits
+
+SAFETY = 8.0  # how many times the measured rounding error a margin must exceed to be believed
+MOST_ERROR = 1e-3  # relative to the logits' scale; a larger difference is no rounding, and the copy is not used
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the model says of a batch of images: predictions, margins of the true class, attention maps."""
+
+    prediction: Int[Tensor, " n"]
+    margin: Float[Tensor, " n"]
+    logits: Float[Tensor, "n classes"]
+    maps: list[Float[Tensor, "n h w"]]
+
+
+class Classifier:
+    """A frozen classifier from images in [0, 1] to logits. Build it by `frozen`, which leaves the original untouched."""
+
+    def __init__(self, original: nn.Module, label: str, device: torch.device, probe: Float[Tensor, "n c h w"]) -> None:
+        self.label = label
+        self.device = device
+        self.original = original
+        self.levels: tuple[str, ...] = tuple(getattr(original, "levels", ())) if hasattr(original, "attend") else ()
+        self.classes = self._check(probe)
+        self.fast, self.memory_format, self.rounding = self._speed_up(probe)
+
+    @property
+    def tolerance(self) -> float:
+        """The margin (in logits) below which the fast copy's prediction is made again by the original."""
+        return SAFETY * self.rounding
+
+    def logits(self, image: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """The fast copy's logits; differentiable with respect to the image."""
+        result: Tensor = self.fast(image.contiguous(memory_format=self.memory_format))
+        return result
+
+    def judge(
+        self, image: Float[Tensor, "n c h w"], label: Int[Tensor, " n"], index: Int[Tensor, " n"]
+    ) -> Verdict:
+        """Fresh predictions in a forward pass of their own. NonFiniteLogits names the example."""
+        with torch.no_grad():
+            logits, maps = self._attend(self.fast, image.contiguous(memory_format=self.memory_format))
+            require_finite(logits, index, self.label)
+            margin = -misclassification(logits, label)
+            close = margin.abs() <= self.tolerance
+            if self.fast is not self.original and bool(close.any()):
+                logits = logits.clone()
+                logits[close] = self.original(image[close])
+                margin = -misclassification(logits, label)
+        return Verdict(logits.argmax(1), margin, logits, maps)
+
+    def _attend(self, module: nn.Module, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        if not self.levels:
+            return module(image), []
+        logits, maps = module.attend(image)  # type: ignore[operator]
+        return logits, list(maps)
+
+    def _check(self, probe: Tensor) -> int:
+        try:
+            with torch.no_grad():
+                logits = self.original(probe)
+        except RuntimeError as problem:
+            reason = str(problem).splitlines()[0]
+            raise InputError(f"model {self.label!r} cannot take images of shape {tuple(probe.shape[1:])}: {reason}") from None
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(probe) or logits.shape[1] < 2:
+            got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+            raise InputError(f"model {self.label!r} returned {got} for {len(probe)} images: expected logits of shape ({len(probe)}, classes)")
+        return int(logits.shape[1])
+
+    def _speed_up(self, probe: Tensor) -> tuple[nn.Module, torch.memory_format, float]:
+        """A faster copy whose logits agree with the original's, its memory format and the rounding between them."""
+        with torch.no_grad():
+            expected = self.original(probe)
+            if not bool(expected.isfinite().all()):
+                return self.original, torch.contiguous_format, 0.0
+            scale = float(expected.abs().max()) + 1e-12
+            for memory_format in (torch.channels_last, torch.contiguous_format):
+                try:
+                    fast = fold_batchnorm(copy.deepcopy(self.original)).to(memory_format=memory_format)
+                    error = float((fast(probe.contiguous(memory_format=memory_format)) - expected).abs().max())
+                except (RuntimeError, TypeError, ValueError):
+                    continue
+                if error <= MOST_ERROR * scale:
+                    return fast, memory_format, max(error, 1e-7 * scale)
+        return self.original, torch.contiguous_format, 0.0
+
+
+def require_finite(logits: Float[Tensor, "n classes"], index: Int[Tensor, " n"], label: str) -> None:
+    """NonFiniteLogits if any row holds NaN or infinity: such an example is neither robust nor fooled."""
+    wrong = ~logits.isfinite().all(1)
+    if bool(wrong.any()):
+        examples = index[wrong].tolist()
+        raise NonFiniteLogits(
+            f"model {label!r} returned NaN or infinite logits for example {examples[0]}"
+            f"{f' and {len(examples) - 1} more of this batch' if len(examples) > 1 else ''}: "
+            "nothing can be said of its robustness until that is mended"
+        )
+
+
+@contextmanager
+def frozen(module: nn.Module, label: str, device: torch.device, probe: Float[Tensor, "n c h w"]) -> Iterator[Classifier]:
+    """A Classifier made of a copy of the module; the module itself and the global RNG are as before afterwards.
+
+    A module that cannot be copied is used itself, and its flags are put back.
+    """
+    with _seeded(device):
+        try:
+            duplicate = copy.deepcopy(module)
+        except Exception:  # any module may refuse to be copied, in any way
+            with _borrowed(module) as borrowed:
+                yield Classifier(borrowed, label, device, probe)
+            return
+        duplicate = duplicate.to(device).eval().requires_grad_(False)
+        yield Classifier(duplicate, label, device, probe)
+
+
+@contextmanager
+def _borrowed(module: nn.Module) -> Iterator[nn.Module]:
+    training = [(part, part.training) for part in module.modules()]
+    wanted = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    try:
+        yield module.eval().requires_grad_(False)
+    finally:
+        for part, flag in training:
+            part.training = flag
+        for parameter, flag in wanted:
+            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def _seeded(device: torch.device) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        yield
+
+
+def fold_batchnorm(module: nn.Module) -> nn.Module:
+    """The module, changed in place: each BatchNorm2d that only follows one convolution is folded into it.
+
+    Pairs are found by symbolic tracing; a module that cannot be traced is returned as it is.
+    """
+    try:
+        graph = torch.fx.symbolic_trace(module).graph
+    except Exception:  # tracing runs the model's own code on proxies, which may fail in any way
+        return module
+    parts = dict(module.named_modules())
+    called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
+    for node in graph.nodes:
+        if node.op != "call_module" or not isinstance(parts.get(str(node.target)), nn.BatchNorm2d):
+            continue
+        before = node.args[0]
+        if not isinstance(before, torch.fx.Node) or before.op != "call_module" or len(before.users) != 1:
+            continue
+        names = [str(before.target), str(node.target)]
+        convolution, norm = parts.get(names[0]), parts[names[1]]
+        alone = all(called.count(name) == 1 for name in names)
+        hooked = any(part is not None and (part._forward_hooks or part._forward_pre_hooks) for part in (convolution, norm))
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and alone and not hooked and norm.track_running_stats:
+            module.set_submodule(names[0], torch.nn.utils.fusion.fuse_conv_bn_eval(convolution, norm))
+            module.set_submodule(names[1], nn.Identity())
+    return module
+
+
+def fingerprint(module: nn.Module) -> str:
+    """sha256 of what decides a module's outputs: its tensors, its structure and, for outside code, its source."""
+    digest = hashlib.sha256(repr(module).encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        if isinstance(tensor, Tensor):
+            digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else repr(tensor.item()).encode())
+    for kind in sorted({type(part) for part in module.modules()}, key=lambda kind: f"{kind.__module__}.{kind.__qualname__}"):
+        if kind.__module__.split(".")[0] not in {"torch", "torchvision", "timm", "robustatt"}:
+            digest.update(_source(kind).encode())
+    return digest.hexdigest()
+
+
+def _source(kind: type) -> str:
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        return f"{kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,368 @@
+"""The command line: a thin skin over the library. Only here is anything printed, and only here does the program exit."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from robustatt import __version__
+from robustatt.errors import InputError, RobustattError
+
+if TYPE_CHECKING:
+    from robustatt.plan import Cell, Plan
+
+app = typer.Typer(
+    name="robustatt",
+    help="How robust an image classifier is to adversarial perturbations, and where its attention goes under attack.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"robustatt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def sweep(
+    eps: Annotated[str | None, typer.Option(help="Radii in steps of 1/255: 1..16, 0..32:4, 1,2,4,8, 0.5, or 8/255. [default: 1..16]")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A model to evaluate; repeat for several. See `robustatt models`.")] = None,
+    attack: Annotated[list[str] | None, typer.Option(help="An attack or recipe file; repeat for several. [default: fgsm]")] = None,
+    data: Annotated[str | None, typer.Option(help="A data set or path. See `robustatt data`. [default: digits]")] = None,
+    weights: Annotated[list[str] | None, typer.Option(help="Weights file, one for each --model in order. [default: the bundled ones]")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="Only the first N examples. [default: all]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random start. [default: 0]")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Images a batch. [default: auto]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ... [default: auto]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results. [default: reports/out/<data>]")] = None,
+    plan: Annotated[Path | None, typer.Option(help="A plan file (TOML); flags given beside it win.")] = None,
+    independent: Annotated[bool | None, typer.Option("--independent/--search", help="Attack every radius afresh, or search thresholds. [default: --search]")] = None,
+    eps_unit: Annotated[str | None, typer.Option(help="What a bare number of --eps counts in: 1/255 or 1. [default: 1/255]")] = None,
+) -> None:
+    """Attack models over a grid of radii; write records and summary, print the accuracies."""
+    wanted = _plan_from_flags(plan, eps, eps_unit, model, weights, attack, {
+        "data": data, "n": n, "seed": seed, "device": device, "independent": independent,
+        "batch_size": _parse_batch_size(batch_size),
+    })  # fmt: skip
+    folder = out or Path("reports/out") / _safe_name(wanted.data)
+    from robustatt import data as data_sets
+    from robustatt.api import model_loader
+    from robustatt.engine import run
+
+    dataset = data_sets.load(wanted.data, wanted.split)
+    with _Bar() as bar:
+        outcome = run(wanted, dataset, model_loader(dataset), folder, bar)
+    for path in outcome.moved_aside:
+        _warn(f"records {path.name} were damaged: moved aside and computed again")
+    _print_summary(outcome.summary)
+    ready = f", {outcome.ready} found on disk" if outcome.ready else ""
+    print(f"{outcome.computed} cells computed{ready}. Results: {folder}/summary.json")
+    print(f"Next: robustatt report {folder}")
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder a sweep wrote.")],
+) -> None:
+    """Turn the results of a sweep into figures, tables and one self-contained HTML page."""
+    from robustatt.report import write_report
+
+    records, summary = _read_results(directory)
+    paths = write_report(directory, records, summary)
+    print(f"Report: {paths.html}")
+    print(f"Figures: {directory / 'figures'}")
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Option(help="The network to train. See `robustatt models`.")],
+    out: Annotated[Path, typer.Option(help="Where to write the weights (.safetensors).")],
+    data: Annotated[str, typer.Option(help="A data set or path.")] = "digits",
+    width: Annotated[float, typer.Option(help="Multiplier on all channels; 1.0 is the paper's.")] = 1.0,
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 30,
+    seed: Annotated[int, typer.Option(help="Seed of initial weights, order and augmentation.")] = 0,
+    schedule: Annotated[str, typer.Option(help="onecycle, or paper (the published step schedule).")] = "onecycle",
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate. [default: the schedule's]")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
+    dropout: Annotated[float, typer.Option(help="Multiplier on the paper's dropout rates; small networks want 0.")] = 1.0,
+    label_smoothing: Annotated[float, typer.Option(help="Label smoothing, 0 to below 1.")] = 0.0,
+    flip: Annotated[bool | None, typer.Option(help="Mirror images at random. [default: by data set]")] = None,
+    crop: Annotated[bool | None, typer.Option(help="Crop at random after padding by 4. [default: by data set]")] = None,
+    adversarial: Annotated[str | None, typer.Option(help="Train on attacked images: fgsm or pgd.")] = None,
+    train_eps: Annotated[float, typer.Option(help="L-infinity radius of adversarial training, in steps of 1/255.")] = 8.0,
+    data_root: Annotated[Path | None, typer.Option(help="Folder of downloaded data sets.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    half: Annotated[bool, typer.Option(help="Store the weights as float16.")] = False,
+    resume: Annotated[bool, typer.Option(help="Go on from an interrupted run of the same command.")] = True,
+) -> None:
+    """Train a network of the paper, with a checkpoint to go on from after an interruption."""
+    from robustatt.train import TrainRequest
+    from robustatt.train import train as run_training
+
+    request = TrainRequest(
+        model=model, data=data, width=width, epochs=epochs, seed=seed, out=out, schedule=schedule, lr=lr,
+        batch_size=batch_size, dropout=dropout, label_smoothing=label_smoothing, flip=flip, crop=crop,
+        adversarial=adversarial, train_eps=train_eps, data_root=data_root, device=device, half=half, resume=resume,
+    )  # fmt: skip
+    with _TrainingBar() as bar:
+        card = run_training(request, bar)
+    print(f"Wrote {out}: clean test accuracy {card.clean_accuracy:.2%}")
+    print(f"Next: robustatt sweep --eps 1..16 --model {model} --data {data} --weights {out}")
+
+
+@app.command()
+def check() -> None:
+    """Compare a run with a reference; exit 1 on a regression."""
+    raise InputError("`robustatt check` is not part of this version yet")
+
+
+@app.command()
+def models() -> None:
+    """List the networks: parameters, operations an image, attention levels, bundled weights."""
+    from robustatt.models import catalogue
+
+    _print_table(
+        ["model", "parameters", "GFLOP/image", "attention levels", "bundled weights"],
+        [
+            [row.name, f"{row.parameters / 1e6:.1f} M", f"{row.gflop:.2f}", " ".join(row.levels) or "-", " ".join(row.bundled) or "-"]
+            for row in catalogue()
+        ],
+    )
+    print("At width 1.0 and 32x32; a multiply and an add count as two operations.")
+    print("Attention models also by variant, such as vgg_att2_indep_dp. Others: pkg.module:build, torchvision:NAME, timm:NAME")
+
+
+@app.command()
+def attacks() -> None:
+    """List the attacks: norm, cost at full strength, what each is good for."""
+    from robustatt.attack import recipe as recipes
+
+    rows = []
+    for name in recipes.shipped():
+        found = recipes.load(name)
+        gradients, forwards = found.cost()
+        rows.append([name, found.norm, f"{gradients:,}", f"{forwards:,}", found.good_for])
+    _print_table(["attack", "norm", "gradients", "forwards", "good for"], rows)
+    print("Cost: of one image and one radius at full strength. A recipe file of your own: --attack mine.toml")
+
+
+@app.command(name="data")
+def list_data() -> None:
+    """List the data sets: where they come from, sizes, content hashes."""
+    from robustatt.data import sources
+
+    _print_table(["data", "what it is", "how to get it"], [list(row) for row in sources()])
+
+
+def _plan_from_flags(
+    path: Path | None, eps: str | None, eps_unit: str | None, model: list[str] | None,
+    weights: list[str] | None, attack: list[str] | None, simple: dict[str, Any],
+) -> Plan:  # fmt: skip
+    """The plan of a file, if one was given, with what the flags say in place of what it says."""
+    from dataclasses import replace
+
+    from robustatt.attack import recipe as recipes
+    from robustatt.eps import parse_grid
+    from robustatt.plan import Plan, model_entries, parse_unit, read_plan
+
+    changes: dict[str, Any] = {name: value for name, value in simple.items() if value is not None}
+    if weights and not model:
+        raise InputError("--weights without --model: say which model they are for, such as --model vgg_att3")
+    if model:
+        changes["models"] = model_entries(model, weights or [])
+    if attack:
+        changes["attacks"] = tuple(recipes.load(name) for name in attack)
+    if eps is not None:
+        changes["eps"] = parse_grid(eps, parse_unit(eps_unit))
+    if path is not None:
+        return replace(Plan.from_toml(read_plan(path), where=f"plan {path}"), **changes)
+    if "models" not in changes:
+        raise InputError("no model: give at least one, such as --model vgg_att3 (see `robustatt models`)")
+    defaults: dict[str, Any] = {"attacks": (recipes.load("fgsm"),)}
+    if "eps" not in changes:
+        defaults["eps"] = parse_grid("1..16")
+    return Plan(**(defaults | changes))
+
+
+def _parse_batch_size(text: str | None) -> int | None:
+    if text is None or text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"--batch-size {text!r}: give auto or a whole number of at least 1")
+    return int(text)
+
+
+def _safe_name(data: str) -> str:
+    return Path(data).name or "data"
+
+
+def _read_results(directory: Path) -> tuple[Any, dict[str, Any]]:
+    """The records and the summary of an output folder; records may be fewer than planned."""
+    from robustatt.plan import BoundPlan
+    from robustatt.records import Store
+    from robustatt.summary import read_summary, summarise
+
+    if not directory.is_dir():
+        raise InputError(f"{directory}: no such folder: give the folder a sweep wrote (its --out)")
+    bound = BoundPlan.read(directory)
+    store = Store(directory / "records")
+    records = store.read(cell.key for cell in bound.cells())
+    for path in store.moved_aside:
+        _warn(f"records {path.name} were damaged and moved aside: run the sweep again to complete them")
+    if (directory / "summary.json").exists() and not store.moved_aside:
+        summary = read_summary(directory / "summary.json")
+        if summary["plan"] == bound.describe():
+            return records, summary
+    return records, summarise(records, bound.describe(), {}, [])
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def _print_table(columns: list[str], rows: list[list[str]]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, name in enumerate(columns):
+        numeric = bool(rows) and all(row[place][:1].isdigit() or row[place] == "-" for row in rows)
+        table.add_column(name, justify="right" if numeric and place else "left")
+    for row in rows:
+        table.add_row(*[Text(cell) for cell in row])
+    _console().print(table)
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    """Accuracy by radius, models and attacks side by side; then the warnings."""
+    from robustatt.summary import is_control
+
+    curves = summary["curves"]
+    if not curves:
+        return
+    data = summary["plan"]["data"]
+    print(f"\nAccuracy under attack in % [95 % interval], {data['n']} images of {data['name']} {data['split']}")
+    heads = [f"{curve['model']} {curve['attack']}" for curve in curves]
+    rows = []
+    for place, point in enumerate(curves[0]["points"]):
+        cells = [curve["points"][place] for curve in curves if place < len(curve["points"])]
+        label = "clean" if point["eps"].startswith("0/") else point["eps"]
+        rows.append([label, *[f"{100 * p['accuracy']:.1f} [{100 * p['ci_low']:.1f}, {100 * p['ci_high']:.1f}]" for p in cells]])
+    _print_table(["eps", *heads], rows)
+    names = {curve["attack"] for curve in curves if not is_control(curve["attack"])}
+    if names <= {"fgsm"}:
+        print("fgsm alone is an upper bound: an attack in several steps finds more. Add --attack pgd.")
+    for warning in summary["health"]:
+        who = " ".join(part for part in (warning["model"], warning["attack"]) if part)
+        _warn(f"[{warning['code']}] {who}: {warning['message']}" if who else f"[{warning['code']}] {warning['message']}")
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+class _Bar:
+    """The progress bar of a sweep: images a second and time left."""
+
+    def __enter__(self) -> _Bar:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+        )  # fmt: skip
+        self._task: Any = None
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, images: int, cells: int, cells_ready: int) -> None:
+        del cells, cells_ready
+        if images:
+            self._task = self._progress.add_task("", total=images, rate="")
+
+    def advance(self, cell: Cell, images: int) -> None:
+        self._progress.update(self._task, advance=images, description=f"{cell.model} {cell.attack.name}")
+        speed = self._progress.tasks[0].speed
+        self._progress.update(self._task, rate=f"{speed:,.0f} images/s" if speed else "")
+
+
+class _TrainingBar:
+    """The progress bar of a training: epoch, loss, accuracy."""
+
+    def __enter__(self) -> _TrainingBar:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn(),
+            console=Console(stderr=True), transient=True,
+        )  # fmt: skip
+        self._task: Any = None
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, epoch: int, step: int, steps: int, loss: float, accuracy: float) -> None:
+        if self._task is None:
+            self._task = self._progress.add_task("", total=None, epoch=epoch, said="")
+        self._progress.update(
+            self._task, completed=step, total=steps, epoch=epoch, said=f"loss {loss:.3f}, accuracy {accuracy:.1%}"
+        )
+
+
+def main() -> None:
+    """The program: runs a command and turns every expected error into one line and an exit code."""
+    sys.exit(_run(lambda: app(standalone_mode=False)))
+
+
+def _run(command: Callable[[], Any]) -> int:
+    """0 done, 1 regression, 2 wrong input, 3 failed half way, 130 interrupted; no traceback for what users can mend."""
+    try:
+        return int(command() or 0)
+    except RobustattError as problem:
+        return _fail(str(problem), problem.exit_code)
+    except typer.TyperException as problem:
+        return _fail(problem.format_message().replace("\n", " "), 2)
+    except (typer.Abort, KeyboardInterrupt):
+        return _fail("stopped by Ctrl-C", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as problem:
+        return _fail(f"{problem.filename or 'file'}: {problem.strerror or problem}", 3)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"robustatt: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""Runs a plan: every Cell that is not on disk yet is evaluated, then the records are summarised."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import nn
+
+from robustatt import health, provenance
+from robustatt.classifier import Classifier, fingerprint, frozen
+from robustatt.data.base import Dataset
+from robustatt.errors import InputError, RobustattError, RunInterrupted
+from robustatt.evaluate import Evaluation, as_float, evaluate, load_images
+from robustatt.plan import BoundPlan, Cell, ModelEntry, Plan
+from robustatt.records import Store
+from robustatt.summary import summarise, write_summary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PROBE_IMAGES = 64
+LOG = "log.jsonl"
+
+
+class Progress(Protocol):
+    """What a sweep tells while it runs."""
+
+    def begin(self, images: int, cells: int, cells_ready: int) -> None:
+        """How many (example, radius) images there are to evaluate in how many Cells, and how many Cells are done already."""
+
+    def advance(self, cell: Cell, images: int) -> None:
+        """That many more images are done."""
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def begin(self, images: int, cells: int, cells_ready: int) -> None: ...
+
+    def advance(self, cell: Cell, images: int) -> None: ...
+
+
+Loader = Callable[[ModelEntry], nn.Module]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a sweep leaves behind: the records, the summary, and how many Cells were computed by this run."""
+
+    records: pd.DataFrame
+    summary: dict[str, Any]
+    computed: int
+    ready: int
+    moved_aside: list[Path] = field(default_factory=list)
+
+
+def run(plan: Plan, dataset: Dataset, load: Loader, out: Path, progress: Progress | None = None) -> Outcome:
+    """Evaluate a plan into the folder `out`, going on where an earlier run stopped.
+
+    Everything the user could have got wrong is checked before anything is written.
+
+    Raises:
+        InputError: the model, data or folder cannot be used.
+        RunInterrupted: stopped half way (Ctrl-C or an error); says what is safe on disk.
+    """
+    progress = progress or Silent()
+    device = choose_device(plan.device)
+    examples = _count(plan, dataset)
+    probe = _probe(dataset, device)
+    warnings: list[health.Warning] = []
+    prints = []
+    for entry in plan.models:
+        module = load(entry)
+        prints.append(fingerprint(module))
+        warnings += _inspect(module, entry, dataset, probe)
+    bound = BoundPlan(plan, examples, dataset.classes, dataset.fingerprint, tuple(prints))
+    store = Store(out / "records")
+    store.prepare()
+    cells = list(bound.cells())
+    todo = [cell for cell in cells if not store.has(cell.key)]
+    bound.write(out)
+    progress.begin(sum(_images(cell) for cell in todo), len(cells), len(cells) - len(todo))
+    began = time.time()
+    _compute(todo, plan, dataset, load, store, device, progress, len(cells))
+    records = store.read(cell.key for cell in cells)
+    warnings += health.of_records(records)
+    origin = _origin(bound, out, began, device)
+    summary = summarise(records, bound.describe(), origin, [warning.as_dict() for warning in warnings])
+    write_summary(out, summary)
+    return Outcome(records, summary, len(todo), len(cells) - len(todo), store.moved_aside)
+
+
+def _probe(dataset: Dataset, device: torch.device) -> torch.Tensor:
+    """The first few images, on which a model is looked at before it is attacked."""
+    return as_float(dataset.tensors(range(min(PROBE_IMAGES, len(dataset))))[0]).to(device)
+
+
+def _inspect(module: nn.Module, entry: ModelEntry, dataset: Dataset, probe: torch.Tensor) -> list[health.Warning]:
+    """Checks of a model before anything is written: takes these images, gives logits for these classes."""
+    with frozen(module, entry.name, probe.device, probe) as classifier:
+        load_images(dataset, range(len(probe)), classifier)
+        return health.of_model(classifier.original, entry.name, probe)
+
+
+def _compute(
+    todo: list[Cell], plan: Plan, dataset: Dataset, load: Loader, store: Store,
+    device: torch.device, progress: Progress, total: int,
+) -> None:  # fmt: skip
+    """Evaluate the Cells model by model and store each as soon as it is done."""
+    finished = total - len(todo)
+    batch_size = plan.batch_size or automatic_batch_size(dataset.image_shape, device)
+    try:
+        for entry in plan.models:
+            mine = [cell for cell in todo if cell.model == entry.name]
+            if not mine:
+                continue
+            with frozen(load(entry), entry.name, device, _probe(dataset, device)) as classifier:
+                for cell in mine:
+                    batch_size = _evaluate_and_store(cell, classifier, dataset, store, batch_size, progress)
+                    finished += 1
+    except KeyboardInterrupt:
+        raise RunInterrupted(_safe("stopped by Ctrl-C", finished, total, store), 130) from None
+    except InputError:
+        raise
+    except (RobustattError, OSError, RuntimeError) as problem:
+        raise RunInterrupted(_safe(str(problem).splitlines()[0], finished, total, store), 3) from problem
+
+
+def _evaluate_and_store(
+    cell: Cell, classifier: Classifier, dataset: Dataset, store: Store, batch_size: int, progress: Progress
+) -> int:
+    """One Cell into the store; returns the batch size that worked (halved whenever memory ran out)."""
+    began = time.perf_counter()
+    while True:
+        told = 0
+
+        def done(examples: int) -> None:
+            nonlocal told
+            told += examples
+            progress.advance(cell, examples * max(1, len(cell.radii)))
+
+        try:
+            found = evaluate(cell, classifier, dataset, batch_size, done)
+            break
+        except RuntimeError as problem:
+            if not _out_of_memory(problem) or batch_size == 1:
+                raise
+            progress.advance(cell, -told * max(1, len(cell.radii)))
+            batch_size = max(1, batch_size // 2)
+    store.put(cell.key, found.columns)
+    _log(store.folder.parent, cell, found, batch_size, time.perf_counter() - began)
+    return batch_size
+
+
+def _out_of_memory(problem: RuntimeError) -> bool:
+    said = str(problem).lower()
+    return isinstance(problem, torch.OutOfMemoryError) or "can't allocate memory" in said or "out of memory" in said
+
+
+def _safe(reason: str, finished: int, total: int, store: Store) -> str:
+    return (
+        f"{reason}. Safe on disk: {finished} of {total} cells in {store.folder}. "
+        "Run the same command again to go on from there"
+    )
+
+
+def _images(cell: Cell) -> int:
+    return (cell.stop - cell.start) * max(1, len(cell.radii))
+
+
+def _count(plan: Plan, dataset: Dataset) -> int:
+    if plan.n is not None and plan.n > len(dataset):
+        raise InputError(f"-n {plan.n}: {plan.data} {plan.split} has {len(dataset)} examples")
+    if len(dataset) == 0:
+        raise InputError(f"data {plan.data!r} has no examples")
+    return plan.n or len(dataset)
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the first GPU if there is one. InputError for a device this machine does not have."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise InputError(f"--device {name!r} is not to be had on this machine: give auto, cpu or cuda") from None
+    return device
+
+
+def automatic_batch_size(image_shape: tuple[int, int, int], device: torch.device) -> int:
+    """128 images of 32x32 on a CPU, 1024 on a GPU, fewer of larger ones: the same on every machine of a kind."""
+    _, height, width = image_shape
+    full = 1024 if device.type == "cuda" else 128
+    return max(8, min(full, full * 32 * 32 // (height * width)))
+
+
+def _log(out: Path, cell: Cell, found: Evaluation, batch_size: int, seconds: float) -> None:
+    """Append what a Cell cost to log.jsonl, one line in one write, so that processes may share the file."""
+    entry = {
+        "key": cell.key, "cell": str(cell), "seconds": round(seconds, 3), "gradients": found.gradients,
+        "forwards": found.forwards, "batch_size": batch_size, "process": os.getpid(),
+    }  # fmt: skip
+    with open(out / LOG, "a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def _costs(out: Path, keys: set[str]) -> Mapping[str, float]:
+    """What the Cells of a plan cost when they were computed, from the log."""
+    latest: dict[str, dict[str, Any]] = {}
+    for line in (out / LOG).read_text(encoding="utf-8").splitlines() if (out / LOG).exists() else []:
+        try:
+            entry = json.loads(line)
+            if entry["key"] in keys:
+                latest[entry["key"]] = {name: float(entry[name]) for name in ("seconds", "gradients", "forwards")}
+        except (ValueError, KeyError, TypeError):
+            continue
+    return {name: sum(entry[name] for entry in latest.values()) for name in ("seconds", "gradients", "forwards")}
+
+
+def _origin(bound: BoundPlan, out: Path, began: float, device: torch.device) -> dict[str, Any]:
+    costs = _costs(out, {cell.key for cell in bound.cells()})
+    return {
+        "command": provenance.command(),
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware(str(device)),
+        "git": provenance.git_state(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds_this_run": round(time.time() - began, 3),
+        "seconds": round(costs["seconds"], 3),
+        "gradients": int(costs["gradients"]),
+        "forwards": int(costs["forwards"]),
+    }

@@ -1,0 +1,96 @@
+"""One Cell -> records: the model is asked about clean images, attacked, and asked again; no attack is trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from robustatt import attack as attacks
+from robustatt.attack.base import Noise, Oracle, RayAttack, SteppedAttack
+from robustatt.classifier import Classifier
+from robustatt.data.base import Dataset
+from robustatt.eps import CLEAN, parse_radius
+from robustatt.errors import InputError
+from robustatt.grid import GridSearch, Ledger, Target, along_rays
+from robustatt.plan import Cell
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The records of a Cell as columns, and what they cost in gradients and forward passes (images, not batches)."""
+
+    columns: dict[str, Any]
+    gradients: int
+    forwards: int
+
+
+def evaluate(
+    cell: Cell, classifier: Classifier, dataset: Dataset, batch_size: int, done: Callable[[int], None] = lambda _: None
+) -> Evaluation:
+    """Run a Cell. `done` is called with the number of examples finished since the last call.
+
+    Raises NonFiniteLogits, ThreatModelViolation, or InputError for labels the model does not know.
+    """
+    images, labels = load_images(dataset, range(cell.start, cell.stop), classifier)
+    radii = torch.tensor([float(parse_radius(text)) for text in cell.radii], device=classifier.device)
+    attack = attacks.build(cell.attack)
+    index = torch.arange(cell.start, cell.stop, device=classifier.device)
+    target = Target(classifier, attack.norm, attack.name, images, labels, index, radii, batch_size)
+    oracle = Oracle(classifier.logits)
+    if not cell.radii:
+        ledger = Ledger(target)
+        done(len(target))
+    elif isinstance(attack, RayAttack):
+        ledger = along_rays(target, attack, oracle, Noise(cell.seed, attack.name), done)
+    elif isinstance(attack, SteppedAttack):
+        ledger = GridSearch(target, [attack], oracle, lambda part: Noise(cell.seed, part), done, cell.independent).run()
+    else:
+        raise TypeError(f"the grid does not know how to run {type(attack).__name__}")
+    return Evaluation(_columns(cell, target, ledger), oracle.gradients, oracle.forwards + target.forwards)
+
+
+def load_images(dataset: Dataset, indices: range, classifier: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images in [0, 1] as float32 and labels, on the classifier's device."""
+    images, labels = dataset.tensors(indices)
+    if int(labels.max()) >= classifier.classes or int(labels.min()) < 0:
+        raise InputError(
+            f"model {classifier.label!r} has {classifier.classes} classes, but the data has label {int(labels.max())}: "
+            "give weights trained for these classes"
+        )
+    return as_float(images).to(classifier.device), labels.to(classifier.device)
+
+
+def as_float(images: torch.Tensor) -> torch.Tensor:
+    """uint8 images divided by 255; floats as they are."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+
+
+def _columns(cell: Cell, target: Target, ledger: Ledger) -> dict[str, Any]:
+    """Rows ordered by radius (clean first), then example."""
+    count, radii = len(target), [CLEAN, *cell.radii]
+    clean_pred = target.clean.prediction.cpu().numpy()
+    clean_margin = target.clean.margin.cpu().numpy()
+    unmoved = {"adv_pred": clean_pred, "adv_margin": clean_margin, "distance": 0, "attacked": False, "zero_grad": False}
+    columns: dict[str, Any] = {
+        "model": [cell.model] * (count * len(radii)),
+        "attack": [cell.attack.name] * (count * len(radii)),
+        "eps": np.repeat(np.array(radii, dtype=object), count),
+        "index": np.tile(target.index.cpu().numpy(), len(radii)),
+        "label": np.tile(target.label.cpu().numpy(), len(radii)),
+        "clean_pred": np.tile(clean_pred, len(radii)),
+        "clean_margin": np.tile(clean_margin, len(radii)),
+    }
+    for name, values in ledger.columns.items():
+        first = np.full(count, unmoved[name] if name in unmoved else _undrifted(name), dtype=values.dtype)
+        columns[name] = np.concatenate([first[:, None], values], axis=1).T.reshape(-1)
+    order = [*("model", "attack", "eps", "index", "label", "clean_pred", "adv_pred", "clean_margin", "adv_margin")]
+    return {name: columns[name] for name in [*order, *[name for name in columns if name not in order]]}
+
+
+def _undrifted(column: str) -> float:
+    """The value of a drift metric between a map and itself."""
+    return 1.0 if column.startswith(("drift_cosine_", "drift_iou_")) else 0.0

@@ -1,0 +1,422 @@
+"""How a grid of radii is attacked without paying for every radius.
+
+Balls are nested: an image that breaks an example at eps breaks it at every larger radius, and what holds at eps
+under an attack is not expected to fall to it at a smaller one. So for each example only the radii around the one
+where it breaks are attacked, at full strength on both sides. Every row is still backed by a real image inside its
+radius, judged in a forward pass of its own: above the threshold the image that broke it, below it the failed
+perturbation scaled into the ball.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from robustatt.attack.base import Noise, Oracle, RayAttack, Rows, State, SteppedAttack
+from robustatt.attack.loss import misclassification, stable
+from robustatt.classifier import Classifier, Verdict, require_finite
+from robustatt.drift import drift
+from robustatt.threat import Norm, measure, per_row
+
+
+@dataclass
+class Target:
+    """The examples of a Cell on the device, what the model says of them unattacked, and the radii to evaluate."""
+
+    classifier: Classifier
+    norm: Norm
+    attack: str
+    image: Float[Tensor, "n c h w"]
+    label: Int[Tensor, " n"]
+    index: Int[Tensor, " n"]
+    radii: Float[Tensor, " k"]
+    batch_size: int
+    clean: Verdict = field(init=False)
+    forwards: int = 0  # images judged so far
+
+    def __post_init__(self) -> None:
+        verdicts = [self._judge(rows, self.image[rows]) for rows in self.batches()]
+        self.clean = Verdict(
+            torch.cat([verdict.prediction for verdict in verdicts]),
+            torch.cat([verdict.margin for verdict in verdicts]),
+            torch.cat([verdict.logits for verdict in verdicts]),
+            [torch.cat(level) for level in zip(*[verdict.maps for verdict in verdicts], strict=True)],
+        )
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def correct(self) -> Tensor:
+        """Which examples the model classifies right when nobody attacks."""
+        return self.clean.prediction == self.label
+
+    def batches(self) -> list[Tensor]:
+        """Positions of all examples, in batches."""
+        return list(torch.arange(len(self.label), device=self.label.device).split(self.batch_size))
+
+    def rows(self, positions: Tensor, eps: Tensor, restart: Tensor | None = None) -> Rows:
+        """The attack problems of some examples at given radii."""
+        restart = torch.zeros_like(positions) if restart is None else restart
+        return Rows(self.image[positions], self.label[positions], eps, self.index[positions], restart)
+
+    def _judge(self, positions: Tensor, image: Tensor) -> Verdict:
+        self.forwards += len(positions)
+        return self.classifier.judge(image, self.label[positions], self.index[positions])
+
+    def evaluate(self, positions: Tensor, image: Tensor, eps: Tensor) -> dict[str, np.ndarray]:
+        """Trusting no attack: distance and box measured, predictions made afresh, attention compared."""
+        clean = self.image[positions]
+        distance = measure(self.norm, clean, image, eps, self.attack, self.index[positions])
+        verdict = self._judge(positions, image.clamp(0.0, 1.0))
+        found = {"adv_pred": verdict.prediction, "adv_margin": verdict.margin, "distance": distance}
+        size = (clean.shape[2], clean.shape[3])
+        for level, before, after in zip(self.classifier.levels, self.clean.maps, verdict.maps, strict=True):
+            for metric, values in drift(before[positions], after, size).items():
+                found[f"drift_{metric}_{level}"] = values
+        return {name: values.cpu().numpy() for name, values in found.items()}
+
+
+class Ledger:
+    """The results of a Cell while it is computed: for each column an array (examples, radii)."""
+
+    def __init__(self, target: Target) -> None:
+        shape = (len(target), len(target.radii))
+        drifts = [f"drift_{metric}_{level}" for level in target.classifier.levels for metric in _metrics()]
+        self.columns: dict[str, np.ndarray] = {
+            "adv_pred": np.full(shape, -1, dtype=np.int64),
+            "adv_margin": np.full(shape, np.nan, dtype=np.float32),
+            "distance": np.full(shape, np.nan, dtype=np.float32),
+            "attacked": np.zeros(shape, dtype=bool),
+            "zero_grad": np.zeros(shape, dtype=bool),
+            **{name: np.full(shape, np.nan, dtype=np.float32) for name in drifts},
+        }
+
+    def write(self, examples: np.ndarray, radius: np.ndarray | int, found: dict[str, np.ndarray]) -> None:
+        """Set the columns of some (example, radius) pairs."""
+        for name, values in found.items():
+            self.columns[name][examples, radius] = values
+
+    def copy(self, example: int, source: int, radius: int) -> None:
+        """The row of one radius backed by the same image as another's."""
+        for name, values in self.columns.items():
+            values[example, radius] = False if name == "attacked" else values[example, source]
+
+
+def _metrics() -> Iterable[str]:
+    from robustatt.drift import METRICS
+
+    return METRICS
+
+
+def along_rays(target: Target, attack: RayAttack, oracle: Oracle, noise: Noise, done: Callable[[int], None]) -> Ledger:
+    """One direction an example serves the whole grid: one gradient, and a forward pass for each radius."""
+    ledger = Ledger(target)
+    for positions in target.batches():
+        rows = target.rows(positions, torch.ones(len(positions), device=positions.device))
+        direction, flat = attack.direction(rows, oracle, noise)
+        for radius, eps in enumerate(target.radii):
+            limit = torch.full_like(flat, float(eps))
+            image = (rows.image + per_row(limit, direction) * direction).clamp(0.0, 1.0)
+            found = target.evaluate(positions, image, limit)
+            found |= {"attacked": np.ones(len(positions), bool), "zero_grad": flat.bool().cpu().numpy()}
+            ledger.write(positions.cpu().numpy(), radius, found)
+        done(len(positions))
+    return ledger
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of one part of an attack: which example, at which radius, which part, which restart."""
+
+    example: int
+    radius: int
+    part: int = 0
+    restart: int = 0
+
+
+@dataclass
+class Finished:
+    """What a run handed in, not yet judged: the image, and whether every gradient on the way was zero."""
+
+    job: Job
+    image: Tensor
+    flat: bool
+
+
+class Pool:
+    """The rows in which one stepped attack runs; a row whose run has ended makes room for the next job."""
+
+    def __init__(self, target: Target, attack: SteppedAttack, oracle: Oracle, noise: Noise) -> None:
+        self.target, self.attack, self.oracle, self.noise = target, attack, oracle, noise
+        self.waiting: deque[Job] = deque()
+        self.jobs: list[Job] = []
+        self.rows: Rows | None = None
+        self.state = State()
+        self.steps = np.zeros(0, dtype=int)
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def refill(self) -> None:
+        """Start waiting jobs until the batch is full."""
+        fresh = [self.waiting.popleft() for _ in range(min(len(self.waiting), self.target.batch_size - len(self)))]
+        if not fresh:
+            return
+        device = self.target.label.device
+        positions, radii, restarts = (
+            torch.tensor([getattr(job, name) for job in fresh], device=device) for name in ("example", "radius", "restart")
+        )
+        rows = self.target.rows(positions, self.target.radii[radii], restarts)
+        state = self.attack.start(rows, self.noise)
+        self.rows = rows if self.rows is None or not self.jobs else self.rows.followed_by(rows)
+        self.state = state if not self.jobs else self.state.followed_by(state)
+        self.jobs += fresh
+        self.steps = np.concatenate([self.steps, np.zeros(len(fresh), dtype=int)])
+
+    def advance(self) -> list[Finished]:
+        """One step of every row; the runs that ended leave the batch and are returned."""
+        assert self.rows is not None
+        query = self.attack.query(self.state)
+        answer = self.oracle.ask(query, self.rows.label, self.attack.loss, gradient=self.attack.needs_gradient)
+        require_finite(answer.logits, self.rows.index, self.target.classifier.label)
+        broken = np.zeros(len(self), dtype=bool)
+        if self.attack.queries_are_candidates:
+            margin = misclassification(answer.logits, self.rows.label)
+            broken = (margin > self.target.classifier.tolerance).cpu().numpy()
+        flat = self.state.get("flat")
+        finished = self._take(broken, query, flat)
+        self.state = self.attack.step(self.rows, self.state, answer)
+        self.steps += 1
+        ended = ~broken & (self.steps >= self.attack.steps)
+        if ended.any():
+            finished += self._take(ended, self.attack.candidate(self.state), self.state.get("flat"))
+        self._keep(~(broken | ended))
+        return finished
+
+    def _take(self, chosen: np.ndarray, image: Tensor, flat: Tensor | None) -> list[Finished]:
+        return [
+            Finished(self.jobs[i], image[i].clone(), flat is not None and bool(flat[i])) for i in np.flatnonzero(chosen)
+        ]
+
+    def _keep(self, chosen: np.ndarray) -> None:
+        if chosen.all():
+            return
+        assert self.rows is not None
+        mask = torch.from_numpy(chosen).to(self.target.label.device)
+        self.rows, self.state = self.rows.select(mask), self.state.select(mask)
+        self.jobs = [job for job, kept in zip(self.jobs, chosen, strict=True) if kept]
+        self.steps = self.steps[chosen]
+
+
+class Bracket:
+    """What is known of one example: it holds at radius `held` (an index, -1 for clean) and breaks at `broken`."""
+
+    def __init__(self, radii: int, guess: int) -> None:
+        self.held, self.broken = -1, radii
+        self._guess = min(max(guess, 0), radii - 1)
+        self._climbs = 0
+
+    def next(self) -> int | None:
+        """The radius to attack next, None once the two are neighbours.
+
+        A run that succeeds ends after a few steps, one that fails costs all of them: so come from above, and
+        leave the side of failures in growing strides.
+        """
+        if self.broken - self.held <= 1:
+            return None
+        if not self.held < self._guess < self.broken:
+            down = self.broken - 1
+            self._guess = down if self._climbs == 0 else min(self.held + 2 ** (self._climbs - 1), down)
+        return self._guess
+
+    def learn(self, radius: int, broken: bool) -> None:
+        """Take in the outcome of a full-strength run."""
+        if broken:
+            self.broken = min(self.broken, radius)
+        else:
+            self.held, self._climbs = max(self.held, radius), self._climbs + 1
+
+    def fell_at(self, radius: int, held: Iterable[int]) -> None:
+        """A smaller radius turned out to break: the bracket moves below it, to the largest radius that held."""
+        self.broken, self._climbs = radius, 0
+        self.held = max((r for r in held if r < radius), default=-1)
+
+
+class GridSearch:
+    """Runs a chain of stepped attacks over a grid; each part sees only the survivors of the one before.
+
+    With `independent` every radius is attacked afresh, as other libraries do.
+    """
+
+    def __init__(
+        self, target: Target, parts: list[SteppedAttack], oracle: Oracle, noise: Callable[[str], Noise],
+        done: Callable[[int], None], independent: bool,
+    ) -> None:  # fmt: skip
+        self.target, self.oracle, self.done, self.independent = target, oracle, done, independent
+        self.ledger = Ledger(target)
+        self.pools = [Pool(target, part, oracle, noise(part.name)) for part in parts]
+        self.images: dict[tuple[int, int], Tensor] = {}
+        self.brackets: dict[int, Bracket] = {}
+
+    def run(self) -> Ledger:
+        """Attack until every example's threshold is known, then fill in the other radii."""
+        correct = np.flatnonzero(self.target.correct.cpu().numpy())
+        self._leave_alone(np.flatnonzero(~self.target.correct.cpu().numpy()))
+        count = len(self.target.radii)
+        if self.independent:
+            self.pools[0].waiting.extend(Job(int(e), radius) for e in correct for radius in range(count))
+            self._work()
+            self.done(len(correct))
+            return self.ledger
+        for example, guess in zip(correct.tolist(), self._guesses(correct), strict=True):
+            self.brackets[example] = Bracket(count, guess)
+            self._continue(example)
+        self._work()
+        unfilled = set(self.brackets)
+        while unfilled:
+            unfilled = self._fill_below(sorted(unfilled))
+            self._work()
+        for example in self.brackets:
+            self._fill_above(example)
+        return self.ledger
+
+    def _leave_alone(self, examples: np.ndarray) -> None:
+        """Misclassified examples count as wrong at every radius without an attack: their row is the clean image."""
+        for chunk in np.array_split(examples, max(1, -(-len(examples) // self.target.batch_size))):
+            if len(chunk) == 0:
+                continue
+            positions = torch.from_numpy(chunk).to(self.target.label.device)
+            found = self.target.evaluate(positions, self.target.image[positions], torch.zeros(len(chunk), device=positions.device))
+            for radius in range(len(self.target.radii)):
+                self.ledger.write(chunk, radius, found)
+        self.done(len(examples))
+
+    def _guesses(self, examples: np.ndarray) -> list[int]:
+        """Where a linear model with the clean gradient would break: one gradient an example."""
+        guesses: list[int] = []
+        for chunk in torch.from_numpy(examples).to(self.target.label.device).split(self.target.batch_size):
+            answer = self.oracle.ask(self.target.image[chunk], self.target.label[chunk], stable, gradient=True)
+            assert answer.grad is not None
+            radius = -answer.loss / self.target.norm.dual_length(answer.grad).clamp_min(1e-30)
+            guesses += (self.target.radii[None, :] < radius[:, None]).sum(1).tolist()
+        return guesses
+
+    def _continue(self, example: int) -> None:
+        radius = self.brackets[example].next()
+        if radius is None:
+            self.done(1)
+        else:
+            self.pools[0].waiting.append(Job(example, radius))
+
+    def _work(self) -> None:
+        """Advance the fullest pool, judge what was handed in, until nothing is left to do."""
+        pending: list[Finished] = []
+        while True:
+            for pool in self.pools:
+                pool.refill()
+            fullest = max(self.pools, key=lambda pool: (len(pool) + len(pool.waiting)))
+            if pending and len(pending) >= len(fullest) // 4:
+                batch, pending = pending[: self.target.batch_size], pending[self.target.batch_size :]
+                self._judge(batch)
+                continue
+            if not len(fullest):
+                return
+            pending += fullest.advance()
+
+    def _judge(self, batch: list[Finished]) -> None:
+        device = self.target.label.device
+        positions = torch.tensor([item.job.example for item in batch], device=device)
+        radii = torch.tensor([item.job.radius for item in batch], device=device)
+        found = self.target.evaluate(positions, torch.stack([item.image for item in batch]), self.target.radii[radii])
+        wrong = found["adv_pred"] != self.target.label[positions].cpu().numpy()
+        for row, item in enumerate(batch):
+            values = {name: column[row] for name, column in found.items()}
+            self._learn(item, values, bool(wrong[row]))
+
+    def _learn(self, item: Finished, values: dict[str, np.ndarray], broken: bool) -> None:
+        job, columns = item.job, self.ledger.columns
+        before = columns["adv_margin"][job.example, job.radius]
+        first = not columns["attacked"][job.example, job.radius]
+        if first or broken or values["adv_margin"] < before:
+            values |= {"attacked": np.bool_(True), "zero_grad": np.bool_(item.flat and (first or columns["zero_grad"][job.example, job.radius]))}
+            self.ledger.write(np.array(job.example), job.radius, values)
+            self.images[job.example, job.radius] = item.image
+        following = None if broken else self._survived(job)
+        if following is not None:
+            self.pools[following.part].waiting.append(following)
+        elif not self.independent:
+            self.brackets[job.example].learn(job.radius, broken)
+            self._continue(job.example)
+        else:
+            self.images.pop((job.example, job.radius), None)
+
+    def _survived(self, job: Job) -> Job | None:
+        if job.restart + 1 < self.pools[job.part].attack.restarts:
+            return Job(job.example, job.radius, job.part, job.restart + 1)
+        if job.part + 1 < len(self.pools):
+            return Job(job.example, job.radius, job.part + 1)
+        return None
+
+    def _fill_below(self, examples: list[int]) -> set[int]:
+        """Rows below each threshold that were not attacked: the failed perturbation scaled into the smaller ball.
+
+        Returns the examples for which such an image is a mistake, which moves their threshold down.
+        """
+        fallen: set[int] = set()
+        pairs = [
+            (example, radius) for example in examples for radius in range(self.brackets[example].held)
+            if not self.ledger.columns["attacked"][example, radius]
+        ]  # fmt: skip
+        for start in range(0, len(pairs), self.target.batch_size):
+            chunk = pairs[start : start + self.target.batch_size]
+            fallen |= self._judge_scaled(chunk)
+        for example in sorted(fallen):
+            self._continue(example)
+        return fallen
+
+    def _judge_scaled(self, pairs: list[tuple[int, int]]) -> set[int]:
+        device = self.target.label.device
+        positions = torch.tensor([example for example, _ in pairs], device=device)
+        eps = self.target.radii[torch.tensor([radius for _, radius in pairs], device=device)]
+        sources = [min(r for e, r in self._tested(example) if r > radius) for example, radius in pairs]
+        failed = torch.stack([self.images[example, r] for (example, _), r in zip(pairs, sources, strict=True)])
+        share = eps / self.target.radii[torch.tensor(sources, device=device)]
+        clean = self.target.image[positions]
+        image = (clean + self.target.norm.clip((failed - clean) * per_row(share, clean), eps)).clamp(0.0, 1.0)
+        found = self.target.evaluate(positions, image, eps)
+        labels = self.target.label[positions].cpu().numpy()
+        fallen: set[int] = set()
+        for row, (example, radius) in enumerate(pairs):
+            flat = self.ledger.columns["zero_grad"][example, sources[row]]
+            values = {name: column[row] for name, column in found.items()} | {"zero_grad": flat}
+            self.ledger.write(np.array(example), radius, values)
+            bracket = self.brackets[example]
+            if found["adv_pred"][row] != labels[row] and radius < bracket.broken:
+                self.images[example, radius] = image[row].clone()
+                bracket.fell_at(radius, [r for _, r in self._tested(example) if self._holds(example, r)])
+                fallen.add(example)
+        return fallen
+
+    def _tested(self, example: int) -> list[tuple[int, int]]:
+        return [(example, r) for r in np.flatnonzero(self.ledger.columns["attacked"][example]).tolist()]
+
+    def _holds(self, example: int, radius: int) -> bool:
+        return bool(self.ledger.columns["adv_pred"][example, radius] == int(self.target.label[example]))
+
+    def _fill_above(self, example: int) -> None:
+        """Rows above the threshold that were not attacked: the image that broke the nearest smaller radius."""
+        source = self.brackets[example].broken
+        for radius in range(source, len(self.target.radii)):
+            if self.ledger.columns["attacked"][example, radius] and not self._holds(example, radius):
+                source = radius
+            elif radius != source:
+                self.ledger.copy(example, source, radius)
+        for key in [key for key in self.images if key[0] == example]:
+            del self.images[key]

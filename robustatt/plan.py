@@ -1,0 +1,311 @@
+"""What the user asked for, checked: TOML or flags -> Plan -> Cells. Nothing here imports torch.
+
+A `Plan` is a wish. Bound to a data set and to models it becomes a `BoundPlan`, which knows every `Cell` and key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from robustatt.attack import recipe as recipes
+from robustatt.attack.recipe import Recipe
+from robustatt.eps import STEP, format_radius, parse_grid, parse_radius
+from robustatt.errors import InputError, did_you_mean
+
+#: part of every key: raise it when the same Cell would give other numbers
+SEMANTICS = 1
+CELL_EXAMPLES = 256
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model to evaluate: `name` is the label in the results, `spec` what to load, `weights` a file or nothing."""
+
+    name: str
+    spec: str
+    weights: str | None = None
+    normalize: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a sweep needs to know. `n`: the first n examples, all if None. `eps` never holds 0: it is implied."""
+
+    models: tuple[ModelEntry, ...]
+    attacks: tuple[Recipe, ...]
+    eps: tuple[Fraction, ...]
+    data: str = "digits"
+    split: str = "test"
+    n: int | None = None
+    seed: int = 0
+    independent: bool = False
+    batch_size: int | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise InputError("no model: give at least one, such as --model vgg_att3")
+        if not self.attacks:
+            raise InputError("no attack: give at least one, such as --attack fgsm")
+        _require_unique("model", [entry.name for entry in self.models])
+        _require_unique("attack", [entry.name for entry in self.attacks])
+        if self.n is not None and self.n < 1:
+            raise InputError(f"-n {self.n}: give at least 1 example, or leave it out for all")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InputError(f"--batch-size {self.batch_size}: give auto or at least 1")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"--seed {self.seed}: give a whole number from 0 to {2**63 - 1}")
+        if any(entry.norm == "linf" for entry in self.attacks) and self.eps and self.eps[-1] > 1:
+            raise InputError(
+                f"--eps {format_radius(self.eps[-1])} is larger than the whole pixel range [0, 1]: "
+                "an L-infinity radius is at most 255/255"
+            )
+
+    def radii(self) -> tuple[str, ...]:
+        """The radii as records write them, ascending, without the clean one."""
+        return tuple(format_radius(eps) for eps in self.eps)
+
+    def to_toml(self) -> dict[str, Any]:
+        """The plan as a document that `Plan.from_toml` reads back; attacks by their whole recipe."""
+        document: dict[str, Any] = {
+            "data": self.data,
+            "split": self.split,
+            "eps": ",".join(self.radii()),
+            "seed": self.seed,
+            "independent": self.independent,
+        }
+        if self.n is not None:
+            document["n"] = self.n
+        document["models"] = [{k: v for k, v in vars(entry).items() if v is not None} for entry in self.models]
+        document["attacks"] = [entry.model_dump(mode="json", exclude_none=True) for entry in self.attacks]
+        return document
+
+    @staticmethod
+    def from_toml(document: dict[str, Any], where: str) -> Plan:
+        """A plan from a TOML document; every mistake is an InputError that begins with `where`."""
+        known = {"data", "split", "models", "attacks", "eps", "eps_unit", "n", "seed", "independent", "batch_size", "device"}
+        for key in document:
+            if key not in known and key != "bound":
+                raise InputError(f"{where}: unknown key {key!r}: {did_you_mean(key, known)}")
+        for key, kind, example in (
+            ("data", str, '"digits"'), ("split", str, '"test"'), ("n", int, "500"), ("seed", int, "0"),
+            ("independent", bool, "false"), ("batch_size", int, "128"), ("device", str, '"auto"'),
+            ("models", list, '["vgg"]'), ("attacks", list, '["fgsm"]'),
+        ):  # fmt: skip
+            if key in document and (not isinstance(document[key], kind) or (kind is int and document[key] is True)):
+                raise InputError(f"{where}: key {key!r} has the wrong type: write for example {key} = {example}")
+        simple = {key: document[key] for key in ("data", "split", "n", "seed", "independent", "batch_size", "device") if key in document}
+        grid = document.get("eps", "1..16")
+        if isinstance(grid, list):
+            grid = ",".join(map(str, grid))
+        try:
+            return Plan(
+                models=tuple(_model_entry(entry) for entry in document.get("models", [])),
+                attacks=tuple(_attack_entry(entry) for entry in document.get("attacks", ["fgsm"])),
+                eps=parse_grid(str(grid), parse_unit(document.get("eps_unit"))),
+                **simple,
+            )
+        except InputError as problem:
+            raise InputError(f"{where}: {problem}") from None
+
+
+def parse_unit(unit: str | int | float | None) -> Fraction:
+    """What a bare number of the eps grammar counts in: 1/255 unless said otherwise."""
+    if unit is None:
+        return STEP
+    try:
+        value = parse_radius(str(unit))
+    except InputError:
+        value = Fraction(0)
+    if not 0 < value <= 1:
+        raise InputError(f"--eps-unit {unit!r}: give 1/255 (the default) or 1")
+    return value
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """The TOML document of a plan file; InputError if it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise InputError(f"plan {path}: cannot be read ({problem.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise InputError(f"plan {path}: not valid TOML: {problem}") from None
+
+
+def model_entries(specs: Sequence[str], weights: Sequence[str], normalize: str | None = None) -> tuple[ModelEntry, ...]:
+    """Entries from `--model` and `--weights` flags: as many weights as models, or none. `LABEL=SPEC` names one."""
+    if weights and len(weights) != len(specs):
+        raise InputError(f"{len(weights)} --weights for {len(specs)} --model: give one for each model, in the same order, or none")
+    files: Sequence[str | None] = weights or [None] * len(specs)
+    entries = []
+    for text, file in zip(specs, files, strict=True):
+        label, sign, spec = text.partition("=")
+        entries.append(ModelEntry(name=label, spec=spec if sign else label, weights=file, normalize=normalize))
+    return tuple(entries)
+
+
+def _model_entry(entry: Any) -> ModelEntry:
+    if isinstance(entry, str):
+        return model_entries([entry], [])[0]
+    if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
+        raise InputError('a model is a name or a table of texts, such as {name = "mine", spec = "vgg", weights = "f.safetensors"}')
+    known = {"name", "spec", "weights", "normalize"}
+    for key in entry:
+        if key not in known:
+            raise InputError(f"unknown key {key!r} of a model: {did_you_mean(key, known)}")
+    spec = entry.get("spec", entry.get("name"))
+    if not spec:
+        raise InputError('a model needs a name, such as {name = "vgg_att3"}')
+    return ModelEntry(entry.get("name", spec), spec, entry.get("weights"), entry.get("normalize"))
+
+
+def _attack_entry(entry: Any) -> Recipe:
+    if isinstance(entry, str):
+        return recipes.load(entry)
+    if isinstance(entry, dict) and isinstance(entry.get("name"), str):
+        return recipes.parse(entry, where=f"attack {entry['name']!r}")
+    raise InputError("an attack is the name of a recipe, a recipe file, or a whole recipe with a name")
+
+
+def _require_unique(kind: str, names: Sequence[str]) -> None:
+    for name in names:
+        if not name or names.count(name) > 1:
+            raise InputError(f"{kind} {name!r} is given twice" if name else f"a {kind} has an empty name")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The unit of work: one model, one attack with its grid, one fixed range of examples [start, stop)."""
+
+    model: str
+    model_fingerprint: str
+    data_fingerprint: str
+    attack: Recipe
+    radii: tuple[str, ...]
+    start: int
+    stop: int
+    seed: int
+    independent: bool
+
+    @property
+    def key(self) -> str:
+        """The hash of everything that decides this Cell's numbers; its records lie in `records/<key>.parquet`."""
+        decisive = {
+            "semantics": SEMANTICS,
+            "model": [self.model, self.model_fingerprint],
+            "data": self.data_fingerprint,
+            "attack": self.attack.decisive(),
+            "radii": self.radii,
+            "range": [self.start, self.stop],
+            "seed": self.seed,
+            "independent": self.independent,
+        }
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
+
+    def __str__(self) -> str:
+        return f"{self.model} under {self.attack.name}, examples {self.start} to {self.stop - 1}"
+
+
+@dataclass(frozen=True)
+class BoundPlan:
+    """A plan together with the data set and models it was run on, so that its Cells and keys are known."""
+
+    plan: Plan
+    examples: int
+    classes: tuple[str, ...]
+    data_fingerprint: str
+    model_fingerprints: tuple[str, ...]
+
+    def cells(self) -> Iterator[Cell]:
+        """Every Cell, model by model."""
+        for entry, fingerprint in zip(self.plan.models, self.model_fingerprints, strict=True):
+            for attack in self.plan.attacks:
+                for start in range(0, self.examples, CELL_EXAMPLES):
+                    stop = min(start + CELL_EXAMPLES, self.examples)
+                    yield Cell(
+                        entry.name, fingerprint, self.data_fingerprint, attack, self.plan.radii(),
+                        start, stop, self.plan.seed, self.plan.independent,
+                    )  # fmt: skip
+
+    def describe(self) -> dict[str, Any]:
+        """The plan as summary.json holds it."""
+        plan = self.plan
+        return {
+            "data": {"name": plan.data, "split": plan.split, "fingerprint": self.data_fingerprint,
+                     "n": self.examples, "classes": list(self.classes)},
+            "models": [
+                {"name": entry.name, "spec": entry.spec, "weights": entry.weights, "fingerprint": fingerprint}
+                for entry, fingerprint in zip(plan.models, self.model_fingerprints, strict=True)
+            ],
+            "attacks": [
+                {**entry.model_dump(mode="json", exclude_none=True), "fingerprint": entry.fingerprint()} for entry in plan.attacks
+            ],
+            "eps": list(plan.radii()),
+            "seed": plan.seed,
+            "evaluation": "independent" if plan.independent else "threshold search",
+            "semantics": SEMANTICS,
+        }  # fmt: skip
+
+    def write(self, folder: Path) -> None:
+        """`plan.toml`: the plan as a user could have written it, and under [bound] what it was run on."""
+        document = self.plan.to_toml()
+        document["bound"] = {
+            "examples": self.examples,
+            "classes": list(self.classes),
+            "data_fingerprint": self.data_fingerprint,
+            "model_fingerprints": list(self.model_fingerprints),
+        }
+        write_atomically(folder / "plan.toml", tomli_w.dumps(document).encode())
+
+    @staticmethod
+    def read(folder: Path) -> BoundPlan:
+        """The bound plan of an output folder; InputError if there is none or it is broken."""
+        path = folder / "plan.toml"
+        if not path.exists():
+            raise InputError(f"{folder}: no plan.toml here: give the folder a sweep wrote (its --out)")
+        document = read_plan(path)
+        bound = document.get("bound")
+        try:
+            if not isinstance(bound, dict):
+                raise KeyError("bound")
+            result = BoundPlan(
+                Plan.from_toml(document, where=f"plan {path}"), int(bound["examples"]), tuple(map(str, bound["classes"])),
+                str(bound["data_fingerprint"]), tuple(map(str, bound["model_fingerprints"])),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError) as problem:
+            raise InputError(f"plan {path}: its [bound] table is incomplete ({problem}): run the sweep again") from None
+        if len(result.model_fingerprints) != len(result.plan.models) or result.examples < 1:
+            raise InputError(f"plan {path}: its [bound] table does not fit its models: run the sweep again")
+        return result
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """A file that is there is whole: written to a temporary name beside it, synced to disk, renamed."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

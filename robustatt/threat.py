@@ -1,0 +1,162 @@
+"""The allowed perturbations: a norm ball of radius eps around the image, intersected with the box [0, 1].
+
+An attack is written once; the norms differ only in distance, projection, steepest direction and random start.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from robustatt.errors import ThreatModelViolation
+
+TOLERANCE = 1e-6
+
+
+def per_row(values: Tensor, like: Tensor) -> Tensor:
+    """Values of shape (n,) viewed as (n, 1, ..., 1), to broadcast against `like` of shape (n, ...)."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+class Norm(ABC):
+    """A norm on images. All methods work row by row on tensors of shape (n, ...)."""
+
+    name: ClassVar[str]
+    dual: ClassVar[str]
+
+    @abstractmethod
+    def length(self, delta: Float[Tensor, "n *image"]) -> Float[Tensor, " n"]:
+        """The norm of each row."""
+
+    @abstractmethod
+    def clip(self, delta: Float[Tensor, "n *image"], eps: Float[Tensor, " n"]) -> Float[Tensor, "n *image"]:
+        """Each row moved to the nearest point of the ball of radius eps (Euclidean projection)."""
+
+    @abstractmethod
+    def steepest(self, grad: Float[Tensor, "n *image"]) -> Float[Tensor, "n *image"]:
+        """The direction of norm 1 with the largest inner product with grad; 0 where grad is 0."""
+
+    @abstractmethod
+    def fill(self, uniform: Float[Tensor, "n *image"], normal: Float[Tensor, "n *image"]) -> Float[Tensor, "n *image"]:
+        """Uniform points of the unit ball, from uniform noise in [-1, 1] and standard normal noise."""
+
+    def dual_length(self, grad: Float[Tensor, "n *image"]) -> Float[Tensor, " n"]:
+        """The dual norm: how fast a linear function with this gradient grows per unit of radius."""
+        return NORMS[self.dual].length(grad)
+
+
+class Linf(Norm):
+    """The largest change of any pixel."""
+
+    name = "linf"
+    dual = "l1"
+
+    def length(self, delta: Tensor) -> Tensor:
+        return delta.flatten(1).abs().amax(1)
+
+    def clip(self, delta: Tensor, eps: Tensor) -> Tensor:
+        limit = per_row(eps, delta)
+        return torch.minimum(torch.maximum(delta, -limit), limit)
+
+    def steepest(self, grad: Tensor) -> Tensor:
+        return grad.sign()
+
+    def fill(self, uniform: Tensor, normal: Tensor) -> Tensor:
+        return uniform
+
+
+class L2(Norm):
+    """The Euclidean length of the change."""
+
+    name = "l2"
+    dual = "l2"
+
+    def length(self, delta: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(delta.flatten(1), dim=1)
+
+    def clip(self, delta: Tensor, eps: Tensor) -> Tensor:
+        length = self.length(delta)
+        return delta * per_row((eps / length.clamp_min(1e-30)).clamp(max=1.0), delta)
+
+    def steepest(self, grad: Tensor) -> Tensor:
+        # Two steps, so that gradients as small as 1e-30 keep their direction.
+        scaled = grad / per_row(grad.flatten(1).abs().amax(1).clamp_min(1e-38), grad)
+        return scaled / per_row(self.length(scaled).clamp_min(1e-12), grad)
+
+    def fill(self, uniform: Tensor, normal: Tensor) -> Tensor:
+        size = uniform[0].numel()
+        radius = (uniform.flatten(1)[:, 0].abs()) ** (1.0 / size)
+        return self.steepest(normal) * per_row(radius, normal)
+
+
+class L1(Norm):
+    """The sum of all changes."""
+
+    name = "l1"
+    dual = "linf"
+
+    def length(self, delta: Tensor) -> Tensor:
+        return delta.flatten(1).abs().sum(1)
+
+    def clip(self, delta: Tensor, eps: Tensor) -> Tensor:
+        """Duchi et al. 2008, figure 1: soft-threshold by the level at which the row sums to eps."""
+        flat = delta.flatten(1)
+        size = flat.abs()
+        ordered = size.sort(dim=1, descending=True).values
+        excess = (ordered.cumsum(1) - eps[:, None]) / torch.arange(1, flat.shape[1] + 1, device=flat.device)
+        kept = (ordered > excess).sum(1, keepdim=True).clamp_min(1)
+        level = excess.gather(1, kept - 1).clamp_min(0)
+        clipped = flat.sign() * (size - level).clamp_min(0)
+        return torch.where((size.sum(1) <= eps)[:, None], flat, clipped).reshape(delta.shape)
+
+    def steepest(self, grad: Tensor) -> Tensor:
+        flat = grad.flatten(1)
+        best = flat.abs().argmax(1, keepdim=True)
+        return torch.zeros_like(flat).scatter(1, best, flat.gather(1, best).sign()).reshape(grad.shape)
+
+    def fill(self, uniform: Tensor, normal: Tensor) -> Tensor:
+        """Signed exponentials, normalised with one more of them: uniform in the unit ball (Barthe et al. 2005)."""
+        magnitude = -(uniform.abs().clamp_min(1e-30)).log().flatten(1)
+        spare = normal.flatten(1)[:, 0].square() / 2 + normal.flatten(1)[:, 1].square() / 2
+        unit = magnitude / (magnitude.sum(1) + spare)[:, None]
+        return unit.reshape(uniform.shape) * uniform.sign()
+
+
+NORMS: dict[str, Norm] = {norm.name: norm for norm in (Linf(), L2(), L1())}
+
+
+def project(
+    norm: Norm, clean: Float[Tensor, "n *image"], image: Float[Tensor, "n *image"], eps: Float[Tensor, " n"]
+) -> Float[Tensor, "n *image"]:
+    """Images brought into the ball of radius eps around the clean ones, then into [0, 1].
+
+    The second step only shrinks changes, because the clean images lie in the box, so both hold afterwards.
+    """
+    return (clean + norm.clip(image - clean, eps)).clamp(0.0, 1.0)
+
+
+def measure(
+    norm: Norm,
+    clean: Float[Tensor, "n *image"],
+    image: Float[Tensor, "n *image"],
+    eps: Float[Tensor, " n"],
+    attack: str,
+    index: Tensor,
+) -> Float[Tensor, " n"]:
+    """The achieved distances, measured; ThreatModelViolation if an image left the ball, the box or the numbers."""
+    distance = norm.length(image.double() - clean.double())
+    low, high = image.flatten(1).amin(1), image.flatten(1).amax(1)
+    slack = TOLERANCE * eps.double().clamp_min(1.0)
+    wrong = ~(distance <= eps.double() + slack) | ~(low >= -TOLERANCE) | ~(high <= 1 + TOLERANCE)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise ThreatModelViolation(
+            f"attack {attack!r} returned an image outside the threat model for example {int(index[row])}: "
+            f"{norm.name} distance {float(distance[row]):.6g} with eps {float(eps[row]):.6g}, "
+            f"pixels in [{float(low[row]):.6g}, {float(high[row]):.6g}]"
+        )
+    return distance.float()
