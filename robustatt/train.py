@@ -25,7 +25,7 @@ from robustatt import data as datasets
 from robustatt.data import Dataset
 from robustatt.errors import InputError, TrainingDiverged
 from robustatt.models import Card, Network, build, canonical, save_checkpoint
-from robustatt.models.checkpoint import write_whole
+from robustatt.models.checkpoint import rounded, write_whole
 
 SMALL_TEST_SET = 1000
 Channels = tuple[float, float, float]
@@ -213,6 +213,10 @@ def _train(request: TrainRequest, device: torch.device, on_step: OnStep | None) 
         )
         _write_log(request.log_path, run.rows)
         _write_state(request.resume_path, run.state(request.identity()))
+    if request.half:
+        network.load_state_dict(rounded(network.state_dict()))
+        run.rows[-1]["test_accuracy"] = clean_accuracy(network, test_set, device=device)
+        _write_log(request.log_path, run.rows)
     card = _card(request, run, train_set, mean, std)
     save_checkpoint(request.out, network.state_dict(), card, half=request.half)
     request.resume_path.unlink(missing_ok=True)

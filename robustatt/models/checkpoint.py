@@ -53,18 +53,29 @@ class Card(BaseModel):
 
 
 def save_checkpoint(path: str | Path, state: dict[str, Tensor], card: Card, *, half: bool = False) -> None:
-    """Writes the weights and the card; ``half`` keeps floating-point tensors as float16 on disk.
+    """Writes the weights and the card; ``half`` keeps kernels and matrices as float16 on disk.
 
-    The file appears under its name only when it is complete.
+    Vectors (BatchNorm, biases, normalisation) stay float32: they are small and the outputs hang on them. The file appears under its name only when it is complete.
 
     Raises:
         InputError: the folder cannot be written to.
     """
     tensors = {
-        name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        name: (tensor.half() if half and _shrinks(tensor) else tensor).detach().cpu().contiguous()
         for name, tensor in state.items()
     }
     write_whole(path, save(tensors, metadata={"card": card.model_dump_json()}))
+
+
+def rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights as they come back from a file written with ``half``."""
+    return {
+        name: tensor.half().to(tensor.dtype) if _shrinks(tensor) else tensor for name, tensor in state.items()
+    }
+
+
+def _shrinks(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and sum(size > 1 for size in tensor.shape) >= 2
 
 
 def write_whole(path: str | Path, content: bytes) -> None:
