@@ -97,7 +97,7 @@ def wilson(successes: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tupl
 def mean_interval(
     total: ArrayLike, squares: ArrayLike, n: ArrayLike, confidence: float = 0.95
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Means with Student's t interval ``(mean, low, high)`` from sums, sums of squares and counts, elementwise.
+    """Means with Student's t interval, elementwise from sums, sums of squares and counts: (mean, low, high).
 
     ``mean -+ t(n-1) s/sqrt(n)``; with a single example the interval is NaN. Counts must be at least 1.
     """

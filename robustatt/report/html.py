@@ -1,0 +1,215 @@
+"""Summary to page: one self-contained HTML file, every name from outside escaped, nothing fetched."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+from markupsafe import Markup
+
+from robustatt.eps import parse_radius
+from robustatt.report import narrative
+from robustatt.report.charts import chart, hover_data, swatch
+from robustatt.report.panels import DRIFT_METRICS, FigureSpec, Panel, Summary, curve_names
+from robustatt.report.style import DARK, LIGHT, Look, looks
+from robustatt.summary import eps_steps, is_control, names_of
+
+
+@dataclass
+class Page:
+    """What the templates are given beside the summary: the figures, and parts that need the records."""
+
+    curves: Sequence[FigureSpec]
+    drift: Sequence[FigureSpec]
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+def render(summary: Summary, page: Page) -> str:
+    """The whole page as text."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_template), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": narrative.percent, "steps": narrative.steps, "thousands": _thousands}
+    return environment.get_template("report.html.j2").render(context(summary, page))
+
+
+def _template(name: str) -> str:
+    return resources.files("robustatt.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def tight(text: str) -> str:
+    """The text with numbers and per cent signs kept on one line."""
+    return re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", text)
+
+
+def _thousands(value: int) -> str:
+    return f"{value:,}"
+
+
+def context(summary: Summary, page: Page) -> dict[str, Any]:
+    """Everything that the templates show."""
+    models, attacks = curve_names(summary)
+    strongest = narrative.strongest_attack(summary)
+    return {
+        "css": Markup(_template("report.css")),
+        "js": Markup(_template("report.js")),
+        "light": list(enumerate(LIGHT)),
+        "dark": list(enumerate(DARK)),
+        "headline": headline(summary),
+        "models": models,
+        "attacks": attacks,
+        "strongest": strongest,
+        "tiles": narrative.tiles(summary),
+        "health": summary["health"],
+        "missing": narrative.missing_parts(summary),
+        "limits": [tight(note) for note in narrative.limits(summary)],
+        "legend": legend(models, attacks),
+        "curves": [_figure(spec) for spec in page.curves],
+        "drift": [_figure(spec) for spec in page.drift],
+        "drift_metrics": DRIFT_METRICS,
+        "drift_auc": [row for row in summary.get("drift_predicts_fooling", []) if row["headline"]],
+        "overview": overview(summary),
+        "points": list(points(summary)),
+        "provenance": flatten(summary["provenance"]),
+        "plan": narrative.without_paths(
+            json.dumps(summary["plan"], indent=2, ensure_ascii=False, default=str)
+        ),
+        "command": command(summary),
+        "hover": _hover([*page.curves, *page.drift]),
+        **page.more,
+    }
+
+
+def headline(summary: Summary) -> dict[str, str]:
+    """Title and one line of what was measured, on what."""
+    models, attacks = curve_names(summary)
+    models = models or names_of(summary["plan"], "models")
+    attacks = [name for name in attacks or names_of(summary["plan"], "attacks") if not is_control(name)]
+    data = summary["plan"].get("data")
+    name = str(data.get("name", "")) if isinstance(data, Mapping) else str(data or "")
+    split = f" ({data['split']})" if isinstance(data, Mapping) and data.get("split") else ""
+    radii = sorted({parse_radius(p["eps"]) for c in summary["curves"] for p in c["points"]} - {0})
+    n = max((int(p["n"]) for c in summary["curves"] for p in c["points"]), default=0)
+    norms = sorted({narrative.NORMS.get(str(c.get("norm")), str(c.get("norm"))) for c in summary["curves"]})
+    facts = [f"{n:,} images{split}" if n else "", ", ".join(attacks), ", ".join(norms)]
+    if radii:
+        steps = [f"{float(radius * 255):g}" for radius in radii]
+        ends = f"{steps[0]} to {steps[-1]}" if len(steps) > 1 else steps[0]
+        facts.append(f"ε = {ends} /255, {len(steps)} {'radii' if len(steps) > 1 else 'radius'}")
+    started = str(summary["provenance"].get("started") or summary["provenance"].get("date") or "")[:10]
+    subject = (
+        ", ".join(models[:-1]) + (" and " if len(models) > 1 else "") + models[-1]
+        if models
+        else "no model yet"
+    )
+    if len(models) > 4:
+        subject = f"{len(models)} models"
+    return {
+        "title": f"Robustness of {subject}" + (f" on {name}" if name else ""),
+        "facts": " · ".join(narrative.without_paths(fact) for fact in [*facts, started] if fact),
+    }
+
+
+def legend(models: Sequence[str], attacks: Sequence[str]) -> dict[str, list[tuple[Markup, str]]]:
+    """Samples and names: colour and marker by model, line style by attack."""
+    look = looks(models, attacks)
+    first = attacks[0] if attacks else ""
+    return {
+        "models": [(swatch(Look(look[model, first].colour)), model) for model in models if first],
+        "attacks": [(swatch(look[models[0], attack], marker=False), attack) for attack in attacks if models],
+    }
+
+
+def _figure(spec: FigureSpec) -> dict[str, Any]:
+    shown: dict[str, Look] = {}
+    for panel in spec.panels:
+        for series in panel.series:
+            shown.setdefault(series.label, series.look)
+    return {
+        "slug": spec.slug,
+        "title": spec.title,
+        "caption": tight(spec.caption),
+        "panels": [{"title": panel.title, "svg": chart(_scoped(spec, panel))} for panel in spec.panels],
+        "key": [(swatch(look), label) for label, look in shown.items()],
+    }
+
+
+def _scoped(spec: FigureSpec, panel: Panel) -> Panel:
+    """The panel under a name that is unique on the page."""
+    slug = panel.slug if len(spec.panels) == 1 else f"{spec.slug}-{panel.slug}"
+    return Panel(**{**panel.__dict__, "slug": slug})
+
+
+def _hover(specs: Sequence[FigureSpec]) -> dict[str, Any]:
+    return {
+        panel.slug: hover_data(panel) for spec in specs for panel in (_scoped(spec, p) for p in spec.panels)
+    }
+
+
+def overview(summary: Summary) -> dict[str, Any]:
+    """Models by attacks at a handful of radii: the table that fits on a page."""
+    radii = sorted({parse_radius(p["eps"]) for c in summary["curves"] for p in c["points"]})
+    texts = {parse_radius(p["eps"]): str(p["eps"]) for c in summary["curves"] for p in c["points"]}
+    if len(radii) > 6:
+        wanted = [0, 1, 2, 4, 8, 16]
+        chosen = [radius for radius in radii if radius * 255 in wanted]
+        spread = [radii[round(i * (len(radii) - 1) / 5)] for i in range(6)]
+        radii = chosen if len(chosen) >= 5 else sorted(set(spread))
+    rows: list[dict[str, Any]] = [
+        {
+            "model": curve["model"],
+            "attack": curve["attack"],
+            "cells": [{parse_radius(p["eps"]): p for p in curve["points"]}.get(radius) for radius in radii],
+        }
+        for curve in summary["curves"]
+    ]
+    for row in rows:
+        rivals = [other for other in rows if other["attack"] == row["attack"]]
+        row["best"] = [_is_best(i, row, rivals) for i in range(len(radii))]
+    contest = any(any(row["best"]) for row in rows)
+    return {"radii": [texts[radius] for radius in radii], "rows": rows, "contest": contest}
+
+
+def _is_best(i: int, row: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a row has the highest accuracy of column i, and not all rows have it."""
+    values = [other["cells"][i]["accuracy"] for other in rivals if other["cells"][i]]
+    return bool(row["cells"][i]) and bool(min(values) < row["cells"][i]["accuracy"] == max(values))
+
+
+def points(summary: Summary) -> Any:
+    """Every point of every curve as one table row."""
+    for curve in summary["curves"]:
+        for point in curve["points"]:
+            yield {
+                "model": curve["model"],
+                "attack": curve["attack"],
+                "steps": eps_steps(point["eps"]),
+                **point,
+            }
+
+
+def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested provenance as (name, text) rows, without absolute paths."""
+    if isinstance(value, Mapping):
+        return [
+            row
+            for key, item in value.items()
+            for row in flatten(item, f"{prefix}.{key}" if prefix else str(key))
+        ]
+    if isinstance(value, (list, tuple)):
+        value = ", ".join(str(item) for item in value)
+    return [(prefix, narrative.without_paths("none" if value is None else str(value)))]
+
+
+def command(summary: Summary) -> str:
+    """The command that makes these numbers again."""
+    given = summary["provenance"].get("command")
+    if isinstance(given, (list, tuple)):
+        given = " ".join(str(part) for part in given)
+    return narrative.without_paths(str(given)) if given else ""

@@ -1,0 +1,214 @@
+"""What the page says in words: the headline numbers, what is missing, and what the numbers do not show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from robustatt.eps import format_radius, parse_radius
+from robustatt.report.panels import Summary, curve_names, drift_models
+from robustatt.summary import is_control, names_of
+
+HEADLINE_EPS = "8/255"
+
+ATTACKS: dict[str, str] = {
+    "fgsm": "one gradient step; the weakest attack that is still called one",
+    "pgd": "40 projected gradient steps from a random start (Madry et al. 2018)",
+    "mi-fgsm": "gradient steps with momentum (Dong et al. 2018)",
+    "apgd-ce": "adaptive steps (Croce & Hein 2020)",
+    "apgd-dlr": "adaptive steps on a scale-free loss (Croce & Hein 2020)",
+    "square": "black box, so it sees through a hidden gradient (Andriushchenko et al. 2020)",
+    "autoattack": "the standard ensemble of four attacks (Croce & Hein 2020)",
+}
+"""The attacks a reader would ask about, weakest first."""
+
+_ABSOLUTE = re.compile(r"(?<![\w.:/~])(?:[A-Za-z]:[\\/]|~?/)(?:[^\s'\"/\\]+[\\/])+([^\s'\"/\\]*)")
+
+
+def without_paths(text: str) -> str:
+    """The text with absolute paths cut to their last part: a shared page should not describe the machine."""
+    return _ABSOLUTE.sub(r"…/\1", text)
+
+
+def percent(value: float) -> str:
+    """A share as per cent with one decimal."""
+    return f"{100 * value:.1f} %"
+
+
+def signed(value: float) -> str:
+    """A difference in points with its sign, a true minus and one decimal."""
+    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def steps(eps: str) -> str:
+    """A radius as a reader writes it: ``8/255``."""
+    return format_radius(parse_radius(eps))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of the headline: what it is of, the value, its interval."""
+
+    name: str
+    value: str
+    interval: str
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One of the headline's boxes."""
+
+    title: str
+    note: str
+    figures: tuple[Figure, ...]
+
+
+def strongest_attack(summary: Summary) -> str | None:
+    """The attack under which accuracy, averaged over models and radii above 0, is lowest."""
+    sums: dict[str, list[float]] = {}
+    for curve in summary["curves"]:
+        if not is_control(curve["attack"]):
+            values = [p["accuracy"] for p in curve["points"] if parse_radius(p["eps"]) > 0]
+            sums.setdefault(str(curve["attack"]), []).extend(values)
+    means = {attack: sum(values) / len(values) for attack, values in sums.items() if values}
+    return min(means, key=lambda attack: means[attack]) if means else None
+
+
+def headline_eps(summary: Summary) -> str | None:
+    """The radius of the headline: 8/255 if it was evaluated, else the middle of the grid."""
+    radii = {parse_radius(p["eps"]) for curve in summary["curves"] for p in curve["points"]}
+    above = sorted(radius for radius in radii if radius > 0)
+    if not above:
+        return None
+    wanted = parse_radius(HEADLINE_EPS)
+    return format_radius(wanted if wanted in above else above[len(above) // 2])
+
+
+def point_at(summary: Summary, model: str, attack: str, eps: str) -> Mapping[str, Any] | None:
+    """One point of one curve, or None."""
+    for curve in summary["curves"]:
+        if (curve["model"], curve["attack"]) == (model, attack):
+            for point in curve["points"]:
+                if parse_radius(point["eps"]) == parse_radius(eps):
+                    return dict(point)
+    return None
+
+
+def tiles(summary: Summary) -> list[Tile]:
+    """The numbers that matter: clean accuracy, accuracy under the strongest attack, and the paired gap."""
+    attack, eps = strongest_attack(summary), headline_eps(summary)
+    models, _ = curve_names(summary)
+    if attack is None or eps is None:
+        return []
+    boxes = [
+        Tile("Clean accuracy", "no attack", _accuracy_figures(summary, models, attack, "0/255")),
+        Tile(f"Accuracy at {eps}", f"under {attack}", _accuracy_figures(summary, models, attack, eps)),
+    ]
+    gaps = [
+        Figure(
+            f"{row['model']} minus {row['baseline']}",
+            f"{signed(100 * row['difference'])} points",
+            f"{signed(100 * row['ci_low'])} to {signed(100 * row['ci_high'])}",
+        )
+        for row in summary.get("differences", [])
+        if row["attack"] == attack and parse_radius(row["eps"]) == parse_radius(eps)
+    ]
+    if gaps:
+        boxes.append(Tile(f"Gap at {eps}", f"under {attack}, same images", tuple(gaps)))
+    else:
+        boxes.append(
+            Tile(
+                "Median breaking radius",
+                f"under {attack}",
+                tuple(_breaking(summary, m, attack) for m in models),
+            )
+        )
+    return [box for box in boxes if box.figures]
+
+
+def _accuracy_figures(summary: Summary, models: Sequence[str], attack: str, eps: str) -> tuple[Figure, ...]:
+    figures = []
+    for model in models:
+        point = point_at(summary, model, attack, eps)
+        if point:
+            band = f"{100 * point['ci_low']:.1f} to {100 * point['ci_high']:.1f}"
+            figures.append(Figure(model, percent(point["accuracy"]), band))
+    return tuple(figures)
+
+
+def _breaking(summary: Summary, model: str, attack: str) -> Figure:
+    """The smallest radius at which half of the cleanly right images are broken."""
+    for curve in summary["curves"]:
+        if (curve["model"], curve["attack"]) == (model, attack):
+            points = sorted(curve["points"], key=lambda p: parse_radius(p["eps"]))
+            half = points[0]["worst_case_accuracy"] / 2
+            for point in points:
+                if point["worst_case_accuracy"] <= half:
+                    return Figure(
+                        model, steps(point["eps"]), "half of the images right when clean are broken"
+                    )
+            return Figure(model, f"> {steps(points[-1]['eps'])}", "the grid ends before half are broken")
+    return Figure(model, "none", "not evaluated")
+
+
+def missing_parts(summary: Summary) -> list[str]:
+    """What a reader would expect from the plan and will not find: curves, examples, radii, drift."""
+    plan = summary["plan"]
+    have = {(c["model"], c["attack"]): c["points"] for c in summary["curves"]}
+    notes = []
+    if not have:
+        notes.append("No results yet: the run holds no records. Run or resume the sweep, then report again.")
+    for model in names_of(plan, "models"):
+        gone = [attack for attack in names_of(plan, "attacks") if (model, attack) not in have]
+        if gone and have:
+            notes.append(f"{model}: nothing was recorded under {', '.join(gone)}.")
+    data = plan.get("data")
+    wanted = data.get("n") if isinstance(data, Mapping) else None
+    for (model, attack), points in have.items():
+        n = [int(point["n"]) for point in points]
+        goal = int(wanted) if isinstance(wanted, int) else max(n)
+        if n and min(n) < goal:
+            notes.append(
+                f"{model} under {attack}: {min(n)} of {goal} images so far; intervals are wider for it."
+            )
+    for model in curve_names(summary)[0]:
+        if "_att" in model and model not in drift_models(summary):
+            notes.append(f"{model}: no attention drift was recorded.")
+    return notes
+
+
+def limits(summary: Summary) -> list[str]:
+    """What the numbers do not show, said beside the strongest attack that was run."""
+    _, all_attacks = curve_names(summary)
+    run = [attack for attack in all_attacks if not is_control(attack)]
+    strongest = strongest_attack(summary)
+    if strongest is None:
+        return []
+    about = f" ({ATTACKS[strongest]})" if strongest in ATTACKS else ""
+    notes = [
+        f"The strongest attack that was run is {strongest}{about}. Every accuracy here is an upper "
+        "bound on the true robustness: a stronger attack can only lower it, and none is known to be the best."
+    ]
+    if run == ["fgsm"]:
+        notes.append(
+            "FGSM alone was run. It takes one step and often misses perturbations that are there; a "
+            "model can resist FGSM and fall entirely to PGD. Do not quote these numbers as robustness."
+        )
+    absent = [f"{name} ({text})" for name, text in ATTACKS.items() if name not in run]
+    if absent:
+        notes.append("Not run: " + "; ".join(absent) + ".")
+    norms = sorted({str(curve.get("norm") or "linf") for curve in summary["curves"]})
+    named = " and ".join(NORMS.get(norm, norm) for norm in norms)
+    notes.append(
+        f"Only perturbations in {named} balls were tried. Nothing follows for other norms, rotations, blur, "
+        "patches, or for images from elsewhere."
+    )
+    notes.append(
+        "The intervals cover the choice of test images and nothing else: no other training seed or attack."
+    )
+    return notes
+
+
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}

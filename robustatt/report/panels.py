@@ -1,0 +1,214 @@
+"""Summary to panels: the series of every figure, once, for the image files, the page and the CSVs alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from robustatt import metrics
+from robustatt.eps import parse_radius
+from robustatt.report.style import GROUP_LOOKS, Look, looks
+from robustatt.summary import eps_steps, is_control
+
+Summary = Mapping[str, Any]
+
+DRIFT_METRICS: dict[str, tuple[str, str]] = {
+    "js": ("Jensen-Shannon divergence", "base 2, from 0 (same map) to 1 (disjoint)"),
+    "cosine": ("Cosine similarity", "1 for the same direction, 0 for nothing in common"),
+    "shift": ("Shift of the centre of mass", "pixels of the input image"),
+    "iou": ("Overlap of the top 20 %", "intersection over union of the most attended fifth, 1 for the same"),
+    "entropy": ("Change of entropy", "bits, attacked minus clean: above 0 means more spread out"),
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve: x in steps of 1/255, y, and the band; None in the band where there is no interval."""
+
+    label: str
+    look: Look
+    eps: tuple[str, ...]
+    y: tuple[float, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+    n: tuple[int, ...]
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """What the curve is of (model, attack, level, group), for the CSV."""
+
+    @cached_property
+    def x(self) -> tuple[float, ...]:
+        """The radii in steps of 1/255."""
+        return tuple(eps_steps(eps) for eps in self.eps)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes."""
+
+    slug: str
+    title: str
+    y_label: str
+    series: tuple[Series, ...]
+    percent: bool = True
+    y_range: tuple[float, float] | None = (0.0, 1.0)
+    x_label: str = "radius ε, steps of 1/255"
+    zero_line: bool = False
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """One figure: panels side by side under one caption; ``slug`` names its files."""
+
+    slug: str
+    title: str
+    caption: str
+    panels: tuple[Panel, ...]
+
+
+def curve_names(summary: Summary) -> tuple[list[str], list[str]]:
+    """Models and attacks in the order of the curves; controls are not attacks."""
+    models = list(dict.fromkeys(str(curve["model"]) for curve in summary["curves"]))
+    attacks = list(dict.fromkeys(str(curve["attack"]) for curve in summary["curves"]))
+    return models, attacks
+
+
+def figures(summary: Summary) -> list[FigureSpec]:
+    """Every curve figure that the summary holds data for."""
+    if not summary["curves"]:
+        return []
+    return [accuracy_figure(summary), worst_case_figure(summary), fooling_figure(summary)]
+
+
+def _curves(summary: Summary, measure: str) -> tuple[Series, ...]:
+    models, attacks = curve_names(summary)
+    look = looks(models, attacks)
+    series = []
+    for curve in summary["curves"]:
+        points = sorted(curve["points"], key=lambda point: parse_radius(point["eps"]))
+        y = tuple(float(point[measure]) for point in points)
+        n = tuple(int(point["n"]) for point in points)
+        low, high = metrics.wilson([round(a * b) for a, b in zip(y, n, strict=True)], n)
+        model, attack = str(curve["model"]), str(curve["attack"])
+        series.append(
+            Series(
+                f"{model}, {attack}",
+                look[model, attack],
+                tuple(str(point["eps"]) for point in points),
+                y,
+                tuple(map(float, low)),
+                tuple(map(float, high)),
+                n,
+                {"model": model, "attack": attack},
+            )
+        )
+    return tuple(series)
+
+
+def accuracy_figure(summary: Summary) -> FigureSpec:
+    """Accuracy at exactly each radius."""
+    caption = (
+        "Share of images still classified right under the attack at exactly this radius. Images that are "
+        "misclassified without any attack count as wrong. Bands: 95 % Wilson intervals."
+    )
+    panel = Panel("accuracy", "Accuracy", "accuracy", _curves(summary, "accuracy"))
+    return FigureSpec("accuracy", "Accuracy against radius", caption, (panel,))
+
+
+def worst_case_figure(summary: Summary) -> FigureSpec:
+    """Share that no smaller radius broke either."""
+    caption = (
+        "Share of images that the attack broke neither at this radius nor at any smaller one. Norm balls are "
+        "nested, so this never rises. Bands: 95 % Wilson intervals."
+    )
+    panel = Panel("worst-case", "Worst case", "worst-case accuracy", _curves(summary, "worst_case_accuracy"))
+    return FigureSpec("worst-case", "Worst case up to each radius", caption, (panel,))
+
+
+def fooling_figure(summary: Summary) -> FigureSpec:
+    """The paper's network fooling rate."""
+    caption = (
+        "Share of images whose predicted label changes from the one predicted for the clean image, right or "
+        "wrong (the network fooling rate of Jetley et al. 2018). Bands: 95 % Wilson intervals."
+    )
+    panel = Panel("fooling", "Fooling rate", "fooling rate", _curves(summary, "fooling_rate"))
+    return FigureSpec("fooling-rate", "Fooling rate against radius", caption, (panel,))
+
+
+# Drift ----------------------------------------------------------------------------------------------------
+
+
+def drift_models(summary: Summary) -> list[str]:
+    """Models for which attention drift was recorded."""
+    return list(dict.fromkeys(str(row["model"]) for row in summary["drift"]))
+
+
+def drift_figure(summary: Summary, model: str, attack: str, metric: str = "js") -> FigureSpec | None:
+    """Mean drift by level, fooled apart from held, beside random noise if it was run; None without data."""
+    rows = [r for r in summary["drift"] if r["model"] == model and r["metric"] == metric]
+    levels = sorted({str(row["level"]) for row in rows})
+    name, unit = DRIFT_METRICS.get(metric, (metric, ""))
+    panels = []
+    for level in levels:
+        here = [row for row in rows if row["level"] == level]
+        series = [_drift_series(here, attack, group, group) for group in ("fooled", "held")]
+        for control in sorted({str(row["attack"]) for row in here if is_control(str(row["attack"]))}):
+            series.append(_drift_series(here, control, "all", "noise"))
+        drawn = tuple(entry for entry in series if entry is not None)
+        if drawn:
+            title = f"Level {level.removeprefix('l')}" if level[:1] == "l" else level
+            panels.append(Panel(f"drift-{metric}-{level}", title, name, drawn, percent=False, y_range=None))
+    if not panels:
+        return None
+    caption = (
+        f"{name} between the attention maps of the clean and the attacked image ({unit}): mean over images "
+        f"that were fooled at this radius and over those that held. Model {model}, attack {attack}. "
+        "Bands: 95 % t intervals of the mean."
+    )
+    title = f"Attention drift of {model}: {name if metric == 'js' else name.lower()}"
+    return FigureSpec(f"drift-{metric}-{file_safe(model)}", title, caption, _one_scale(panels))
+
+
+def _drift_series(rows: Sequence[Mapping[str, Any]], attack: str, group: str, label: str) -> Series | None:
+    chosen = [row for row in rows if row["attack"] == attack and row["group"] == group]
+    chosen.sort(key=lambda row: parse_radius(row["eps"]))
+    if not chosen:
+        return None
+    keys = {name: str(chosen[0][name]) for name in ("model", "attack", "level", "metric", "group")}
+    return Series(
+        "random noise, same size" if label == "noise" else label,
+        GROUP_LOOKS[label],
+        tuple(str(row["eps"]) for row in chosen),
+        tuple(float(row["mean"]) for row in chosen),
+        tuple(row["ci_low"] for row in chosen),
+        tuple(row["ci_high"] for row in chosen),
+        tuple(int(row["n"]) for row in chosen),
+        keys,
+    )
+
+
+def _one_scale(panels: Sequence[Panel]) -> tuple[Panel, ...]:
+    """The same y axis for panels that are compared side by side."""
+    values = [v for panel in panels for series in panel.series for v in _extent(series)]
+    low, high = min(0.0, *values), max(values)
+    top = high + 0.05 * (high - low or 1.0)
+    bottom = low if low == 0 else low - 0.05 * (high - low)
+    return tuple(
+        Panel(p.slug, p.title, p.y_label, p.series, p.percent, (bottom, top), p.x_label, bottom < 0)
+        for p in panels
+    )
+
+
+def _extent(series: Series) -> list[float]:
+    """The values an axis must hold: every mean, and the bands of at least 10 images."""
+    bands = [
+        pair for pair, n in zip(zip(series.low, series.high, strict=True), series.n, strict=True) if n >= 10
+    ]
+    return [*series.y, *(value for pair in bands for value in pair if value is not None)]
+
+
+def file_safe(name: str) -> str:
+    """A name from a user as part of a file name: letters, digits, dot, dash and underscore only."""
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in name).strip(".-")
+    return safe[:60] or "unnamed"

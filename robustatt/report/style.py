@@ -1,0 +1,44 @@
+"""Which colour, marker and dash stands for what: safe for the colour-blind, readable in grey."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LIGHT = ("#0072b2", "#c84e00", "#00795a", "#a23b7e", "#8a6a00", "#4b4fb0", "#7a3b12", "#4d5963")
+DARK = ("#5ab4ef", "#ff9350", "#35c99e", "#e58cc8", "#e3bd45", "#a5a9ff", "#d79a72", "#a9b5c0")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
+"""In matplotlib's letters: circle, square, triangle, diamond, triangle down, plus, cross, pentagon."""
+
+DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2.5), (1.5, 2), (8, 2.5, 1.5, 2.5), (3, 1.5), (10, 3))
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one series is drawn: colour and marker by number, dash pattern in points."""
+
+    colour: int
+    dash: tuple[float, ...] = ()
+
+    @property
+    def light(self) -> str:
+        """The colour on white."""
+        return LIGHT[self.colour % len(LIGHT)]
+
+    @property
+    def marker(self) -> str:
+        """The marker, in matplotlib's letters."""
+        return MARKERS[self.colour % len(MARKERS)]
+
+
+def looks(models: Sequence[str], attacks: Sequence[str]) -> dict[tuple[str, str], Look]:
+    """Colour and marker by model, line style by attack."""
+    return {
+        (model, attack): Look(m, DASHES[a % len(DASHES)])
+        for m, model in enumerate(models)
+        for a, attack in enumerate(attacks)
+    }
+
+
+GROUP_LOOKS = {"fooled": Look(1), "held": Look(0, (6, 2.5)), "noise": Look(7, (1.5, 2)), "all": Look(2)}
+"""How the groups of a drift figure are drawn."""

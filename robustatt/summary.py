@@ -1,0 +1,479 @@
+"""Records to summary: every aggregate of a run, computed once from its per-example rows.
+
+Rows are first laid out as one (example, radius) grid for each model and attack; all numbers are array
+operations on those grids. The report and the gate read the summary and the same grids.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from robustatt import metrics
+from robustatt.eps import CLEAN, parse_radius
+from robustatt.errors import InputError
+from robustatt.plan import write_atomically
+
+SCHEMA = 1
+SUMMARY_FILE = "summary.json"
+DRIFT_COLUMN = re.compile(r"drift_(?P<metric>[a-z]+)_(?P<level>\w+)")
+CONTROL_ATTACKS = ("noise", "random-noise", "uniform-noise")
+"""Attacks that are a control and no adversary: random noise of the same size."""
+
+DRIFT_RANGE = {"js": (0.0, 1.0), "cosine": (0.0, 1.0), "iou": (0.0, 1.0), "shift": (0.0, math.inf)}
+"""What each measure of drift can be; the entropy change has no bound of its own. Intervals stay inside."""
+
+_COLUMNS = ("model", "attack", "eps", "index", "label", "clean_pred", "adv_pred")
+
+
+def eps_steps(text: str) -> float:
+    """The radius in steps of 1/255, the axis of every curve."""
+    return float(parse_radius(text) * 255)
+
+
+def is_control(attack: str) -> bool:
+    """Whether this attack is a control (random noise) and not an adversary."""
+    return attack in CONTROL_ATTACKS
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All rows of one model under one attack as arrays ``(examples, radii)``, radii ascending."""
+
+    model: str
+    attack: str
+    eps: tuple[str, ...]
+    index: NDArray[np.int64]
+    label: NDArray[np.int64]
+    clean_pred: NDArray[np.int64]
+    present: NDArray[np.bool_]
+    adv_pred: NDArray[np.int64]
+    drift: dict[tuple[str, str], NDArray[np.float32]] = field(default_factory=dict)
+    """By (metric, level); NaN where it was not measured."""
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Classified right under the attack at exactly this radius; False where the row is missing."""
+        right: NDArray[np.bool_] = self.present & (self.adv_pred == self.label[:, None])
+        return right
+
+    @property
+    def fooled(self) -> NDArray[np.bool_]:
+        """Predicted otherwise than the clean image; False where the row is missing."""
+        changed: NDArray[np.bool_] = self.present & (self.adv_pred != self.clean_pred[:, None])
+        return changed
+
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """Right at this radius and at every smaller one; a missing row breaks nothing."""
+        return metrics.held_up_to(self.correct | ~self.present)
+
+
+def grids(records: pd.DataFrame) -> Iterator[Grid]:
+    """Lay out records (columns of the design) by model and attack; raises InputError on a row twice."""
+    missing = [name for name in _COLUMNS if name not in records.columns]
+    if missing:
+        raise InputError(f"records lack the columns {', '.join(missing)}")
+    if records.empty:
+        return
+    eps_code, eps_text = _eps_codes(records["eps"])
+    models, model_names = pd.factorize(records["model"])
+    attacks, attack_names = pd.factorize(records["attack"])
+    group = models.astype(np.int64) * len(attack_names) + attacks
+    columns = {name: records[name].to_numpy() for name in ("index", "label", "clean_pred", "adv_pred")}
+    drift = {
+        (match["metric"], match["level"]): records[name].to_numpy(np.float32, na_value=np.nan)
+        for name in records.columns
+        if (match := DRIFT_COLUMN.fullmatch(str(name)))
+    }
+    for code in np.unique(group):
+        rows = np.flatnonzero(group == code)
+        model = str(model_names[code // len(attack_names)])
+        attack = str(attack_names[code % len(attack_names)])
+        yield _grid(model, attack, rows, eps_code[rows], eps_text, columns, drift)
+
+
+def _eps_codes(column: pd.Series[Any]) -> tuple[NDArray[np.int64], list[str]]:
+    """Codes of each row's radius into the texts of the distinct radii, ascending."""
+    codes, texts = pd.factorize(column)
+    values = [parse_radius(text) for text in texts]
+    distinct = sorted(set(values))
+    rank = np.array([distinct.index(value) for value in values], dtype=np.int64)
+    names = {value: str(text) for text, value in zip(texts, values, strict=True)}
+    names[Fraction(0)] = CLEAN
+    return rank[codes], [names[value] for value in distinct]
+
+
+def _grid(
+    model: str,
+    attack: str,
+    rows: NDArray[np.int64],
+    eps_code: NDArray[np.int64],
+    eps_text: list[str],
+    columns: Mapping[str, NDArray[Any]],
+    drift: Mapping[tuple[str, str], NDArray[np.float32]],
+) -> Grid:
+    used, radius = np.unique(eps_code, return_inverse=True)
+    index, example = np.unique(columns["index"][rows], return_inverse=True)
+    shape = (index.size, used.size)
+    present = np.zeros(shape, dtype=bool)
+    present[example, radius] = True
+    if int(present.sum()) != rows.size:
+        raise InputError(f"records hold an example twice at one radius for {model} under {attack}")
+    adv_pred = np.full(shape, -1, dtype=np.int64)
+    adv_pred[example, radius] = columns["adv_pred"][rows]
+    label, clean_pred = np.empty(index.size, np.int64), np.empty(index.size, np.int64)
+    label[example], clean_pred[example] = columns["label"][rows], columns["clean_pred"][rows]
+    layers = {}
+    for key, values in drift.items():
+        here = values[rows]
+        if not np.isnan(here).all():
+            layer = np.full(shape, np.nan, dtype=np.float32)
+            layer[example, radius] = here
+            layers[key] = layer
+    eps = tuple(eps_text[i] for i in used)
+    return Grid(model, attack, eps, index.astype(np.int64), label, clean_pred, present, adv_pred, layers)
+
+
+def summarise(
+    records: pd.DataFrame,
+    plan: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    health: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The summary of a run, in the form of summary.json (schema 1).
+
+    Besides the contract's keys it holds ``drift_predicts_fooling`` (see `drift_auc`), ``differences``
+    (paired, each model against its baseline, see `paired_differences`) and ``confusion`` (where the fooled
+    examples went). An empty frame gives an empty summary; what is missing shows in each point's ``n``.
+    """
+    layout = sorted(grids(records), key=_plan_order(plan))
+    return {
+        "schema": SCHEMA,
+        "plan": dict(plan),
+        "provenance": dict(provenance),
+        "curves": [_curve(grid, plan) for grid in layout],
+        "drift": [row for grid in layout for row in drift_rows(grid)],
+        "drift_predicts_fooling": [row for grid in layout for row in drift_auc(grid)],
+        "differences": paired_differences(layout, baselines(plan, [grid.model for grid in layout])),
+        "confusion": [confusion(grid) for grid in layout if not is_control(grid.attack)],
+        "health": [dict(warning) for warning in health],
+    }
+
+
+def names_of(plan: Mapping[str, Any], key: str) -> list[str]:
+    """The names listed under ``plan[key]``, whether it lists names or tables with a ``name``."""
+    entries = plan.get(key) or []
+    named = [entry.get("name") if isinstance(entry, Mapping) else entry for entry in entries]
+    return [str(name) for name in named if name]
+
+
+def _plan_order(plan: Mapping[str, Any]) -> Any:
+    models, attacks = names_of(plan, "models"), names_of(plan, "attacks")
+
+    def place(name: str, names: list[str]) -> int:
+        return names.index(name) if name in names else len(names)
+
+    return lambda grid: (
+        place(grid.model, models),
+        grid.model,
+        is_control(grid.attack),
+        place(grid.attack, attacks),
+        grid.attack,
+    )
+
+
+def _norm_of(plan: Mapping[str, Any], attack: str) -> str:
+    for entry in plan.get("attacks") or []:
+        if isinstance(entry, Mapping) and entry.get("name") == attack and entry.get("norm"):
+            return str(entry["norm"])
+    return "linf"
+
+
+def _curve(grid: Grid, plan: Mapping[str, Any]) -> dict[str, Any]:
+    n = grid.present.sum(axis=0)
+    right = grid.correct.sum(axis=0)
+    held = (grid.held & grid.present).sum(axis=0)
+    fooled = grid.fooled.sum(axis=0)
+    low, high = metrics.wilson(right, n)
+    points = [
+        {
+            "eps": eps,
+            "n": int(n[i]),
+            "accuracy": float(right[i] / n[i]),
+            "ci_low": float(low[i]),
+            "ci_high": float(high[i]),
+            "worst_case_accuracy": float(held[i] / n[i]),
+            "fooling_rate": float(fooled[i] / n[i]),
+        }
+        for i, eps in enumerate(grid.eps)
+    ]
+    return {"model": grid.model, "attack": grid.attack, "norm": _norm_of(plan, grid.attack), "points": points}
+
+
+# Attention drift ------------------------------------------------------------------------------------------
+
+
+def drift_rows(grid: Grid) -> Iterator[dict[str, Any]]:
+    """Mean drift with a 95 % t interval by metric, level, radius and group: all, fooled, held.
+
+    A group without examples has no row; the interval of a single example is null.
+    """
+    fooled = grid.fooled
+    for (metric, level), values in grid.drift.items():
+        floor, roof = DRIFT_RANGE.get(metric, (-math.inf, math.inf))
+        measured = ~np.isnan(values)
+        filled = np.where(measured, values, 0).astype(np.float64)
+        for group, mask in (("all", measured), ("fooled", measured & fooled), ("held", measured & ~fooled)):
+            n = mask.sum(axis=0)
+            some = np.flatnonzero(n)
+            inside = filled * mask
+            average, low, high = metrics.mean_interval(
+                inside.sum(axis=0)[some], (inside**2).sum(axis=0)[some], n[some]
+            )
+            for i, column in enumerate(some):
+                yield {
+                    "model": grid.model,
+                    "attack": grid.attack,
+                    "level": level,
+                    "metric": metric,
+                    "eps": grid.eps[column],
+                    "group": group,
+                    "n": int(n[column]),
+                    "mean": _tidy(average[i]),
+                    "ci_low": _tidy(max(low[i], floor)),
+                    "ci_high": _tidy(min(high[i], roof)),
+                }
+
+
+def _tidy(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 7)
+
+
+def drift_auc(grid: Grid, metric: str = "js") -> Iterator[dict[str, Any]]:
+    """Does drift predict being fooled? ROC area of the Jensen-Shannon drift against fooled, level by level.
+
+    Only examples whose clean prediction is right enter, and each radius is judged by itself: both drift and
+    fooling grow with the radius, so an area pooled over radii would be high even if drift said nothing about
+    which example falls. ``headline`` marks the radius at which the share fooled is nearest to one half, where
+    the question is hardest to answer by guessing and the interval narrowest. Radii at which all or none are
+    fooled have no area. Interval: 95 %, DeLong.
+    """
+    if is_control(grid.attack):
+        return
+    eligible = grid.clean_pred == grid.label
+    fooled = grid.fooled
+    for (name, level), values in grid.drift.items():
+        if name != metric:
+            continue
+        rows: list[dict[str, Any]] = []
+        for column, eps in enumerate(grid.eps):
+            use = eligible & ~np.isnan(values[:, column])
+            positive = fooled[use, column]
+            n_fooled = int(positive.sum())
+            if parse_radius(eps) == 0 or n_fooled in (0, positive.size):
+                continue
+            area = metrics.auc_interval(values[use, column], positive)
+            rows.append(
+                {
+                    "model": grid.model,
+                    "attack": grid.attack,
+                    "level": level,
+                    "eps": eps,
+                    "headline": False,
+                    "auc": round(area.value, 7),
+                    "ci_low": round(area.low, 7),
+                    "ci_high": round(area.high, 7),
+                    "n_fooled": n_fooled,
+                    "n_held": positive.size - n_fooled,
+                }
+            )
+        if rows:
+            min(rows, key=_distance_from_even)["headline"] = True
+        yield from rows
+
+
+def _distance_from_even(row: Mapping[str, Any]) -> float:
+    return abs(float(row["n_fooled"] / (row["n_fooled"] + row["n_held"])) - 0.5)
+
+
+# Comparisons ----------------------------------------------------------------------------------------------
+
+
+def baselines(plan: Mapping[str, Any], models: Sequence[str]) -> dict[str, str]:
+    """Each model's baseline: the plan's ``baseline``, else the model named like it before ``_att``."""
+    known = list(dict.fromkeys(models))
+    chosen = {
+        str(entry["name"]): str(entry["baseline"])
+        for entry in plan.get("models") or []
+        if isinstance(entry, Mapping) and entry.get("baseline") in known
+    }
+    for model in known:
+        stem, found, _ = model.rpartition("_att")
+        if found and stem in known:
+            chosen.setdefault(model, stem)
+    return {model: base for model, base in chosen.items() if model in known}
+
+
+def paired_differences(layout: Sequence[Grid], pairs: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Accuracy of each model minus its baseline on the same examples, radius by radius.
+
+    Newcombe's 95 % interval, the exact McNemar p-value, and that p after Holm's correction over the curve.
+    """
+    by_key = {(grid.model, grid.attack): grid for grid in layout}
+    rows: list[dict[str, Any]] = []
+    for grid in layout:
+        base = by_key.get((pairs.get(grid.model, ""), grid.attack))
+        if base is not None:
+            rows += compare_grids(grid, base)
+    return rows
+
+
+def compare_grids(grid: Grid, base: Grid) -> list[dict[str, Any]]:
+    """The paired comparison of two grids under one attack at the radii and examples both have."""
+    _, mine, theirs = np.intersect1d(grid.index, base.index, assume_unique=True, return_indices=True)
+    rows: list[dict[str, Any]] = []
+    correct, base_correct = grid.correct, base.correct
+    for column, eps in enumerate(grid.eps):
+        if eps not in base.eps:
+            continue
+        other = base.eps.index(eps)
+        use = grid.present[mine, column] & base.present[theirs, other]
+        if not use.any():
+            continue
+        counts = metrics.PairedCounts.of(correct[mine, column][use], base_correct[theirs, other][use])
+        change = metrics.newcombe_paired(counts)
+        rows.append(
+            {
+                "model": grid.model,
+                "baseline": base.model,
+                "attack": grid.attack,
+                "eps": eps,
+                "n": counts.n,
+                "difference": change.value,
+                "ci_low": change.low,
+                "ci_high": change.high,
+                "only_model": counts.only_a,
+                "only_baseline": counts.only_b,
+                "p": float(metrics.mcnemar_exact(counts.only_a, counts.only_b)),
+            }
+        )
+    for row, adjusted in zip(rows, metrics.holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = float(adjusted)
+    return rows
+
+
+def confusion(grid: Grid) -> dict[str, Any]:
+    """Where the fooled examples went, at the radius where the share fooled is nearest to one half.
+
+    Only examples whose clean prediction is right; ``flows`` are ``[true class, predicted class, count]``,
+    most frequent first.
+    """
+    eligible = grid.clean_pred == grid.label
+    fooled = grid.fooled & eligible[:, None]
+    share = fooled.sum(axis=0) / max(1, int(eligible.sum()))
+    column = int(np.argmin(np.abs(share - 0.5)))
+    rows = fooled[:, column]
+    pairs = np.stack([grid.label[rows], grid.adv_pred[rows, column]], axis=1)
+    flows, counts = np.unique(pairs, axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return {
+        "model": grid.model,
+        "attack": grid.attack,
+        "eps": grid.eps[column],
+        "n_fooled": int(rows.sum()),
+        "flows": [[int(flows[i, 0]), int(flows[i, 1]), int(counts[i])] for i in order],
+    }
+
+
+# The file -------------------------------------------------------------------------------------------------
+
+
+def write_summary(directory: Path, summary: Mapping[str, Any]) -> Path:
+    """Write ``directory/summary.json`` whole or not at all: temporary file, fsync, rename."""
+    directory = Path(directory)
+    text = json.dumps(_jsonable(summary), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomically(directory / SUMMARY_FILE, text.encode())
+    return directory / SUMMARY_FILE
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """Read a summary file, or the one of a run's folder; raises InputError with one line on anything else."""
+    path = Path(path)
+    path = path / SUMMARY_FILE if path.is_dir() else path
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        where = path.parent
+        raise InputError(f"no {path.name} in {where}: run `robustatt sweep --out {where}` first") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path} is not a summary: broken JSON; run the sweep again to rewrite it") from None
+    if not isinstance(summary, dict) or "schema" not in summary:
+        raise InputError(f"{path} is not a summary: it has no 'schema'")
+    if summary["schema"] != SCHEMA:
+        raise InputError(f"{path} has schema {summary['schema']!r}; this version reads schema {SCHEMA}")
+    _check_shape(summary, path)
+    return summary
+
+
+_POINT = ("accuracy", "ci_low", "ci_high", "worst_case_accuracy", "fooling_rate")
+
+
+def _check_shape(summary: dict[str, Any], path: Path) -> None:
+    """Raise InputError unless the parts that every reader relies on have their types."""
+    for key, kind in (
+        ("plan", dict),
+        ("provenance", dict),
+        ("curves", list),
+        ("drift", list),
+        ("health", list),
+    ):
+        if not isinstance(summary.setdefault(key, kind()), kind):
+            raise InputError(f"{path} is not a summary: {key!r} should be a {kind.__name__}")
+    for key in ("drift_predicts_fooling", "differences", "confusion"):
+        if not isinstance(summary.setdefault(key, []), list):
+            raise InputError(f"{path} is not a summary: {key!r} should be a list")
+    for curve in summary["curves"]:
+        try:
+            str(curve["model"]), str(curve["attack"])
+            for point in curve["points"]:
+                parse_radius(point["eps"])
+                if int(point["n"]) < 1 or not all(0 <= float(point[name]) <= 1 for name in _POINT):
+                    raise ValueError
+        except (KeyError, TypeError, ValueError, InputError):
+            raise InputError(f"{path} is not a summary: a curve has a missing or impossible value") from None
+
+
+def curve_frame(summary: Mapping[str, Any], model: str, attack: str) -> pd.DataFrame:
+    """One curve as a table, columns in the order of a point of the summary; InputError if it is unknown."""
+    for curve in summary["curves"]:
+        if (curve["model"], curve["attack"]) == (model, attack):
+            columns = ["eps", "accuracy", "ci_low", "ci_high", "worst_case_accuracy", "fooling_rate", "n"]
+            return pd.DataFrame(curve["points"], columns=columns)
+    known = ", ".join(f"{curve['model']} under {curve['attack']}" for curve in summary["curves"])
+    raise InputError(f"no curve of {model!r} under {attack!r}; there are: {known or 'none'}")
