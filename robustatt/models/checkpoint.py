@@ -55,7 +55,7 @@ class Card(BaseModel):
 def save_checkpoint(path: str | Path, state: dict[str, Tensor], card: Card, *, half: bool = False) -> None:
     """Writes the weights and the card; ``half`` keeps kernels and matrices as float16 on disk.
 
-    Vectors (BatchNorm, biases, normalisation) stay float32: they are small and the outputs hang on them. The file appears under its name only when it is complete.
+    Vectors (BatchNorm, biases, normalisation) stay float32. The file appears under its name only when whole.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -174,6 +174,9 @@ def fill(network: torch.nn.Module, tensors: dict[str, Tensor], source: str) -> N
     for name, tensor in expected.items():
         want = tuple(tensor.shape)
         have = tuple(tensors[name].shape) if name in tensors else None
+        if have is None and name.endswith("num_batches_tracked"):
+            tensors = {**tensors, name: tensor}
+            continue
         if have is None:
             raise InputError(f"{source}: tensor {name} is missing, expected shape {want}")
         if have != want:

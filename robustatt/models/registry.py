@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from robustatt.errors import InputError, did_you_mean
-from robustatt.models import vgg
+from robustatt.models import resnet, vgg
 from robustatt.models.attention import Architecture, Compatibility, Head, Network, initialise
 from robustatt.models.vgg import Shape
 
 COMMON = ("dropout", "mean", "std", "input_size")
 CHOICES: dict[str, tuple[str, ...]] = {"compatibility": get_args(Compatibility), "head": get_args(Head)}
-DEFAULTS: dict[str, Any] = {"compatibility": "pc", "head": "concat"}
+DEFAULTS: dict[str, Any] = {"compatibility": "pc", "head": "concat", "depth": 164}
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,14 @@ def _attention(attended: Literal[1, 2, 3]) -> Callable[[Shape, dict[str, Any]], 
     return make
 
 
+def _attention_resnet(attended: Literal[1, 2]) -> Callable[[Shape, dict[str, Any]], Network]:
+    def make(shape: Shape, options: dict[str, Any]) -> Network:
+        depth, compatibility, head = options["depth"], options["compatibility"], options["head"]
+        return resnet.AttentionResNet(shape, depth, attended, compatibility, head)
+
+    return make
+
+
 FAMILIES: dict[str, Family] = {
     "vgg": Family("plain VGG baseline", lambda shape, _: vgg.VGG(shape)),
     "vgg_gap": Family("class activation maps (Zhou et al. 2016)", lambda shape, _: vgg.GapVGG(shape)),
@@ -44,6 +52,17 @@ FAMILIES: dict[str, Family] = {
     "vgg_att1": Family("attention at l3", _attention(1), ("compatibility", "head")),
     "vgg_att2": Family("attention at l2, l3", _attention(2), ("compatibility", "head")),
     "vgg_att3": Family("attention at l1, l2, l3", _attention(3), ("compatibility", "head")),
+    "resnet164": Family(
+        "pre-activation ResNet baseline",
+        lambda shape, options: resnet.ResNet(shape, options["depth"]),
+        ("depth",),
+    ),
+    "resnet164_att1": Family(
+        "attention at the end of stage 3", _attention_resnet(1), ("compatibility", "head", "depth")
+    ),
+    "resnet164_att2": Family(
+        "attention at the ends of stages 2, 3", _attention_resnet(2), ("compatibility", "head", "depth")
+    ),
 }
 
 
@@ -89,6 +108,7 @@ def build(name: str, classes: int = 10, width: float = 1.0, **options: Any) -> N
         classes: number of classes, at least 2.
         width: multiplies all channels; 1.0 is the paper's.
         **options: ``compatibility`` ("pc" or "dp") and ``head`` ("concat" or "indep") for attention networks;
+            ``depth`` (9n + 2) for the ResNet;
             ``dropout``, a multiplier on the paper's rates (default 1.0); ``mean`` and ``std``, three floats
             each, of the images in [0, 1]; ``input_size``, the side the network is meant for (recorded only).
 
@@ -110,6 +130,8 @@ def build(name: str, classes: int = 10, width: float = 1.0, **options: Any) -> N
         if option in chosen and choice not in CHOICES[option]:
             raise InputError(f"{option} {choice!r}: {did_you_mean(str(choice), CHOICES[option])}")
     input_size = _whole("input_size", chosen.pop("input_size", 32), least=32)
+    if "depth" in chosen and (_whole("depth", chosen["depth"], least=11) - 2) % 9:
+        raise InputError(f"depth {chosen['depth']}: it must be 9n + 2, such as 29, 56, 110 or 164")
     shape = _shape(classes, width, chosen)
     network = family.make(shape, chosen)
     initialise(network)

@@ -1,0 +1,294 @@
+"""Networks from outside: a Python callable, torchvision or timm, with weights from a file or a folder.
+
+Weights are read as data; a pickle that wants to run code is refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import math
+import os
+import pickle
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from robustatt.errors import InputError
+from robustatt.models.attention import Images, Logits, Normalise
+from robustatt.models.checkpoint import fill, read_safetensors
+
+PREFIXES = ("module.", "model.", "_orig_mod.")
+NESTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module")
+KNOWN_STATISTICS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
+}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A network named by where it comes from: ``torchvision:resnet18`` is source ``torchvision``."""
+
+    source: str
+    name: str
+
+
+def is_outside(spec: str) -> bool:
+    """Whether a model name points outside the project, which is what a colon says."""
+    return ":" in spec
+
+
+def load_outside(
+    spec: str,
+    *,
+    weights: str | Path | None = None,
+    classes: int = 10,
+    normalize: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """A network from outside, in eval mode, from images in [0, 1] to logits.
+
+    Args:
+        spec: ``pkg.module:build``, ``torchvision:NAME`` or ``timm:NAME``. The callable takes ``options`` only.
+        weights: a safetensors, .pt, .pth or .bin file, or a folder that holds one as on the Hugging Face
+            hub; without it the weights are random, and the same at each call.
+        classes: outputs of a torchvision or timm network.
+        normalize: see ``statistics``; None leaves the images as they are.
+        options: keyword arguments of the callable that builds the network.
+
+    Raises:
+        InputError: the network cannot be built, or the weights cannot be read or do not fit.
+    """
+    source, _, name = spec.partition(":")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = _build(Reference(source, name), classes, dict(options or {}))
+    if weights is not None:
+        tensors = read_weights(weights)
+        fill(network, fitting_names(tensors, network.state_dict()), str(weights))
+    numbers = statistics(normalize)
+    if numbers is not None:
+        network = Normalised(network, *numbers)
+    return network.eval()
+
+
+@final
+class Normalised(nn.Module):
+    """A network that expects normalised images, behind the normalisation."""
+
+    def __init__(
+        self, network: nn.Module, mean: tuple[float, float, float], std: tuple[float, float, float]
+    ) -> None:
+        super().__init__()
+        self.normalise = Normalise(mean, std)
+        self.network = network
+
+    def forward(self, x: Images) -> Logits:
+        logits: Tensor = self.network(self.normalise(x))
+        return logits
+
+
+def statistics(
+    text: str | None,
+) -> tuple[tuple[float, float, float], tuple[float, float, float]] | None:
+    """``imagenet``, ``cifar10``, ``none`` or ``m1,m2,m3/s1,s2,s3`` to mean and standard deviation in [0, 1].
+
+    Raises:
+        InputError: none of these, or a standard deviation that is not above 0.
+    """
+    if text is None or text == "none":
+        return None
+    if text in KNOWN_STATISTICS:
+        return KNOWN_STATISTICS[text]
+    try:
+        mean, std = ([float(number) for number in part.split(",")] for part in text.split("/"))
+        (r, g, b), (sr, sg, sb) = mean, std
+    except ValueError:
+        raise InputError(
+            f"normalisation {text!r}: imagenet, cifar10, none, or m1,m2,m3/s1,s2,s3 is needed"
+        ) from None
+    if not all(math.isfinite(number) for number in (*mean, *std)) or min(std) <= 0:
+        raise InputError(f"normalisation {text!r}: numbers must be finite and deviations above 0")
+    return (r, g, b), (sr, sg, sb)
+
+
+def _build(reference: Reference, classes: int, options: dict[str, Any]) -> nn.Module:
+    if reference.source == "torchvision":
+        return _from_torchvision(reference.name, classes, options)
+    if reference.source == "timm":
+        return _from_timm(reference.name, classes, options)
+    return _from_callable(reference, options)
+
+
+def _from_torchvision(name: str, classes: int, options: dict[str, Any]) -> nn.Module:
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise InputError(f"torchvision has no classifier {name!r}: {_nearest(name, known)}")
+    if name in {"googlenet", "inception_v3"}:
+        options = {"init_weights": True, **options}
+    with _blamed(f"torchvision:{name}"):
+        network: nn.Module = models.get_model(name, weights=None, num_classes=classes, **options)
+    return network
+
+
+def _from_timm(name: str, classes: int, options: dict[str, Any]) -> nn.Module:
+    try:
+        import timm
+    except ImportError:
+        raise InputError("timm is not installed: pip install 'robustatt[timm]'") from None
+    known = timm.list_models()
+    if name.partition(".")[0] not in known:
+        raise InputError(f"timm has no model {name!r}: {_nearest(name, known)}")
+    with _blamed(f"timm:{name}"):
+        network: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, **options)
+    return network
+
+
+def _from_callable(reference: Reference, options: dict[str, Any]) -> nn.Module:
+    spec = f"{reference.source}:{reference.name}"
+    with _current_folder_importable():
+        try:
+            module = importlib.import_module(reference.source)
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"model {spec!r}: no Python module {error.name!r} can be imported here"
+            ) from error
+        except Exception as error:
+            raise InputError(f"model {spec!r}: importing it raised {_brief(error)}") from error
+        made = getattr(module, reference.name, None)
+        if made is None:
+            public = [name for name in vars(module) if not name.startswith("_")]
+            raise InputError(
+                f"model {spec!r}: the module has no such name. {_nearest(reference.name, public)}"
+            )
+        if not isinstance(made, nn.Module):
+            if not callable(made):
+                raise InputError(f"model {spec!r} is a {type(made).__name__}, not a callable")
+            with _blamed(spec):
+                made = made(**options)
+    if not isinstance(made, nn.Module):
+        raise InputError(f"model {spec!r} returned a {type(made).__name__}: an nn.Module is needed")
+    return made
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    here = os.getcwd()
+    added = here not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        if added and here in sys.path:
+            sys.path.remove(here)
+
+
+@contextmanager
+def _blamed(spec: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"model {spec!r}: building it raised {_brief(error)}") from error
+
+
+def _brief(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"did you mean {', '.join(near)}?" if near else "no name is near it"
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Named tensors from a weights file or from a folder as on the Hugging Face hub. Nothing in it is run.
+
+    Raises:
+        InputError: missing, damaged, without tensors, or a pickle that needs code to be run.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.is_file():
+        raise InputError(f"no weights file {path}")
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)[0]
+    return _read_pickle(path)
+
+
+def _read_folder(path: Path) -> dict[str, Tensor]:
+    for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
+        single, index = path / f"{stem}.{suffix}", path / f"{stem}.{suffix}.index.json"
+        if single.is_file():
+            return read_weights(single)
+        if index.is_file():
+            return _read_shards(index)
+    raise InputError(f"{path} holds neither model.safetensors nor pytorch_model.bin")
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"{index} is no index of weight files: {_brief(error)}") from error
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        if Path(name).name != name:
+            raise InputError(f"{index} names {name!r}, which lies outside the folder")
+        tensors |= read_weights(index.parent / name)
+    return tensors
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
+            raise InputError(
+                f"{path} refused: reading it would run code from the file; "
+                f"save its state_dict() with torch.save, or as safetensors"
+            ) from error
+        raise InputError(f"{path} is no whole PyTorch file: {_brief(error)}") from error
+    except Exception as error:
+        raise InputError(f"{path} is no whole PyTorch file (cut short?): {_brief(error)}") from error
+    return _tensors_in(content, path)
+
+
+def _tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
+    """The named tensors inside the nests that training scripts leave."""
+    while isinstance(content, Mapping):
+        nest = next((key for key in NESTS if isinstance(content.get(key), Mapping)), None)
+        if nest is None:
+            break
+        content = content[nest]
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path} holds a {type(content).__name__}: named tensors (a state_dict) are needed")
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise InputError(f"{path} holds no named tensors")
+    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+
+
+def fitting_names(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the prefixes that wrappers leave, where that makes the names fit."""
+    wanted = set(expected)
+    while not wanted & set(tensors):
+        shared = next((prefix for prefix in PREFIXES if all(key.startswith(prefix) for key in tensors)), None)
+        if shared is None:
+            break
+        tensors = {key.removeprefix(shared): value for key, value in tensors.items()}
+    return tensors

@@ -1,0 +1,66 @@
+"""From what a user types after ``--model`` and ``--weights`` to a network ready to be evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from robustatt.errors import InputError
+from robustatt.models.bundle import bundled_path
+from robustatt.models.checkpoint import Card, load
+from robustatt.models.outside import is_outside, load_outside
+from robustatt.models.registry import canonical
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A network in eval mode, what to call it, its card if it has one, and where its weights come from."""
+
+    module: nn.Module
+    label: str
+    card: Card | None
+    source: str
+
+
+def resolve(
+    spec: str,
+    *,
+    weights: str | Path | None = None,
+    data: str = "digits",
+    classes: int = 10,
+    normalize: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> ResolvedModel:
+    """The network a user means.
+
+    Args:
+        spec: a name of ``robustatt models``, which takes the bundled weights for ``data`` unless
+            ``weights`` are given, or a network from outside (see ``load_outside``).
+        weights: a checkpoint of ``robustatt train``; for networks from outside any weights file or folder.
+        data: the data set that bundled weights are wanted for.
+        classes, normalize, options: for networks from outside.
+
+    Raises:
+        InputError: unknown name, nothing bundled, or weights that cannot be read, are of another network or
+            do not fit.
+    """
+    if is_outside(spec):
+        module = load_outside(spec, weights=weights, classes=classes, normalize=normalize, options=options)
+        return ResolvedModel(module, spec, None, str(weights) if weights else "random weights")
+    if normalize not in (None, "none") or options:
+        raise InputError(
+            f"model {spec!r} carries its normalisation and options: leave out --normalize and options"
+        )
+    path = bundled_path(spec, data) if weights is None else Path(weights)
+    if weights is not None:
+        canonical(spec)
+    network, card = load(path)
+    if weights is not None and card.name != canonical(spec):
+        raise InputError(f"{path} holds {card.name}, not {canonical(spec)}: say --model {card.name}")
+    if weights is None:
+        return ResolvedModel(network, path.stem, card, f"bundled {path.parent.name}/{path.name}")
+    return ResolvedModel(network, card.name + ("_adv" if card.adversarial else ""), card, str(path))
