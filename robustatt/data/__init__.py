@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from robustatt.data.base import Dataset, TensorDataset
 from robustatt.errors import InputError, did_you_mean
 
-__all__ = ["Dataset", "TensorDataset", "load"]
+__all__ = ["SOURCES", "Dataset", "Source", "TensorDataset", "load"]
 
 SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that goes by a name: its sizes, the side of its images, and where they come from."""
+
+    name: str
+    about: str
+    train: int
+    test: int
+    side: int
+    classes: int
+
+
+SOURCES: dict[str, Source] = {
+    source.name: source
+    for source in (
+        Source("digits", "handwritten digits inside scikit-learn, no download", 1297, 500, 32, 10),
+        Source("cifar10", "CIFAR-10 by torchvision", 50_000, 10_000, 32, 10),
+        Source("cifar100", "CIFAR-100 by torchvision", 50_000, 10_000, 32, 100),
+        Source("svhn", "Street View House Numbers by torchvision", 73_257, 26_032, 32, 10),
+        Source("stl10", "STL-10, the labelled images, by torchvision", 5_000, 8_000, 96, 10),
+    )
+}
 
 
 def load(
@@ -19,29 +44,55 @@ def load(
     root: str | Path | None = None,
     download: bool = False,
     label_column: str | None = None,
+    image_size: int | None = None,
 ) -> Dataset:
     """A data set by name or by path.
 
     Args:
-        name_or_path: ``digits``, ``cifar10``, ``cifar100``, ``svhn`` or ``stl10``.
+        name_or_path: a name in ``SOURCES``; a folder ``path/class/image`` or ``path/split/class/image``; a
+            folder of ``*.parquet`` files, or one of them; a ``.npz`` file.
         split: ``train`` or ``test``.
-        root: the folder that holds the downloaded files.
+        root: the folder that holds torchvision's files; by default ``data`` in the cache folder.
         download: fetch them if they are missing.
-        label_column: the column of Parquet files that holds the label.
+        label_column: the column of Parquet files that holds the label, where it cannot be told by its type.
+        image_size: bring images from a path to this many pixels a side (shorter side, then the centre).
 
     Raises:
-        InputError: no such data set or split, or its files are missing or damaged.
+        InputError: no such data set or split, or its files are missing or damaged (names the file).
     """
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r}: {did_you_mean(split, SPLITS)}")
+    if image_size is not None and not 1 <= image_size <= 4096:
+        raise InputError(f"image size {image_size}: 1 to 4096 pixels")
+    if str(name_or_path) not in SOURCES:
+        return _from_path(Path(name_or_path), split, label_column, image_size)
+    if image_size not in (None, SOURCES[str(name_or_path)].side):
+        side = SOURCES[str(name_or_path)].side
+        raise InputError(f"data {name_or_path} has images of {side} pixels: leave out the image size")
     if name_or_path == "digits":
         from robustatt.data.digits import digits
 
         return digits(split)
-    from robustatt.data.vision import SETS, vision
+    from robustatt.data.vision import vision
 
-    if name_or_path in SETS:
-        return vision(str(name_or_path), split, root, download)
-    del label_column
-    known = ["digits", *SETS]
-    raise InputError(f"unknown data {str(name_or_path)!r}: {did_you_mean(str(name_or_path), known)}")
+    return vision(str(name_or_path), split, root, download)
+
+
+def _from_path(path: Path, split: str, label_column: str | None, image_size: int | None) -> Dataset:
+    if not path.exists():
+        raise InputError(
+            f"no data {str(path)!r}, neither a name nor a path: {did_you_mean(str(path), SOURCES)}"
+        )
+    if path.suffix == ".npz":
+        from robustatt.data.arrays import npz
+
+        return npz(path, split, image_size)
+    if path.suffix == ".parquet" or any(path.glob("*.parquet")) or any(path.glob("*/*.parquet")):
+        from robustatt.data.parquet import ParquetImages
+
+        return ParquetImages(path, split, label_column, image_size)
+    if path.is_dir():
+        from robustatt.data.folder import ImageFolder
+
+        return ImageFolder(path, split, image_size)
+    raise InputError(f"{path} is no data: a folder of class folders, Parquet files or a .npz file is needed")

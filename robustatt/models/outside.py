@@ -57,7 +57,7 @@ def load_outside(
     """A network from outside, in eval mode, from images in [0, 1] to logits.
 
     Args:
-        spec: ``pkg.module:build``, ``torchvision:NAME`` or ``timm:NAME``. The callable takes ``options`` only.
+        spec: ``pkg.module:build``, ``torchvision:NAME`` or ``timm:NAME``. The callable takes ``options``.
         weights: a safetensors, .pt, .pth or .bin file, or a folder that holds one as on the Hugging Face
             hub; without it the weights are random, and the same at each call.
         classes: outputs of a torchvision or timm network.
