@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-MODULES = ["robustatt.metrics", "robustatt.summary", "robustatt.report", "robustatt.report.html"]
+MODULES = ["robustatt.metrics", "robustatt.summary", "robustatt.report.html", "robustatt.regress"]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -1,0 +1,252 @@
+"""The gate: it tells a regression from an improvement, noise and another plan, at known error rates."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+from synthetic_records import PROVENANCE, make_plan, make_records
+
+from robustatt import regress
+from robustatt.errors import InputError
+from robustatt.report import check as report
+from robustatt.summary import summarise
+
+
+def run(records: pd.DataFrame, **plan: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
+    return records, summarise(records, make_plan(records) | plan, PROVENANCE, [])
+
+
+def worsened(
+    records: pd.DataFrame, share: float, model: str = "vgg_att3", better: bool = False
+) -> pd.DataFrame:
+    """The records with a share of one model's examples under pgd broken (or mended) above radius 0."""
+    changed = records.copy()
+    rng = np.random.default_rng(9)
+    unlucky = rng.permutation(records["index"].unique())[: round(share * records["index"].nunique())]
+    rows = (changed.model == model) & (changed.attack == "pgd") & changed["index"].isin(unlucky)
+    rows &= changed.eps != "0/255"
+    changed.loc[rows, "adv_pred"] = changed.loc[rows, "label"] + (0 if better else 1)
+    return changed
+
+
+@pytest.fixture(scope="module")
+def records() -> pd.DataFrame:
+    return make_records(n=400)
+
+
+@pytest.fixture(scope="module")
+def reference(records: pd.DataFrame) -> regress.Reference:
+    return regress.make_reference(*run(records))
+
+
+def test_round_trip_and_size(tmp_path: Path) -> None:
+    big = make_records(models=("vgg", "vgg_att1", "vgg_att2", "vgg_att3"), attacks=("pgd",), n=1000)
+    big = big[[c for c in big if not c.startswith("drift_")]]
+    made = regress.make_reference(*run(big))
+    path = regress.write_reference(tmp_path / "reference.json", made)
+    assert path.stat().st_size < 200_000
+    again = regress.read_reference(path)
+    assert again.identity == made.identity
+    for old, new in zip(made.curves, again.curves, strict=True):
+        assert np.array_equal(old.correct, new.correct)
+        assert np.array_equal(old.index, new.index)
+        assert (old.model, old.attack, old.eps) == (new.model, new.attack, new.eps)
+    assert regress.check(*run(big), again).verdict == "same"
+
+
+def test_scattered_indices_survive(tmp_path: Path) -> None:
+    records = make_records(n=30)
+    records = records[records["index"] % 3 != 1]
+    path = regress.write_reference(tmp_path / "r.json", regress.make_reference(*run(records)))
+    assert (
+        regress.check(*run(records.sample(frac=1, random_state=1)), regress.read_reference(path)).exit_code
+        == 0
+    )
+
+
+def test_same_run_passes(records: pd.DataFrame, reference: regress.Reference) -> None:
+    result = regress.check(*run(records), reference)
+    assert (result.verdict, result.exit_code) == ("same", 0)
+    assert len(result.points) == 2 * (1 + 2 * 16)  # the clean point counts once a model
+
+
+def test_regression_names_curve_and_counts(records: pd.DataFrame, reference: regress.Reference) -> None:
+    result = regress.check(*run(worsened(records, 0.12)), reference)
+    assert (result.verdict, result.exit_code) == ("regression", 1)
+    worst = result.of("regression")[0]
+    assert (worst.model, worst.attack) == ("vgg_att3", "pgd")
+    assert worst.p == pytest.approx(binomtest(worst.lost, worst.lost + worst.gained).pvalue)
+    assert worst.change == pytest.approx(worst.run - worst.reference)
+    assert "vgg_att3 under pgd" in result.headline
+    assert {p.model for p in result.of("regression")} == {"vgg_att3"}
+
+
+def test_improvement_passes(records: pd.DataFrame, reference: regress.Reference) -> None:
+    result = regress.check(*run(worsened(records, 0.12, better=True)), reference)
+    assert (result.verdict, result.exit_code) == ("improvement", 0)
+
+
+def test_a_few_flips_are_noise(records: pd.DataFrame, reference: regress.Reference) -> None:
+    result = regress.check(*run(worsened(records, 0.01)), reference)
+    assert (result.verdict, result.exit_code) == ("noise", 0)
+    assert "within noise" in result.headline
+
+
+def test_floor_holds_back_significant_trifles(records: pd.DataFrame, reference: regress.Reference) -> None:
+    assert regress.check(*run(worsened(records, 0.12)), reference, max_drop=15.0).verdict == "noise"
+
+
+@pytest.mark.parametrize(
+    ("plan", "kind", "word"),
+    [
+        ({"seed": 1}, "seed", "seed"),
+        (
+            {"data": {"name": "digits", "split": "test", "n": 400, "fingerprint": "d-2"}},
+            "data",
+            "fingerprint",
+        ),
+        (
+            {"models": [{"name": "vgg", "fingerprint": "m-vgg"}, {"name": "vgg_att3", "fingerprint": "new"}]},
+            "weights",
+            "weights of vgg_att3",
+        ),
+        (
+            {"attacks": [{"name": "fgsm", "norm": "l2", "fingerprint": "a-fgsm"}, {"name": "pgd"}]},
+            "attack",
+            "norm",
+        ),
+        ({"eps": ["1/255"]}, "eps", "2/255"),
+    ],
+)
+def test_changed_plan_says_which(
+    records: pd.DataFrame, reference: regress.Reference, plan: dict[str, Any], kind: str, word: str
+) -> None:
+    result = regress.check(*run(records, **plan), reference)
+    assert (result.verdict, result.exit_code) == ("changed plan", 2)
+    assert kind in {change.kind for change in result.changes}
+    assert word in " ".join(map(str, result.changes))
+    allowed = regress.check(*run(records, **plan), reference, allow=[kind])
+    assert allowed.verdict == "same"
+    assert allowed.allowed
+
+
+def test_retrained_weights_can_be_compared(records: pd.DataFrame, reference: regress.Reference) -> None:
+    models = [{"name": "vgg", "fingerprint": "x"}, {"name": "vgg_att3", "fingerprint": "y"}]
+    worse = run(worsened(records, 0.12), models=models)
+    assert regress.check(*worse, reference).exit_code == 2
+    assert regress.check(*worse, reference, allow=["weights"]).exit_code == 1
+    with pytest.raises(InputError, match="wieghts"):
+        regress.check(*worse, reference, allow=["wieghts"])
+
+
+def test_more_models_attacks_and_radii_are_no_change(
+    records: pd.DataFrame, reference: regress.Reference
+) -> None:
+    more = make_records(
+        models=("vgg", "vgg_att3", "vgg_att2"), attacks=("fgsm", "pgd", "noise"), n=400, radii=16
+    )
+    more = more[more.model == "vgg_att2"]
+    both = pd.concat([records, more], ignore_index=True)
+    assert regress.check(*run(both), reference).exit_code == 0
+
+
+def test_missing_examples_are_not_compared(records: pd.DataFrame, reference: regress.Reference) -> None:
+    partial = records[~((records.model == "vgg") & (records["index"] > 390))]
+    _, summary = run(records)
+    result = regress.check(partial, summary, reference)
+    assert result.verdict == "changed plan"
+    assert "391 complete" in result.headline
+    with pytest.raises(InputError, match="lacks"):
+        regress.make_reference(records.drop(index=3), summary)
+    with pytest.raises(InputError, match="no records"):
+        regress.make_reference(records.head(0), summary)
+
+
+def test_renderers(records: pd.DataFrame, reference: regress.Reference) -> None:
+    result = regress.check(*run(worsened(records, 0.12)), reference)
+    heads, rows = report.table(result)
+    assert rows
+    assert all(len(row) == len(heads) for row in rows)
+    assert "Robustness check failed" in report.to_markdown(result)
+    suite = ElementTree.fromstring(report.to_junit(result))
+    assert int(suite.get("failures", "0")) == len(suite.findall("testcase/failure")) == len(rows)
+    assert int(suite.get("tests", "0")) == len(suite.findall("testcase"))
+    notes = report.to_annotations(result, "reports/digits/reference.json").splitlines()
+    assert all(note.startswith("::error file=reports/digits/reference.json,title=") for note in notes)
+
+
+def test_renderers_escape(records: pd.DataFrame) -> None:
+    evil = "a|b</x>\x01::error::\n%"
+    named = records.replace({"model": {"vgg_att3": evil}})
+    made = regress.make_reference(*run(named))
+    result = regress.check(*run(worsened(named, 0.2, model=evil)), made)
+    assert result.exit_code == 1
+    assert ElementTree.fromstring(report.to_junit(result)).findall("testcase/failure")
+    assert len(report.to_annotations(result).splitlines()) == len(result.of("regression"))
+    table = [line for line in report.to_markdown(result).splitlines() if line.startswith("| a")]
+    assert table
+    assert all(line.replace("\\|", "").count("|") == 11 for line in table)
+    assert "</x>" not in report.to_markdown(result)
+    changed = regress.check(*run(named, seed=5), made)
+    assert ElementTree.fromstring(report.to_junit(changed)).findall("testcase/error")
+
+
+@pytest.mark.parametrize(
+    "harm", ["truncate", "json", "kind", "schema", "count", "bits", "bomb", "index", "eps", "type"]
+)
+def test_damaged_reference_is_one_line(tmp_path: Path, reference: regress.Reference, harm: str) -> None:
+    path = regress.write_reference(tmp_path / "r.json", reference)
+    text = path.read_text()
+    document = json.loads(text)
+    curve = document["curves"][0]
+    if harm == "truncate":
+        text = text[: len(text) // 2]
+    elif harm == "json":
+        text = "[]"
+    else:
+        if harm == "kind":
+            document["kind"] = "summary"
+        elif harm == "schema":
+            document["schema"] = 7
+        elif harm == "count":
+            curve["correct"][3] += 1
+        elif harm == "bits":
+            curve["outcomes"] = curve["outcomes"][:40] + "AAAA" + curve["outcomes"][44:]
+        elif harm == "bomb":
+            curve["n"] = 10**12
+        elif harm == "index":
+            curve["index"] = [0, 3]
+        elif harm == "eps":
+            curve["eps"][0] = "1/0"
+        elif harm == "type":
+            document["curves"] = {"a": 1}
+        text = json.dumps(document)
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        regress.read_reference(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_reference_says_how_to_write_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--update"):
+        regress.read_reference(tmp_path / "none.json")
+
+
+def test_gate_rates_small() -> None:
+    assert regress.simulate_gate(drop=0.0, runs=60).alarms == 0.0
+    assert regress.simulate_gate(drop=3.0, runs=60).alarms >= 0.9
+
+
+@pytest.mark.slow
+def test_gate_rates_in_full() -> None:
+    for churn in (0.002, 0.01, 0.03):
+        assert regress.simulate_gate(drop=0.0, runs=1000, churn=churn).alarms <= 0.01
+    assert regress.simulate_gate(drop=3.0, runs=1000).alarms >= 0.9
+    assert regress.simulate_gate(drop=3.0, runs=1000, radii_hit=1).alarms >= 0.9
