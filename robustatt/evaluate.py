@@ -10,13 +10,23 @@ import numpy as np
 import torch
 
 from robustatt import attack as attacks
-from robustatt.attack.base import Noise, Oracle, RayAttack, SteppedAttack
+from robustatt.attack.base import (
+    Attack,
+    Chain,
+    ExternalAttack,
+    MinimumNormAttack,
+    Noise,
+    Oracle,
+    RayAttack,
+    SteppedAttack,
+)
 from robustatt.classifier import Classifier
 from robustatt.data.base import Dataset
 from robustatt.eps import CLEAN, parse_radius
 from robustatt.errors import InputError
 from robustatt.grid import GridSearch, Ledger, Target, along_rays
 from robustatt.plan import Cell
+from robustatt.pools import whole_curve
 
 
 @dataclass(frozen=True)
@@ -37,20 +47,30 @@ def evaluate(
     """
     images, labels = load_images(dataset, range(cell.start, cell.stop), classifier)
     radii = torch.tensor([float(parse_radius(text)) for text in cell.radii], device=classifier.device)
-    attack = attacks.build(cell.attack)
+    attack = attacks.build(cell.attack, classifier.classes)
     index = torch.arange(cell.start, cell.stop, device=classifier.device)
     target = Target(classifier, attack.norm, attack.name, images, labels, index, radii, batch_size)
+    target.aim(attack, Noise(cell.seed, attack.name))
     oracle = Oracle(classifier.logits)
     if not cell.radii:
         ledger = Ledger(target)
         done(len(target))
-    elif isinstance(attack, RayAttack):
-        ledger = along_rays(target, attack, oracle, Noise(cell.seed, attack.name), done)
-    elif isinstance(attack, SteppedAttack):
-        ledger = GridSearch(target, [attack], oracle, lambda part: Noise(cell.seed, part), done, cell.independent).run()
     else:
-        raise TypeError(f"the grid does not know how to run {type(attack).__name__}")
+        ledger = _run(attack, target, oracle, cell, done)
     return Evaluation(_columns(cell, target, ledger), oracle.gradients, oracle.forwards + target.forwards)
+
+
+def _run(attack: Attack, target: Target, oracle: Oracle, cell: Cell, done: Callable[[int], None]) -> Ledger:
+    """The way of running each kind of attack over the grid."""
+    noise = Noise(cell.seed, attack.name)
+    if isinstance(attack, RayAttack):
+        return along_rays(target, attack, oracle, noise, done)
+    if isinstance(attack, MinimumNormAttack) or (isinstance(attack, ExternalAttack) and attack.minimum_norm):
+        return whole_curve(target, attack, oracle, noise, done)
+    if isinstance(attack, SteppedAttack | ExternalAttack | Chain):
+        parts = attack.parts if isinstance(attack, Chain) else [attack]
+        return GridSearch(target, parts, oracle, lambda part: Noise(cell.seed, part), done, cell.independent).run()
+    raise TypeError(f"the grid does not know how to run {type(attack).__name__}")
 
 
 def load_images(dataset: Dataset, indices: range, classifier: Classifier) -> tuple[torch.Tensor, torch.Tensor]:

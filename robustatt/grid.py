@@ -10,7 +10,7 @@ perturbation scaled into the ball.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,8 +18,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robustatt.attack.base import Noise, Oracle, RayAttack, Rows, State, SteppedAttack
-from robustatt.attack.loss import misclassification, stable
+from robustatt.attack.base import (
+    Attack,
+    ExternalAttack,
+    MinimumNormAttack,
+    Noise,
+    Oracle,
+    RayAttack,
+    Rows,
+    State,
+    SteppedAttack,
+)
+from robustatt.attack.goal import choose
+from robustatt.attack.loss import stable
 from robustatt.classifier import Classifier, Verdict, require_finite
 from robustatt.drift import drift
 from robustatt.threat import Norm, measure, per_row
@@ -38,6 +49,7 @@ class Target:
     radii: Float[Tensor, " k"]
     batch_size: int
     clean: Verdict = field(init=False)
+    goal: Int[Tensor, " n"] = field(init=False)  # the class to push each example to; -1 for any mistake
     forwards: int = 0  # images judged so far
 
     def __post_init__(self) -> None:
@@ -48,14 +60,25 @@ class Target:
             torch.cat([verdict.logits for verdict in verdicts]),
             [torch.cat(level) for level in zip(*[verdict.maps for verdict in verdicts], strict=True)],
         )
+        self.goal = torch.full_like(self.label, -1)
 
     def __len__(self) -> int:
         return len(self.label)
 
+    def aim(self, attack: Attack, noise: Noise) -> None:
+        """Choose the class each example is pushed to, if the attack is targeted."""
+        if attack.targeted is not None:
+            self.goal = choose(attack.targeted, self.clean.logits, self.label, self.index, noise)
+
     @property
     def correct(self) -> Tensor:
-        """Which examples the model classifies right when nobody attacks."""
-        return self.clean.prediction == self.label
+        """Which examples are worth an attack: classified right when nobody attacks, and not of the goal class."""
+        return (self.clean.prediction == self.label) & (self.goal != self.label)
+
+    def reached(self, positions: Tensor, prediction: np.ndarray) -> np.ndarray:
+        """Which predictions are a success: a mistake, or for targeted attacks the goal."""
+        goal, label = self.goal[positions].cpu().numpy(), self.label[positions].cpu().numpy()
+        return np.asarray(np.where(goal >= 0, prediction == goal, prediction != label))
 
     def batches(self) -> list[Tensor]:
         """Positions of all examples, in batches."""
@@ -64,7 +87,10 @@ class Target:
     def rows(self, positions: Tensor, eps: Tensor, restart: Tensor | None = None) -> Rows:
         """The attack problems of some examples at given radii."""
         restart = torch.zeros_like(positions) if restart is None else restart
-        return Rows(self.image[positions], self.label[positions], eps, self.index[positions], restart)
+        return Rows(
+            self.image[positions], self.label[positions], eps, self.index[positions], restart,
+            self.clean.logits[positions], self.goal[positions],
+        )  # fmt: skip
 
     def _judge(self, positions: Tensor, image: Tensor) -> Verdict:
         self.forwards += len(positions)
@@ -131,6 +157,15 @@ def along_rays(target: Target, attack: RayAttack, oracle: Oracle, noise: Noise, 
     return ledger
 
 
+def leave_alone(target: Target, ledger: Ledger, examples: np.ndarray) -> None:
+    """Examples that are wrong without an attack count as wrong at every radius: their row is the clean image."""
+    for chunk in torch.from_numpy(examples).to(target.label.device).split(target.batch_size):
+        if len(chunk):
+            found = target.evaluate(chunk, target.image[chunk], torch.zeros(len(chunk), device=chunk.device))
+            for radius in range(len(target.radii)):
+                ledger.write(chunk.cpu().numpy(), radius, found)
+
+
 @dataclass(frozen=True)
 class Job:
     """One run of one part of an attack: which example, at which radius, which part, which restart."""
@@ -148,6 +183,7 @@ class Finished:
     job: Job
     image: Tensor
     flat: bool
+    distance: float = np.inf  # of the nearest mistake found, for minimum-norm attacks
 
 
 class Pool:
@@ -155,6 +191,7 @@ class Pool:
 
     def __init__(self, target: Target, attack: SteppedAttack, oracle: Oracle, noise: Noise) -> None:
         self.target, self.attack, self.oracle, self.noise = target, attack, oracle, noise
+        self.restarts = attack.restarts
         self.waiting: deque[Job] = deque()
         self.jobs: list[Job] = []
         self.rows: Rows | None = None
@@ -184,26 +221,35 @@ class Pool:
         """One step of every row; the runs that ended leave the batch and are returned."""
         assert self.rows is not None
         query = self.attack.query(self.state)
-        answer = self.oracle.ask(query, self.rows.label, self.attack.loss, gradient=self.attack.needs_gradient)
+        loss = self.attack.objective(self.rows, self.state)
+        answer = self.oracle.ask(
+            query, self.rows.label, loss, gradient=self.attack.needs_gradient, passes=self.attack.eot
+        )
         require_finite(answer.logits, self.rows.index, self.target.classifier.label)
         broken = np.zeros(len(self), dtype=bool)
         if self.attack.queries_are_candidates:
-            margin = misclassification(answer.logits, self.rows.label)
-            broken = (margin > self.target.classifier.tolerance).cpu().numpy()
+            broken = (self.rows.gain(answer.logits) > self.target.classifier.tolerance).cpu().numpy()
         flat = self.state.get("flat")
         finished = self._take(broken, query, flat)
         self.state = self.attack.step(self.rows, self.state, answer)
         self.steps += 1
         ended = ~broken & (self.steps >= self.attack.steps)
+        if "done" in self.state:
+            ended |= ~broken & self.state["done"].cpu().numpy()
         if ended.any():
             finished += self._take(ended, self.attack.candidate(self.state), self.state.get("flat"))
         self._keep(~(broken | ended))
         return finished
 
     def _take(self, chosen: np.ndarray, image: Tensor, flat: Tensor | None) -> list[Finished]:
+        distance = self.state.get("distance")
         return [
-            Finished(self.jobs[i], image[i].clone(), flat is not None and bool(flat[i])) for i in np.flatnonzero(chosen)
-        ]
+            Finished(
+                self.jobs[i], image[i].clone(), flat is not None and bool(flat[i]),
+                np.inf if distance is None else float(distance[i]),
+            )
+            for i in np.flatnonzero(chosen)
+        ]  # fmt: skip
 
     def _keep(self, chosen: np.ndarray) -> None:
         if chosen.all():
@@ -221,54 +267,101 @@ class Bracket:
     def __init__(self, radii: int, guess: int) -> None:
         self.held, self.broken = -1, radii
         self._guess = min(max(guess, 0), radii - 1)
-        self._climbs = 0
+        self._climbs = self._descents = 0
 
     def next(self) -> int | None:
         """The radius to attack next, None once the two are neighbours.
 
-        A run that succeeds ends after a few steps, one that fails costs all of them: so come from above, and
-        leave the side of failures in growing strides.
+        A run that succeeds ends after a few steps, one that fails costs all of them: so come from above in short
+        strides, climb in long ones, and cut an interval in between nearer to its upper end.
         """
         if self.broken - self.held <= 1:
             return None
         if not self.held < self._guess < self.broken:
-            down = self.broken - 1
-            self._guess = down if self._climbs == 0 else min(self.held + 2 ** (self._climbs - 1), down)
+            if self._climbs == 0:
+                following = self.broken - 1 - self._descents // 4
+            elif self._descents == 0:
+                following = self.held + 2 ** (self._climbs - 1)
+            else:
+                following = self.broken - 1 - (self.broken - self.held) // 4
+            self._guess = min(max(following, self.held + 1), self.broken - 1)
         return self._guess
 
     def learn(self, radius: int, broken: bool) -> None:
         """Take in the outcome of a full-strength run."""
         if broken:
-            self.broken = min(self.broken, radius)
+            self.broken, self._descents = min(self.broken, radius), self._descents + 1
         else:
             self.held, self._climbs = max(self.held, radius), self._climbs + 1
 
     def fell_at(self, radius: int, held: Iterable[int]) -> None:
         """A smaller radius turned out to break: the bracket moves below it, to the largest radius that held."""
-        self.broken, self._climbs = radius, 0
+        self.broken, self._climbs, self._descents = radius, 0, 0
         self.held = max((r for r in held if r < radius), default=-1)
 
 
-class GridSearch:
-    """Runs a chain of stepped attacks over a grid; each part sees only the survivors of the one before.
+ESTIMATE_STEPS = 2
 
-    With `independent` every radius is attacked afresh, as other libraries do.
+
+def estimate_threshold(rows: Rows, norm: Norm, oracle: Oracle) -> Float[Tensor, " n"]:
+    """Roughly the radius at which each row breaks, from three gradients; only ever used to choose where to search.
+
+    First where a linear model with the clean gradient would break. Then twice, one step of that size along the
+    steepest direction and two readings there: the zero of the loss linearised at that point (mostly too small) and the
+    zero of the secant from the clean image (mostly too large). Their geometric mean is the next estimate.
+    """
+    answer = oracle.ask(rows.image, rows.label, stable, gradient=True)
+    start = answer.loss
+    assert answer.grad is not None
+    radius = (-start / norm.dual_length(answer.grad).clamp_min(1e-30)).clamp(0.0, 1e6)
+    for _ in range(ESTIMATE_STEPS):
+        direction = norm.steepest(answer.grad)
+        image = (rows.image + per_row(torch.minimum(radius, 2 * rows.eps), direction) * direction).clamp(0.0, 1.0)
+        moved = norm.length(image - rows.image)
+        answer = oracle.ask(image, rows.label, stable, gradient=True)
+        assert answer.grad is not None
+        secant = -start * moved / (answer.loss - start).clamp_min(1e-9)
+        along = (answer.grad * (image - rows.image)).flatten(1).sum(1)
+        linear = (along - answer.loss) / norm.dual_length(answer.grad).clamp_min(1e-30)
+        radius = (secant.clamp(0.0, 1e6) * linear.clamp(float(1e-3), 1e6)).sqrt()
+    return radius
+
+
+class GridSearch:
+    """Runs a chain of attacks over a grid; each part sees only the survivors of the one before.
+
+    The first part looks for each example's threshold alone; the others are then run where it held, just below, and
+    whatever they break is searched again further down. With `independent` every radius is attacked afresh by the
+    whole chain, as other libraries do.
     """
 
     def __init__(
-        self, target: Target, parts: list[SteppedAttack], oracle: Oracle, noise: Callable[[str], Noise],
+        self, target: Target, parts: Sequence[Attack], oracle: Oracle, noise: Callable[[str], Noise],
         done: Callable[[int], None], independent: bool,
     ) -> None:  # fmt: skip
         self.target, self.oracle, self.done, self.independent = target, oracle, done, independent
         self.ledger = Ledger(target)
-        self.pools = [Pool(target, part, oracle, noise(part.name)) for part in parts]
+        self.pools = [self._pool(part, noise(part.name)) for part in parts]
         self.images: dict[tuple[int, int], Tensor] = {}
         self.brackets: dict[int, Bracket] = {}
+        self.proved: set[tuple[int, int]] = set()  # (example, radius) that held under the whole chain
+
+    def _pool(self, part: Attack, noise: Noise) -> Pool:
+        from robustatt.pools import ExternalPool, MinimumNormPool
+
+        if isinstance(part, MinimumNormAttack):
+            return MinimumNormPool(self.target, part, self.oracle, noise, self.independent)
+        if isinstance(part, ExternalAttack):
+            return ExternalPool(self.target, part, noise)
+        assert isinstance(part, SteppedAttack)
+        return Pool(self.target, part, self.oracle, noise)
 
     def run(self) -> Ledger:
         """Attack until every example's threshold is known, then fill in the other radii."""
         correct = np.flatnonzero(self.target.correct.cpu().numpy())
-        self._leave_alone(np.flatnonzero(~self.target.correct.cpu().numpy()))
+        alone = np.flatnonzero(~self.target.correct.cpu().numpy())
+        leave_alone(self.target, self.ledger, alone)
+        self.done(len(alone))
         count = len(self.target.radii)
         if self.independent:
             self.pools[0].waiting.extend(Job(int(e), radius) for e in correct for radius in range(count))
@@ -287,33 +380,23 @@ class GridSearch:
             self._fill_above(example)
         return self.ledger
 
-    def _leave_alone(self, examples: np.ndarray) -> None:
-        """Misclassified examples count as wrong at every radius without an attack: their row is the clean image."""
-        for chunk in np.array_split(examples, max(1, -(-len(examples) // self.target.batch_size))):
-            if len(chunk) == 0:
-                continue
-            positions = torch.from_numpy(chunk).to(self.target.label.device)
-            found = self.target.evaluate(positions, self.target.image[positions], torch.zeros(len(chunk), device=positions.device))
-            for radius in range(len(self.target.radii)):
-                self.ledger.write(chunk, radius, found)
-        self.done(len(examples))
-
     def _guesses(self, examples: np.ndarray) -> list[int]:
-        """Where a linear model with the clean gradient would break: one gradient an example."""
+        """For each example the first radius at or above the estimate of its threshold."""
         guesses: list[int] = []
         for chunk in torch.from_numpy(examples).to(self.target.label.device).split(self.target.batch_size):
-            answer = self.oracle.ask(self.target.image[chunk], self.target.label[chunk], stable, gradient=True)
-            assert answer.grad is not None
-            radius = -answer.loss / self.target.norm.dual_length(answer.grad).clamp_min(1e-30)
+            radius = estimate_threshold(self.target.rows(chunk, self.target.radii[-1:].expand(len(chunk))), self.target.norm, self.oracle)
             guesses += (self.target.radii[None, :] < radius[:, None]).sum(1).tolist()
         return guesses
 
     def _continue(self, example: int) -> None:
         radius = self.brackets[example].next()
-        if radius is None:
-            self.done(1)
-        else:
+        held = self.brackets[example].held
+        if radius is not None:
             self.pools[0].waiting.append(Job(example, radius))
+        elif len(self.pools) > 1 and held >= 0 and (example, held) not in self.proved:
+            self.pools[1].waiting.append(Job(example, held, part=1))
+        else:
+            self.done(1)
 
     def _work(self) -> None:
         """Advance the fullest pool, judge what was handed in, until nothing is left to do."""
@@ -335,7 +418,7 @@ class GridSearch:
         positions = torch.tensor([item.job.example for item in batch], device=device)
         radii = torch.tensor([item.job.radius for item in batch], device=device)
         found = self.target.evaluate(positions, torch.stack([item.image for item in batch]), self.target.radii[radii])
-        wrong = found["adv_pred"] != self.target.label[positions].cpu().numpy()
+        wrong = self.target.reached(positions, found["adv_pred"])
         for row, item in enumerate(batch):
             values = {name: column[row] for name, column in found.items()}
             self._learn(item, values, bool(wrong[row]))
@@ -351,16 +434,27 @@ class GridSearch:
         following = None if broken else self._survived(job)
         if following is not None:
             self.pools[following.part].waiting.append(following)
-        elif not self.independent:
-            self.brackets[job.example].learn(job.radius, broken)
-            self._continue(job.example)
-        else:
+        elif self.independent:
             self.images.pop((job.example, job.radius), None)
+        else:
+            self._narrow(job, broken)
+            self._continue(job.example)
+
+    def _narrow(self, job: Job, broken: bool) -> None:
+        """Move the example's bracket by the outcome of one part at one radius."""
+        bracket = self.brackets[job.example]
+        if not broken and job.part == len(self.pools) - 1:
+            self.proved.add((job.example, job.radius))
+        if broken and job.radius <= bracket.held:
+            bracket.fell_at(job.radius, self._held(job.example))
+        else:
+            bracket.learn(job.radius, broken)
 
     def _survived(self, job: Job) -> Job | None:
-        if job.restart + 1 < self.pools[job.part].attack.restarts:
+        """What follows a failed run: the next restart, then the next part; the first part bisects on its own."""
+        if job.restart + 1 < self.pools[job.part].restarts:
             return Job(job.example, job.radius, job.part, job.restart + 1)
-        if job.part + 1 < len(self.pools):
+        if job.part + 1 < len(self.pools) and (self.independent or job.part > 0):
             return Job(job.example, job.radius, job.part + 1)
         return None
 
@@ -391,16 +485,16 @@ class GridSearch:
         clean = self.target.image[positions]
         image = (clean + self.target.norm.clip((failed - clean) * per_row(share, clean), eps)).clamp(0.0, 1.0)
         found = self.target.evaluate(positions, image, eps)
-        labels = self.target.label[positions].cpu().numpy()
+        reached = self.target.reached(positions, found["adv_pred"])
         fallen: set[int] = set()
         for row, (example, radius) in enumerate(pairs):
             flat = self.ledger.columns["zero_grad"][example, sources[row]]
             values = {name: column[row] for name, column in found.items()} | {"zero_grad": flat}
             self.ledger.write(np.array(example), radius, values)
             bracket = self.brackets[example]
-            if found["adv_pred"][row] != labels[row] and radius < bracket.broken:
+            if reached[row] and radius < bracket.broken:
                 self.images[example, radius] = image[row].clone()
-                bracket.fell_at(radius, [r for _, r in self._tested(example) if self._holds(example, r)])
+                bracket.fell_at(radius, self._held(example))
                 fallen.add(example)
         return fallen
 
@@ -408,7 +502,11 @@ class GridSearch:
         return [(example, r) for r in np.flatnonzero(self.ledger.columns["attacked"][example]).tolist()]
 
     def _holds(self, example: int, radius: int) -> bool:
-        return bool(self.ledger.columns["adv_pred"][example, radius] == int(self.target.label[example]))
+        prediction = self.ledger.columns["adv_pred"][example, radius]
+        return not self.target.reached(torch.tensor([example], device=self.target.label.device), prediction)[0]
+
+    def _held(self, example: int) -> list[int]:
+        return [radius for _, radius in self._tested(example) if self._holds(example, radius)]
 
     def _fill_above(self, example: int) -> None:
         """Rows above the threshold that were not attacked: the image that broke the nearest smaller radius."""

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from robustatt.attack.recipe import FgsmRecipe, PgdRecipe, Recipe
+from robustatt.attack.recipe import Recipe
 
 if TYPE_CHECKING:
     from robustatt.attack.base import Attack
 
 
-def build(recipe: Recipe) -> Attack:
-    """The attack a recipe describes."""
-    from robustatt.attack.gradient import Fgsm, Pgd
+def build(recipe: Recipe, classes: int | None = None) -> Attack:
+    """The attack a recipe describes, for a model with that many classes (None: not known).
 
-    match recipe:
-        case FgsmRecipe():
-            return Fgsm(recipe)
-        case PgdRecipe():
-            return Pgd(recipe)
-    raise TypeError(f"no algorithm for {type(recipe).__name__}")
+    Raises InputError where the recipe makes no sense for so few classes, or asks for a library that is not there.
+    """
+    from robustatt.attack.builder import build as construct
+
+    return construct(recipe, classes)

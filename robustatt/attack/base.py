@@ -5,6 +5,9 @@ Every attack is one of the abstract kinds below; the grid engine knows the kinds
 * A `RayAttack` moves along one ray: its direction does not depend on eps, so one direction serves a whole grid.
 * A `SteppedAttack` asks the model again and again at one radius. It is written as a pure step over rows, so that
   the engine can take broken rows out of the batch and put fresh ones in at any step.
+* A `MinimumNormAttack` is stepped too, but looks for the nearest mistake: one run serves every radius.
+* An `ExternalAttack` belongs to another library: it takes a batch and one radius and hands back images.
+* A `Chain` is several of them, each on the survivors of the last.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robustatt.attack.loss import Loss
+from robustatt.attack.goal import Targets
+from robustatt.attack.loss import Loss, misclassification, towards
 from robustatt.threat import Norm, per_row
 
 
@@ -32,13 +36,21 @@ class Rows:
     eps: Float[Tensor, " n"]
     index: Int[Tensor, " n"]  # position in the data set: what randomness is seeded by
     restart: Int[Tensor, " n"]
+    clean: Float[Tensor, "n classes"]  # the model's logits of the clean image
+    goal: Int[Tensor, " n"]  # the class to reach; -1 where any other than the label will do
 
     def __len__(self) -> int:
         return len(self.label)
 
     def select(self, rows: Tensor) -> Rows:
         """The rows chosen by a boolean mask or by positions."""
-        return Rows(self.image[rows], self.label[rows], self.eps[rows], self.index[rows], self.restart[rows])
+        return Rows(**{name: value[rows] for name, value in vars(self).items()})
+
+    def gain(self, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+        """A margin that is positive exactly where these logits are what the attack wants."""
+        aimed = self.goal >= 0
+        wanted = torch.where(aimed, self.goal, self.label)
+        return misclassification(logits, wanted) * torch.where(aimed, -1.0, 1.0)
 
     def followed_by(self, others: Rows) -> Rows:
         """These rows and then the others."""
@@ -63,8 +75,23 @@ class Oracle:
         self.gradients = 0
         self.forwards = 0
 
-    def ask(self, query: Tensor, label: Tensor, loss: Loss, *, gradient: bool) -> Answer:
-        """Logits and loss at the queries, and the loss's gradient if wanted (0 where the model has none)."""
+    def ask(self, query: Tensor, label: Tensor, loss: Loss, *, gradient: bool, passes: int = 1) -> Answer:
+        """Logits and loss at the queries, and the loss's gradient if wanted (0 where the model has none).
+
+        With several passes all three are means over them: expectation over transformation, for randomised models
+        (Athalye et al. 2018, section 3.1).
+        """
+        answers = [self._once(query, label, loss, gradient) for _ in range(passes)]
+        if passes == 1:
+            return answers[0]
+        grads = [answer.grad for answer in answers if answer.grad is not None]
+        return Answer(
+            torch.stack([answer.logits for answer in answers]).mean(0),
+            torch.stack([answer.loss for answer in answers]).mean(0),
+            torch.stack(grads).mean(0) if grads else None,
+        )
+
+    def _once(self, query: Tensor, label: Tensor, loss: Loss, gradient: bool) -> Answer:
         if not gradient:
             self.forwards += len(query)
             with torch.no_grad():
@@ -95,6 +122,13 @@ class Noise:
         """The generator of one example, restart and draw."""
         digest = hashlib.sha256(f"{self._root}|{restart}|{index}|{draw}".encode()).digest()
         return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], dtype=np.uint64)))
+
+    def keys(self, rows: Rows) -> Int[Tensor, " n"]:
+        """A 63-bit key for each row, from which an attack may derive any number of draws (`counter.uniform`)."""
+        pairs = zip(rows.index.tolist(), rows.restart.tolist(), strict=True)
+        digests = [hashlib.sha256(f"{self._root}|{restart}|{index}|key".encode()).digest() for index, restart in pairs]
+        keys = [int.from_bytes(digest[:8], "little") >> 1 for digest in digests]
+        return torch.tensor(keys, dtype=torch.int64, device=rows.image.device)
 
     def _draw(self, rows: Rows, draw: int, sample: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]) -> Tensor:
         shape = tuple(rows.image.shape[1:])
@@ -132,7 +166,9 @@ class State(dict[str, Tensor]):
 
 
 class Attack(ABC):
-    """Base of all attacks: a name and the norm of its threat model."""
+    """Base of all attacks: a name, the norm of its threat model, and what it aims at (None: any mistake)."""
+
+    targeted: Targets | None = None
 
     def __init__(self, name: str, norm: Norm) -> None:
         self.name = name
@@ -151,15 +187,21 @@ class SteppedAttack(Attack):
     """An attack at one radius that queries the model up to `steps` times for each restart.
 
     The engine calls `start` once and then, `steps` times, asks the model at `query` and passes the answer to
-    `step`. After that, or as soon as a query inside the ball is misclassified, `candidate` is the result.
+    `step`. After that, or as soon as a query inside the ball succeeds, `candidate` is the result. A row whose state
+    has a true "done" ends earlier; a state with "flat" says where every gradient so far was zero.
     """
 
     steps: int
     restarts: int = 1
     loss: Loss
+    eot: int = 1
     needs_gradient: bool = True
     #: whether every query lies inside the threat model, so that a misclassified query is itself a success
     queries_are_candidates: bool = True
+
+    def objective(self, rows: Rows, state: State) -> Loss:
+        """What to climb for these rows: the loss, or its targeted form."""
+        return self.loss if self.targeted is None else towards(self.loss, rows.goal)
 
     @abstractmethod
     def start(self, rows: Rows, noise: Noise) -> State:
@@ -176,3 +218,47 @@ class SteppedAttack(Attack):
     @abstractmethod
     def candidate(self, state: State) -> Float[Tensor, "n c h w"]:
         """The image each row would hand in now."""
+
+
+class MinimumNormAttack(SteppedAttack):
+    """A stepped attack that looks for the nearest mistake, whatever the radius.
+
+    Its state has "nearest" (the nearest misclassified image so far) and "distance" (infinite while there is none).
+    Each restart is run once for an example and serves every radius.
+    """
+
+    queries_are_candidates = False
+    #: by how much a margin must be a mistake to be believed; the engine sets it
+    tolerance: float = 0.0
+
+    def candidate(self, state: State) -> Tensor:
+        return state["nearest"]
+
+    def seen(self, rows: Rows, state: State, query: Tensor, logits: Tensor) -> tuple[State, Tensor]:
+        """The state with queries that are nearer mistakes taken in, and which queries are mistakes at all."""
+        mistake = rows.gain(logits) > self.tolerance
+        distance = self.norm.length(query - rows.image)
+        nearer = mistake & (distance < state["distance"])
+        found = State(state)
+        found["nearest"] = torch.where(per_row(nearer, query), query, state["nearest"])
+        found["distance"] = torch.where(nearer, distance, state["distance"])
+        return found, mistake
+
+
+class ExternalAttack(Attack):
+    """An attack of another library, run on a batch at one radius."""
+
+    #: whether it takes no radius, and looks for the nearest mistake instead
+    minimum_norm: bool = False
+
+    @abstractmethod
+    def perturb(self, module: torch.nn.Module, rows: Rows, seed: int) -> Float[Tensor, "n c h w"]:
+        """Images for rows that all have the same radius. Never trusted: distance and box are measured afterwards."""
+
+
+class Chain(Attack):
+    """Several attacks, each run on the survivors of the last: their worst case."""
+
+    def __init__(self, name: str, norm: Norm, parts: list[SteppedAttack]) -> None:
+        super().__init__(name, norm)
+        self.parts = parts

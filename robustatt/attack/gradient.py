@@ -1,4 +1,4 @@
-"""Attacks that follow the gradient of the loss: FGSM and projected gradient ascent."""
+"""Attacks that follow the gradient of the loss: FGSM, its random start, and projected gradient ascent."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import torch
 from torch import Tensor
 
 from robustatt.attack.base import Answer, Noise, Oracle, RayAttack, Rows, State, SteppedAttack
-from robustatt.attack.loss import LOSSES
-from robustatt.attack.recipe import FgsmRecipe, PgdRecipe
+from robustatt.attack.kinds import FgsmRecipe, PgdRecipe, RFgsmRecipe
+from robustatt.attack.loss import LOSSES, towards
 from robustatt.threat import NORMS, per_row, project
+
+
+def still_flat(state: State, grad: Tensor) -> Tensor:
+    """1.0 where every gradient of the run so far was zero everywhere."""
+    return state["flat"] * (grad.flatten(1).abs().amax(1) == 0)
 
 
 class Fgsm(RayAttack):
@@ -19,23 +24,42 @@ class Fgsm(RayAttack):
 
     def __init__(self, recipe: FgsmRecipe) -> None:
         super().__init__(recipe.name, NORMS[recipe.norm])
-        self.loss = LOSSES[recipe.loss]
+        self.loss, self.targeted, self.eot = LOSSES[recipe.loss], recipe.targeted, recipe.eot
 
     def direction(self, rows: Rows, oracle: Oracle, noise: Noise) -> tuple[Tensor, Tensor]:
-        grad = oracle.ask(rows.image, rows.label, self.loss, gradient=True).grad
+        loss = self.loss if self.targeted is None else towards(self.loss, rows.goal)
+        grad = oracle.ask(rows.image, rows.label, loss, gradient=True, passes=self.eot).grad
         assert grad is not None
         return self.norm.steepest(grad), (grad.flatten(1).abs().amax(1) == 0).float()
 
 
-class Pgd(SteppedAttack):
+class FixedSteps(SteppedAttack):
+    """x <- project(x + step_size * eps * steepest(grad)); where it starts is up to the subclass."""
+
+    step_size: float
+
+    def query(self, state: State) -> Tensor:
+        return state["image"]
+
+    def step(self, rows: Rows, state: State, answer: Answer) -> State:
+        assert answer.grad is not None
+        stride = per_row(self.step_size * rows.eps, rows.image)
+        image = project(self.norm, rows.image, state["image"] + stride * self.norm.steepest(answer.grad), rows.eps)
+        return State(image=image, flat=still_flat(state, answer.grad))
+
+    def candidate(self, state: State) -> Tensor:
+        return state["image"]
+
+
+class Pgd(FixedSteps):
     """Projected gradient ascent with steps of a fixed share of eps (Madry et al. 2018, section 2.1).
 
-    x <- project(x + step_size * eps * steepest(grad)), from a uniform random point of the ball if `random_start`.
+    Starts at a uniform random point of the ball if `random_start`, else at the clean image.
     """
 
     def __init__(self, recipe: PgdRecipe) -> None:
         super().__init__(recipe.name, NORMS[recipe.norm])
-        self.loss = LOSSES[recipe.loss]
+        self.loss, self.targeted, self.eot = LOSSES[recipe.loss], recipe.targeted, recipe.eot
         self.steps, self.restarts = recipe.steps, recipe.restarts
         self.step_size, self.random_start = recipe.step_size, recipe.random_start
 
@@ -45,15 +69,26 @@ class Pgd(SteppedAttack):
             image = project(self.norm, image, image + noise.in_ball(self.norm, rows), rows.eps)
         return State(image=image, flat=torch.ones_like(rows.eps))
 
-    def query(self, state: State) -> Tensor:
-        return state["image"]
 
-    def step(self, rows: Rows, state: State, answer: Answer) -> State:
-        assert answer.grad is not None
-        stride = per_row(self.step_size * rows.eps, rows.image)
-        image = project(self.norm, rows.image, state["image"] + stride * self.norm.steepest(answer.grad), rows.eps)
-        flat = state["flat"] * (answer.grad.flatten(1).abs().amax(1) == 0)
-        return State(image=image, flat=flat)
+class RFgsm(FixedSteps):
+    """One gradient step from a random point near the image.
 
-    def candidate(self, state: State) -> Tensor:
-        return state["image"]
+    With `start` sign, R+FGSM (Tramèr et al. 2018, section 4.1): x' = x + a eps sign(noise), then (1 - a) eps along
+    the gradient's sign. With `start` uniform, Wong et al. 2020, section 4: a uniform point of the ball, then a step
+    of 1.25 eps, projected back.
+    """
+
+    steps = 1
+
+    def __init__(self, recipe: RFgsmRecipe) -> None:
+        super().__init__(recipe.name, NORMS[recipe.norm])
+        self.loss, self.targeted, self.eot = LOSSES[recipe.loss], recipe.targeted, recipe.eot
+        self.uniform, self.start_size, self.step_size = recipe.start == "uniform", recipe.start_size, recipe.step_size
+
+    def start(self, rows: Rows, noise: Noise) -> State:
+        if self.uniform:
+            delta = noise.in_ball(self.norm, rows)
+        else:
+            delta = self.norm.steepest(noise.normal(rows)) * per_row(rows.eps, rows.image)
+        image = project(self.norm, rows.image, rows.image + self.start_size * delta, rows.eps)
+        return State(image=image, flat=torch.ones_like(rows.eps))

@@ -36,10 +36,34 @@ def misclassification(logits: Float[Tensor, "n classes"], label: Int[Tensor, " n
 
 
 def difference_of_logits_ratio(logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """DLR (Croce & Hein 2020, section 4.2): the misclassification margin over the first-to-third gap."""
-    ordered = logits.sort(dim=1, descending=True).values
-    scale = ordered[:, 0] - ordered[:, min(2, ordered.shape[1] - 1)] + 1e-12
-    return misclassification(logits, label) / scale
+    """DLR (Croce & Hein 2020, section 4.2): the misclassification margin over the first-to-third gap.
+
+    Defined for three classes and more.
+    """
+    top = logits.topk(3, dim=1).values
+    return misclassification(logits, label) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+def targeted_logits_ratio(
+    logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"], goal: Int[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """Targeted DLR (Croce & Hein 2020, section 5.1, equation 7). Defined for four classes and more."""
+    top = logits.topk(4, dim=1).values
+    return goal_margin(logits, label, goal) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
+
+
+def goal_margin(
+    logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"], goal: Int[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """The goal's logit minus the true one."""
+    return (logits.gather(1, goal[:, None]) - logits.gather(1, label[:, None]))[:, 0]
+
+
+def towards(loss: Loss, goal: Int[Tensor, " n"]) -> Loss:
+    """The targeted form of a loss: it grows as the goal class wins."""
+    if loss is difference_of_logits_ratio:
+        return lambda logits, label: targeted_logits_ratio(logits, label, goal)
+    return lambda logits, _: -loss(logits, goal)
 
 
 LOSSES: dict[str, Loss] = {
@@ -48,3 +72,5 @@ LOSSES: dict[str, Loss] = {
     "margin": misclassification,
     "dlr": difference_of_logits_ratio,
 }
+#: the fewest classes for which (the untargeted, the targeted) form of a loss is defined
+FEWEST_CLASSES: dict[str, tuple[int, int]] = {"dlr": (3, 4)}

@@ -2,78 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
+from robustatt.attack.kinds import KINDS, LIBRARIES, ExternalRecipe, FgsmRecipe, PgdRecipe, Recipe
 from robustatt.errors import InputError, did_you_mean
 
-NormName = Literal["linf", "l2", "l1"]
-LossName = Literal["stable", "ce", "margin", "dlr"]
-Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Recipe(BaseModel):
-    """What every recipe says. `norm` is the threat model's norm; the radius comes from the plan."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-    #: (gradients, forwards) an example and radius, when nothing is saved; filled in by subclasses
-    prose: ClassVar[tuple[str, ...]] = ("citation", "good_for")
-
-    name: str
-    algorithm: str
-    norm: NormName = "linf"
-    citation: str = ""
-    good_for: str = ""
-
-    def cost(self) -> tuple[int, int]:
-        """Gradients and forward passes an image and radius at full strength, when the grid saves nothing."""
-        raise NotImplementedError
-
-    def decisive(self) -> dict[str, Any]:
-        """Everything that decides this attack's numbers: all but the prose."""
-        return self.model_dump(mode="json", exclude=set(self.prose))
-
-    def fingerprint(self) -> str:
-        """sha256 of what decides the numbers."""
-        return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()
-
-
-class FgsmRecipe(Recipe):
-    """One step along the steepest direction of the loss at the clean image."""
-
-    algorithm: Literal["fgsm"]
-    loss: LossName = "stable"
-
-    def cost(self) -> tuple[int, int]:
-        return 1, 1
-
-
-class PgdRecipe(Recipe):
-    """Projected gradient ascent; `step_size` is a share of eps."""
-
-    algorithm: Literal["pgd"]
-    loss: LossName = "stable"
-    steps: Count = 40
-    step_size: Share = 0.1
-    restarts: Count = 1
-    random_start: bool = True
-
-    def cost(self) -> tuple[int, int]:
-        return self.steps * self.restarts, self.restarts
-
-    def model_post_init(self, context: Any) -> None:
-        if self.restarts > 1 and not self.random_start:
-            raise ValueError("restarts = 1 is all that makes sense with random_start = false: every restart is the same")
-
-
-KINDS: dict[str, type[Recipe]] = {"fgsm": FgsmRecipe, "pgd": PgdRecipe}
+__all__ = ["KINDS", "FgsmRecipe", "PgdRecipe", "Recipe", "folder", "load", "parse", "read", "shipped"]
 
 
 def folder() -> Path:
@@ -118,9 +58,10 @@ def parse(content: dict[str, Any], where: str) -> Recipe:
     algorithm = content.get("algorithm")
     if not isinstance(algorithm, str):
         raise InputError(f'{where}: key "algorithm" is missing or no text: write for example algorithm = "pgd"')
-    kind = KINDS.get(algorithm)
+    kind = ExternalRecipe if algorithm.partition(":")[0] in LIBRARIES and ":" in algorithm else KINDS.get(algorithm)
     if kind is None:
-        raise InputError(f"{where}: unknown algorithm {algorithm!r}: {did_you_mean(algorithm, KINDS)}")
+        others = ', or a class of another library such as "torchattacks:DIFGSM"'
+        raise InputError(f"{where}: unknown algorithm {algorithm!r}: {did_you_mean(algorithm, KINDS)}{others}")
     try:
         return kind.model_validate(content)
     except ValidationError as problem:

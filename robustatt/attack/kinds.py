@@ -1,0 +1,266 @@
+"""The kinds of recipes: what may be said of each algorithm, checked by pydantic. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+NormName = Literal["linf", "l2", "l1"]
+LossName = Literal["stable", "ce", "margin", "dlr"]
+TargetName = Literal["least-likely", "random", "next"]
+Targets = TargetName | int | tuple[int, ...]
+Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Recipe(BaseModel):
+    """What every recipe says. `norm` is the threat model's norm; the radius comes from the plan."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    #: keys that do not decide any number
+    prose: ClassVar[tuple[str, ...]] = ("citation", "good_for")
+
+    name: str
+    algorithm: str
+    norm: NormName = "linf"
+    citation: str = ""
+    good_for: str = ""
+
+    def cost(self) -> tuple[int, int]:
+        """Gradients and forward passes an image and radius at full strength, when the grid saves nothing."""
+        raise NotImplementedError
+
+    def decisive(self) -> dict[str, Any]:
+        """Everything that decides this attack's numbers: all but the prose."""
+        return self.model_dump(mode="json", exclude=set(self.prose))
+
+    def fingerprint(self) -> str:
+        """sha256 of what decides the numbers."""
+        return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()
+
+
+class LossRecipe(Recipe):
+    """An attack that climbs a loss: which, towards which class, and over how many passes it is averaged.
+
+    `targeted` is "least-likely", "random", "next" (the label plus one), one class for all, or a class for each
+    example of the data set; left out, any mistake is a success. `eot` passes are averaged for each query, for
+    randomised models (Athalye et al. 2018, section 3).
+    """
+
+    loss: LossName = "stable"
+    targeted: Targets | None = None
+    eot: Count = 1
+
+    @field_validator("targeted", mode="before")
+    @classmethod
+    def _targets_given(cls, value: object) -> object:
+        if isinstance(value, bool) or value in ("", [], ()):
+            raise ValueError(
+                'targeted without targets: write targeted = "least-likely", "random" or "next", a class such as 3, '
+                "or a list with a class for each example"
+            )
+        whole = isinstance(value, list | tuple) and all(type(entry) is int and entry >= 0 for entry in value)
+        if whole:
+            return tuple(value)  # type: ignore[arg-type]
+        if (type(value) is int and value >= 0) or value is None or value in ("least-likely", "random", "next"):
+            return value
+        raise ValueError(
+            'targets must be "least-likely", "random", "next", a class such as 3, or a list with a class for each example'
+        )
+
+
+class FgsmRecipe(LossRecipe):
+    """One step along the steepest direction of the loss at the clean image."""
+
+    algorithm: Literal["fgsm"]
+
+    def cost(self) -> tuple[int, int]:
+        return self.eot, 1
+
+
+class RFgsmRecipe(LossRecipe):
+    """One step from a random point. `start` sign: a random corner; uniform: anywhere in the ball of `start_size` eps."""
+
+    algorithm: Literal["r-fgsm"]
+    start: Literal["sign", "uniform"] = "sign"
+    start_size: Annotated[float, Field(gt=0, le=1)] = 0.5
+    step_size: Share = 0.5
+
+    def cost(self) -> tuple[int, int]:
+        return self.eot, 1
+
+
+class PgdRecipe(LossRecipe):
+    """Projected gradient ascent; `step_size` is a share of eps."""
+
+    algorithm: Literal["pgd"]
+    steps: Count = 40
+    step_size: Share = 0.1
+    restarts: Count = 1
+    random_start: bool = True
+
+    def cost(self) -> tuple[int, int]:
+        return self.steps * self.restarts * self.eot, self.restarts
+
+    @model_validator(mode="after")
+    def _restarts_differ(self) -> Self:
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError("restarts = 1 is all that makes sense with random_start = false: every restart is the same")
+        return self
+
+
+class MomentumRecipe(LossRecipe):
+    """Iterated steps along a running sum of normalised gradients; deterministic, so there are no restarts."""
+
+    algorithm: Literal["mi-fgsm", "ni-fgsm"]
+    steps: Count = 10
+    step_size: Share = 0.1
+    decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    restarts: Literal[1] = 1
+
+    def cost(self) -> tuple[int, int]:
+        return self.steps * self.eot, 1
+
+
+class ApgdRecipe(LossRecipe):
+    """Auto-PGD: the step size halves itself. `rho` is the share of rising steps below which it does."""
+
+    algorithm: Literal["apgd"]
+    steps: Annotated[int, Field(ge=2)] = 100
+    restarts: Count = 1
+    rho: Annotated[float, Field(gt=0, lt=1)] = 0.75
+
+    def cost(self) -> tuple[int, int]:
+        return self.steps * self.restarts * self.eot, self.restarts
+
+
+class ApgdTargetedRecipe(Recipe):
+    """Auto-PGD on the targeted DLR loss, once for each of the `targets` most likely wrong classes."""
+
+    algorithm: Literal["apgd-t"]
+    loss: Literal["dlr", "margin"] = "dlr"
+    targets: Count = 9
+    steps: Annotated[int, Field(ge=2)] = 100
+    rho: Annotated[float, Field(gt=0, lt=1)] = 0.75
+    eot: Count = 1
+
+    def cost(self) -> tuple[int, int]:
+        return self.steps * self.targets * self.eot, self.targets
+
+
+class FabRecipe(Recipe):
+    """Fast adaptive boundary attack towards each of the `targets` most likely wrong classes: minimum norm."""
+
+    algorithm: Literal["fab-t"]
+    targets: Count = 9
+    steps: Count = 100
+    alpha_max: Annotated[float, Field(gt=0, le=1)] = 0.1
+    eta: Annotated[float, Field(ge=1, lt=2)] = 1.05
+    beta: Annotated[float, Field(gt=0, lt=1)] = 0.9
+
+    def cost(self) -> tuple[int, int]:
+        return 2 * self.steps * self.targets, 1
+
+
+class FmnRecipe(Recipe):
+    """Fast minimum-norm attack: the radius shrinks while the point is adversarial and grows while it is not."""
+
+    algorithm: Literal["fmn"]
+    steps: Count = 100
+    step_size: Share = 1.0
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+    def cost(self) -> tuple[int, int]:
+        return self.steps, 1
+
+
+class SquareRecipe(Recipe):
+    """Random search with square windows, no gradients. `p` is the share of pixels changed at first."""
+
+    algorithm: Literal["square"]
+    norm: Literal["linf", "l2"] = "linf"
+    loss: Literal["margin", "stable", "ce"] = "margin"
+    targeted: Targets | None = None
+    queries: Count = 5000
+    p: Annotated[float, Field(gt=0, le=1)] = 0.8
+    rescale: bool = True
+    restarts: Count = 1
+
+    _targets_given = field_validator("targeted", mode="before")(LossRecipe._targets_given.__func__)  # type: ignore[attr-defined]
+
+    def cost(self) -> tuple[int, int]:
+        return 0, (self.queries + 1) * self.restarts
+
+
+class NoiseRecipe(Recipe):
+    """A control: random noise of the same size, no knowledge of the model."""
+
+    algorithm: Literal["noise"]
+    kind: Literal["uniform", "sign"] = "uniform"
+
+    def cost(self) -> tuple[int, int]:
+        return 0, 1
+
+
+class AutoAttackRecipe(Recipe):
+    """The worst case of a chain of attacks, each run on the survivors of the last. `version` names the chain."""
+
+    algorithm: Literal["autoattack"]
+    norm: Literal["linf", "l2"] = "linf"
+    version: Literal["standard", "rand"] = "standard"
+    steps: Annotated[int, Field(ge=2)] = 100
+    targets: Count = 9
+    queries: Count = 5000
+
+    def parts(self) -> list[Recipe]:
+        """The recipes of the chain, in order."""
+        shared: dict[str, Any] = {"norm": self.norm, "steps": self.steps}
+        if self.version == "rand":
+            return [
+                ApgdRecipe(name=f"{self.name}/apgd-{loss}", algorithm="apgd", loss=climbed, eot=20, **shared)
+                for loss, climbed in (("ce", "stable"), ("dlr", "dlr"))
+            ]
+        return [
+            ApgdRecipe(name=f"{self.name}/apgd-ce", algorithm="apgd", loss="stable", **shared),
+            ApgdTargetedRecipe(name=f"{self.name}/apgd-t", algorithm="apgd-t", targets=self.targets, **shared),
+            FabRecipe(name=f"{self.name}/fab-t", algorithm="fab-t", targets=self.targets, **shared),
+            SquareRecipe(
+                name=f"{self.name}/square", algorithm="square", norm=self.norm, queries=self.queries, rescale=False
+            ),
+        ]
+
+    def cost(self) -> tuple[int, int]:
+        costs = [part.cost() for part in self.parts()]
+        return sum(gradients for gradients, _ in costs), sum(forwards for _, forwards in costs)
+
+
+class ExternalRecipe(Recipe):
+    """A class of another library, with its arguments: algorithm = "torchattacks:DIFGSM" or "foolbox:LinfPGD"."""
+
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+    def cost(self) -> tuple[int, int]:
+        """Unknown: (0, 0) where the arguments do not say the number of steps."""
+        steps = self.arguments.get("steps", 0)
+        return (steps, 1) if isinstance(steps, int) else (0, 0)
+
+
+KINDS: dict[str, type[Recipe]] = {
+    "fgsm": FgsmRecipe,
+    "r-fgsm": RFgsmRecipe,
+    "pgd": PgdRecipe,
+    "mi-fgsm": MomentumRecipe,
+    "ni-fgsm": MomentumRecipe,
+    "apgd": ApgdRecipe,
+    "apgd-t": ApgdTargetedRecipe,
+    "fab-t": FabRecipe,
+    "fmn": FmnRecipe,
+    "square": SquareRecipe,
+    "autoattack": AutoAttackRecipe,
+    "noise": NoiseRecipe,
+}
+
+LIBRARIES = ("torchattacks", "foolbox")

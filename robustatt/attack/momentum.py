@@ -1,0 +1,58 @@
+"""Iterated steps along a running sum of gradients: MI-FGSM and NI-FGSM."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robustatt.attack.base import Answer, Noise, Rows, State, SteppedAttack
+from robustatt.attack.gradient import still_flat
+from robustatt.attack.kinds import MomentumRecipe
+from robustatt.attack.loss import LOSSES
+from robustatt.threat import NORMS, per_row, project
+
+
+class MiFgsm(SteppedAttack):
+    """Momentum iterative method (Dong et al. 2018, section 3.1, algorithm 1; L2 in section 3.3).
+
+    g <- decay g + grad / |grad|_1 and x <- project(x + step_size eps steepest(g)), from the clean image.
+    """
+
+    def __init__(self, recipe: MomentumRecipe) -> None:
+        super().__init__(recipe.name, NORMS[recipe.norm])
+        self.loss, self.targeted, self.eot = LOSSES[recipe.loss], recipe.targeted, recipe.eot
+        self.steps, self.step_size, self.decay = recipe.steps, recipe.step_size, recipe.decay
+
+    def start(self, rows: Rows, noise: Noise) -> State:
+        return State(image=rows.image, momentum=torch.zeros_like(rows.image), eps=rows.eps, flat=torch.ones_like(rows.eps))
+
+    def query(self, state: State) -> Tensor:
+        return state["image"]
+
+    def step(self, rows: Rows, state: State, answer: Answer) -> State:
+        assert answer.grad is not None
+        # Scaled by the largest pixel first: the sum of gradients as small as 1e-40 would be 0.
+        peak = answer.grad.flatten(1).abs().amax(1)
+        scaled = answer.grad / per_row(peak.clamp_min(1e-38), answer.grad)
+        size = scaled.flatten(1).abs().sum(1).clamp_min(1e-12)
+        momentum = self.decay * state["momentum"] + scaled / per_row(size, scaled)
+        stride = per_row(self.step_size * rows.eps, rows.image)
+        image = project(self.norm, rows.image, state["image"] + stride * self.norm.steepest(momentum), rows.eps)
+        return State(image=image, momentum=momentum, eps=rows.eps, flat=still_flat(state, answer.grad))
+
+    def candidate(self, state: State) -> Tensor:
+        return state["image"]
+
+
+class NiFgsm(MiFgsm):
+    """Nesterov iterative method (Lin et al. 2020, section 3.1, equations 6 to 8).
+
+    As MI-FGSM, but the gradient is taken ahead, at x + step_size eps decay g, which may lie outside the ball: so a
+    query is no candidate.
+    """
+
+    queries_are_candidates = False
+
+    def query(self, state: State) -> Tensor:
+        stride = per_row(self.step_size * self.decay * state["eps"], state["image"])
+        return state["image"] + stride * state["momentum"]

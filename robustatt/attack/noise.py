@@ -1,0 +1,26 @@
+"""Controls: random noise as large as the attacks, from somebody who knows nothing of the model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robustatt.attack.base import Noise, Oracle, RayAttack, Rows
+from robustatt.attack.kinds import NoiseRecipe
+from robustatt.threat import NORMS
+
+
+class RandomNoise(RayAttack):
+    """One random direction an example, the same at every radius.
+
+    `uniform` is a uniform point of the ball; `sign` one of the norm's extreme points: a random corner of the cube,
+    a random point of the sphere, one pixel (linf, l2, l1).
+    """
+
+    def __init__(self, recipe: NoiseRecipe) -> None:
+        super().__init__(recipe.name, NORMS[recipe.norm])
+        self.extreme = recipe.kind == "sign"
+
+    def direction(self, rows: Rows, oracle: Oracle, noise: Noise) -> tuple[Tensor, Tensor]:
+        delta = self.norm.steepest(noise.normal(rows)) if self.extreme else noise.in_ball(self.norm, rows)
+        return delta, torch.zeros_like(rows.eps)

@@ -1,0 +1,216 @@
+"""The Square attack: random search with square windows, no gradients (Andriushchenko et al. 2020)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from robustatt.attack import counter
+from robustatt.attack.base import Answer, Noise, Rows, State, SteppedAttack
+from robustatt.attack.kinds import SquareRecipe
+from robustatt.attack.loss import LOSSES
+from robustatt.threat import NORMS, Norm, per_row
+
+#: queries (of 10,000) after which the share of changed pixels halves again (section 3.2)
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+
+class Window(NamedTuple):
+    """Where each row's square lies: a mask (n, 1, h, w), and the side, top and left of each."""
+
+    mask: Tensor
+    side: Tensor
+    top: Tensor
+    left: Tensor
+
+
+def window(side: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Window:
+    """Squares of given side and corner, each (n,), in an image of height x width."""
+    down = torch.arange(height, device=side.device)
+    across = torch.arange(width, device=side.device)
+    inside_rows = (down >= top[:, None]) & (down < (top + side)[:, None])
+    inside_columns = (across >= left[:, None]) & (across < (left + side)[:, None])
+    return Window((inside_rows[:, :, None] & inside_columns[:, None, :])[:, None], side, top, left)
+
+
+class Square(SteppedAttack):
+    """Square attack (Andriushchenko et al. 2020, algorithm 1), L-infinity (algorithm 2) and L2 (algorithm 3).
+
+    A proposal is kept if it is better than the best so far. The side of the window follows the share `p` of pixels,
+    halved on the paper's schedule for 10,000 queries, stretched to the number of queries if `rescale`.
+    """
+
+    needs_gradient = False
+
+    def __init__(self, recipe: SquareRecipe) -> None:
+        super().__init__(recipe.name, NORMS[recipe.norm])
+        self.loss, self.targeted = LOSSES[recipe.loss], recipe.targeted
+        self.steps, self.restarts = recipe.queries + 1, recipe.restarts
+        self.p, self.stretch = recipe.p, 10_000 / recipe.queries if recipe.rescale else 1.0
+        self.proposals: Proposals = LinfProposals() if recipe.norm == "linf" else L2Proposals()
+
+    def start(self, rows: Rows, noise: Noise) -> State:
+        key, count = noise.keys(rows), torch.zeros_like(rows.label)
+        image = self.proposals.first(rows, key)
+        worst = torch.full_like(rows.eps, -torch.inf)
+        return State(image=image, best=image, best_loss=worst, key=key, count=count)
+
+    def query(self, state: State) -> Tensor:
+        return state["image"]
+
+    def candidate(self, state: State) -> Tensor:
+        return state["best"]
+
+    def step(self, rows: Rows, state: State, answer: Answer) -> State:
+        better = answer.loss > state["best_loss"]
+        best = torch.where(per_row(better, state["image"]), state["image"], state["best"])
+        count = state["count"] + 1
+        side = self._side(count - 1, rows.image)
+        return State(
+            image=self.proposals.next(rows, best, side, state["key"], count), best=best, key=state["key"], count=count,
+            best_loss=torch.where(better, answer.loss, state["best_loss"]),
+        )  # fmt: skip
+
+    def _side(self, iteration: Tensor, image: Tensor) -> Tensor:
+        height, width = image.shape[2:]
+        reached = (iteration * self.stretch).floor()
+        halvings = (reached[:, None] > torch.tensor(HALVINGS, device=image.device)).sum(1)
+        side = (self.p * height * width * 0.5**halvings).sqrt().round().long()
+        return self.proposals.allowed(side, min(height, width))
+
+
+class Proposals:
+    """How a norm draws its first image and changes the best one within a window."""
+
+    norm: Norm
+
+    def first(self, rows: Rows, key: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def next(self, rows: Rows, best: Tensor, side: Tensor, key: Tensor, count: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def allowed(self, side: Tensor, most: int) -> Tensor:
+        raise NotImplementedError
+
+
+def _signs(draws: Tensor) -> Tensor:
+    return torch.where(draws < 0.5, -1.0, 1.0)
+
+
+def _corner(draw: Tensor, side: Tensor, size: int) -> Tensor:
+    """A uniform position of a window of this side along an axis of this size."""
+    return (draw * (size - side + 1)).floor().long().clamp(max=size - 1)
+
+
+class LinfProposals(Proposals):
+    """Vertical stripes of +-eps first; then one colour of +-eps a channel in the window (algorithm 2)."""
+
+    def first(self, rows: Rows, key: Tensor) -> Tensor:
+        n, channels, _, width = rows.image.shape
+        signs = _signs(counter.uniform(key, torch.zeros_like(key), channels * width)).reshape(n, channels, 1, width)
+        return (rows.image + per_row(rows.eps, signs) * signs).clamp(0.0, 1.0)
+
+    def next(self, rows: Rows, best: Tensor, side: Tensor, key: Tensor, count: Tensor) -> Tensor:
+        n, channels, height, width = best.shape
+        draws = counter.uniform(key, count, 2 + channels)
+        place = window(side, _corner(draws[:, 0], side, height), _corner(draws[:, 1], side, width), height, width)
+        colour = per_row(rows.eps, best) * _signs(draws[:, 2:]).reshape(n, channels, 1, 1)
+        return torch.where(place.mask, (rows.image + colour).clamp(0.0, 1.0), best)
+
+    def allowed(self, side: Tensor, most: int) -> Tensor:
+        return side.clamp(1, most)
+
+
+def pyramid(height: int, width: int) -> Tensor:
+    """Nested rectangles of decaying weight around the centre, of Euclidean length 1 (section 3.4, equation 2)."""
+    layers = height // 2
+    down, across = torch.arange(height)[:, None], torch.arange(width)[None, :]
+    weight = torch.zeros(height, width)
+    for layer in range(layers + 1):
+        inside = ((down - height // 2).abs() <= layer) & ((across - width // 2).abs() <= layer)
+        weight += inside / (layers + 1 - layer) ** 2
+    return weight / torch.linalg.vector_norm(weight)
+
+
+def bump(side: int) -> Tensor:
+    """Two pyramids of opposite sign, one above the other, of Euclidean length 1."""
+    if side < 2:
+        return torch.ones(side, side)
+    upper = side // 2
+    both = torch.cat([pyramid(upper, side), -pyramid(side - upper, side)])
+    return both / torch.linalg.vector_norm(both)
+
+
+class L2Proposals(Proposals):
+    """Bumps on a grid first; then a window's budget is moved into another window, with a new bump (algorithm 3)."""
+
+    def __init__(self) -> None:
+        self._bumps: dict[int, Tensor] = {}
+
+    def allowed(self, side: Tensor, most: int) -> Tensor:
+        odd = side.clamp_min(3) // 2 * 2 + 1
+        return odd.clamp(max=most if most % 2 else most - 1).clamp_min(1)
+
+    def first(self, rows: Rows, key: Tensor) -> Tensor:
+        n, channels, height, width = rows.image.shape
+        side = max(min(height, width) // 5, 1)
+        down, across = height // side, width // side
+        signs = _signs(counter.uniform(key, torch.zeros_like(key), down * across * (channels + 1)))
+        signs = signs.reshape(n, channels + 1, down, across)
+        tile = bump(side).to(signs)
+        upright = (signs[:, :1] > 0).repeat_interleave(side, 2).repeat_interleave(side, 3)
+        tiles = torch.where(upright, tile.repeat(down, across), tile.T.repeat(down, across))
+        delta = torch.zeros_like(rows.image)
+        top, left = (height - side * down) // 2, (width - side * across) // 2
+        coloured = tiles * signs[:, 1:].repeat_interleave(side, 2).repeat_interleave(side, 3)
+        delta[:, :, top : top + side * down, left : left + side * across] = coloured
+        return self._scaled(rows, delta)
+
+    def next(self, rows: Rows, best: Tensor, side: Tensor, key: Tensor, count: Tensor) -> Tensor:
+        n, channels, height, width = best.shape
+        draws = counter.uniform(key, count, 5 + channels)
+        corners = [_corner(draws[:, i], side, (height, width)[i % 2]) for i in range(4)]
+        here = window(side, corners[0], corners[1], height, width)
+        there = window(side, corners[2], corners[3], height, width)
+        delta = best - rows.image
+        old = delta * here.mask
+        signs = _signs(draws[:, 5:]).reshape(n, channels, 1, 1)
+        new = self._bump(here, draws[:, 4] < 0.5) * signs + old / _length(old).clamp_min(1e-12)
+        unused = (rows.eps**2 - self._total(delta)).clamp_min(0) / channels
+        budget = (_length(delta * (here.mask | there.mask)) ** 2 + per_row(unused, best)).sqrt()
+        new = new / _length(new).clamp_min(1e-12) * budget
+        moved = torch.where(here.mask, new, torch.where(there.mask, 0.0, delta))
+        return self._scaled(rows, moved)
+
+    def _bump(self, place: Window, flipped: Tensor) -> Tensor:
+        """Each row's bump, (n, 1, h, w), laid into its window; transposed where flipped."""
+        height, width = place.mask.shape[2:]
+        sides = place.side.unique().tolist()
+        most = max(sides)
+        table = torch.zeros(len(sides), most, most)
+        for row, side in enumerate(sides):
+            table[row, :side, :side] = self._bumps.setdefault(side, bump(side))
+        table = table.to(place.top.device)
+        which = torch.searchsorted(torch.tensor(sides, device=place.side.device), place.side)[:, None, None]
+        down = (torch.arange(height, device=which.device) - place.top[:, None]).clamp(0, most - 1)[:, :, None]
+        across = (torch.arange(width, device=which.device) - place.left[:, None]).clamp(0, most - 1)[:, None, :]
+        swap = flipped[:, None, None]
+        laid = torch.where(swap, table[which, across, down], table[which, down, across])
+        return laid[:, None] * place.mask
+
+    @staticmethod
+    def _total(delta: Tensor) -> Tensor:
+        return delta.flatten(1).square().sum(1)
+
+    def _scaled(self, rows: Rows, delta: Tensor) -> Tensor:
+        length = NORMS["l2"].length(delta).clamp_min(1e-12)
+        return (rows.image + delta * per_row(rows.eps / length, delta)).clamp(0.0, 1.0)
+
+
+def _length(delta: Tensor) -> Tensor:
+    """The Euclidean length of each channel, (n, c, 1, 1)."""
+    return torch.linalg.vector_norm(delta, dim=(2, 3), keepdim=True)

@@ -1,0 +1,169 @@
+"""How attacks that are not stepped at one radius take part in the grid: minimum-norm and external ones."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustatt.attack.base import Attack, ExternalAttack, MinimumNormAttack, Noise, Oracle
+from robustatt.attack.loss import misclassification
+from robustatt.grid import Finished, Job, Ledger, Pool, Target, leave_alone
+from robustatt.threat import per_row
+
+
+class MinimumNormPool(Pool):
+    """Runs each restart of a minimum-norm attack once for an example and serves every radius from its result.
+
+    A result whose distance is within the radius is handed in at the smallest radius it breaks (at its own one if
+    every radius is `independent`); a farther one is cut to the ball, and counts for what the judge says.
+    """
+
+    def __init__(
+        self, target: Target, attack: MinimumNormAttack, oracle: Oracle, noise: Noise, independent: bool
+    ) -> None:
+        super().__init__(target, attack, oracle, noise)
+        attack.tolerance = target.classifier.tolerance
+        self.independent = independent
+        self.runs = Pool(target, attack, oracle, noise)
+        self.found: dict[tuple[int, int], Finished] = {}
+        self._ready: list[Job] = []
+        self._asked: dict[tuple[int, int], list[Job]] = {}
+
+    def __len__(self) -> int:
+        return len(self.runs) + len(self.runs.waiting) + len(self._ready)
+
+    def refill(self) -> None:
+        """Start the runs nobody has asked for before; jobs whose run is known are ready."""
+        last = len(self.target.radii) - 1
+        for job in self.waiting:
+            key = job.example, job.restart
+            if key in self.found:
+                self._ready.append(job)
+                continue
+            if key not in self._asked:
+                self.runs.waiting.append(replace(job, radius=last))
+            self._asked.setdefault(key, []).append(job)
+        self.waiting.clear()
+        self.runs.refill()
+
+    def advance(self) -> list[Finished]:
+        """Hand in what is known, or else one step of every row and what that finished."""
+        if not self._ready:
+            for item in self.runs.advance():
+                key = item.job.example, item.job.restart
+                self.found[key] = item
+                self._ready += self._asked.pop(key)
+        ready, self._ready = self._ready, []
+        return [self._hand_in(job) for job in ready]
+
+    def _hand_in(self, job: Job) -> Finished:
+        item, radii = self.found[job.example, job.restart], self.target.radii
+        if item.distance <= float(radii[job.radius]):
+            radius = job.radius if self.independent else int((radii < item.distance).sum())
+            return replace(item, job=replace(job, radius=radius))
+        clean = self.target.image[job.example][None]
+        cut = clean + self.target.norm.clip(item.image[None] - clean, radii[job.radius][None])
+        return replace(item, job=job, image=cut[0].clamp(0.0, 1.0))
+
+
+class ExternalPool(Pool):
+    """Runs another library's attack on jobs of equal radius, a batch at a time."""
+
+    def __init__(self, target: Target, attack: ExternalAttack, noise: Noise) -> None:
+        self.target, self.external, self.noise = target, attack, noise
+        self.restarts = 1
+        self.waiting: deque[Job] = deque()
+        self.jobs: list[Job] = []
+
+    def refill(self) -> None:
+        """Take the jobs of the radius most are waiting for."""
+        if self.jobs or not self.waiting:
+            return
+        ((radius, _),) = Counter(job.radius for job in self.waiting).most_common(1)
+        same = [job for job in self.waiting if job.radius == radius]
+        self.jobs = sorted(same, key=lambda job: job.example)[: self.target.batch_size]
+        taken = set(self.jobs)
+        self.waiting = deque(job for job in self.waiting if job not in taken)
+
+    def advance(self) -> list[Finished]:
+        """Run the batch to its end."""
+        jobs, self.jobs = self.jobs, []
+        positions = torch.tensor([job.example for job in jobs], device=self.target.label.device)
+        image = run_external(self.target, self.external, self.noise, positions, jobs[0].radius)
+        return [Finished(job, image[row], False) for row, job in enumerate(jobs)]
+
+
+def run_external(target: Target, attack: ExternalAttack, noise: Noise, positions: Tensor, radius: int) -> Tensor:
+    """One batch at one radius, seeded by (plan seed, attack, radius, first and last example)."""
+    rows = target.rows(positions, target.radii[radius].expand(len(positions)))
+    first, last = int(rows.index[0]), int(rows.index[-1])
+    seed = int(noise.generator(first, last, draw=radius).integers(2**31))
+    return attack.perturb(target.classifier.original, rows, seed)
+
+
+def whole_curve(
+    target: Target, attack: Attack, oracle: Oracle, noise: Noise, done: Callable[[int], None]
+) -> Ledger:
+    """A minimum-norm attack gives every radius at once: its image where it fits the ball, else that scaled into it."""
+    ledger = Ledger(target)
+    correct = target.correct.cpu().numpy()
+    leave_alone(target, ledger, np.flatnonzero(~correct))
+    done(int((~correct).sum()))
+    for chunk in torch.from_numpy(np.flatnonzero(correct)).to(target.label.device).split(target.batch_size):
+        if isinstance(attack, ExternalAttack):
+            image, distance = _external_nearest(target, attack, noise, chunk)
+            flat = np.zeros(len(chunk), bool)
+        else:
+            assert isinstance(attack, MinimumNormAttack)
+            image, distance, flat = _nearest(target, attack, oracle, noise, chunk)
+        for radius, eps in enumerate(target.radii):
+            limit = torch.full_like(distance, float(eps))
+            clean = target.image[chunk]
+            share = per_row((limit / distance).clamp(max=1.0), clean)
+            scaled = (clean + target.norm.clip(share * (image - clean), limit)).clamp(0.0, 1.0)
+            found = target.evaluate(chunk, torch.where(per_row(distance <= limit, clean), image, scaled), limit)
+            found |= {"attacked": np.ones(len(chunk), bool), "zero_grad": flat}
+            ledger.write(chunk.cpu().numpy(), radius, found)
+        done(len(chunk))
+    return ledger
+
+
+def _nearest(
+    target: Target, attack: MinimumNormAttack, oracle: Oracle, noise: Noise, positions: Tensor
+) -> tuple[Tensor, Tensor, np.ndarray]:
+    """The nearest mistake of all restarts for each example, its distance, and whether every gradient was zero."""
+    attack.tolerance = target.classifier.tolerance
+    pool = Pool(target, attack, oracle, noise)
+    last = len(target.radii) - 1
+    pool.waiting.extend(
+        Job(example, last, restart=restart) for example in positions.tolist() for restart in range(attack.restarts)
+    )
+    best: dict[int, Finished] = {}
+    flat: dict[int, bool] = {}
+    pool.refill()
+    while len(pool):
+        for item in pool.advance():
+            example = item.job.example
+            flat[example] = flat.get(example, True) and item.flat
+            if example not in best or item.distance < best[example].distance:
+                best[example] = item
+        pool.refill()
+    items = [best[example] for example in positions.tolist()]
+    distance = torch.tensor([item.distance for item in items], device=positions.device)
+    return torch.stack([item.image for item in items]), distance, np.array([flat[e] for e in positions.tolist()])
+
+
+def _external_nearest(
+    target: Target, attack: ExternalAttack, noise: Noise, positions: Tensor
+) -> tuple[Tensor, Tensor]:
+    image = run_external(target, attack, noise, positions, len(target.radii) - 1)
+    with torch.no_grad():
+        margin = misclassification(target.classifier.logits(image), target.label[positions])
+    target.forwards += len(positions)
+    distance = target.norm.length(image - target.image[positions])
+    return image, torch.where(margin > 0, distance, torch.inf)
