@@ -26,7 +26,7 @@ def npz(path: Path, split: str, image_size: int | None) -> TensorDataset:
         InputError: no such arrays, or of another shape or type; names the file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             pixels, labels = _pick(path, file, IMAGES, split), _pick(path, file, LABELS, split)
     except InputError:
         raise
@@ -37,7 +37,7 @@ def npz(path: Path, split: str, image_size: int | None) -> TensorDataset:
     images = _rgb(path, pixels)
     if image_size is not None:
         images = np.stack(list(workers().map(lambda image: _resized(image, image_size), images)))
-    tensor = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).contiguous()
+    tensor = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).contiguous()
     try:
         return TensorDataset(tensor, labels.astype(np.int64), name=str(path), split=split)
     except InputError as error:

@@ -106,7 +106,7 @@ class Attention(nn.Module):
             scores = self.score(positions).squeeze(2) + nn.functional.linear(g, self.score.weight)
         weights = scores.softmax(dim=1)
         attended = torch.bmm(weights.unsqueeze(1), positions).squeeze(1)
-        return attended, weights.view(features.shape[0], *features.shape[2:])
+        return attended, weights.view(-1, features.shape[2], features.shape[3])
 
 
 class ConcatHead(nn.Module):
@@ -154,7 +154,7 @@ def _prepare(width: int, dropout: float) -> nn.Sequential:
 def initialise(module: nn.Module) -> None:
     """He et al. (2015) for the convolutions; PyTorch's own start for everything else."""
     for part in module.modules():
-        if isinstance(part, nn.Conv2d):
+        if isinstance(part, nn.Conv2d) and not part.weight.is_meta:
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
             if part.bias is not None:
                 nn.init.zeros_(part.bias)

@@ -5,6 +5,7 @@ Nothing in such a file is ever run. Files are written whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,8 @@ def write_whole(path: str | Path, content: bytes) -> None:
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -158,8 +160,11 @@ def load(path: str | Path) -> tuple[Network, Card]:
     """
     tensors, metadata = read_safetensors(path)
     card = _card(Path(path), metadata)
-    with torch.random.fork_rng(devices=[]):
-        network = card.build()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            network = card.build()
+    except InputError as error:
+        raise InputError(f"{path}: its card asks for a network that cannot be built: {error}") from error
     fill(network, tensors, str(path))
     return network, card
 

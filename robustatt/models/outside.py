@@ -12,6 +12,7 @@ import math
 import os
 import pickle
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -174,6 +175,7 @@ def _from_callable(reference: Reference, options: dict[str, Any]) -> nn.Module:
         if not isinstance(made, nn.Module):
             if not callable(made):
                 raise InputError(f"model {spec!r} is a {type(made).__name__}, not a callable")
+            torch.manual_seed(0)
             with _blamed(spec):
                 made = made(**options)
     if not isinstance(made, nn.Module):
@@ -255,7 +257,9 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
             raise InputError(

@@ -19,9 +19,13 @@ DEFAULTS: dict[str, Any] = {"compatibility": "pc", "head": "concat", "depth": 16
 
 @dataclass(frozen=True)
 class Family:
-    """A base name: what it is, how it is built, and which options it takes beside the common ones."""
+    """A base name: what it is, how it is built, and which options it takes beside the common ones.
+
+    ``gflop`` is the cost of one 32x32 image at width 1, a multiply and an add counted as two operations.
+    """
 
     about: str
+    gflop: float
     make: Callable[[Shape, dict[str, Any]], Network]
     options: tuple[str, ...] = ()
 
@@ -42,26 +46,33 @@ def _attention_resnet(attended: Literal[1, 2]) -> Callable[[Shape, dict[str, Any
 
 
 FAMILIES: dict[str, Family] = {
-    "vgg": Family("plain VGG baseline", lambda shape, _: vgg.VGG(shape)),
-    "vgg_gap": Family("class activation maps (Zhou et al. 2016)", lambda shape, _: vgg.GapVGG(shape)),
+    "vgg": Family("plain VGG baseline", 0.626928, lambda shape, _: vgg.VGG(shape)),
+    "vgg_gap": Family(
+        "class activation maps (Zhou et al. 2016)", 7.477799, lambda shape, _: vgg.GapVGG(shape)
+    ),
     "vgg_pan": Family(
         "progressive attention (Seo et al. 2016)",
+        7.856206,
         lambda shape, options: vgg.ProgressiveVGG(shape, options["compatibility"]),
         ("compatibility",),
     ),
-    "vgg_att1": Family("attention at l3", _attention(1), ("compatibility", "head")),
-    "vgg_att2": Family("attention at l2, l3", _attention(2), ("compatibility", "head")),
-    "vgg_att3": Family("attention at l1, l2, l3", _attention(3), ("compatibility", "head")),
+    "vgg_att1": Family("attention at l3", 7.572827, _attention(1), ("compatibility", "head")),
+    "vgg_att2": Family("attention at l2, l3", 7.573363, _attention(2), ("compatibility", "head")),
+    "vgg_att3": Family("attention at l1, l2, l3", 7.574679, _attention(3), ("compatibility", "head")),
     "resnet164": Family(
         "pre-activation ResNet baseline",
+        0.495293,
         lambda shape, options: resnet.ResNet(shape, options["depth"]),
         ("depth",),
     ),
     "resnet164_att1": Family(
-        "attention at the end of stage 3", _attention_resnet(1), ("compatibility", "head", "depth")
+        "attention at the end of stage 3", 0.514365, _attention_resnet(1), ("compatibility", "head", "depth")
     ),
     "resnet164_att2": Family(
-        "attention at the ends of stages 2, 3", _attention_resnet(2), ("compatibility", "head", "depth")
+        "attention at the ends of stages 2, 3",
+        0.514564,
+        _attention_resnet(2),
+        ("compatibility", "head", "depth"),
     ),
 }
 

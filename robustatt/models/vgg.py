@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from robustatt.models.attention import Attention, Compatibility, Head, Images, Map, Network, Normalise, head
 
 BN_EPS = 1e-3
+TINY = 1e-30  # keeps a map that is zero everywhere from being divided by zero
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ class GapVGG(Network):
         logits = self.classify(self.dropout(l3.mean(dim=(2, 3))))
         rows = self.classify.weight[logits.argmax(dim=1)]
         activation = torch.einsum("bchw,bc->bhw", l3, rows)
-        lifted = activation - activation.amin(dim=(1, 2), keepdim=True) + torch.finfo(activation.dtype).tiny
+        lifted = activation - activation.amin(dim=(1, 2), keepdim=True) + TINY
         return logits, [lifted / lifted.sum(dim=(1, 2), keepdim=True)]
 
 
@@ -233,5 +234,5 @@ class ProgressiveVGG(Network):
 
     def attend(self, x: Images) -> tuple[Tensor, list[Map]]:
         vector, gate, weights = self._look(x)
-        lifted = gate + torch.finfo(gate.dtype).tiny
+        lifted = gate + TINY
         return self.head([vector]), [lifted / lifted.sum(dim=(1, 2), keepdim=True), weights]
