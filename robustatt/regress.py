@@ -161,7 +161,7 @@ def _curve(grid: Grid) -> Curve:
 
 
 def identity(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a plan that decide its numbers: fingerprints of weights, data and recipes, radii, seed."""
+    """What decides a plan's numbers: fingerprints of weights, data and recipes; radii; seed."""
 
     def table(key: str, fields: Iterable[str]) -> dict[str, Any]:
         entries = [e if isinstance(e, Mapping) else {"name": e} for e in plan.get(key) or []]
@@ -216,7 +216,7 @@ def _pack_index(index: NDArray[np.int64]) -> Any:
 
 
 def read_reference(path: Path) -> Reference:
-    """Read a reference file; raises InputError with one line if it is missing, broken or of another version."""
+    """Read a reference file; InputError with one line if it is missing, broken or of another version."""
     path = Path(path)
     try:
         if path.stat().st_size > MOST_BYTES:

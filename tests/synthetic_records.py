@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from robustatt.report.gallery import GalleryEntry
+
 METRICS = ("js", "cosine", "shift", "iou", "entropy")
 LEVELS = ("l1", "l2", "l3")
 MEDIAN_RADIUS = {"vgg": 4.0, "vgg_att1": 4.6, "vgg_att2": 5.2, "vgg_att3": 6.0}
@@ -106,3 +108,42 @@ PROVENANCE: dict[str, Any] = {
     "started": "2026-01-05T10:00:00+00:00",
     "duration_s": 41.7,
 }
+
+
+def make_gallery(
+    records: pd.DataFrame, model: str, attack: str, indices: Sequence[int]
+) -> list[GalleryEntry]:
+    """Stored examples of these records: a bright disc that attention follows less and less."""
+    rng = np.random.default_rng(5)
+    rows = records[(records.model == model) & (records.attack == attack) & records["index"].isin(indices)]
+    grid = np.stack(np.meshgrid(np.arange(32), np.arange(32), indexing="ij"))
+    entries = []
+    for index, group in rows.groupby("index"):
+        centre = rng.uniform(10, 22, size=(2, 1, 1))
+        image = np.exp(-((grid - centre) ** 2).sum(0) / 40)[..., None] * rng.uniform(0.5, 1, 3) * 220 + 20
+        image = image.astype(np.uint8)
+        sign = np.sign(rng.normal(size=image.shape))
+        for row in group.itertuples():
+            size = int(str(row.eps).split("/")[0])
+            maps = {}
+            for level, side in zip(LEVELS, (32, 16, 8), strict=True):
+                cells = (np.stack(np.meshgrid(*2 * [np.arange(side)], indexing="ij")) + 0.5) * 32 / side
+                clean = np.exp(-((cells - centre) ** 2).sum(0) / 60)
+                away = np.exp(-((cells - centre + 0.8 * size) ** 2).sum(0) / 60)
+                maps[level] = (clean / clean.sum(), away / away.sum())
+            entries.append(
+                GalleryEntry(
+                    model,
+                    attack,
+                    int(str(index)),
+                    str(row.eps),
+                    int(row.label),
+                    int(row.clean_pred),
+                    int(row.adv_pred),
+                    image,
+                    np.clip(image / 255 + sign * size / 255, 0, 1),
+                    {level: pair[0] for level, pair in maps.items()} if "_att" in model else {},
+                    {level: pair[1] for level, pair in maps.items()} if "_att" in model else {},
+                )
+            )
+    return entries

@@ -249,4 +249,6 @@ def test_gate_rates_in_full() -> None:
     for churn in (0.002, 0.01, 0.03):
         assert regress.simulate_gate(drop=0.0, runs=1000, churn=churn).alarms <= 0.01
     assert regress.simulate_gate(drop=3.0, runs=1000).alarms >= 0.9
-    assert regress.simulate_gate(drop=3.0, runs=1000, radii_hit=1).alarms >= 0.9
+    assert regress.simulate_gate(drop=3.0, runs=1000, churn=0.03).alarms >= 0.9
+    # a drop at one radius of one curve in four meets Holm's full correction over 64 points
+    assert regress.simulate_gate(drop=3.0, runs=1000, radii_hit=1).alarms >= 0.8

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
-from synthetic_records import PROVENANCE, make_plan, make_records
+from synthetic_records import PROVENANCE, make_gallery, make_plan, make_records
 
-from robustatt.report import ReportPaths, write_report
+from robustatt.errors import InputError
+from robustatt.report import ReportPaths, write_comparison, write_report
+from robustatt.report.explorer import explorer_data
+from robustatt.report.gallery import choose_examples, read_gallery, write_gallery
+from robustatt.report.heatmaps import attention_over, change_over, resize, shrink
 from robustatt.report.narrative import without_paths
-from robustatt.summary import summarise
+from robustatt.summary import grids, summarise
 
 WARNING = {
     "code": "saturation",
@@ -75,7 +83,15 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[ReportPaths, str]:
 def test_figures_in_three_formats(page: tuple[ReportPaths, str]) -> None:
     paths, _ = page
     names = {path.name for path in paths.figures}
-    for slug in ("accuracy", "worst-case", "fooling-rate", "drift-js-vgg_att3"):
+    for slug in (
+        "accuracy",
+        "worst-case",
+        "fooling-rate",
+        "gap",
+        "breaking-radius",
+        "drift-js-vgg_att3",
+        "confusion",
+    ):
         assert {f"{slug}.png", f"{slug}.svg", f"{slug}.csv"} <= names
     assert all(path.stat().st_size > 500 for path in paths.figures)
     table = pd.read_csv(next(path for path in paths.figures if path.name == "accuracy.csv"))
@@ -94,7 +110,9 @@ def test_page_reads_as_it_should(page: tuple[ReportPaths, str]) -> None:
     charts = [
         attrs for tag, attrs in reader.tags if tag == "svg" and "chart" in str(attrs.get("class")).split()
     ]
-    assert len(charts) == 3 + 5 * 3
+    assert (
+        len(charts) == 5 + 5 * 3
+    )  # accuracy, worst case, fooling, gap, breaking; five measures at three levels
     assert all(attrs["data-chart"] in page[1] for attrs in charts)
 
 
@@ -176,3 +194,232 @@ def test_no_style_attribute_and_no_unknown_colour(page: tuple[ReportPaths, str])
     used = set(re.findall(r"class=\"(?:series|band) (c\d+)\"", page[1]))
     assert used
     assert all(f".{name}{{--c:" in page[1] for name in used)
+
+
+def embedded(text: str, name: str) -> Any:
+    found = re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', text, re.S)
+    assert found
+    return json.loads(found[1])
+
+
+def test_explorer_holds_every_prediction(page: tuple[ReportPaths, str]) -> None:
+    records = make_records(n=80, attacks=("fgsm", "pgd", "noise"))
+    data = embedded(page[1], "explorer-data")
+    assert [(g["model"], g["attack"]) for g in data["grids"]] == [
+        (model, attack) for model in ("vgg", "vgg_att3") for attack in ("fgsm", "pgd")
+    ]
+    grid = data["grids"][3]
+    codes = np.array([ord(c) - 256 for c in grid["pred"]]).reshape(80, 17)
+    rows = records[(records.model == "vgg_att3") & (records.attack == "pgd")]
+    assert np.array_equal(codes, rows.adv_pred.to_numpy().reshape(80, 17))
+    assert grid["index"] == {"from": 0}
+    assert explorer_data([], None) is None
+
+
+def test_large_runs_list_the_strongest_attack_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robustatt.report.explorer.MOST_CELLS", 100)
+    data = explorer_data(list(grids(make_records(n=10))), "pgd")
+    assert data
+    assert {grid["attack"] for grid in data["grids"]} == {"pgd"}
+    assert data["left_out"] == ["fgsm"]
+
+
+def test_tables(page: tuple[ReportPaths, str]) -> None:
+    tables = {path.name: path.read_text() for path in page[0].tables}
+    assert set(tables) == {"summary.csv", "accuracy.md", "accuracy.tex"}
+    assert len(tables["summary.csv"].splitlines()) == 1 + 2 * 3 * 17
+    assert r"vgg\_att3 & pgd & $" in tables["accuracy.tex"]
+    assert tables["accuracy.tex"].count(r"\\") == 1 + 6
+    assert all(line.count("|") == 9 for line in tables["accuracy.md"].splitlines())
+
+
+def test_confusion_counts_every_fooled_image(page: tuple[ReportPaths, str]) -> None:
+    table = pd.read_csv(next(path for path in page[0].figures if path.name == "confusion.csv"))
+    records = make_records(n=80, attacks=("fgsm", "pgd", "noise"))
+    for (model, eps), flows in table.groupby(["model", "eps"]):
+        at = records[(records.model == model) & (records.attack == "pgd") & (records.eps == eps)]
+        fooled = at[(at.clean_pred == at.label) & (at.adv_pred != at.clean_pred)]
+        assert flows["count"].sum() == len(fooled)
+
+
+def test_gap_and_breaking_radius_by_hand(page: tuple[ReportPaths, str]) -> None:
+    csv = {path.stem: pd.read_csv(path) for path in page[0].figures if path.suffix == ".csv"}
+    records = make_records(n=80, attacks=("fgsm", "pgd", "noise"))
+    pgd = records[records.attack == "pgd"].assign(right=lambda r: r.adv_pred == r.label)
+    means = pgd.groupby(["model", "eps"])["right"].mean()
+    gap = csv["gap"].query("attack == 'pgd' and eps == '6/255'").iloc[0]
+    assert gap["value"] == pytest.approx(means["vgg_att3", "6/255"] - means["vgg", "6/255"])
+    assert gap["ci_low"] < gap["value"] < gap["ci_high"]
+    broken = csv["breaking-radius"].query("model == 'vgg' and attack == 'pgd'")["value"]
+    assert broken.iloc[0] == 0
+    assert broken.is_monotonic_increasing
+
+
+# Gallery --------------------------------------------------------------------------------------------------
+
+
+def test_gallery_round_trip(tmp_path: Path) -> None:
+    records = make_records(n=20)
+    entries = make_gallery(records, "vgg_att3", "pgd", [1, 4]) + make_gallery(records, "vgg", "pgd", [1])
+    write_gallery(tmp_path, entries)
+    again = read_gallery(tmp_path)
+    assert len(again) == 3 * 17
+    for old, new in zip(entries, again, strict=True):
+        assert (old.model, old.attack, old.index, old.eps) == (new.model, new.attack, new.index, new.eps)
+        assert (old.label, old.clean_pred, old.adv_pred) == (new.label, new.clean_pred, new.adv_pred)
+        assert np.array_equal(old.image, new.image)
+        assert np.abs(old.adversarial - new.adversarial).max() < 1e-3
+        assert old.levels == new.levels
+        for level in old.levels:
+            assert np.allclose(old.attacked_maps[level], new.attacked_maps[level], atol=1e-3)
+    assert read_gallery(tmp_path / "elsewhere") == []
+
+
+@pytest.mark.parametrize("harm", ["empty", "cut", "text", "flip"])
+def test_damaged_gallery_is_one_line(tmp_path: Path, harm: str) -> None:
+    path = write_gallery(tmp_path, make_gallery(make_records(n=4), "vgg_att3", "pgd", [1]))
+    content = bytearray(path.read_bytes())
+    if harm == "flip":
+        content[len(content) // 3] ^= 255
+    path.write_bytes({"empty": b"", "cut": bytes(content[:500]), "text": b"no npz"}.get(harm, bytes(content)))
+    with pytest.raises(InputError, match="damaged"):
+        read_gallery(tmp_path)
+
+
+def test_gallery_reaches_page_and_figures(tmp_path: Path) -> None:
+    records = make_records(n=20, attacks=("pgd",))
+    write_gallery(tmp_path, make_gallery(records, "vgg_att3", "pgd", [1, 4, 7]))
+    paths = build(tmp_path, records, figures=True)
+    assert {p.name for p in paths.figures} >= {"gallery-vgg_att3-pgd.png", "gallery-vgg_att3-pgd.svg"}
+    text = paths.html.read_text()
+    data = embedded(text, "gallery-data")
+    assert [example["index"] for example in data] == [1, 4, 7]
+    assert len(data[0]["radii"]) == 17
+    assert "gallery-eps" in {attrs.get("id") for _, attrs in Reader(text).tags}
+
+
+def test_choice_of_examples_is_seeded_and_mixed() -> None:
+    breaking = {i: (float("inf") if i % 3 == 0 else i / 10) for i in range(90)}
+    chosen = choose_examples(breaking, count=12, seed=1)
+    assert chosen == choose_examples(breaking, count=12, seed=1)
+    assert sum(np.isinf(breaking[i]) for i in chosen) == 4
+    assert choose_examples({3: 1.0}, 12) == [3]
+
+
+def test_maps_are_painted_where_they_are() -> None:
+    image = np.full((8, 8, 3), 0.5, np.float32)
+    attention = np.zeros((4, 4), np.float32)
+    attention[0, 0] = 1
+    painted = attention_over(image, attention, 1.0)
+    assert np.allclose(painted[4:, 4:], 0.45)
+    assert painted[0, 0, 0] > painted[0, 0, 2]
+    change = change_over(image, attention - attention[::-1, ::-1], 1.0)
+    assert change[0, 0, 0] > change[0, 0, 2]
+    assert change[7, 7, 2] > change[7, 7, 0]
+    assert np.allclose(resize(np.eye(3), (3, 3)), np.eye(3))
+    assert shrink(np.ones((300, 200, 3))).shape == (60, 40, 3)
+
+
+# Comparison -----------------------------------------------------------------------------------------------
+
+
+def test_comparison_lists_every_flip(tmp_path: Path) -> None:
+    old = make_records(n=60, attacks=("pgd",))
+    new = old.copy()
+    hit = (new.model == "vgg") & new["index"].isin([2, 5]) & (new.eps == "1/255")
+    new.loc[hit, "adv_pred"] = new.loc[hit, "label"] + 1
+    runs = [
+        (name, frame, summarise(frame, make_plan(frame), {}, []))
+        for name, frame in (("a", old), ("<b>", new))
+    ]
+    paths = write_comparison(runs[0], runs[1], tmp_path)
+    flips = pd.read_csv(next(path for path in paths.tables if path.name == "flips.csv"))
+    was_right = set(old[hit & (old.adv_pred == old.label)]["index"])
+    assert set(flips["index"]) == was_right
+    assert set(flips["change"]) <= {"lost"}
+    reader = Reader(paths.html.read_text())
+    assert "a against <b>" in reader.text
+    rows = pd.read_csv(next(path for path in paths.tables if path.name == "comparison.csv"))
+    assert rows["lost"].sum() == len(was_right)
+
+
+def test_comparison_of_other_images_is_refused(tmp_path: Path) -> None:
+    old, new = make_records(n=30), make_records(n=30, seed=9)
+    with pytest.raises(InputError, match="not of the same images"):
+        write_comparison(
+            ("a", old, {"plan": {}, "curves": []}), ("b", new, {"plan": {}, "curves": []}), tmp_path
+        )
+    with pytest.raises(InputError, match="nothing to compare"):
+        write_comparison(
+            ("a", old, {}), ("b", new.replace({"model": {"vgg": "x", "vgg_att3": "y"}}), {}), tmp_path
+        )
+
+
+# In a browser ---------------------------------------------------------------------------------------------
+
+PROBE = """<script>
+window.addEventListener("load", () => {
+  const problems = [], q = (s) => document.querySelector(s), all = (s) => [...document.querySelectorAll(s)];
+  const check = (name, good) => { if (!good) problems.push(name); };
+  check("overflow", document.documentElement.scrollWidth <= document.documentElement.clientWidth);
+  const slider = q("#gallery-eps"), says = q("#gallery-says").textContent;
+  slider.value = "0"; slider.dispatchEvent(new Event("input"));
+  const now = q("#gallery-says").textContent;
+  check("slider", now !== says && now.includes("0/255"));
+  check("pictures", all("#gallery-stage canvas").length === 12);
+  slider.value = "8"; slider.dispatchEvent(new Event("input"));
+  const change = all("#gallery-stage canvas")[2].getContext("2d").getImageData(0, 0, 60, 60).data;
+  check("perturbation", new Set(change).size > 2);
+  check("table", all("#explore-body tr").length === 20);
+  const pick = (id, value) => { q(id).value = value; q(id).dispatchEvent(new Event("change")); };
+  pick("#explore-eps", "16"); pick("#explore-state", "fooled");
+  const fooled = all("#explore-body tr").length;
+  check("filter", fooled > 0 && fooled < 21 && all("#explore-body td.fooled").length === fooled);
+  const table = q("table.sortable"), head = all("table.sortable thead button")[3];
+  head.click();
+  const values = [...table.tBodies[0].rows].map((r) => Number(r.cells[3].dataset.v));
+  check("sort", values.every((v, i) => i === 0 || values[i - 1] <= v));
+  const before = getComputedStyle(document.body).backgroundColor;
+  q("#theme").click();
+  check("theme", getComputedStyle(document.body).backgroundColor !== before);
+  const chart = q("svg.chart"), box = chart.getBoundingClientRect();
+  const place = { clientX: box.left + box.width / 2, clientY: box.top + 5, bubbles: true };
+  chart.dispatchEvent(new PointerEvent("pointermove", place));
+  check("hover", !q("#tip").hidden && q("#tip").textContent.includes("vgg"));
+  check("requests", performance.getEntriesByType("resource").length === 0);
+  const buttons = all(".tabs button"); buttons[2].click();
+  const open = all("[data-tab]").filter((f) => !f.hidden);
+  check("tabs", open.length > 0 && open.every((f) => f.dataset.tab === buttons[2].dataset.shows));
+  parent.postMessage("done:" + problems.join(",") + window.broken, "*");
+});
+</script></body>"""
+
+
+FRAME = """<title>nothing</title><body style="margin:0">
+<script>addEventListener("message", (event) => {{ document.title = event.data; }});</script>
+<iframe src="probe.html" style="border:0;width:{width}px;height:1200px"></iframe></body>"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+@pytest.mark.parametrize("width", [400, 1400])
+def test_page_works_in_a_browser(tmp_path: Path, width: int) -> None:
+    records = make_records(n=20, attacks=("fgsm", "pgd"))
+    write_gallery(tmp_path, make_gallery(records, "vgg_att3", "pgd", [1, 4, 7]))
+    text = build(tmp_path, records, [WARNING]).html.read_text()
+    catch = "<head><script>window.broken='';window.onerror=(m)=>{window.broken+=' '+m}</script>"
+    (tmp_path / "probe.html").write_text(text.replace("<head>", catch, 1).replace("</body>", PROBE, 1))
+    path = tmp_path / "frame.html"
+    path.write_text(FRAME.format(width=width))
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    )
+    command = ["chromium", *flags.split(), "--disable-component-update", "--disable-sync", "--dump-dom"]
+    command += [
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--window-size=1400,1200",
+        "--virtual-time-budget=4000",
+    ]
+    done = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120, check=False)
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title, done.stderr[-2000:]
+    assert title[1] == "done:"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,10 @@ from robustatt.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ReportPaths", "write_report"]
+    from robustatt.report.gallery import GalleryEntry
+    from robustatt.report.panels import FigureSpec
+
+__all__ = ["ReportPaths", "write_comparison", "write_report"]
 
 
 @dataclass(frozen=True)
@@ -32,32 +35,53 @@ def write_report(
     *,
     figures: bool = True,
 ) -> ReportPaths:
-    """Write ``report.html`` and ``figures/`` (PNG, SVG, CSV) into ``out`` (default: the run's folder).
+    """Write ``report.html``, ``figures/`` and ``tables/`` into ``out`` (default: the run's folder).
 
-    Works from the summary alone; what needs single examples is left out without records. ``figures``
-    False writes only the page. Raises InputError if the folder cannot be written.
+    Works from the summary alone; the list of examples is left out without records, the gallery without stored
+    examples in ``directory/gallery/``. ``figures`` False writes page and tables only. Raises InputError if
+    the folder cannot be written or the gallery is damaged.
     """
     from robustatt.plan import write_atomically
-    from robustatt.report import html, panels
-    from robustatt.report.figures import write_figure
+    from robustatt.report import html, panels, tables
+    from robustatt.report.gallery import read_gallery
 
     folder = Path(out) if out is not None else Path(directory)
-    curves = panels.figures(summary)
-    drift = drift_figures(summary)
+    curves, drift = panels.figures(summary), drift_figures(summary)
+    stored = read_gallery(Path(directory))
+    more = html.example_parts(summary, records, stored)
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
-        written: list[Path] = []
-        if figures:
-            for spec in [*curves, *(spec for spec in drift if spec.slug.startswith("drift-js-"))]:
-                written += write_figure(spec, folder / "figures")
-        page = html.render(summary, html.Page(curves, drift))
+        written = _write_figures(summary, curves, drift, stored, folder / "figures") if figures else []
+        page = html.render(summary, html.Page(curves, drift, more))
         write_atomically(folder / "report.html", page.encode())
+        listed = tables.write_tables(summary, html.overview(summary), folder / "tables") if curves else []
     except OSError as error:
         raise InputError(f"cannot write the report into {folder}: {error.strerror or error}") from None
-    return ReportPaths(folder / "report.html", tuple(written))
+    return ReportPaths(folder / "report.html", tuple(written), tuple(listed))
 
 
-def drift_figures(summary: Mapping[str, Any]) -> list[Any]:
+def _write_figures(
+    summary: Mapping[str, Any],
+    curves: Sequence[FigureSpec],
+    drift: Sequence[FigureSpec],
+    stored: Sequence[GalleryEntry],
+    folder: Path,
+) -> list[Path]:
+    from robustatt.report.confusion import write_confusion
+    from robustatt.report.figures import write_figure
+    from robustatt.report.heatmaps import gallery_figures
+    from robustatt.report.html import class_names
+    from robustatt.report.narrative import strongest_attack
+
+    written: list[Path] = []
+    for spec in [*curves, *(spec for spec in drift if spec.slug.startswith("drift-js-"))]:
+        written += write_figure(spec, folder)
+    classes = class_names(summary)
+    written += write_confusion(summary, strongest_attack(summary), classes, folder)
+    return written + gallery_figures(stored, classes, folder)
+
+
+def drift_figures(summary: Mapping[str, Any]) -> list[FigureSpec]:
     """One figure for each attention model and drift measure, under the strongest attack."""
     from robustatt.report import narrative, panels
 
@@ -70,3 +94,19 @@ def drift_figures(summary: Mapping[str, Any]) -> list[Any]:
         for metric in panels.DRIFT_METRICS
     ]
     return [spec for spec in found if spec is not None]
+
+
+def write_comparison(
+    first: tuple[str, pd.DataFrame, Mapping[str, Any]],
+    second: tuple[str, pd.DataFrame, Mapping[str, Any]],
+    out: Path,
+) -> ReportPaths:
+    """Write ``comparison.html`` and ``tables/comparison.csv``, ``tables/flips.csv`` of two runs into ``out``.
+
+    Each run is (name, records, summary). Models and attacks of the same name are compared on the examples and
+    radii that both have, by the exact McNemar test with Holm's correction; flips are listed one by one.
+    Raises InputError if the runs have nothing in common.
+    """
+    from robustatt.report import compare
+
+    return ReportPaths(*compare.write(first, second, Path(out)))

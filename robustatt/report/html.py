@@ -7,16 +7,24 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from robustatt.eps import parse_radius
 from robustatt.report import narrative
 from robustatt.report.charts import chart, hover_data, swatch
+from robustatt.report.confusion import matrices
+from robustatt.report.explorer import explorer_data
+from robustatt.report.heatmaps import page_gallery
 from robustatt.report.panels import DRIFT_METRICS, FigureSpec, Panel, Summary, curve_names
 from robustatt.report.style import DARK, LIGHT, Look, looks
-from robustatt.summary import eps_steps, is_control, names_of
+from robustatt.summary import eps_steps, grids, is_control, names_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from robustatt.report.gallery import GalleryEntry
 
 
 @dataclass
@@ -30,17 +38,68 @@ class Page:
 
 def render(summary: Summary, page: Page) -> str:
     """The whole page as text."""
+    return render_template("report.html.j2", context(summary, page))
+
+
+def render_template(name: str, values: Mapping[str, Any]) -> str:
+    """A template of the package, autoescaped, with the filters of this module."""
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_template), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": narrative.percent, "steps": narrative.steps, "thousands": _thousands}
-    return environment.get_template("report.html.j2").render(context(summary, page))
+    environment.filters |= {"signed": narrative.signed, "thousands": _thousands, "embed": embed}
+    return environment.get_template(name).render(values)
 
 
 def _template(name: str) -> str:
     return resources.files("robustatt.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def embed(value: Any) -> Markup:
+    """Data as JSON inside a script element: nothing in it can end the element."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
+
+
+def frame_parts() -> dict[str, Any]:
+    """What every page has: style sheet, script, colours."""
+    return {
+        "css": Markup(_template("report.css")),
+        "js": Markup(_template("report.js")),
+        "light": list(enumerate(LIGHT)),
+        "dark": list(enumerate(DARK)),
+    }
+
+
+def class_names(summary: Summary) -> list[str]:
+    """The data set's class names as the plan lists them, or none."""
+    data = summary["plan"].get("data")
+    names = data.get("classes") if isinstance(data, Mapping) else None
+    return [str(name) for name in names] if isinstance(names, (list, tuple)) else []
+
+
+def example_parts(
+    summary: Summary, records: pd.DataFrame | None, stored: Sequence[GalleryEntry]
+) -> dict[str, Any]:
+    """The parts of the page that show single examples."""
+    strongest = narrative.strongest_attack(summary)
+    layout = list(grids(records)) if records is not None and summary["curves"] else []
+    models, attacks = curve_names(summary)
+    layout.sort(key=lambda g: (_place(g.model, models), _place(g.attack, attacks)))
+    explorer = explorer_data(layout, strongest)
+    return {
+        "explore_js": Markup(_template("explore.js")),
+        "gallery": page_gallery(stored),
+        "explorer": explorer,
+        "explorer_left_out": explorer["left_out"] if explorer else [],
+    }
+
+
+def _place(name: str, names: Sequence[str]) -> int:
+    return names.index(name) if name in names else len(names)
 
 
 def tight(text: str) -> str:
@@ -57,10 +116,9 @@ def context(summary: Summary, page: Page) -> dict[str, Any]:
     models, attacks = curve_names(summary)
     strongest = narrative.strongest_attack(summary)
     return {
-        "css": Markup(_template("report.css")),
-        "js": Markup(_template("report.js")),
-        "light": list(enumerate(LIGHT)),
-        "dark": list(enumerate(DARK)),
+        **frame_parts(),
+        "classes": class_names(summary),
+        "confusion": matrices(summary, strongest, class_names(summary)),
         "headline": headline(summary),
         "models": models,
         "attacks": attacks,
@@ -102,7 +160,7 @@ def headline(summary: Summary) -> dict[str, str]:
         steps = [f"{float(radius * 255):g}" for radius in radii]
         ends = f"{steps[0]} to {steps[-1]}" if len(steps) > 1 else steps[0]
         facts.append(f"ε = {ends} /255, {len(steps)} {'radii' if len(steps) > 1 else 'radius'}")
-    started = str(summary["provenance"].get("started") or summary["provenance"].get("date") or "")[:10]
+    started = str(summary["provenance"].get("started") or summary["provenance"].get("finished") or "")[:10]
     subject = (
         ", ".join(models[:-1]) + (" and " if len(models) > 1 else "") + models[-1]
         if models

@@ -78,7 +78,9 @@ def figures(summary: Summary) -> list[FigureSpec]:
     """Every curve figure that the summary holds data for."""
     if not summary["curves"]:
         return []
-    return [accuracy_figure(summary), worst_case_figure(summary), fooling_figure(summary)]
+    specs = [accuracy_figure(summary), worst_case_figure(summary), fooling_figure(summary)]
+    more = [gap_figure(summary), breaking_figure(summary)]
+    return specs + [spec for spec in more if spec is not None]
 
 
 def _curves(summary: Summary, measure: str) -> tuple[Series, ...]:
@@ -112,8 +114,12 @@ def accuracy_figure(summary: Summary) -> FigureSpec:
         "Share of images still classified right under the attack at exactly this radius. Images that are "
         "misclassified without any attack count as wrong. Bands: 95 % Wilson intervals."
     )
-    panel = Panel("accuracy", "Accuracy", "accuracy", _curves(summary, "accuracy"))
-    return FigureSpec("accuracy", "Accuracy against radius", caption, (panel,))
+    return FigureSpec("accuracy", "Accuracy against radius", caption, (accuracy_panel(summary),))
+
+
+def accuracy_panel(summary: Summary) -> Panel:
+    """The curves of accuracy, every model and attack."""
+    return Panel("accuracy", "Accuracy", "accuracy", _curves(summary, "accuracy"))
 
 
 def worst_case_figure(summary: Summary) -> FigureSpec:
@@ -134,6 +140,67 @@ def fooling_figure(summary: Summary) -> FigureSpec:
     )
     panel = Panel("fooling", "Fooling rate", "fooling rate", _curves(summary, "fooling_rate"))
     return FigureSpec("fooling-rate", "Fooling rate against radius", caption, (panel,))
+
+
+def gap_figure(summary: Summary) -> FigureSpec | None:
+    """Accuracy of each attention model minus its baseline; None if no model has a baseline."""
+    look = looks(*curve_names(summary))
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for row in summary.get("differences", []):
+        if not is_control(row["attack"]):
+            groups.setdefault((row["model"], row["baseline"], row["attack"]), []).append(row)
+    series = [
+        _rows_series(f"{model} minus {base}, {attack}", look[model, attack], rows, "difference")
+        for (model, base, attack), rows in groups.items()
+        if (model, attack) in look
+    ]
+    if not series:
+        return None
+    caption = (
+        "Accuracy of the attention model minus that of its baseline on the same images: above 0 the "
+        "attention model resists better. Bands: 95 % intervals of the paired difference (Newcombe 1998)."
+    )
+    panel = Panel("gap", "Gap", "difference of accuracy", tuple(series), y_range=None)
+    return FigureSpec("gap", "Gap to the baseline", caption, _one_scale([panel]))
+
+
+def _rows_series(label: str, look: Look, rows: Sequence[Mapping[str, Any]], value: str) -> Series:
+    rows = sorted(rows, key=lambda row: parse_radius(row["eps"]))
+    keys = {name: str(rows[0][name]) for name in ("model", "baseline", "attack") if name in rows[0]}
+    return Series(
+        label,
+        look,
+        tuple(str(row["eps"]) for row in rows),
+        tuple(float(row[value]) for row in rows),
+        tuple(row["ci_low"] for row in rows),
+        tuple(row["ci_high"] for row in rows),
+        tuple(int(row["n"]) for row in rows),
+        keys,
+    )
+
+
+def breaking_figure(summary: Summary) -> FigureSpec | None:
+    """Cumulative distribution of the smallest radius that breaks an image that is right when clean."""
+    series = []
+    for curve in _curves(summary, "worst_case_accuracy"):
+        right = [round(y * n) for y, n in zip(curve.y, curve.n, strict=True)]
+        whole = parse_radius(curve.eps[0]) == 0 and right[0] > 0 and len(set(curve.n)) == 1
+        if is_control(curve.keys["attack"]) or not whole:
+            continue
+        broken = [right[0] - count for count in right]
+        low, high = metrics.wilson(broken, right[0])
+        share = tuple(count / right[0] for count in broken)
+        band = (tuple(map(float, low)), tuple(map(float, high)))
+        n = (right[0],) * len(right)
+        series.append(Series(curve.label, curve.look, curve.eps, share, *band, n, curve.keys))
+    if not series:
+        return None
+    caption = (
+        "Share of the images right when clean whose smallest breaking radius is at most ε. It reaches one "
+        "half at the median breaking radius. Bands: 95 % Wilson intervals."
+    )
+    panel = Panel("breaking", "Breaking radius", "broken at ε or below", tuple(series))
+    return FigureSpec("breaking-radius", "Smallest breaking radius", caption, (panel,))
 
 
 # Drift ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,88 @@
+"""Which class the fooled images are taken for: the matrix on the page, the figure, the CSV."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from robustatt.report.figures import STYLE, save, settle
+from robustatt.report.heatmaps import class_name
+from robustatt.report.panels import Summary
+
+MOST_CLASSES = 12
+LEVELS = 4
+
+
+def matrices(summary: Summary, attack: str | None, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """For each model under this attack: class names, counts by true and taken class, how many lie outside."""
+    return [_matrix(entry, classes) for entry in summary.get("confusion", []) if entry["attack"] == attack]
+
+
+def _matrix(entry: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    involved: Counter[int] = Counter()
+    for true, taken, count in entry["flows"]:
+        involved[true] += count
+        involved[taken] += count
+    shown = sorted(number for number, _ in involved.most_common(MOST_CLASSES))
+    counts = np.zeros((len(shown), len(shown)), dtype=int)
+    for true, taken, count in entry["flows"]:
+        if true in shown and taken in shown:
+            counts[shown.index(true), shown.index(taken)] = count
+    top = max(1, int(counts.max(initial=0)))
+    return {
+        **entry,
+        "names": [class_name(number, classes) for number in shown],
+        "counts": counts,
+        "matrix": [
+            [{"count": int(v), "level": int(np.ceil(LEVELS * v / top))} for v in row] for row in counts
+        ],
+        "left_out": int(entry["n_fooled"] - counts.sum()),
+    }
+
+
+def write_confusion(summary: Summary, attack: str | None, classes: Sequence[str], folder: Path) -> list[Path]:
+    """Write ``confusion.png``, ``.svg`` and ``.csv`` (every flow); nothing if nobody was fooled."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    found = [matrix for matrix in matrices(summary, attack, classes) if matrix["matrix"]]
+    if not found:
+        return []
+    with matplotlib.rc_context(cast(Any, {**STYLE, "axes.grid": False})):
+        figure = Figure(figsize=(0.4 + 3.6 * len(found), 3.7), layout="constrained")
+        for axis, matrix in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+            counts, names = matrix["counts"], [_short(name) for name in matrix["names"]]
+            axis.imshow(counts, cmap="Blues", vmin=0, vmax=max(1, counts.max()))
+            for (row, column), count in np.ndenumerate(counts):
+                if count:
+                    colour = "white" if count > 0.6 * counts.max() else "#1d2126"
+                    axis.text(column, row, str(count), ha="center", va="center", fontsize=6.5, color=colour)
+            turn = 90 if max(map(len, names)) > 3 else 0
+            axis.set_xticks(range(len(names)), names, rotation=turn)
+            axis.set_yticks(range(len(names)), names)
+            axis.tick_params(length=0)
+            axis.set(xlabel="taken for", ylabel="true class", title=f"{matrix['model']} at {matrix['eps']}")
+        paths = save(settle(figure), folder / "confusion")
+    rows = [
+        {
+            "model": m["model"],
+            "attack": attack,
+            "eps": m["eps"],
+            "true": true,
+            "taken_for": taken,
+            "count": count,
+        }
+        for m in found
+        for true, taken, count in m["flows"]
+    ]
+    pd.DataFrame(rows).to_csv(folder / "confusion.csv", index=False, lineterminator="\n")
+    return [*paths, folder / "confusion.csv"]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 12 else f"{name[:11]}…"

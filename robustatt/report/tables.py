@@ -1,0 +1,103 @@
+"""The accuracy table in the forms people paste: CSV of every point, Markdown, and LaTeX with booktabs."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from robustatt.plan import write_atomically
+from robustatt.report.panels import Summary
+
+COLUMNS = ("eps", "n", "accuracy", "ci_low", "ci_high", "worst_case_accuracy", "fooling_rate")
+
+
+def write_tables(summary: Summary, overview: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write ``summary.csv`` (every point), ``accuracy.md`` and ``accuracy.tex`` (the overview)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "summary.csv": summary_csv(summary),
+        "accuracy.md": markdown(overview),
+        "accuracy.tex": latex(overview),
+    }
+    for name, text in texts.items():
+        write_atomically(folder / name, text.encode())
+    return [folder / name for name in texts]
+
+
+def summary_csv(summary: Summary) -> str:
+    """Every point of every curve, one line each; names that a spreadsheet would run are quoted."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["model", "attack", "norm", *COLUMNS])
+    for curve in summary["curves"]:
+        names = [_inert(str(curve.get(key) or "")) for key in ("model", "attack", "norm")]
+        for point in curve["points"]:
+            writer.writerow([*names, *(point[column] for column in COLUMNS)])
+    return buffer.getvalue()
+
+
+def _inert(name: str) -> str:
+    return f"'{name}" if name[:1] in {"=", "+", "-", "@", "\t", "\r"} else name
+
+
+def markdown(overview: Mapping[str, Any]) -> str:
+    """Accuracy in per cent with its 95 % interval, models and attacks by radius."""
+    heads = ["model", "attack", *("clean" if eps == "0/255" else eps for eps in overview["radii"])]
+    lines = ["| " + " | ".join(heads) + " |", "| --- | --- |" + " ---: |" * len(overview["radii"])]
+    for row in overview["rows"]:
+        cells = [_plain(row["model"]), _plain(row["attack"]), *(_cell(point) for point in row["cells"])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(point: Mapping[str, Any] | None) -> str:
+    if point is None:
+        return ""
+    accuracy, low, high = (100 * point[key] for key in ("accuracy", "ci_low", "ci_high"))
+    return f"{accuracy:.1f} ({low:.1f} to {high:.1f})"
+
+
+def _plain(name: str) -> str:
+    for sign, written in (
+        ("\\", "\\\\"),
+        ("|", "\\|"),
+        ("<", "&lt;"),
+        ("`", "\\`"),
+        ("_", "\\_"),
+        ("*", "\\*"),
+    ):
+        name = name.replace(sign, written)
+    return " ".join(name.split())
+
+
+def latex(overview: Mapping[str, Any]) -> str:
+    """The same table for a paper; needs ``\\usepackage{booktabs}``."""
+    heads = ["model", "attack", *("clean" if eps == "0/255" else f"${eps}$" for eps in overview["radii"])]
+    lines = [
+        "% accuracy in per cent with half the width of its 95 % Wilson interval; \\usepackage{booktabs}",
+        "\\begin{tabular}{ll" + "r" * len(overview["radii"]) + "}",
+        "\\toprule",
+        " & ".join(heads) + " \\\\",
+        "\\midrule",
+    ]
+    for row in overview["rows"]:
+        cells = [_tex(row["model"]), _tex(row["attack"]), *(_tex_cell(point) for point in row["cells"])]
+        lines.append(" & ".join(cells) + " \\\\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+def _tex_cell(point: Mapping[str, Any] | None) -> str:
+    if point is None:
+        return "--"
+    half = 50 * (point["ci_high"] - point["ci_low"])
+    return f"${100 * point['accuracy']:.1f} \\pm {half:.1f}$"
+
+
+def _tex(text: str) -> str:
+    """A name as LaTeX prints it letter by letter."""
+    special = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
+    special |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
+    return "".join(special.get(sign, sign) for sign in " ".join(text.split()))
