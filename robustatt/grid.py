@@ -159,7 +159,7 @@ def along_rays(target: Target, attack: RayAttack, oracle: Oracle, noise: Noise, 
 
 def leave_alone(target: Target, ledger: Ledger, examples: np.ndarray) -> None:
     """Examples that are wrong without an attack count as wrong at every radius: their row is the clean image."""
-    for chunk in torch.from_numpy(examples).to(target.label.device).split(target.batch_size):
+    for chunk in torch.split(torch.from_numpy(examples).to(target.label.device), target.batch_size):
         if len(chunk):
             found = target.evaluate(chunk, target.image[chunk], torch.zeros(len(chunk), device=chunk.device))
             for radius in range(len(target.radii)):
@@ -428,7 +428,8 @@ class GridSearch:
         before = columns["adv_margin"][job.example, job.radius]
         first = not columns["attacked"][job.example, job.radius]
         if first or broken or values["adv_margin"] < before:
-            values |= {"attacked": np.bool_(True), "zero_grad": np.bool_(item.flat and (first or columns["zero_grad"][job.example, job.radius]))}
+            flat = item.flat and (first or columns["zero_grad"][job.example, job.radius])
+            values |= {"attacked": np.asarray(True), "zero_grad": np.asarray(flat)}
             self.ledger.write(np.array(job.example), job.radius, values)
             self.images[job.example, job.radius] = item.image
         following = None if broken else self._survived(job)

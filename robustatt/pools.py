@@ -114,7 +114,8 @@ def whole_curve(
     correct = target.correct.cpu().numpy()
     leave_alone(target, ledger, np.flatnonzero(~correct))
     done(int((~correct).sum()))
-    for chunk in torch.from_numpy(np.flatnonzero(correct)).to(target.label.device).split(target.batch_size):
+    positions = torch.from_numpy(np.flatnonzero(correct)).to(target.label.device)
+    for chunk in torch.split(positions, target.batch_size):
         if isinstance(attack, ExternalAttack):
             image, distance = _external_nearest(target, attack, noise, chunk)
             flat = np.zeros(len(chunk), bool)
@@ -126,7 +127,8 @@ def whole_curve(
             clean = target.image[chunk]
             share = per_row((limit / distance).clamp(max=1.0), clean)
             scaled = (clean + target.norm.clip(share * (image - clean), limit)).clamp(0.0, 1.0)
-            found = target.evaluate(chunk, torch.where(per_row(distance <= limit, clean), image, scaled), limit)
+            handed_in = torch.where(per_row(distance <= limit, clean), image, scaled)
+            found = target.evaluate(chunk, handed_in, limit)
             found |= {"attacked": np.ones(len(chunk), bool), "zero_grad": flat}
             ledger.write(chunk.cpu().numpy(), radius, found)
         done(len(chunk))
@@ -136,13 +138,12 @@ def whole_curve(
 def _nearest(
     target: Target, attack: MinimumNormAttack, oracle: Oracle, noise: Noise, positions: Tensor
 ) -> tuple[Tensor, Tensor, np.ndarray]:
-    """The nearest mistake of all restarts for each example, its distance, and whether every gradient was zero."""
+    """Each example's nearest mistake of all restarts, its distance, and whether every gradient was zero."""
     attack.tolerance = target.classifier.tolerance
     pool = Pool(target, attack, oracle, noise)
     last = len(target.radii) - 1
-    pool.waiting.extend(
-        Job(example, last, restart=restart) for example in positions.tolist() for restart in range(attack.restarts)
-    )
+    examples, restarts = positions.tolist(), range(attack.restarts)
+    pool.waiting.extend(Job(example, last, restart=restart) for example in examples for restart in restarts)
     best: dict[int, Finished] = {}
     flat: dict[int, bool] = {}
     pool.refill()
@@ -153,9 +154,9 @@ def _nearest(
             if example not in best or item.distance < best[example].distance:
                 best[example] = item
         pool.refill()
-    items = [best[example] for example in positions.tolist()]
+    items = [best[example] for example in examples]
     distance = torch.tensor([item.distance for item in items], device=positions.device)
-    return torch.stack([item.image for item in items]), distance, np.array([flat[e] for e in positions.tolist()])
+    return torch.stack([item.image for item in items]), distance, np.array([flat[example] for example in examples])
 
 
 def _external_nearest(

@@ -220,8 +220,8 @@ class AutoAttackRecipe(Recipe):
         shared: dict[str, Any] = {"norm": self.norm, "steps": self.steps}
         if self.version == "rand":
             return [
-                ApgdRecipe(name=f"{self.name}/apgd-{loss}", algorithm="apgd", loss=climbed, eot=20, **shared)
-                for loss, climbed in (("ce", "stable"), ("dlr", "dlr"))
+                ApgdRecipe(name=f"{self.name}/apgd-ce", algorithm="apgd", loss="stable", eot=20, **shared),
+                ApgdRecipe(name=f"{self.name}/apgd-dlr", algorithm="apgd", loss="dlr", eot=20, **shared),
             ]
         return [
             ApgdRecipe(name=f"{self.name}/apgd-ce", algorithm="apgd", loss="stable", **shared),
@@ -238,9 +238,13 @@ class AutoAttackRecipe(Recipe):
 
 
 class ExternalRecipe(Recipe):
-    """A class of another library, with its arguments: algorithm = "torchattacks:DIFGSM" or "foolbox:LinfPGD"."""
+    """A class of another library: algorithm = "torchattacks:DIFGSM" or "foolbox:LinfPGD".
+
+    `arguments` are its own; `shares` are those that grow with the radius, as shares of eps (alpha = 0.25).
+    """
 
     arguments: dict[str, Any] = Field(default_factory=dict)
+    shares: dict[str, float] = Field(default_factory=dict)
 
     def cost(self) -> tuple[int, int]:
         """Unknown: (0, 0) where the arguments do not say the number of steps."""

@@ -133,7 +133,8 @@ def pyramid(height: int, width: int) -> Tensor:
     for layer in range(layers + 1):
         inside = ((down - height // 2).abs() <= layer) & ((across - width // 2).abs() <= layer)
         weight += inside / (layers + 1 - layer) ** 2
-    return weight / torch.linalg.vector_norm(weight)
+    unit: Tensor = weight / torch.linalg.vector_norm(weight)
+    return unit
 
 
 def bump(side: int) -> Tensor:
@@ -142,7 +143,8 @@ def bump(side: int) -> Tensor:
         return torch.ones(side, side)
     upper = side // 2
     both = torch.cat([pyramid(upper, side), -pyramid(side - upper, side)])
-    return both / torch.linalg.vector_norm(both)
+    unit: Tensor = both / torch.linalg.vector_norm(both)
+    return unit
 
 
 class L2Proposals(Proposals):
@@ -189,7 +191,7 @@ class L2Proposals(Proposals):
     def _bump(self, place: Window, flipped: Tensor) -> Tensor:
         """Each row's bump, (n, 1, h, w), laid into its window; transposed where flipped."""
         height, width = place.mask.shape[2:]
-        sides = place.side.unique().tolist()
+        sides = sorted(set(place.side.tolist()))
         most = max(sides)
         table = torch.zeros(len(sides), most, most)
         for row, side in enumerate(sides):
@@ -213,4 +215,5 @@ class L2Proposals(Proposals):
 
 def _length(delta: Tensor) -> Tensor:
     """The Euclidean length of each channel, (n, c, 1, 1)."""
-    return torch.linalg.vector_norm(delta, dim=(2, 3), keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(delta, dim=(2, 3), keepdim=True)
+    return length
