@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import os
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -157,6 +158,7 @@ def train(request: TrainRequest, on_step: OnStep | None = None) -> Card:
         TrainingDiverged: the loss is no longer finite; the last whole epoch stays in the resume file.
     """
     device = pick_device(request.device)
+    _check_place(request.out)
     devices = [device.index or 0] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(request.seed)
@@ -221,6 +223,20 @@ def _train(request: TrainRequest, device: torch.device, on_step: OnStep | None) 
     save_checkpoint(request.out, network.state_dict(), card, half=request.half)
     request.resume_path.unlink(missing_ok=True)
     return card
+
+
+def _check_place(out: Path) -> None:
+    """Finds out before the training, and not after it, that its result cannot be written."""
+    if out.suffix != ".safetensors":
+        raise InputError(f"cannot write {out}: the name of a checkpoint ends in .safetensors")
+    if out.is_dir():
+        raise InputError(f"cannot write {out}: it is a folder")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}") from error
+    if not os.access(out.parent, os.W_OK):
+        raise InputError(f"cannot write {out}: no permission in {out.parent}")
 
 
 def _load(request: TrainRequest, split: str) -> Dataset:

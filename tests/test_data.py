@@ -207,6 +207,12 @@ def test_unknown_names() -> None:
         data.load("digits", image_size=64)
 
 
+def test_the_sizes_in_the_list_are_those_of_the_digits() -> None:
+    rows = {name: about for name, about, _ in data.sources()}
+    assert set(data.SOURCES) < set(rows)
+    assert "1,297 train, 500 test, 32 pixels, 10 classes" in rows["digits"]
+
+
 def test_grey_and_transparent_images_become_rgb(tmp_path: Path) -> None:
     folder = tmp_path / "set" / "a"
     folder.mkdir(parents=True)

@@ -164,8 +164,10 @@ def test_a_wrong_device_or_place_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="device 'gpu'"):
         train(request(tmp_path / "w.safetensors", device="gpu"))
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write"):
-        train(request(tmp_path / "file" / "w.safetensors"))
+    (tmp_path / "folder.safetensors").mkdir()
+    for place in ("file/w.safetensors", "folder.safetensors", "w.pt"):
+        with pytest.raises(InputError, match="cannot write"):
+            train(request(tmp_path / place), lambda **_: pytest.fail("trained"))
 
 
 def test_schedules(tmp_path: Path) -> None:
