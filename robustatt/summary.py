@@ -27,7 +27,7 @@ from robustatt.plan import write_atomically
 SCHEMA = 1
 SUMMARY_FILE = "summary.json"
 DRIFT_COLUMN = re.compile(r"drift_(?P<metric>[a-z]+)_(?P<level>\w+)")
-CONTROL_ATTACKS = ("noise", "random-noise", "uniform-noise")
+CONTROL_ATTACKS = ("noise", "sign-noise")
 """Attacks that are a control and no adversary: random noise of the same size."""
 
 DRIFT_RANGE = {"js": (0.0, 1.0), "cosine": (0.0, 1.0), "iou": (0.0, 1.0), "shift": (0.0, math.inf)}

@@ -184,7 +184,7 @@ def test_one_radius_one_example(tmp_path: Path) -> None:
 
 
 def test_same_input_same_bytes(tmp_path: Path) -> None:
-    records = make_records(n=20, attacks=("fgsm",))
+    records = make_records(models=("vgg",), n=20, attacks=("fgsm",), radii=4)
     first, second = build(tmp_path / "a", records, figures=True), build(tmp_path / "b", records, figures=True)
     assert first.html.read_bytes() == second.html.read_bytes()
     assert [p.read_bytes() for p in first.figures] == [p.read_bytes() for p in second.figures]
@@ -287,10 +287,14 @@ def test_damaged_gallery_is_one_line(tmp_path: Path, harm: str) -> None:
 
 
 def test_gallery_reaches_page_and_figures(tmp_path: Path) -> None:
-    records = make_records(n=20, attacks=("pgd",))
+    records = make_records(models=("vgg_att3",), n=20, attacks=("pgd",))
     write_gallery(tmp_path, make_gallery(records, "vgg_att3", "pgd", [1, 4, 7]))
     paths = build(tmp_path, records, figures=True)
-    assert {p.name for p in paths.figures} >= {"gallery-vgg_att3-pgd.png", "gallery-vgg_att3-pgd.svg"}
+    assert {p.name for p in paths.figures} >= {
+        "gallery-vgg_att3-pgd.png",
+        "gallery-vgg_att3-pgd.svg",
+        "gallery-vgg_att3-pgd.csv",
+    }
     text = paths.html.read_text()
     data = embedded(text, "gallery-data")
     assert [example["index"] for example in data] == [1, 4, 7]

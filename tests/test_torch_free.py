@@ -21,7 +21,7 @@ def test_a_whole_report_leaves_torch_out(tmp_path: object) -> None:
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]);"
         "from synthetic_records import *; from robustatt.summary import summarise;"
         "from robustatt.report import write_report;"
-        "records = make_records(n=10, attacks=('fgsm',));"
+        "records = make_records(models=('vgg_att3',), n=10, attacks=('fgsm',), radii=3);"
         "write_report(Path(sys.argv[1]), records, summarise(records, make_plan(records), {}, []));"
         "sys.exit(int('torch' in sys.modules))"
     )

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from robustatt.report.figures import STYLE, save, settle
+from robustatt.report.figures import STYLE, save
 from robustatt.report.heatmaps import class_name
 from robustatt.report.panels import Summary
 
@@ -54,7 +54,16 @@ def write_confusion(summary: Summary, attack: str | None, classes: Sequence[str]
     if not found:
         return []
     with matplotlib.rc_context(cast(Any, {**STYLE, "axes.grid": False})):
-        figure = Figure(figsize=(0.4 + 3.6 * len(found), 3.7), layout="constrained")
+        wide = 0.2 + 3.9 * len(found)
+        longest = max(len(_short(name)) for matrix in found for name in matrix["names"])
+        margin = 0.45 + 0.06 * longest
+        figure = Figure(figsize=(wide, 3.5 + margin))
+        figure.subplots_adjust(
+            left=margin / wide,
+            right=1 - 0.1 / wide,
+            bottom=margin / (3.5 + margin),
+            top=1 - 0.3 / (3.5 + margin),
+        )
         for axis, matrix in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
             counts, names = matrix["counts"], [_short(name) for name in matrix["names"]]
             axis.imshow(counts, cmap="Blues", vmin=0, vmax=max(1, counts.max()))
@@ -67,7 +76,7 @@ def write_confusion(summary: Summary, attack: str | None, classes: Sequence[str]
             axis.set_yticks(range(len(names)), names)
             axis.tick_params(length=0)
             axis.set(xlabel="taken for", ylabel="true class", title=f"{matrix['model']} at {matrix['eps']}")
-        paths = save(settle(figure), folder / "confusion")
+        paths = save(figure, folder / "confusion")
     rows = [
         {
             "model": m["model"],

@@ -58,44 +58,60 @@ def write_figure(spec: FigureSpec, folder: Path) -> list[Path]:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Save as PNG and SVG with nothing in it that changes from run to run; the two paths."""
+    """Save as PNG and SVG with nothing in it that changes from run to run; the two paths.
+
+    Straight through the canvases: ``savefig`` would draw everything twice.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     png, svg = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")
-    figure.savefig(png, dpi=DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 4})
-    figure.savefig(svg, metadata={"Date": None, "Creator": None})
+    figure.set_dpi(DPI)
+    raster: Any = FigureCanvasAgg(figure)
+    raster.print_png(png, metadata={"Software": None}, pil_kwargs={"compress_level": 4})
+    vector: Any = FigureCanvasSVG(figure)
+    vector.print_svg(svg, metadata={"Date": None, "Creator": None})
     return [png, svg]
 
 
 def draw(spec: FigureSpec) -> Figure:
-    """The figure as a matplotlib object."""
+    """The figure as a matplotlib object; margins in inches, so that no layout has to be searched for."""
     from matplotlib.figure import Figure
 
     count = len(spec.panels)
     width = 5.4 if count == 1 else 1.0 + 2.9 * count
-    labels = list(dict.fromkeys(series.label for panel in spec.panels for series in panel.series))
-    columns = max(1, min(len(labels), int(width // 1.7)))
-    legend_rows = -(-len(labels) // columns)
-    figure = Figure(figsize=(width, 3.3 + 0.22 * legend_rows), layout="constrained")
+    labels = list(dict.fromkeys(shorten(series.label) for panel in spec.panels for series in panel.series))
+    columns = max(1, min(len(labels), int(width / (0.75 + 0.062 * max(map(len, labels))))))
+    below = 0.52 + 0.19 * -(-len(labels) // columns)
+    above = 0.28 if count > 1 else 0.12
+    height = 2.9 + above + below
+    figure = Figure(figsize=(width, height))
     axes = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+    figure.subplots_adjust(
+        left=0.68 / width, right=1 - 0.14 / width, bottom=below / height, top=1 - above / height, wspace=0.08
+    )
     for number, (axis, panel) in enumerate(zip(axes, spec.panels, strict=True)):
         _panel(axis, panel, with_title=count > 1, with_y_label=number == 0)
     handles = {h.get_label(): h for axis in axes for h in axis.get_legend_handles_labels()[0]}
     figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=columns, handlelength=3.2
+        handles.values(),
+        handles.keys(),
+        loc="lower center",
+        ncols=columns,
+        handlelength=3.2,
+        borderaxespad=0.3,
     )
-    return settle(figure)
-
-
-def settle(figure: Figure) -> Figure:
-    """Lay the figure out once, so that each save does not do it again."""
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.execute(figure)
-    figure.set_layout_engine("none")
     return figure
 
 
+def shorten(label: str, most: int = 56) -> str:
+    """A label that fits under a figure: the end of an over-long one tells more than its start."""
+    label = " ".join(label.split())
+    return label if len(label) <= most else f"…{label[1 - most :]}"
+
+
 def _panel(axis: Axes, panel: Panel, with_title: bool, with_y_label: bool) -> None:
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     for series in panel.series:
         _curve(axis, series)
@@ -106,7 +122,7 @@ def _panel(axis: Axes, panel: Panel, with_title: bool, with_y_label: bool) -> No
         pad = 0.015 * (high - low) if panel.percent else 0.0
         axis.set_ylim(low - pad, high + pad)
     if panel.percent:
-        axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol=" %"))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
     axis.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 4, 5, 10]))
     axis.margins(x=0.02)
     axis.set_xlabel(panel.x_label)
@@ -127,7 +143,7 @@ def _curve(axis: Axes, series: Series) -> None:
         markersize=4.2,
         markeredgecolor="white",
         markeredgewidth=0.5,
-        label=series.label,
+        label=shorten(series.label),
     )
     if look.dash:
         line.set_dashes(look.dash)

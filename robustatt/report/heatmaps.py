@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from robustatt.report.figures import STYLE, save, settle
+from robustatt.report.figures import STYLE, save
 from robustatt.report.gallery import GalleryEntry, as_float, by_example
 from robustatt.report.panels import file_safe
 
@@ -78,13 +79,17 @@ def enlarge(picture: Picture, size: int) -> Picture:
 
 
 def gallery_figures(entries: Sequence[GalleryEntry], classes: Sequence[str], folder: Path) -> list[Path]:
-    """One figure for each model and attack with maps: three examples at three radii; PNG and SVG."""
+    """One figure for each model and attack with maps: three examples at three radii; PNG, SVG, CSV."""
     groups = by_example([entry for entry in entries if entry.levels])
     paths: list[Path] = []
     for model, attack in dict.fromkeys((model, attack) for model, attack, _ in groups):
         examples = [group for (m, a, _), group in groups.items() if (m, a) == (model, attack)]
         rows = [entry for group in spread(examples, 3) for entry in spread(group, 3)]
-        paths += _figure(rows, classes, folder / f"gallery-{file_safe(model)}-{file_safe(attack)}")
+        stem = folder / f"gallery-{file_safe(model)}-{file_safe(attack)}"
+        names = ("model", "attack", "index", "eps", "label", "clean_pred", "adv_pred")
+        table = pd.DataFrame([{name: getattr(entry, name) for name in names} for entry in rows])
+        table.to_csv(f"{stem}.csv", index=False, lineterminator="\n")
+        paths += [*_figure(rows, classes, stem), stem.with_name(f"{stem.name}.csv")]
     return paths
 
 
@@ -121,11 +126,12 @@ def _figure(rows: Sequence[GalleryEntry], classes: Sequence[str], stem: Path) ->
     canvas = _compose([cells_of(entry) for entry in rows])
     height, width = canvas.shape[:2]
     with matplotlib.rc_context(cast(Any, {**STYLE, "axes.grid": False})):
-        figure = Figure(figsize=(1.6 + width / 130, 0.5 + height / 130), layout="constrained")
-        axis = figure.subplots()
+        wide, high = 1.5 + width / 130, 0.55 + height / 130
+        figure = Figure(figsize=(wide, high))
+        axis = figure.add_axes((1.42 / wide, 0.05 / high, width / 130 / wide, height / 130 / high))
         axis.imshow(np.clip(canvas, 0, 1), interpolation="none")
         _label(axis, heads, [_row_name(entry, classes) for entry in rows])
-        return save(settle(figure), stem)
+        return save(figure, stem)
 
 
 def _compose(rows: Sequence[Sequence[Picture]]) -> Picture:
