@@ -49,6 +49,8 @@ def _parse_number(text: str, unit: Fraction) -> Fraction:
         if len(text) > 64 or "e" in text.lower() or "_" in text:
             raise ValueError(text)
         numerator, slash, denominator = text.partition("/")
+        if "/" in denominator:
+            raise ValueError(text)
         value = Fraction(numerator) / Fraction(denominator) if slash else Fraction(numerator) * unit
     except (ValueError, ZeroDivisionError):
         raise InputError(f"--eps: {text[:64]!r} is not a radius: {GRAMMAR}") from None

@@ -267,21 +267,22 @@ class Bracket:
     def __init__(self, radii: int, guess: int) -> None:
         self.held, self.broken = -1, radii
         self._guess = min(max(guess, 0), radii - 1)
+        self._stride = max(1, radii // 16)
         self._climbs = self._descents = 0
 
     def next(self) -> int | None:
         """The radius to attack next, None once the two are neighbours.
 
         A run that succeeds ends after a few steps, one that fails costs all of them: so come from above in short
-        strides, climb in long ones, and cut an interval in between nearer to its upper end.
+        strides, climb in growing ones, and cut an interval in between nearer to its upper end.
         """
         if self.broken - self.held <= 1:
             return None
         if not self.held < self._guess < self.broken:
             if self._climbs == 0:
-                following = self.broken - 1 - self._descents // 4
+                following = self.broken - self._stride
             elif self._descents == 0:
-                following = self.held + 2 ** (self._climbs - 1)
+                following = self.held + self._stride * 2 ** (self._climbs - 1)
             else:
                 following = self.broken - 1 - (self.broken - self.held) // 4
             self._guess = min(max(following, self.held + 1), self.broken - 1)
@@ -307,23 +308,26 @@ def estimate_threshold(rows: Rows, norm: Norm, oracle: Oracle) -> Float[Tensor, 
     """Roughly the radius at which each row breaks, from three gradients; only ever used to choose where to search.
 
     First where a linear model with the clean gradient would break. Then twice, one step of that size along the
-    steepest direction and two readings there: the zero of the loss linearised at that point (mostly too small) and the
-    zero of the secant from the clean image (mostly too large). Their geometric mean is the next estimate.
+    steepest direction and two readings there: the zero of the secant from the clean image (mostly too large) and the
+    zero of the loss linearised at that point (mostly too small). The geometric mean of the smallest of the first and
+    the largest of the second is the next estimate.
     """
     answer = oracle.ask(rows.image, rows.label, stable, gradient=True)
     start = answer.loss
     assert answer.grad is not None
     radius = (-start / norm.dual_length(answer.grad).clamp_min(1e-30)).clamp(0.0, 1e6)
+    above, below = torch.full_like(radius, 1e6), torch.full_like(radius, 1e-3)
     for _ in range(ESTIMATE_STEPS):
         direction = norm.steepest(answer.grad)
         image = (rows.image + per_row(torch.minimum(radius, 2 * rows.eps), direction) * direction).clamp(0.0, 1.0)
-        moved = norm.length(image - rows.image)
+        change = image - rows.image
         answer = oracle.ask(image, rows.label, stable, gradient=True)
         assert answer.grad is not None
-        secant = -start * moved / (answer.loss - start).clamp_min(1e-9)
-        along = (answer.grad * (image - rows.image)).flatten(1).sum(1)
+        secant = -start * norm.length(change) / (answer.loss - start).clamp_min(1e-9)
+        along = (answer.grad * change).flatten(1).sum(1)
         linear = (along - answer.loss) / norm.dual_length(answer.grad).clamp_min(1e-30)
-        radius = (secant.clamp(0.0, 1e6) * linear.clamp(float(1e-3), 1e6)).sqrt()
+        above, below = torch.minimum(above, secant), torch.maximum(below, linear.clamp(max=1e6))
+        radius = (above * below).sqrt()
     return radius
 
 

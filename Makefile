@@ -1,0 +1,43 @@
+# Every target sets up what it needs by itself; a second run installs nothing again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+OUT := reports/digits/out
+
+.DEFAULT_GOAL := help
+.PHONY: help setup report test test-slow lint bench check fuzz clean
+
+help: ## list all targets, one line each
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(READY) ## create .venv and install robustatt and what it needs (done by every other target)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "robustatt needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "this Python has no venv: on Debian, apt install python3-venv"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (about 3 GB of packages, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+report: $(READY) ## measure vgg and vgg_att3 on digits under attack; figures and a page into reports/digits/out
+	$(BIN)/robustatt sweep --plan reports/digits/plan.toml --out $(OUT)
+	$(BIN)/robustatt report $(OUT)
+
+test: $(READY) ## run the fast tests
+	$(BIN)/python -m pytest -n 2
+
+test-slow: $(READY) ## run the slow tests
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(READY) ## time attacks against torchattacks, foolbox and ART; print ratios
+	@$(BIN)/python -c 'import art' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python tests/bench.py
+
+clean: ## remove what runs have written (not .venv)
+	rm -rf reports/out $(OUT) dist build .pytest_cache .mypy_cache .ruff_cache
