@@ -21,8 +21,9 @@ class Fmn(MinimumNormAttack):
     """FMN (Pintor et al. 2021, section 2, algorithm 1), from the clean image.
 
     While no mistake is known, the radius is the distance plus margin / |gradient|_dual, where a linear model would
-    break; later it shrinks by a factor 1 - gamma at mistakes (never beyond the nearest known) and grows by
-    1 + gamma elsewhere. Steps go along the gradient's Euclidean direction; step size and gamma decay as a cosine.
+    break, times 1 + gamma (on the boundary itself nothing is crossed); later it shrinks by a factor 1 - gamma at
+    mistakes, never beyond the nearest known, and grows by 1 + gamma elsewhere. Steps go along the gradient's
+    Euclidean direction; step size and gamma decay as a cosine.
     """
 
     def __init__(self, recipe: FmnRecipe) -> None:
@@ -45,8 +46,9 @@ class Fmn(MinimumNormAttack):
         now, mistake = self.seen(rows, state, image, answer.logits)
         decay = (1 + torch.cos(math.pi * state["count"] / self.steps)) / 2
         gamma = LAST_GAMMA + (self.gamma - LAST_GAMMA) * decay
-        linear = self.norm.length(image - rows.image) - answer.loss / self.norm.dual_length(answer.grad).clamp_min(1e-30)
-        grown = torch.where(now["distance"].isinf(), linear, state["radius"] * (1 + gamma))
+        missing = -answer.loss / self.norm.dual_length(answer.grad).clamp_min(1e-30)
+        linear = self.norm.length(image - rows.image) + missing
+        grown = torch.where(now["distance"].isinf(), linear, state["radius"]) * (1 + gamma)
         now["radius"] = torch.where(mistake, torch.minimum(state["radius"] * (1 - gamma), now["distance"]), grown)
         stride = self.step_size * (LAST_STEP_SHARE + (1 - LAST_STEP_SHARE) * decay)
         ahead = image + per_row(stride, image) * NORMS["l2"].steepest(answer.grad)

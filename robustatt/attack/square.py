@@ -126,13 +126,12 @@ class LinfProposals(Proposals):
 
 
 def pyramid(height: int, width: int) -> Tensor:
-    """Nested rectangles of decaying weight around the centre, of Euclidean length 1 (section 3.4, equation 2)."""
-    layers = height // 2
+    """Nested rectangles around the centre, the k-th of weight 1 / (k + 1)^2, of Euclidean length 1 (section 3.4)."""
     down, across = torch.arange(height)[:, None], torch.arange(width)[None, :]
     weight = torch.zeros(height, width)
-    for layer in range(layers + 1):
-        inside = ((down - height // 2).abs() <= layer) & ((across - width // 2).abs() <= layer)
-        weight += inside / (layers + 1 - layer) ** 2
+    for k in range(max(height, width) // 2 + 1):
+        inside = ((down - height // 2).abs() <= k) & ((across - width // 2).abs() <= k)
+        weight += inside / (k + 1) ** 2
     unit: Tensor = weight / torch.linalg.vector_norm(weight)
     return unit
 

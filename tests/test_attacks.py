@@ -1,0 +1,327 @@
+"""Every attack against a known answer: linear models, saturated and gradient-free ones, order and batch size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny_models import Linear, Rounded, digits_data, exact_distance, linear_data, trained_digits
+from torch import Tensor, nn
+
+import robustatt
+from robustatt.attack import recipe as recipes
+from robustatt.attack.kinds import KINDS
+from robustatt.errors import InputError
+
+EPS = "1..12"
+RADII = np.arange(1, 13) / 255
+
+
+def short(name: str, **changes: Any) -> recipes.Recipe:
+    """A shipped recipe made cheap enough for a test."""
+    recipe = recipes.load(name)
+    return type(recipe).model_validate({**recipe.model_dump(exclude_none=True), **changes})
+
+
+def sweep(model: nn.Module, data: tuple[Tensor, Tensor], recipe: Any, eps: str = EPS, **options: Any) -> Any:
+    return robustatt.sweep(model, data, attacks=[recipe], eps=eps, **options)
+
+
+def wrong_at(result: Any) -> pd.DataFrame:
+    """Whether each example (row) is misclassified at each radius (column)."""
+    records = result.records
+    wrong = records.assign(wrong=records.adv_pred != records.label)
+    table = wrong.pivot_table(index="index", columns="eps", values="wrong", sort=False)
+    return table.drop(columns="0/255").astype(bool)
+
+
+EXACT = ["fgsm", "pgd", "mi-fgsm", "ni-fgsm", "apgd-ce", "fgsm-l2", "pgd-l2"]
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("name", EXACT)
+def test_linear_oracle_is_met_exactly(name: str, classes: int) -> None:
+    """With several classes the nearest boundary is found by climbing the margin to the best other class."""
+    model = Linear(classes)
+    image, label = linear_data(model, 60)
+    recipe = short(name, loss="stable" if classes == 2 else "margin")
+    exact = exact_distance(model, image, label, recipe.norm).numpy()
+    wrong = wrong_at(sweep(model, (image, label), recipe)).to_numpy()
+    sure = np.abs(exact[:, None] - RADII) > 1e-5
+    breaks = exact[:, None] < RADII
+    if classes == 2:
+        assert (wrong == breaks)[sure].all()
+    else:
+        assert not (wrong & ~breaks)[sure].any()  # nothing can beat the optimum
+
+
+@pytest.mark.parametrize(("name", "classes"), [("apgd-dlr", 3), ("apgd-t", 4), ("fab-t", 4), ("fmn", 2), ("fab-t", 2)])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_targeted_and_minimum_norm_attacks_come_within_one_percent(name: str, classes: int, norm: str) -> None:
+    model = Linear(classes)
+    image, label = linear_data(model, 20)
+    eps = EPS if norm == "linf" else "10..120:10"
+    radii = RADII if norm == "linf" else np.arange(10, 121, 10) / 255
+    exact = exact_distance(model, image, label, norm).numpy()
+    wrong = wrong_at(sweep(model, (image, label), short(name, norm=norm), eps)).to_numpy()
+    assert not wrong[exact[:, None] > radii + 1e-5].any()
+    margin = 1.01 if name != "apgd-dlr" else 1.1  # DLR's own scale pulls three-class runs off the nearest class
+    assert wrong[exact[:, None] * margin < radii].all()
+
+
+def test_minimum_norm_distances_are_within_one_percent_of_the_exact_ones() -> None:
+    model = Linear(2)
+    image, label = linear_data(model, 40)
+    for name, norm in [("fab-t", "linf"), ("fab-t", "l2"), ("fab-t", "l1"), ("fmn", "linf"), ("fmn", "l2")]:
+        exact = exact_distance(model, image, label, norm)
+        recipe = short(name, norm=norm, **({"step_size": 0.3} if norm == "l2" and name == "fmn" else {}))
+        records = sweep(model, (image, label), recipe, "255").records
+        found = records[records.eps == "255/255"].set_index("index").distance.to_numpy()
+        right = exact.numpy() > 0
+        assert found[right] == pytest.approx(exact.numpy()[right], rel=0.01, abs=1e-5), (name, norm)
+        assert (found[right] >= exact.numpy()[right] - 1e-5).all()
+
+
+def test_square_finds_the_linear_optimum_within_a_few_percent() -> None:
+    model = Linear(2)
+    image, label = linear_data(model, 24)
+    exact = exact_distance(model, image, label, "linf").numpy()
+    wrong = wrong_at(sweep(model, (image, label), short("square", queries=1000))).to_numpy()
+    assert not wrong[exact[:, None] > RADII + 1e-5].any()
+    assert wrong[exact[:, None] * 1.1 < RADII].all()
+
+
+def test_square_l2_gains_on_noise_and_stays_in_the_ball() -> None:
+    model = Linear(2)
+    image, label = linear_data(model, 24)
+    exact = exact_distance(model, image, label, "l2").numpy()
+    radii = np.arange(20, 161, 20) / 255
+    wrong = wrong_at(sweep(model, (image, label), short("square-l2", queries=250), "20..160:20")).to_numpy()
+    assert not wrong[exact[:, None] > radii + 1e-5].any()
+    noise = wrong_at(sweep(model, (image, label), short("sign-noise", norm="l2"), "20..160:20")).to_numpy()
+    assert wrong.sum() > 1.2 * noise.sum()
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_autoattack_meets_the_linear_oracle(classes: int) -> None:
+    model = Linear(classes)
+    image, label = linear_data(model, 12)
+    recipe = short("autoattack", steps=30, queries=20)
+    exact = exact_distance(model, image, label, "linf").numpy()
+    for independent in (False, True):
+        wrong = wrong_at(sweep(model, (image, label), recipe, "1..12:3", independent=independent)).to_numpy()
+        sure = np.abs(exact[:, None] / RADII[::3] - 1) > 0.01
+        assert (wrong == (exact[:, None] < RADII[::3]))[sure].all()
+
+
+def test_r_fgsm_is_bounded_by_the_optimum_and_beats_noise() -> None:
+    model = Linear(2)
+    image, label = linear_data(model, 60)
+    exact = exact_distance(model, image, label, "linf").numpy()
+    noise = wrong_at(sweep(model, (image, label), "sign-noise")).to_numpy()
+    for name in ("r-fgsm", "fgsm-rs"):
+        wrong = wrong_at(sweep(model, (image, label), name)).to_numpy()
+        assert not wrong[exact[:, None] > RADII + 1e-5].any()
+        assert wrong.sum() > noise.sum() + 50
+
+
+@pytest.mark.parametrize("name", ["noise", "sign-noise"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_controls_have_the_size_they_claim(name: str, norm: str) -> None:
+    model = Linear(2)
+    image, label = linear_data(model, 12)
+    records = sweep(model, (image, label), short(name, norm=norm), "4,8").records
+    attacked = records[records.attacked]
+    eps = attacked.eps.map({"4/255": 4 / 255, "8/255": 8 / 255})
+    assert (attacked.distance <= eps + 1e-6).all()
+    if name == "sign-noise":
+        assert attacked.distance.to_numpy() == pytest.approx(eps.to_numpy(), rel=1e-4)
+
+
+CHEAP: dict[str, dict[str, Any]] = {
+    "fgsm": {}, "r-fgsm": {}, "fgsm-rs": {}, "pgd": {"steps": 8, "restarts": 2}, "pgd-l2": {"steps": 8}, "mi-fgsm": {},
+    "ni-fgsm": {}, "apgd-ce": {"steps": 12}, "apgd-dlr": {"steps": 12}, "apgd-t": {"steps": 6, "targets": 2},
+    "fab-t": {"steps": 6, "targets": 2}, "fmn": {"steps": 12}, "square": {"queries": 25}, "square-l2": {"queries": 15},
+    "noise": {}, "sign-noise": {}, "autoattack": {"steps": 5, "targets": 2, "queries": 12},
+    "autoattack-l2": {"steps": 5, "targets": 2, "queries": 8}, "autoattack-rand": {"steps": 2},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Module:
+    return trained_digits()
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[Tensor, Tensor]:
+    image, label = digits_data()
+    return image[-500:], label[-500:]
+
+
+def test_every_shipped_attack_is_tested_here() -> None:
+    assert set(CHEAP) | {"fgsm-l2", "fab-t-l2"} == set(recipes.shipped())
+    assert {recipes.load(name).algorithm for name in CHEAP} == set(KINDS)
+
+
+@pytest.mark.parametrize("name", sorted(CHEAP))
+def test_batch_size_and_order_change_nothing(name: str, net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
+    """Randomness belongs to the example and rows do not see each other: another batch size gives the same records."""
+    recipe = short(name, **CHEAP[name])
+    eps = "20,60,100" if recipe.norm == "l2" else "8,16,24,32"
+    image, label = data[0][:14], data[1][:14]
+    whole = sweep(net, (image, label), recipe, eps, batch_size=64).records
+    small = sweep(net, (image, label), recipe, eps, batch_size=5).records
+    same = ["adv_pred", "attacked", "zero_grad"]
+    pd.testing.assert_frame_equal(whole[same], small[same])
+    np.testing.assert_allclose(whole.adv_margin, small.adv_margin, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["pgd", "apgd-ce", "apgd-t", "fab-t", "square", "autoattack"])
+def test_logits_times_200_change_nothing(name: str, net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
+    """A confident model is no more robust: nothing about the classifier changed."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, image: Tensor) -> Tensor:
+            logits: Tensor = 200 * self.net(image)
+            return logits
+
+    image, label = data[0][:60], data[1][:60]
+    # Rounding may turn a path elsewhere, but not systematically: losses with a temperature see another loss.
+    changes = {**CHEAP[name], "loss": "margin"} if name in ("pgd", "apgd-ce") else CHEAP[name]
+    plain = wrong_at(sweep(net, (image, label), short(name, **changes), "8,16,24,32"))
+    scaled = wrong_at(sweep(Scaled(), (image, label), short(name, **changes), "8,16,24,32"))
+    assert int((plain != scaled).sum().sum()) <= 3
+
+
+def test_the_stable_loss_does_not_saturate_and_cross_entropy_does() -> None:
+    model = Linear(2)
+    image, label = linear_data(model, 60)
+    exact = exact_distance(model, image, label, "linf").numpy()
+    sure = np.abs(exact[:, None] - RADII) > 1e-5
+    confident = Linear(2, scale=20000.0)
+    for name in ("fgsm", "pgd", "apgd-ce", "mi-fgsm"):
+        wrong = wrong_at(sweep(confident, (image, label), name)).to_numpy()
+        assert (wrong == (exact[:, None] < RADII))[sure].all(), name
+    weaker = wrong_at(sweep(confident, (image, label), short("fgsm", loss="ce"))).to_numpy()
+    assert weaker.sum() < wrong.sum()
+
+
+def test_without_gradients_square_beats_pgd_and_the_run_says_so(net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
+    image, label = data[0][:40], data[1][:40]
+    result = robustatt.sweep(Rounded(net), (image, label), attacks=["pgd", short("square", queries=300)], eps="24,32")
+    pgd, square = result.curve("pgd"), result.curve("square")
+    assert square.accuracy.iloc[-1] < pgd.accuracy.iloc[-1] - 0.2
+    assert any(warning.code == "zero_gradient" or "gradient" in warning.message for warning in result.health)
+
+
+def test_independent_radii_agree_with_the_threshold_search(net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
+    image, label = data[0][:30], data[1][:30]
+    for name in ("apgd-ce", "autoattack", "fab-t"):
+        recipe = short(name, **{**CHEAP[name], "steps": 12})
+        searched = wrong_at(sweep(net, (image, label), recipe, "8,16,24,32,40"))
+        afresh = wrong_at(sweep(net, (image, label), recipe, "8,16,24,32,40", independent=True))
+        assert int((searched != afresh).sum().sum()) <= 4, name
+
+
+class Wobbly(nn.Module):
+    """A randomised model: noise on the input, drawn anew in every pass."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.model(image + 0.3 * torch.randn_like(image))
+        return logits
+
+
+def test_expectation_over_transformation_finds_more_on_a_randomised_model() -> None:
+    model = Linear(2)
+    image, label = linear_data(model, 60)
+    from robustatt.attack.base import Oracle
+    from robustatt.attack.loss import misclassification
+
+    oracle = Oracle(Wobbly(model))
+    torch.manual_seed(0)
+    once = oracle.ask(image, label, misclassification, gradient=True)
+    assert oracle.gradients == 60
+    mean = oracle.ask(image, label, misclassification, gradient=True, passes=50)
+    assert oracle.gradients == 60 + 50 * 60
+    truth = Oracle(model).ask(image, label, misclassification, gradient=True)
+    assert (mean.logits - truth.logits).abs().mean() < 0.4 * (once.logits - truth.logits).abs().mean()
+    assert mean.grad is not None
+    assert truth.grad is not None
+    torch.testing.assert_close(mean.grad, truth.grad)
+
+
+@pytest.mark.parametrize("targeted", ["least-likely", "random", "next", 3])
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd-dlr", "square", "mi-fgsm"])
+def test_targeted_attacks_reach_their_goal(
+    name: str, targeted: str | int, net: nn.Module, data: tuple[Tensor, Tensor]
+) -> None:
+    image, label = data[0][:30], data[1][:30]
+    recipe = short(name, **{**CHEAP[name], "targeted": targeted, **({"queries": 200} if name == "square" else {})})
+    records = sweep(net, (image, label), recipe, "128").records
+    last = records[records.eps == "128/255"].set_index("index").sort_index()
+    with torch.no_grad():
+        clean = net(image)
+    goal = {
+        "least-likely": clean.argmin(1).numpy(), "next": ((label + 1) % 10).numpy(), 3: np.full(30, 3),
+        "random": None,
+    }[targeted]  # fmt: skip
+    attacked = ((clean.argmax(1) == label) & (label != (3 if targeted == 3 else -1))).numpy()
+    if goal is None:
+        assert (last.adv_pred != last.label)[attacked].mean() > 0.4
+    else:
+        hit = (last.adv_pred.to_numpy() == goal)[attacked].mean()
+        assert hit > (0.15 if name in ("fgsm", "square") else 0.7)
+
+
+def test_explicit_targets_are_one_class_for_each_example(net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
+    image, label = data[0][:10], data[1][:10]
+    targets = tuple(int(value) for value in (label + 4) % 10)
+    records = sweep(net, (image, label), short("pgd", targeted=targets), "200").records
+    last = records[records.eps == "200/255"]
+    assert (last.adv_pred == np.array(targets)).mean() > 0.8
+
+
+def test_targets_the_model_or_data_do_not_have_are_refused(net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
+    image, label = data[0][:10], data[1][:10]
+    with pytest.raises(InputError, match="class 10, but the model has the classes 0 to 9"):
+        sweep(net, (image, label), short("pgd", targeted=10))
+    with pytest.raises(InputError, match="lists 3 classes, but example 9"):
+        sweep(net, (image, label), short("pgd", targeted=(1, 2, 3)))
+
+
+def test_dlr_is_refused_where_it_is_not_defined() -> None:
+    model = Linear(2)
+    image, label = linear_data(model, 10)
+    for name in ("apgd-dlr", "apgd-t"):
+        with pytest.raises(InputError, match='needs .* classes or more and the model has 2: write loss = "margin"'):
+            sweep(model, (image, label), name)
+
+
+def test_an_attack_costs_nothing_for_examples_that_are_wrong_already() -> None:
+    from robustatt.attack.base import Noise, Oracle
+    from robustatt.attack.builder import build
+    from robustatt.classifier import frozen
+    from robustatt.grid import GridSearch, Target
+    from robustatt.threat import NORMS
+
+    model = Linear(4)
+    image, label = linear_data(model, 9)
+    label = (label + torch.tensor([0, *[1] * 8])) % 4
+    with frozen(model, "m", torch.device("cpu"), image) as classifier:
+        target = Target(classifier, NORMS["linf"], "a", image, label, torch.arange(9), torch.tensor([0.5]), 4)
+        right = int(target.correct.sum())
+        oracle = Oracle(classifier.logits)
+        GridSearch(target, [build(short("pgd"), 4)], oracle, lambda _: Noise(0, "a"), lambda _: None, False).run()  # type: ignore[list-item]
+    assert right <= 1
+    assert oracle.gradients <= 41 * right

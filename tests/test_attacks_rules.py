@@ -1,0 +1,263 @@
+"""The published update rules, worked by hand over three steps, and Auto-PGD's schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from robustatt.attack import recipe as recipes
+from robustatt.attack.apgd import Apgd, checkpoints
+from robustatt.attack.base import Answer, Noise, Rows, State, SteppedAttack
+from robustatt.attack.builder import build
+from robustatt.attack.loss import (
+    LOSSES,
+    cross_entropy,
+    difference_of_logits_ratio,
+    goal_margin,
+    misclassification,
+    stable,
+    targeted_logits_ratio,
+)
+from robustatt.attack.square import Square, bump, window
+
+
+def rows(values: list[float], eps: float) -> Rows:
+    """One row: an image of 1 x 1 x n pixels."""
+    image = torch.tensor(values).reshape(1, 1, 1, -1)
+    zero = torch.zeros(1, dtype=torch.int64)
+    return Rows(image, zero, torch.tensor([eps]), zero, zero, torch.tensor([[1.0, 0, 0, 0]]), zero - 1)
+
+
+def built(name: str, **changes: Any) -> Any:
+    recipe = recipes.load(name)
+    return build(type(recipe).model_validate({**recipe.model_dump(exclude_none=True), **changes}), None)
+
+
+def walk(attack: SteppedAttack, problem: Rows, grads: list[list[float]], state: State | None = None) -> list[list[float]]:
+    """The points asked about when these gradients are the answers."""
+    state = attack.start(problem, Noise(0, "walk")) if state is None else state
+    asked = []
+    for grad in grads:
+        asked.append([round(value, 6) for value in attack.query(state).flatten().tolist()])
+        answer = Answer(torch.zeros(1, 4), torch.zeros(1), torch.tensor(grad).reshape(problem.image.shape))
+        state = attack.step(problem, state, answer)
+    return [*asked, [round(value, 6) for value in attack.candidate(state).flatten().tolist()]]
+
+
+def test_pgd_by_hand() -> None:
+    """eps 0.2, steps of 0.1: signs +, -, 0; the second pixel meets the box at 1 and the first the ball at 0.7."""
+    attack = built("pgd", steps=3, step_size=0.5, random_start=False)
+    grads = [[2.0, 0.1, 0.0], [5.0, 0.1, -3.0], [1.0, -9.0, -1e-20]]
+    walked = walk(attack, rows([0.5, 0.95, 0.5], 0.2), grads)
+    expected = [[0.5, 0.95, 0.5], [0.6, 1.0, 0.5], [0.7, 1.0, 0.4], [0.7, 0.9, 0.3]]
+    assert [pytest.approx(row) for row in expected] == walked
+
+
+def test_l2_pgd_by_hand() -> None:
+    """Steps of 0.5 along (3, 4) / 5 from 0.2; the second leaves the ball of 0.5 and is scaled back."""
+    attack = built("pgd-l2", steps=2, step_size=1.0, random_start=False)
+    walked = walk(attack, rows([0.2, 0.2], 0.5), [[3.0, 4.0], [1.0, 0.0]])
+    ahead = torch.tensor([0.3 + 0.5, 0.4])
+    end = 0.2 + ahead / ahead.norm() * 0.5
+    assert [pytest.approx(row, abs=2e-6) for row in ([0.2, 0.2], [0.5, 0.6], end.tolist())] == walked
+
+
+def test_mi_fgsm_by_hand() -> None:
+    """g1 = (3, -1)/4 = (.75, -.25); g2 = g1 + (-1, 0) = (-.25, -.25); g3 = g2 + (.5, .5) = (.25, .25)."""
+    attack = built("mi-fgsm", steps=3, step_size=0.25, decay=1.0)
+    walked = walk(attack, rows([0.5, 0.5], 0.4), [[3.0, -1.0], [-7.0, 0.0], [2.0, 2.0]])
+    expected = [[0.5, 0.5], [0.6, 0.4], [0.5, 0.3], [0.6, 0.4]]
+    assert [pytest.approx(row, abs=1e-6) for row in expected] == walked
+
+
+def test_mi_fgsm_momentum_outvotes_a_small_opposite_gradient() -> None:
+    attack = built("mi-fgsm", steps=2, step_size=0.25, decay=2.0)
+    walked = walk(attack, rows([0.5, 0.5], 0.4), [[3.0, -1.0], [-1.0, 3.0]])
+    assert walked[-1] == pytest.approx([0.7, 0.5], abs=1e-6)  # 2 (.75, -.25) + (-.25, .75) = (1.25, .25)
+
+
+def test_ni_fgsm_by_hand() -> None:
+    """As MI-FGSM, but it asks ahead: at x + step decay g, which may leave the ball; the candidate does not."""
+    attack = built("ni-fgsm", steps=3, step_size=0.5, decay=1.0)
+    walked = walk(attack, rows([0.5, 0.5], 0.2), [[3.0, -1.0], [1.0, 0.0], [2.0, 2.0]])
+    expected = [[0.5, 0.5], [0.6 + 0.075, 0.4 - 0.025], [0.7 + 0.175, 0.3 - 0.025], [0.7, 0.4]]
+    assert [pytest.approx(row, abs=1e-6) for row in expected] == walked
+    assert not attack.queries_are_candidates
+
+
+def test_apgd_checkpoints_are_the_papers() -> None:
+    assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert checkpoints(10)[:3] == [3, 5, 6]
+
+
+def apgd_run(losses: list[float], steps: int = 100) -> tuple[list[float], list[State]]:
+    """Auto-PGD told these losses, with a constant gradient: its step sizes in units of eps, and its states."""
+    attack: Apgd = built("apgd-ce", steps=steps)
+    problem = rows([0.5, 0.5], 0.1)
+    state, states = attack.start(problem, Noise(0, "apgd")), []
+    for loss in losses:
+        grad = torch.tensor([1.0, -1.0]).reshape(problem.image.shape)
+        state = attack.step(problem, state, Answer(torch.zeros(1, 4), torch.tensor([loss]), grad))
+        states.append(state)
+    return [round(float(state["stride"]) / 0.1, 6) for state in states], states
+
+
+def test_apgd_halves_when_too_few_steps_rise() -> None:
+    """At iteration 22 it looks at 22 comparisons: 16 rises are fewer than 0.75 x 22 = 16.5, 17 are not."""
+    sixteen = [0.0] + [float(i) for i in range(1, 17)] + [16.0] * 6
+    strides, states = apgd_run(sixteen)
+    assert strides[:22] == [2.0] * 22
+    assert strides[22] == 1.0
+    seventeen = [0.0] + [float(i) for i in range(1, 18)] + [17.0] * 5
+    assert apgd_run(seventeen)[0][22] == 2.0
+    assert float(states[22]["best_loss"]) == 16.0
+
+
+def test_apgd_goes_on_from_the_best_point() -> None:
+    """Losses fall after the fifth: at the checkpoint it returns there and steps along that point's gradient."""
+    losses = [1.0, 2.0, 3.0, 4.0, 5.0] + [0.0] * 18
+    attack: Apgd = built("apgd-ce")
+    problem = rows([0.5, 0.5, 0.5], 0.1)
+    state = attack.start(problem, Noise(0, "apgd"))
+    visited = []
+    for number, loss in enumerate(losses):
+        visited.append(attack.query(state))
+        before = state
+        grad = torch.tensor([1.0, -1.0, 1.0 if number % 2 else -1.0]).reshape(problem.image.shape)
+        state = attack.step(problem, state, Answer(torch.zeros(1, 4), torch.tensor([loss]), grad))
+    assert torch.equal(state["previous"], visited[4])  # the point it steps from is the best one, the fifth
+    assert torch.equal(state["best"], visited[4])
+    x, eps = visited[4], 0.1
+    ahead = (x + eps * torch.tensor([1.0, -1.0, -1.0]).reshape(x.shape)).clamp(0.4, 0.6)
+    expected = (x + 0.75 * (ahead - x) + 0.25 * (x - before["previous"])).clamp(0.4, 0.6)
+    torch.testing.assert_close(state["image"], expected)
+
+
+def test_apgd_halves_when_the_best_loss_stands_still() -> None:
+    """The second condition: at iteration 22 the step is kept, at 41 the best loss is still the same."""
+    rising = [float(i) for i in range(18)] + [16.5] * 5  # 17 rises by iteration 22, best 17
+    sawtooth = [16.0 + 0.05 * i for i in range(19)]  # rises all the time, never above 17
+    strides, _ = apgd_run(rising + sawtooth)
+    assert strides[22] == 2.0
+    assert strides[41] == 1.0
+
+
+def test_apgd_first_step_has_no_momentum_and_later_ones_have() -> None:
+    attack: Apgd = built("apgd-ce")
+    problem = rows([0.5, 0.5], 0.1)
+    state = attack.start(problem, Noise(0, "apgd"))
+    start = attack.query(state)
+    assert float((start - problem.image).abs().max()) == pytest.approx(0.1)  # on the ball's surface
+    grad = torch.tensor([1.0, 0.0]).reshape(start.shape)
+    first = attack.step(problem, state, Answer(torch.zeros(1, 4), torch.ones(1), grad))
+    ahead = torch.stack([torch.tensor(0.6), start.flatten()[1]]).reshape(start.shape)
+    torch.testing.assert_close(first["image"], ahead)
+    second = attack.step(problem, first, Answer(torch.zeros(1, 4), torch.ones(1) * 2, -grad))
+    x = first["image"]
+    z = torch.stack([torch.tensor(0.4), x.flatten()[1]]).reshape(x.shape)
+    torch.testing.assert_close(second["image"], (x + 0.75 * (z - x) + 0.25 * (x - start)).clamp(0.4, 0.6))
+
+
+def test_apgd_rows_keep_their_own_count() -> None:
+    """A row that joins late meets its checkpoints late: its numbers are those it has alone."""
+    attack: Apgd = built("apgd-ce", steps=20)
+    early, late = rows([0.5, 0.5], 0.1), rows([0.3, 0.7], 0.1)
+
+    def answer(n: int, step: int) -> Answer:
+        grad = torch.tensor([1.0, -1.0 if step % 3 else 1.0]).reshape(1, 1, 1, 2).expand(n, 1, 1, 2)
+        return Answer(torch.zeros(n, 4), torch.full((n,), float(step % 4)), grad)
+
+    alone = attack.start(late, Noise(0, "apgd"))
+    for step in range(12):
+        alone = attack.step(late, alone, answer(1, step))
+    both = attack.start(early, Noise(0, "apgd"))
+    for step in range(7):
+        both = attack.step(early, both, answer(1, step))
+    both = both.followed_by(attack.start(late, Noise(0, "apgd")))
+    for step in range(12):
+        both = attack.step(early.followed_by(late), both, answer(2, step))
+    for name, value in alone.items():
+        assert torch.equal(both[name][1:], value), name
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_losses_rank_as_published(loss: str) -> None:
+    logits = torch.tensor([[3.0, 1.0, 0.5, 0.0], [1.0, 3.0, 0.5, 0.0]])
+    low, high = LOSSES[loss](logits, torch.zeros(2, dtype=torch.int64)).tolist()
+    assert low < high
+
+
+def test_loss_values_by_hand() -> None:
+    logits, label = torch.tensor([[3.0, 1.0, 0.5, 0.0]]), torch.tensor([0])
+    assert float(misclassification(logits, label)) == pytest.approx(-2)
+    assert float(difference_of_logits_ratio(logits, label)) == pytest.approx(-2 / 2.5)
+    assert float(targeted_logits_ratio(logits, label, torch.tensor([2]))) == pytest.approx(-2.5 / (3 - 0.25))
+    assert float(goal_margin(logits, label, torch.tensor([3]))) == pytest.approx(-3)
+    softplus = torch.nn.functional.softplus(stable(logits, label))
+    torch.testing.assert_close(softplus, cross_entropy(logits, label))
+
+
+def test_dlr_does_not_change_with_shift_or_scale() -> None:
+    logits, label = torch.randn(20, 6), torch.randint(6, (20,))
+    scaled: Callable[[Tensor], Tensor] = lambda z: 37 * z + 5  # noqa: E731
+    torch.testing.assert_close(
+        difference_of_logits_ratio(logits, label), difference_of_logits_ratio(scaled(logits), label), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_square_windows_and_schedule() -> None:
+    """Sides for 32 x 32 and p 0.8: sqrt(0.8 x 1024) = 28.6, halved in area at 10, 50, 200, ... queries of 10,000."""
+    attack: Square = built("square", queries=10_000)
+    image = torch.zeros(1, 3, 32, 32)
+    at = torch.tensor([0, 10, 11, 51, 201, 501, 8001])
+    assert attack._side(at, image).tolist() == [29, 29, 20, 14, 10, 7, 1]
+    stretched: Square = built("square", queries=1000)
+    assert stretched._side(torch.tensor([0, 1, 2, 6]), image).tolist() == [29, 29, 20, 14]
+    mask = window(torch.tensor([2, 3]), torch.tensor([1, 0]), torch.tensor([0, 2]), 4, 5).mask
+    assert mask.sum((1, 2, 3)).tolist() == [4, 9]
+    assert bool(mask[0, 0, 1:3, 0:2].all())
+    assert bool(mask[1, 0, 0:3, 2:5].all())
+
+
+def test_square_proposals_change_one_window_to_the_ball_s_corners() -> None:
+    attack: Square = built("square")
+    generator = torch.Generator().manual_seed(0)
+    image = 0.3 + 0.4 * torch.rand(4, 3, 8, 8, generator=generator)
+    zero = torch.zeros(4, dtype=torch.int64)
+    problem = Rows(image, zero, torch.full((4,), 0.1), torch.arange(4), zero, torch.zeros(4, 4), zero - 1)
+    state = attack.start(problem, Noise(0, "square"))
+    stripes = (attack.query(state) - image) / 0.1
+    torch.testing.assert_close(stripes.abs(), torch.ones_like(stripes))
+    torch.testing.assert_close(stripes, stripes[:, :, :1].expand_as(stripes))
+    state = attack.step(problem, state, Answer(torch.zeros(4, 4), torch.zeros(4), None))
+    proposal = (attack.query(state) - image) / 0.1
+    torch.testing.assert_close(proposal.abs(), torch.ones_like(proposal))
+    kept = attack.step(problem, state, Answer(torch.zeros(4, 4), torch.full((4,), -1.0), None))
+    assert torch.equal(kept["best"], state["best"])  # a worse proposal is forgotten
+    taken = attack.step(problem, state, Answer(torch.zeros(4, 4), torch.ones(4), None))
+    assert torch.equal(taken["best"], attack.query(state))
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 8])
+def test_square_bumps_have_length_one_and_two_signs(side: int) -> None:
+    laid = bump(side)
+    assert float(laid.norm()) == pytest.approx(1)
+    if side > 1:
+        assert bool((laid[: side // 2] > 0).all())
+        assert bool((laid[side // 2 :] < 0).all())
+
+
+def test_square_l2_spends_the_whole_radius() -> None:
+    attack: Square = built("square-l2")
+    image = torch.full((3, 3, 9, 9), 0.5)
+    zero = torch.zeros(3, dtype=torch.int64)
+    problem = Rows(image, zero, torch.tensor([0.1, 0.5, 1.0]), torch.arange(3), zero, torch.zeros(3, 4), zero - 1)
+    state = attack.start(problem, Noise(0, "square"))
+    for number in range(30):
+        length = (attack.query(state) - image).flatten(1).norm(dim=1)
+        torch.testing.assert_close(length, problem.eps, rtol=1e-4, atol=1e-5)
+        state = attack.step(problem, state, Answer(torch.zeros(3, 4), torch.full((3,), float(number % 3)), None))

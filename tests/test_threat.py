@@ -1,0 +1,176 @@
+"""Properties of balls, boxes and starts, on arbitrary images, radii and perturbations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torch import Tensor
+
+from robustatt.attack import counter
+from robustatt.attack.base import Noise, Rows
+from robustatt.attack.hyperplane import nearest
+from robustatt.errors import ThreatModelViolation
+from robustatt.threat import NORMS, measure, per_row, project
+
+SHAPE = (3, 2, 4, 5)
+names = st.sampled_from(sorted(NORMS))
+unit = st.floats(0, 1, width=32)
+#: corners of the box come up often
+pixels = arrays(np.float32, SHAPE, elements=st.one_of(st.sampled_from([0.0, 1.0]), unit)).map(torch.from_numpy)
+changes = arrays(np.float32, SHAPE, elements=st.floats(-3, 3, width=32)).map(torch.from_numpy)
+radii = arrays(np.float32, SHAPE[0], elements=st.one_of(st.sampled_from([0.0, 1.0, 8.0]), unit)).map(torch.from_numpy)
+quick = settings(max_examples=60, deadline=None)
+
+
+def rows_of(image: Tensor, eps: Tensor, index: list[int] | None = None) -> Rows:
+    n = len(image)
+    zero = torch.zeros(n, dtype=torch.int64)
+    return Rows(image, zero, eps, torch.tensor(index or range(n)), zero, torch.zeros(n, 4), zero - 1)
+
+
+@quick
+@given(names, pixels, changes, radii)
+def test_projection_ends_in_ball_and_box(name: str, clean: Tensor, change: Tensor, eps: Tensor) -> None:
+    norm = NORMS[name]
+    image = project(norm, clean, clean + change, eps)
+    assert image.dtype == clean.dtype
+    assert image.shape == clean.shape
+    distance = measure(norm, clean, image, eps, "test", torch.arange(3))
+    assert bool((distance <= eps + 1e-5 * eps.clamp_min(1)).all())
+    assert float(image.min()) >= 0
+    assert float(image.max()) <= 1
+
+
+@quick
+@given(names, changes, radii)
+def test_projection_keeps_what_is_inside_and_is_idempotent(name: str, change: Tensor, eps: Tensor) -> None:
+    norm = NORMS[name]
+    clipped = norm.clip(change, eps)
+    inside = norm.length(change) <= eps * (1 - 1e-6)
+    assert torch.equal(clipped[inside], change[inside])
+    torch.testing.assert_close(norm.clip(clipped, eps), clipped, atol=1e-5, rtol=1e-4)
+
+
+@quick
+@given(names, changes, radii, st.integers(0, 1000))
+def test_projection_is_the_nearest_point(name: str, change: Tensor, eps: Tensor, seed: int) -> None:
+    norm = NORMS[name]
+    other = norm.clip(torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)) + change, eps)
+    nearer = (norm.clip(change, eps) - change).flatten(1).norm(dim=1)
+    assert bool((nearer <= (other - change).flatten(1).norm(dim=1) + 1e-4).all())
+
+
+@quick
+@given(names, changes)
+def test_steepest_has_norm_one_and_reaches_the_dual_norm(name: str, grad: Tensor) -> None:
+    norm = NORMS[name]
+    direction = norm.steepest(grad)
+    moving = grad.flatten(1).abs().amax(1) > 1e-30
+    assert bool((norm.length(direction)[~moving] == 0).all())
+    torch.testing.assert_close(norm.length(direction)[moving], torch.ones(int(moving.sum())), atol=1e-5, rtol=1e-5)
+    gain = (direction * grad).flatten(1).sum(1)
+    torch.testing.assert_close(gain, norm.dual_length(grad), atol=1e-4, rtol=1e-4)
+
+
+@quick
+@given(names, pixels, radii, st.integers(0, 2**31))
+def test_random_starts_lie_in_the_ball(name: str, clean: Tensor, eps: Tensor, seed: int) -> None:
+    norm = NORMS[name]
+    delta = Noise(seed, "pgd").in_ball(norm, rows_of(clean, eps))
+    assert delta.dtype == torch.float32
+    assert bool((norm.length(delta) <= eps * (1 + 1e-5) + 1e-12).all())
+
+
+def test_eps_zero_is_the_clean_image() -> None:
+    clean = torch.rand(SHAPE)
+    for norm in NORMS.values():
+        assert torch.equal(project(norm, clean, torch.rand(SHAPE), torch.zeros(3)), clean)
+
+
+def test_eps_one_reaches_every_corner_of_the_box() -> None:
+    clean = torch.rand(SHAPE)
+    corner = (torch.rand(SHAPE) > 0.5).float()
+    torch.testing.assert_close(project(NORMS["linf"], clean, corner, torch.ones(3)), corner)
+
+
+@pytest.mark.parametrize("name", sorted(NORMS))
+def test_starts_fill_the_ball(name: str) -> None:
+    """The mean radius of a uniform point of the unit ball in d dimensions is d / (d + 1), in every norm."""
+    image = torch.zeros(4000, 1, 2, 2)
+    delta = Noise(0, "fill").in_ball(NORMS[name], rows_of(image, torch.ones(4000)))
+    assert float(NORMS[name].length(delta).mean()) == pytest.approx(4 / 5, abs=0.01)
+    assert float(delta.mean()) == pytest.approx(0, abs=0.02)
+
+
+def test_noise_belongs_to_the_example() -> None:
+    image, eps = torch.rand(4, 3, 4, 4), torch.full((4,), 0.1)
+    together = Noise(3, "pgd").uniform(rows_of(image, eps, [5, 2, 9, 7]))
+    alone = Noise(3, "pgd").uniform(rows_of(image[2:3], eps[:1], [9]))
+    assert torch.equal(together[2:3], alone)
+    assert not torch.equal(alone, Noise(4, "pgd").uniform(rows_of(image[:1], eps[:1], [9])))
+    assert not torch.equal(alone, Noise(3, "apgd").uniform(rows_of(image[:1], eps[:1], [9])))
+
+
+def test_counter_numbers_are_uniform_and_depend_on_key_and_counter_alone() -> None:
+    keys = Noise(0, "square").keys(rows_of(torch.zeros(200, 3, 2, 2), torch.zeros(200)))
+    drawn = counter.uniform(keys, torch.arange(200), 50)
+    assert float(drawn.min()) >= 0
+    assert float(drawn.max()) < 1
+    assert float(drawn.mean()) == pytest.approx(0.5, abs=0.01)
+    assert float(drawn.var()) == pytest.approx(1 / 12, abs=0.003)
+    assert abs(float(torch.corrcoef(drawn.T).fill_diagonal_(0).abs().max())) < 0.35
+    assert torch.equal(counter.uniform(keys[7:9], torch.tensor([7, 8]), 50), drawn[7:9])
+    assert not torch.equal(counter.uniform(keys[7:8], torch.tensor([8]), 50), drawn[7:8])
+
+
+@pytest.mark.parametrize(("bad", "what"), [(0.2, "distance"), (-0.3, "pixels"), (float("nan"), "nan")])
+def test_a_violation_names_attack_example_and_numbers(bad: float, what: str) -> None:
+    clean = torch.full((2, 1, 2, 2), 0.1)
+    image = clean.clone()
+    image[1, 0, 0, 0] += bad
+    with pytest.raises(ThreatModelViolation, match=f"'pgd'.*example 42.*{what}"):
+        measure(NORMS["linf"], clean, image, torch.full((2,), 0.15), "pgd", torch.tensor([41, 42]))
+
+
+@quick
+@given(names, pixels, changes, arrays(np.float32, 3, elements=st.floats(-2, 2, width=32)).map(torch.from_numpy))
+def test_the_change_onto_a_hyperplane_stays_in_the_box_and_reaches_it(
+    name: str, point: Tensor, normal: Tensor, rise: Tensor
+) -> None:
+    change = nearest(NORMS[name], point, normal, rise)
+    moved = point + change
+    assert float(moved.min()) >= -1e-6
+    assert float(moved.max()) <= 1 + 1e-6
+    reached = (change * normal).flatten(1).sum(1)
+    up = torch.where(normal > 0, 1 - point, point)
+    down = torch.where(normal > 0, point, 1 - point)
+    most = torch.where(rise > 0, (normal.abs() * up).flatten(1).sum(1), -(normal.abs() * down).flatten(1).sum(1))
+    expected = torch.where(rise > 0, torch.minimum(rise, most), torch.maximum(rise, most))
+    torch.testing.assert_close(reached, expected, atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize("name", sorted(NORMS))
+def test_the_change_onto_a_hyperplane_is_the_smallest(name: str) -> None:
+    """Away from the box's walls its norm is |rise| / dual norm; near them no scaled rival does better."""
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(50, 2, 4, 4, generator=generator)
+    rise = torch.randn(50, generator=generator) * 0.05
+    norm = NORMS[name]
+    change = nearest(norm, torch.full_like(normal, 0.5), normal, rise)
+    torch.testing.assert_close(norm.length(change), rise.abs() / norm.dual_length(normal), rtol=1e-4, atol=1e-6)
+    point = torch.rand(50, 2, 4, 4, generator=generator)
+    best = norm.length(nearest(norm, point, normal, rise * 20))
+    for _ in range(20):
+        tilted = normal * (0.5 + torch.rand(normal.shape, generator=generator))
+        rival = nearest(norm, point, tilted, rise * 20)
+        gain = (rival * normal).flatten(1).sum(1)
+        enough = gain * rise.sign() >= rise.abs() * 20
+        assert bool((best <= norm.length(rival) + 1e-5)[enough].all())
+
+
+def test_per_row_broadcasts() -> None:
+    assert per_row(torch.arange(3.0), torch.zeros(SHAPE)).shape == (3, 1, 1, 1)
