@@ -1,5 +1,7 @@
 """`python -m robustatt` is the same as `robustatt`."""
 
+import sys
+
 from robustatt.cli import main
 
-main()
+sys.exit(main())

@@ -63,8 +63,9 @@ class Grid:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """Classified right under the attack at exactly this radius; False where the row is missing."""
-        right: NDArray[np.bool_] = self.present & (self.adv_pred == self.label[:, None])
+        """Classified right under the attack at exactly this radius and right when clean; False where the row is missing."""
+        clean = self.clean_pred == self.label
+        right: NDArray[np.bool_] = self.present & clean[:, None] & (self.adv_pred == self.label[:, None])
         return right
 
     @property
