@@ -166,7 +166,8 @@ def test_killed_and_resumed_is_byte_identical(npz: Path, tmp_path: Path) -> None
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     there = {path.name for path in (tmp_path / "killed" / "records").glob("*.parquet")}
-    assert whole.wait() == 0, whole.communicate()
+    _, said = whole.communicate()
+    assert whole.returncode == 0, said
     expected = {path.name: path.read_bytes() for path in (tmp_path / "whole" / "records").glob("*.parquet")}
     assert len(expected) == 6
     assert len(there) < 6, "killed too late to show anything"
