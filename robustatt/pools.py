@@ -19,8 +19,8 @@ from robustatt.threat import per_row
 class MinimumNormPool(Pool):
     """Runs each restart of a minimum-norm attack once for an example and serves every radius from its result.
 
-    A result whose distance is within the radius is handed in at the smallest radius it breaks (at its own one if
-    every radius is `independent`); a farther one is cut to the ball, and counts for what the judge says.
+    A result whose distance is within the radius is handed in at the smallest radius it breaks (at its own one
+    if every radius is `independent`); a farther one is cut to the ball, and counts for what the judge says.
     """
 
     def __init__(
@@ -98,7 +98,9 @@ class ExternalPool(Pool):
         return [Finished(job, image[row], False) for row, job in enumerate(jobs)]
 
 
-def run_external(target: Target, attack: ExternalAttack, noise: Noise, positions: Tensor, radius: int) -> Tensor:
+def run_external(
+    target: Target, attack: ExternalAttack, noise: Noise, positions: Tensor, radius: int
+) -> Tensor:
     """One batch at one radius, seeded by (plan seed, attack, radius, first and last example)."""
     rows = target.rows(positions, target.radii[radius].expand(len(positions)))
     first, last = int(rows.index[0]), int(rows.index[-1])
@@ -109,7 +111,8 @@ def run_external(target: Target, attack: ExternalAttack, noise: Noise, positions
 def whole_curve(
     target: Target, attack: Attack, oracle: Oracle, noise: Noise, done: Callable[[int], None]
 ) -> Ledger:
-    """A minimum-norm attack gives every radius at once: its image where it fits the ball, else that scaled into it."""
+    """A minimum-norm attack gives every radius at once: its image where it fits the ball, else that scaled
+    into it."""
     ledger = Ledger(target)
     correct = target.correct.cpu().numpy()
     leave_alone(target, ledger, np.flatnonzero(~correct))
@@ -156,7 +159,11 @@ def _nearest(
         pool.refill()
     items = [best[example] for example in examples]
     distance = torch.tensor([item.distance for item in items], device=positions.device)
-    return torch.stack([item.image for item in items]), distance, np.array([flat[example] for example in examples])
+    return (
+        torch.stack([item.image for item in items]),
+        distance,
+        np.array([flat[example] for example in examples]),
+    )
 
 
 def _external_nearest(

@@ -37,7 +37,9 @@ def built(name: str, **changes: Any) -> Any:
     return build(type(recipe).model_validate({**recipe.model_dump(exclude_none=True), **changes}), None)
 
 
-def walk(attack: SteppedAttack, problem: Rows, grads: list[list[float]], state: State | None = None) -> list[list[float]]:
+def walk(
+    attack: SteppedAttack, problem: Rows, grads: list[list[float]], state: State | None = None
+) -> list[list[float]]:
     """The points asked about when these gradients are the answers."""
     state = attack.start(problem, Noise(0, "walk")) if state is None else state
     asked = []
@@ -49,7 +51,8 @@ def walk(attack: SteppedAttack, problem: Rows, grads: list[list[float]], state: 
 
 
 def test_pgd_by_hand() -> None:
-    """eps 0.2, steps of 0.1: signs +, -, 0; the second pixel meets the box at 1 and the first the ball at 0.7."""
+    """eps 0.2, steps of 0.1: signs +, -, 0; the second pixel meets the box at 1 and the first the ball at
+    0.7."""
     attack = built("pgd", steps=3, step_size=0.5, random_start=False)
     grads = [[2.0, 0.1, 0.0], [5.0, 0.1, -3.0], [1.0, -9.0, -1e-20]]
     walked = walk(attack, rows([0.5, 0.95, 0.5], 0.2), grads)
@@ -81,7 +84,8 @@ def test_mi_fgsm_momentum_outvotes_a_small_opposite_gradient() -> None:
 
 
 def test_ni_fgsm_by_hand() -> None:
-    """As MI-FGSM, but it asks ahead: at x + step decay g, which may leave the ball; the candidate does not."""
+    """As MI-FGSM, but it asks ahead: at x + step decay g, which may leave the ball; the candidate does
+    not."""
     attack = built("ni-fgsm", steps=3, step_size=0.5, decay=1.0)
     walked = walk(attack, rows([0.5, 0.5], 0.2), [[3.0, -1.0], [1.0, 0.0], [2.0, 2.0]])
     expected = [[0.5, 0.5], [0.6 + 0.075, 0.4 - 0.025], [0.7 + 0.175, 0.3 - 0.025], [0.7, 0.4]]
@@ -95,7 +99,8 @@ def test_apgd_checkpoints_are_the_papers() -> None:
 
 
 def apgd_run(losses: list[float], steps: int = 100) -> tuple[list[float], list[State]]:
-    """Auto-PGD told these losses, with a constant gradient: its step sizes in units of eps, and its states."""
+    """Auto-PGD told these losses, with a constant gradient: its step sizes in units of eps, and its
+    states."""
     attack: Apgd = built("apgd-ce", steps=steps)
     problem = rows([0.5, 0.5], 0.1)
     state, states = attack.start(problem, Noise(0, "apgd")), []
@@ -118,7 +123,8 @@ def test_apgd_halves_when_too_few_steps_rise() -> None:
 
 
 def test_apgd_goes_on_from_the_best_point() -> None:
-    """Losses fall after the fifth: at the checkpoint it returns there and steps along that point's gradient."""
+    """Losses fall after the fifth: at the checkpoint it returns there and steps along that point's
+    gradient."""
     losses = [1.0, 2.0, 3.0, 4.0, 5.0] + [0.0] * 18
     attack: Apgd = built("apgd-ce")
     problem = rows([0.5, 0.5, 0.5], 0.1)
@@ -205,12 +211,16 @@ def test_dlr_does_not_change_with_shift_or_scale() -> None:
     logits, label = torch.randn(20, 6), torch.randint(6, (20,))
     scaled: Callable[[Tensor], Tensor] = lambda z: 37 * z + 5  # noqa: E731
     torch.testing.assert_close(
-        difference_of_logits_ratio(logits, label), difference_of_logits_ratio(scaled(logits), label), rtol=1e-3, atol=1e-4
+        difference_of_logits_ratio(logits, label),
+        difference_of_logits_ratio(scaled(logits), label),
+        rtol=1e-3,
+        atol=1e-4,
     )
 
 
 def test_square_windows_and_schedule() -> None:
-    """Sides for 32 x 32 and p 0.8: sqrt(0.8 x 1024) = 28.6, halved in area at 10, 50, 200, ... queries of 10,000."""
+    """Sides for 32 x 32 and p 0.8: sqrt(0.8 x 1024) = 28.6, halved in area at 10, 50, 200, ... queries of
+    10,000."""
     attack: Square = built("square", queries=10_000)
     image = torch.zeros(1, 3, 32, 32)
     at = torch.tensor([0, 10, 11, 51, 201, 501, 8001])
@@ -255,9 +265,13 @@ def test_square_l2_spends_the_whole_radius() -> None:
     attack: Square = built("square-l2")
     image = torch.full((3, 3, 9, 9), 0.5)
     zero = torch.zeros(3, dtype=torch.int64)
-    problem = Rows(image, zero, torch.tensor([0.1, 0.5, 1.0]), torch.arange(3), zero, torch.zeros(3, 4), zero - 1)
+    problem = Rows(
+        image, zero, torch.tensor([0.1, 0.5, 1.0]), torch.arange(3), zero, torch.zeros(3, 4), zero - 1
+    )
     state = attack.start(problem, Noise(0, "square"))
     for number in range(30):
         length = (attack.query(state) - image).flatten(1).norm(dim=1)
         torch.testing.assert_close(length, problem.eps, rtol=1e-4, atol=1e-5)
-        state = attack.step(problem, state, Answer(torch.zeros(3, 4), torch.full((3,), float(number % 3)), None))
+        state = attack.step(
+            problem, state, Answer(torch.zeros(3, 4), torch.full((3,), float(number % 3)), None)
+        )

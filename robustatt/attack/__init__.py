@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 def build(recipe: Recipe, classes: int | None = None) -> Attack:
     """The attack a recipe describes, for a model with that many classes (None: not known).
 
-    Raises InputError where the recipe makes no sense for so few classes, or asks for a library that is not there.
+    Raises InputError where the recipe makes no sense for so few classes, or asks for a library that is not
+    there.
     """
     from robustatt.attack.builder import build as construct
 

@@ -1,6 +1,7 @@
 """Attacks of other libraries as recipes: any class of torchattacks or foolbox, with its arguments.
 
-They see a copy of the model behind a plain wrapper, work on a fork of the random state, and are judged like ours.
+They see a copy of the model behind a plain wrapper, work on a fork of the random state, and are judged like
+ours.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ NORM_NAMES = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 def adapt(recipe: ExternalRecipe, classes: int) -> Attack:
     """The attack of another library that a recipe names.
 
-    Raises InputError if the library is not installed, has no such class, or the class takes no such arguments.
+    Raises InputError if the library is not installed, has no such class, or the class takes no such
+    arguments.
     """
     library, _, name = recipe.algorithm.partition(":")
     module = _imported(library, recipe)
@@ -42,7 +44,9 @@ def adapt(recipe: ExternalRecipe, classes: int) -> Attack:
 
 
 def _imported(library: str, recipe: ExternalRecipe) -> Any:
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # foolbox imports GitPython, which wants a git binary
+    os.environ.setdefault(
+        "GIT_PYTHON_REFRESH", "quiet"
+    )  # foolbox imports GitPython, which wants a git binary
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -50,7 +54,9 @@ def _imported(library: str, recipe: ExternalRecipe) -> Any:
             return importlib.import_module("foolbox.attacks") if library == "foolbox" else module
     except ImportError as problem:
         reason = str(problem).splitlines()[0]
-        raise InputError(f"attack {recipe.name!r} needs {library}, which cannot be imported ({reason}): {INSTALL}") from None
+        raise InputError(
+            f"attack {recipe.name!r} needs {library}, which cannot be imported ({reason}): {INSTALL}"
+        ) from None
 
 
 class _Plain(nn.Module):
@@ -73,7 +79,9 @@ class LibraryAttack(ExternalAttack):
         self.recipe, self.classes = recipe, classes
         known = {key: value for key, value in vars(module).items() if self.is_attack(value)}
         if name not in known:
-            raise InputError(f"attack {recipe.name!r}: no attack {recipe.algorithm!r}: {did_you_mean(name, known)}")
+            raise InputError(
+                f"attack {recipe.name!r}: no attack {recipe.algorithm!r}: {did_you_mean(name, known)}"
+            )
         self.kind: Any = known[name]
         self.accepted = inspect.signature(self.kind.__init__).parameters
         self._check_arguments()
@@ -97,7 +105,8 @@ class LibraryAttack(ExternalAttack):
         for key in () if open_ended else self.arguments(1.0):
             if key not in names:
                 raise InputError(
-                    f"attack {self.name!r}: {self.recipe.algorithm} takes no argument {key!r}: {did_you_mean(key, names)}"
+                    f"attack {self.name!r}: {self.recipe.algorithm} takes no argument {key!r}: "
+                    f"{did_you_mean(key, names)}"
                 )
         for key in RADIUS_NAMES:
             if key in self.recipe.arguments:
@@ -110,13 +119,23 @@ class LibraryAttack(ExternalAttack):
         with fenced(module, seed, rows.image.device):
             try:
                 image = self.run(_Plain(module).eval(), rows, eps, seed)
-            except (TypeError, KeyError, AttributeError, AssertionError, ValueError, NotImplementedError) as problem:
+            except (
+                TypeError,
+                KeyError,
+                AttributeError,
+                AssertionError,
+                ValueError,
+                NotImplementedError,
+            ) as problem:
                 said = (str(problem).splitlines() or [type(problem).__name__])[0]
                 raise InputError(
-                    f"attack {self.name!r}: {self.recipe.algorithm} refused these arguments or this model: {said}"
+                    f"attack {self.name!r}: {self.recipe.algorithm} refused these arguments or this model: "
+                    f"{said}"
                 ) from problem
         if image.shape != rows.image.shape:
-            raise RobustattError(f"attack {self.name!r}: {self.recipe.algorithm} returned shape {tuple(image.shape)}")
+            raise RobustattError(
+                f"attack {self.name!r}: {self.recipe.algorithm} returned shape {tuple(image.shape)}"
+            )
         return image.detach().to(rows.image)
 
 
@@ -133,7 +152,12 @@ class Torchattacks(LibraryAttack):
         return inspect.isclass(value) and value.__module__.startswith("torchattacks.attacks.")
 
     def run(self, module: nn.Module, rows: Rows, eps: float, seed: int) -> Tensor:
-        known: dict[str | None, Any] = {"norm": NORM_NAMES[self.norm.name], "seed": seed, "n_classes": self.classes, self.radius: eps}
+        known: dict[str | None, Any] = {
+            "norm": NORM_NAMES[self.norm.name],
+            "seed": seed,
+            "n_classes": self.classes,
+            self.radius: eps,
+        }
         ours = {key: value for key, value in known.items() if key is not None and key in self.accepted}
         attack = self.kind(module, **{**ours, **self.arguments(eps)})
         attack.set_device(rows.image.device)
@@ -150,10 +174,14 @@ class Foolbox(LibraryAttack):
 
     @staticmethod
     def is_attack(value: object) -> bool:
-        return inspect.isclass(value) and value.__module__.startswith("foolbox.") and not inspect.isabstract(value)
+        return (
+            inspect.isclass(value)
+            and value.__module__.startswith("foolbox.")
+            and not inspect.isabstract(value)
+        )
 
     def run(self, module: nn.Module, rows: Rows, eps: float, seed: int) -> Tensor:
-        from foolbox.models import PyTorchModel
+        from foolbox.models.pytorch import PyTorchModel
 
         model = PyTorchModel(module, bounds=(0, 1), device=rows.image.device)
         attack = self.kind(**self.arguments(eps))
@@ -164,11 +192,16 @@ class Foolbox(LibraryAttack):
 
 @contextlib.contextmanager
 def fenced(module: nn.Module, seed: int, device: torch.device) -> Iterator[None]:
-    """A library's code with seeded randomness: generators, training flags and the output are as before afterwards."""
+    """A library's code with seeded randomness: generators, training flags and the output are as before
+    afterwards."""
     training = [(part, part.training) for part in module.modules()]
     before, numpy_before = random.getstate(), np.random.get_state()
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        torch.random.fork_rng(devices=devices),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)

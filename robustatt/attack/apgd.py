@@ -32,9 +32,10 @@ def checkpoints(steps: int) -> list[int]:
 class Apgd(SteppedAttack):
     """Auto-PGD (Croce & Hein 2020, section 3, algorithm 1), for L-infinity and L2.
 
-    Starts on the ball's surface with steps of 2 eps. At each checkpoint the step is halved, and the search goes on
-    from the best point, if (1) the loss rose in fewer than `rho` of the steps since the last checkpoint, or (2) the
-    step was not halved there and the best loss has not changed since. Each row keeps its own count of steps.
+    Starts on the ball's surface with steps of 2 eps. At each checkpoint the step is halved, and the search
+    goes on from the best point, if (1) the loss rose in fewer than `rho` of the steps since the last
+    checkpoint, or (2) the step was not halved there and the best loss has not changed since. Each row keeps
+    its own count of steps.
     """
 
     MOMENTUM = 0.75
@@ -97,7 +98,7 @@ class Apgd(SteppedAttack):
         return now
 
     def _check(self, now: State, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Where to go on from and the gradient there; at a checkpoint the step may be halved (mutates `now`)."""
+        """Where to go on from and the gradient there; at checkpoints `now` may get half the step."""
         window = self._window.to(grad.device)[now["count"]]
         due = window > 0
         seldom = now["rises"] < self.rho * window
@@ -111,7 +112,7 @@ class Apgd(SteppedAttack):
         return torch.where(back, now["best"], now["image"]), torch.where(back, now["best_grad"], grad)
 
     def _move(self, rows: Rows, now: State, image: Tensor, grad: Tensor) -> Tensor:
-        """z = project(x + stride * steepest); x + 0.75 (z - x) + 0.25 (x - x_before), projected; first step: z."""
+        """z = project(x + stride * steepest), then x + 0.75 (z - x) + 0.25 (x - x_before); at first z."""
         stride = per_row(now["stride"], grad)
         ahead = project(self.norm, rows.image, image + stride * self.norm.steepest(grad), rows.eps)
         inertia = image - now["previous"]
@@ -121,9 +122,10 @@ class Apgd(SteppedAttack):
 
 
 class ApgdTargeted(Apgd):
-    """APGD-T: Auto-PGD on the targeted DLR loss, one run for each of the most likely wrong classes (section 5.1).
+    """APGD-T: Auto-PGD on the targeted DLR loss, a run for each of the likeliest wrong classes (section 5.1).
 
-    The restart number says which: the classes are ranked by the clean image's logits. Any mistake is a success.
+    The restart number says which: the classes are ranked by the clean image's logits. Any mistake is a
+    success.
     """
 
     def __init__(self, recipe: ApgdTargetedRecipe, classes: int) -> None:

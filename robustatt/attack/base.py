@@ -1,10 +1,10 @@
-"""What an attack is to the evaluation: something that proposes images for rows of a batch. It is never trusted.
+"""What an attack is to the evaluation: something that proposes images for rows of a batch, never trusted.
 
 Every attack is one of the abstract kinds below; the grid engine knows the kinds, not the algorithms.
 
-* A `RayAttack` moves along one ray: its direction does not depend on eps, so one direction serves a whole grid.
-* A `SteppedAttack` asks the model again and again at one radius. It is written as a pure step over rows, so that
-  the engine can take broken rows out of the batch and put fresh ones in at any step.
+* A `RayAttack` moves along one ray: one direction, whatever eps is, serves a whole grid.
+* A `SteppedAttack` asks the model again and again at one radius. It is written as a pure step over rows, so
+  that the engine can take broken rows out of the batch and put fresh ones in at any step.
 * A `MinimumNormAttack` is stepped too, but looks for the nearest mistake: one run serves every radius.
 * An `ExternalAttack` belongs to another library: it takes a batch and one radius and hands back images.
 * A `Chain` is several of them, each on the survivors of the last.
@@ -78,8 +78,8 @@ class Oracle:
     def ask(self, query: Tensor, label: Tensor, loss: Loss, *, gradient: bool, passes: int = 1) -> Answer:
         """Logits and loss at the queries, and the loss's gradient if wanted (0 where the model has none).
 
-        With several passes all three are means over them: expectation over transformation, for randomised models
-        (Athalye et al. 2018, section 3.1).
+        With several passes all three are means over them: expectation over transformation, for randomised
+        models (Athalye et al. 2018, section 3.1).
         """
         answers = [self._once(query, label, loss, gradient) for _ in range(passes)]
         if passes == 1:
@@ -124,13 +124,18 @@ class Noise:
         return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], dtype=np.uint64)))
 
     def keys(self, rows: Rows) -> Int[Tensor, " n"]:
-        """A 63-bit key for each row, from which an attack may derive any number of draws (`counter.uniform`)."""
+        """A 63-bit key for each row, to derive any number of draws from (`counter.uniform`)."""
         pairs = zip(rows.index.tolist(), rows.restart.tolist(), strict=True)
-        digests = [hashlib.sha256(f"{self._root}|{restart}|{index}|key".encode()).digest() for index, restart in pairs]
+        digests = [
+            hashlib.sha256(f"{self._root}|{restart}|{index}|key".encode()).digest()
+            for index, restart in pairs
+        ]
         keys = [int.from_bytes(digest[:8], "little") >> 1 for digest in digests]
         return torch.tensor(keys, dtype=torch.int64, device=rows.image.device)
 
-    def _draw(self, rows: Rows, draw: int, sample: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]) -> Tensor:
+    def _draw(
+        self, rows: Rows, draw: int, sample: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+    ) -> Tensor:
         shape = tuple(rows.image.shape[1:])
         keys = zip(rows.index.tolist(), rows.restart.tolist(), strict=True)
         drawn = np.stack([sample(self.generator(index, restart, draw), shape) for index, restart in keys])
@@ -165,7 +170,7 @@ class State(dict[str, Tensor]):
         return State({name: torch.cat([value, others[name]]) for name, value in self.items()})
 
 
-class Attack(ABC):
+class Attack(ABC):  # noqa: B024 (its kinds have nothing to do in common, only to say)
     """Base of all attacks: a name, the norm of its threat model, and what it aims at (None: any mistake)."""
 
     targeted: Targets | None = None
@@ -179,16 +184,18 @@ class RayAttack(Attack):
     """An attack whose image at radius eps is the clean image plus eps times one direction, cut to [0, 1]."""
 
     @abstractmethod
-    def direction(self, rows: Rows, oracle: Oracle, noise: Noise) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"]]:
-        """A direction of norm at most 1 for each row, and 1.0 where the gradient behind it was zero everywhere."""
+    def direction(
+        self, rows: Rows, oracle: Oracle, noise: Noise
+    ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"]]:
+        """A direction of norm at most 1 for each row, and 1.0 where the gradient was zero everywhere."""
 
 
 class SteppedAttack(Attack):
     """An attack at one radius that queries the model up to `steps` times for each restart.
 
     The engine calls `start` once and then, `steps` times, asks the model at `query` and passes the answer to
-    `step`. After that, or as soon as a query inside the ball succeeds, `candidate` is the result. A row whose state
-    has a true "done" ends earlier; a state with "flat" says where every gradient so far was zero.
+    `step`. After that, or as soon as a query inside the ball succeeds, `candidate` is the result. A row whose
+    state has a true "done" ends earlier; a state with "flat" says where every gradient so far was zero.
     """
 
     steps: int
@@ -223,8 +230,8 @@ class SteppedAttack(Attack):
 class MinimumNormAttack(SteppedAttack):
     """A stepped attack that looks for the nearest mistake, whatever the radius.
 
-    Its state has "nearest" (the nearest misclassified image so far) and "distance" (infinite while there is none).
-    Each restart is run once for an example and serves every radius.
+    Its state has "nearest" (the nearest misclassified image so far) and "distance" (infinite while there is
+    none). Each restart is run once for an example and serves every radius.
     """
 
     queries_are_candidates = False
@@ -253,7 +260,7 @@ class ExternalAttack(Attack):
 
     @abstractmethod
     def perturb(self, module: torch.nn.Module, rows: Rows, seed: int) -> Float[Tensor, "n c h w"]:
-        """Images for rows that all have the same radius. Never trusted: distance and box are measured afterwards."""
+        """Images for rows that all have the same radius. Distance and box are measured afterwards."""
 
 
 class Chain(Attack):

@@ -72,6 +72,6 @@ def _require_classes(recipe: Recipe, classes: int) -> None:
     fewest = _fewest(recipe)
     if classes < fewest:
         raise InputError(
-            f'attack {recipe.name!r}: the dlr loss needs {fewest} classes or more and the model has {classes}: '
-            'write loss = "margin"'
+            f"attack {recipe.name!r}: the dlr loss needs {fewest} classes or more and the model has "
+            f'{classes}: write loss = "margin"'
         )

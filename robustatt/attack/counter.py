@@ -1,6 +1,8 @@
-"""Random numbers as a function of (key, counter): the same on every device and in every batch, and vectorised.
+"""Random numbers as a function of (key, counter): the same on every device and in every batch, and
+vectorised.
 
-The mixing is SplitMix64's finaliser (Steele, Lea & Flood 2014, section 5) on 64-bit integers that wrap around.
+The mixing is SplitMix64's finaliser (Steele, Lea & Flood 2014, section 5) on 64-bit integers that wrap
+around.
 """
 
 from __future__ import annotations

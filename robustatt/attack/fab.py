@@ -15,17 +15,21 @@ from robustatt.threat import NORMS, per_row
 
 
 class FabTargeted(MinimumNormAttack):
-    """FAB towards one class a run (Croce & Hein 2020b, "Minimally distorted adversarial examples", algorithm 1).
+    """FAB towards one class a run (Croce & Hein 2020b, "Minimally distorted adversarial examples", algorithm
+    1).
 
-    Each step linearises the margin between the label and the goal class at x, projects x and the clean image onto
-    that hyperplane within the box, overshoots by `eta`, and blends the two with weight at most `alpha_max` on the
-    clean one. A mistake is remembered, and the next step starts `beta` of the way from the clean image to it.
-    The restart number ranks the goal class by the clean image's logits, as in AutoAttack's targeted version.
+    Each step linearises the margin between the label and the goal class at x, projects x and the clean image
+    onto that hyperplane within the box, overshoots by `eta`, and blends the two with weight at most
+    `alpha_max` on the clean one. A mistake is remembered, and the next step starts `beta` of the way from the
+    clean image to it. The restart number ranks the goal class by the clean image's logits, as in AutoAttack's
+    targeted version.
     """
 
     def __init__(self, recipe: FabRecipe, classes: int) -> None:
         super().__init__(recipe.name, NORMS[recipe.norm])
-        self.loss: Loss = lambda logits, label: torch.zeros_like(label)  # `objective` says what is differentiated
+        self.loss: Loss = lambda logits, label: torch.zeros_like(
+            label
+        )  # `objective` says what is differentiated
         self.iterations, self.restarts = recipe.steps, min(recipe.targets, classes - 1)
         self.steps = 2 * recipe.steps + 1  # each iteration may be followed by one step back
         self.alpha_max, self.eta, self.beta = recipe.alpha_max, recipe.eta, recipe.beta
@@ -50,7 +54,9 @@ class FabTargeted(MinimumNormAttack):
         now, mistake = self.seen(rows, state, image, answer.logits)
         back = mistake & ~state["backed"]
         onward = self._towards_boundary(rows.image, image, answer.loss, answer.grad)
-        now["image"] = torch.where(per_row(back, image), rows.image + self.beta * (image - rows.image), onward)
+        now["image"] = torch.where(
+            per_row(back, image), rows.image + self.beta * (image - rows.image), onward
+        )
         now["backed"], now["count"] = back, state["count"] + (~back).long()
         now["done"] = state["count"] >= self.iterations
         now["flat"] = still_flat(state, answer.grad)
@@ -60,8 +66,12 @@ class FabTargeted(MinimumNormAttack):
         """One iteration, from the goal's margin and its gradient at the image (equations 7 to 9)."""
         rise = -margin
         from_clean = rise + (grad * (image - clean)).flatten(1).sum(1)
-        both = nearest(self.norm, torch.cat([image, clean]), torch.cat([grad, grad]), torch.cat([rise, from_clean]))
+        both = nearest(
+            self.norm, torch.cat([image, clean]), torch.cat([grad, grad]), torch.cat([rise, from_clean])
+        )
         here, there = both.chunk(2)
         near, far = self.norm.length(here).clamp_min(1e-8), self.norm.length(there).clamp_min(1e-8)
         weight = per_row((near / (near + far)).clamp(max=self.alpha_max), image)
-        return ((image + self.eta * here) * (1 - weight) + (clean + self.eta * there) * weight).clamp(0.0, 1.0)
+        return ((image + self.eta * here) * (1 - weight) + (clean + self.eta * there) * weight).clamp(
+            0.0, 1.0
+        )

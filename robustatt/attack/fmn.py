@@ -20,10 +20,10 @@ LAST_GAMMA = 0.001
 class Fmn(MinimumNormAttack):
     """FMN (Pintor et al. 2021, section 2, algorithm 1), from the clean image.
 
-    While no mistake is known, the radius is the distance plus margin / |gradient|_dual, where a linear model would
-    break, times 1 + gamma (on the boundary itself nothing is crossed); later it shrinks by a factor 1 - gamma at
-    mistakes, never beyond the nearest known, and grows by 1 + gamma elsewhere. Steps go along the gradient's
-    Euclidean direction; step size and gamma decay as a cosine.
+    While no mistake is known, the radius is the distance plus margin / |gradient|_dual, where a linear model
+    would break, times 1 + gamma (on the boundary itself nothing is crossed); later it shrinks by a factor 1 -
+    gamma at mistakes, never beyond the nearest known, and grows by 1 + gamma elsewhere. Steps go along the
+    gradient's Euclidean direction; step size and gamma decay as a cosine.
     """
 
     def __init__(self, recipe: FmnRecipe) -> None:
@@ -34,7 +34,8 @@ class Fmn(MinimumNormAttack):
     def start(self, rows: Rows, noise: Noise) -> State:
         return State(
             image=rows.image, nearest=rows.image, distance=torch.full_like(rows.eps, torch.inf),
-            radius=torch.full_like(rows.eps, torch.inf), count=torch.zeros_like(rows.eps), flat=torch.ones_like(rows.eps),
+            radius=torch.full_like(rows.eps, torch.inf), count=torch.zeros_like(rows.eps),
+            flat=torch.ones_like(rows.eps),
         )  # fmt: skip
 
     def query(self, state: State) -> Tensor:
@@ -49,7 +50,9 @@ class Fmn(MinimumNormAttack):
         missing = -answer.loss / self.norm.dual_length(answer.grad).clamp_min(1e-30)
         linear = self.norm.length(image - rows.image) + missing
         grown = torch.where(now["distance"].isinf(), linear, state["radius"]) * (1 + gamma)
-        now["radius"] = torch.where(mistake, torch.minimum(state["radius"] * (1 - gamma), now["distance"]), grown)
+        now["radius"] = torch.where(
+            mistake, torch.minimum(state["radius"] * (1 - gamma), now["distance"]), grown
+        )
         stride = self.step_size * (LAST_STEP_SHARE + (1 - LAST_STEP_SHARE) * decay)
         ahead = image + per_row(stride, image) * NORMS["l2"].steepest(answer.grad)
         now["image"] = project(self.norm, rows.image, ahead, now["radius"])

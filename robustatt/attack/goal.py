@@ -18,13 +18,18 @@ __all__ = ["Targets", "choose", "kth_class"]
 
 
 def choose(
-    targets: Targets, clean: Float[Tensor, "n classes"], label: Int[Tensor, " n"], index: Int[Tensor, " n"], noise: Noise
+    targets: Targets,
+    clean: Float[Tensor, "n classes"],
+    label: Int[Tensor, " n"],
+    index: Int[Tensor, " n"],
+    noise: Noise,
 ) -> Int[Tensor, " n"]:
     """The class each example is to be pushed to, from the recipe's `targeted` key.
 
-    "least-likely" is the smallest logit of the clean image (Kurakin et al. 2017, section 2.3), "random" any class
-    but the label, "next" the label plus one; a number is one class for all, a list has a class for each example of
-    the data set. Raises InputError for classes the model does not have and for a list that is too short.
+    "least-likely" is the smallest logit of the clean image (Kurakin et al. 2017, section 2.3), "random" any
+    class but the label, "next" the label plus one; a number is one class for all, a list has a class for each
+    example of the data set. Raises InputError for classes the model does not have and for a list that is too
+    short.
     """
     classes = clean.shape[1]
     if targets == "least-likely":
@@ -38,16 +43,21 @@ def choose(
         raise InputError(f"unknown targets {targets!r}")
     if isinstance(targets, tuple) and len(targets) <= int(index.max()):
         raise InputError(
-            f"targeted lists {len(targets)} classes, but example {int(index.max())} is attacked: give one for each example"
+            f"targeted lists {len(targets)} classes, but example {int(index.max())} is attacked: "
+            "give one for each example"
         )
     listed = torch.tensor(targets, device=label.device)
     goal = listed[index] if isinstance(targets, tuple) else listed.expand_as(label)
     if int(goal.max()) >= classes:
-        raise InputError(f"targeted asks for class {int(goal.max())}, but the model has the classes 0 to {classes - 1}")
+        raise InputError(
+            f"targeted asks for class {int(goal.max())}, but the model has the classes 0 to {classes - 1}"
+        )
     return goal
 
 
-def kth_class(clean: Float[Tensor, "n classes"], label: Int[Tensor, " n"], k: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+def kth_class(
+    clean: Float[Tensor, "n classes"], label: Int[Tensor, " n"], k: Int[Tensor, " n"]
+) -> Int[Tensor, " n"]:
     """The k-th most likely wrong class of the clean image, k from 0."""
     order = clean.scatter(1, label[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
     return order.gather(1, k[:, None])[:, 0]

@@ -17,7 +17,8 @@ def still_flat(state: State, grad: Tensor) -> Tensor:
 
 
 class Fgsm(RayAttack):
-    """Fast gradient (sign) method: one step of size eps from the clean image (Goodfellow et al. 2015, section 4).
+    """Fast gradient (sign) method: one step of size eps from the clean image (Goodfellow et al. 2015, section
+    4).
 
     The gradient is taken at the clean image and does not depend on eps, so one gradient serves every radius.
     """
@@ -44,7 +45,9 @@ class FixedSteps(SteppedAttack):
     def step(self, rows: Rows, state: State, answer: Answer) -> State:
         assert answer.grad is not None
         stride = per_row(self.step_size * rows.eps, rows.image)
-        image = project(self.norm, rows.image, state["image"] + stride * self.norm.steepest(answer.grad), rows.eps)
+        image = project(
+            self.norm, rows.image, state["image"] + stride * self.norm.steepest(answer.grad), rows.eps
+        )
         return State(image=image, flat=still_flat(state, answer.grad))
 
     def candidate(self, state: State) -> Tensor:
@@ -73,9 +76,9 @@ class Pgd(FixedSteps):
 class RFgsm(FixedSteps):
     """One gradient step from a random point near the image.
 
-    With `start` sign, R+FGSM (Tramèr et al. 2018, section 4.1): x' = x + a eps sign(noise), then (1 - a) eps along
-    the gradient's sign. With `start` uniform, Wong et al. 2020, section 4: a uniform point of the ball, then a step
-    of 1.25 eps, projected back.
+    With `start` sign, R+FGSM (Tramèr et al. 2018, section 4.1): x' = x + a eps sign(noise), then (1 - a) eps
+    along the gradient's sign. With `start` uniform, Wong et al. 2020, section 4: a uniform point of the ball,
+    then a step of 1.25 eps, projected back.
     """
 
     steps = 1
@@ -83,7 +86,11 @@ class RFgsm(FixedSteps):
     def __init__(self, recipe: RFgsmRecipe) -> None:
         super().__init__(recipe.name, NORMS[recipe.norm])
         self.loss, self.targeted, self.eot = LOSSES[recipe.loss], recipe.targeted, recipe.eot
-        self.uniform, self.start_size, self.step_size = recipe.start == "uniform", recipe.start_size, recipe.step_size
+        self.uniform, self.start_size, self.step_size = (
+            recipe.start == "uniform",
+            recipe.start_size,
+            recipe.step_size,
+        )
 
     def start(self, rows: Rows, noise: Noise) -> State:
         if self.uniform:

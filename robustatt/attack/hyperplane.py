@@ -1,7 +1,7 @@
 """The smallest change that brings a point of the box [0, 1] onto a hyperplane, in each norm.
 
-FAB needs it twice a step (Croce & Hein 2020b, section 2.2). In a norm's dual view the solution is a ray cut to the
-box: change(t) = clip(t * direction, room), and t solves a piecewise linear equation.
+FAB needs it twice a step (Croce & Hein 2020b, section 2.2). In a norm's dual view the solution is a ray cut
+to the box: change(t) = clip(t * direction, room), and t solves a piecewise linear equation.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def nearest(
 def _time(gain: Tensor, pace: Tensor, room: Tensor, wanted: Tensor) -> Tensor:
     """t with sum(gain * min(t * pace, room)) = wanted.
 
-    The left side is concave and piecewise linear in t, so Newton's method from 0 rises to the solution in finitely
-    many steps; infinite where the sum cannot reach it.
+    The left side is concave and piecewise linear in t, so Newton's method from 0 rises to the solution in
+    finitely many steps; infinite where the sum cannot reach it.
     """
     limit = torch.where(pace > 0, room / pace.clamp_min(1e-38), torch.zeros_like(room))
     reach = torch.where(gain > 0, gain * room, torch.zeros_like(room))

@@ -1,4 +1,5 @@
-"""The kinds of recipes: what may be said of each algorithm, checked by pydantic. Nothing here imports torch."""
+"""The kinds of recipes: what may be said of each algorithm, checked by pydantic. Nothing here imports
+torch."""
 
 from __future__ import annotations
 
@@ -45,9 +46,9 @@ class Recipe(BaseModel):
 class LossRecipe(Recipe):
     """An attack that climbs a loss: which, towards which class, and over how many passes it is averaged.
 
-    `targeted` is "least-likely", "random", "next" (the label plus one), one class for all, or a class for each
-    example of the data set; left out, any mistake is a success. `eot` passes are averaged for each query, for
-    randomised models (Athalye et al. 2018, section 3).
+    `targeted` is "least-likely", "random", "next" (the label plus one), one class for all, or a class for
+    each example of the data set; left out, any mistake is a success. `eot` passes are averaged for each
+    query, for randomised models (Athalye et al. 2018, section 3).
     """
 
     loss: LossName = "stable"
@@ -59,16 +60,21 @@ class LossRecipe(Recipe):
     def _targets_given(cls, value: object) -> object:
         if isinstance(value, bool) or value in ("", [], ()):
             raise ValueError(
-                'targeted without targets: write targeted = "least-likely", "random" or "next", a class such as 3, '
-                "or a list with a class for each example"
+                'targeted without targets: write targeted = "least-likely", "random" or "next", a class '
+                "such as 3, or a list with a class for each example"
             )
         whole = isinstance(value, list | tuple) and all(type(entry) is int and entry >= 0 for entry in value)
         if whole:
             return tuple(value)  # type: ignore[arg-type]
-        if (type(value) is int and value >= 0) or value is None or value in ("least-likely", "random", "next"):
+        if (
+            (type(value) is int and value >= 0)
+            or value is None
+            or value in ("least-likely", "random", "next")
+        ):
             return value
         raise ValueError(
-            'targets must be "least-likely", "random", "next", a class such as 3, or a list with a class for each example'
+            'targets must be "least-likely", "random", "next", a class such as 3, or a list with a class for '
+            "each example"
         )
 
 
@@ -82,7 +88,8 @@ class FgsmRecipe(LossRecipe):
 
 
 class RFgsmRecipe(LossRecipe):
-    """One step from a random point. `start` sign: a random corner; uniform: anywhere in the ball of `start_size` eps."""
+    """One step from a random point. `start` sign: a random corner; uniform: anywhere in the ball of
+    `start_size` eps."""
 
     algorithm: Literal["r-fgsm"]
     start: Literal["sign", "uniform"] = "sign"
@@ -108,7 +115,9 @@ class PgdRecipe(LossRecipe):
     @model_validator(mode="after")
     def _restarts_differ(self) -> Self:
         if self.restarts > 1 and not self.random_start:
-            raise ValueError("restarts = 1 is all that makes sense with random_start = false: every restart is the same")
+            raise ValueError(
+                "restarts = 1 is all that makes sense with random_start = false: every restart is the same"
+            )
         return self
 
 
@@ -166,7 +175,8 @@ class FabRecipe(Recipe):
 
 
 class FmnRecipe(Recipe):
-    """Fast minimum-norm attack: the radius shrinks while the point is adversarial and grows while it is not."""
+    """Fast minimum-norm attack: the radius shrinks while the point is adversarial and grows while it is
+    not."""
 
     algorithm: Literal["fmn"]
     steps: Count = 100
@@ -206,7 +216,8 @@ class NoiseRecipe(Recipe):
 
 
 class AutoAttackRecipe(Recipe):
-    """The worst case of a chain of attacks, each run on the survivors of the last. `version` names the chain."""
+    """The worst case of a chain of attacks, each run on the survivors of the last. `version` names the
+    chain."""
 
     algorithm: Literal["autoattack"]
     norm: Literal["linf", "l2"] = "linf"
@@ -225,10 +236,16 @@ class AutoAttackRecipe(Recipe):
             ]
         return [
             ApgdRecipe(name=f"{self.name}/apgd-ce", algorithm="apgd", loss="stable", **shared),
-            ApgdTargetedRecipe(name=f"{self.name}/apgd-t", algorithm="apgd-t", targets=self.targets, **shared),
+            ApgdTargetedRecipe(
+                name=f"{self.name}/apgd-t", algorithm="apgd-t", targets=self.targets, **shared
+            ),
             FabRecipe(name=f"{self.name}/fab-t", algorithm="fab-t", targets=self.targets, **shared),
             SquareRecipe(
-                name=f"{self.name}/square", algorithm="square", norm=self.norm, queries=self.queries, rescale=False
+                name=f"{self.name}/square",
+                algorithm="square",
+                norm=self.norm,
+                queries=self.queries,
+                rescale=False,
             ),
         ]
 

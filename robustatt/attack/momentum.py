@@ -24,7 +24,12 @@ class MiFgsm(SteppedAttack):
         self.steps, self.step_size, self.decay = recipe.steps, recipe.step_size, recipe.decay
 
     def start(self, rows: Rows, noise: Noise) -> State:
-        return State(image=rows.image, momentum=torch.zeros_like(rows.image), eps=rows.eps, flat=torch.ones_like(rows.eps))
+        return State(
+            image=rows.image,
+            momentum=torch.zeros_like(rows.image),
+            eps=rows.eps,
+            flat=torch.ones_like(rows.eps),
+        )
 
     def query(self, state: State) -> Tensor:
         return state["image"]
@@ -37,7 +42,9 @@ class MiFgsm(SteppedAttack):
         size = scaled.flatten(1).abs().sum(1).clamp_min(1e-12)
         momentum = self.decay * state["momentum"] + scaled / per_row(size, scaled)
         stride = per_row(self.step_size * rows.eps, rows.image)
-        image = project(self.norm, rows.image, state["image"] + stride * self.norm.steepest(momentum), rows.eps)
+        image = project(
+            self.norm, rows.image, state["image"] + stride * self.norm.steepest(momentum), rows.eps
+        )
         return State(image=image, momentum=momentum, eps=rows.eps, flat=still_flat(state, answer.grad))
 
     def candidate(self, state: State) -> Tensor:
@@ -47,8 +54,8 @@ class MiFgsm(SteppedAttack):
 class NiFgsm(MiFgsm):
     """Nesterov iterative method (Lin et al. 2020, section 3.1, equations 6 to 8).
 
-    As MI-FGSM, but the gradient is taken ahead, at x + step_size eps decay g, which may lie outside the ball: so a
-    query is no candidate.
+    As MI-FGSM, but the gradient is taken ahead, at x + step_size eps decay g, which may lie outside the ball:
+    so a query is no candidate.
     """
 
     queries_are_candidates = False

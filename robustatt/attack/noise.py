@@ -13,8 +13,8 @@ from robustatt.threat import NORMS
 class RandomNoise(RayAttack):
     """One random direction an example, the same at every radius.
 
-    `uniform` is a uniform point of the ball; `sign` one of the norm's extreme points: a random corner of the cube,
-    a random point of the sphere, one pixel (linf, l2, l1).
+    `uniform` is a uniform point of the ball; `sign` one of the norm's extreme points: a random corner of the
+    cube, a random point of the sphere, one pixel (linf, l2, l1).
     """
 
     def __init__(self, recipe: NoiseRecipe) -> None:

@@ -37,7 +37,10 @@ def load(name_or_path: str) -> Recipe:
         return read(known[name_or_path])
     if name_or_path.endswith(".toml"):
         return read(Path(name_or_path))
-    raise InputError(f"unknown attack {name_or_path!r}: {did_you_mean(name_or_path, known)}, or a recipe file such as mine.toml")
+    raise InputError(
+        f"unknown attack {name_or_path!r}: {did_you_mean(name_or_path, known)}, "
+        "or a recipe file such as mine.toml"
+    )
 
 
 def read(path: Path) -> Recipe:
@@ -57,11 +60,19 @@ def parse(content: dict[str, Any], where: str) -> Recipe:
     """A recipe from its keys; every mistake is an InputError that begins with `where`."""
     algorithm = content.get("algorithm")
     if not isinstance(algorithm, str):
-        raise InputError(f'{where}: key "algorithm" is missing or no text: write for example algorithm = "pgd"')
-    kind = ExternalRecipe if algorithm.partition(":")[0] in LIBRARIES and ":" in algorithm else KINDS.get(algorithm)
+        raise InputError(
+            f'{where}: key "algorithm" is missing or no text: write for example algorithm = "pgd"'
+        )
+    kind = (
+        ExternalRecipe
+        if algorithm.partition(":")[0] in LIBRARIES and ":" in algorithm
+        else KINDS.get(algorithm)
+    )
     if kind is None:
         others = ', or a class of another library such as "torchattacks:DIFGSM"'
-        raise InputError(f"{where}: unknown algorithm {algorithm!r}: {did_you_mean(algorithm, KINDS)}{others}")
+        raise InputError(
+            f"{where}: unknown algorithm {algorithm!r}: {did_you_mean(algorithm, KINDS)}{others}"
+        )
     try:
         return kind.model_validate(content)
     except ValidationError as problem:
@@ -74,7 +85,11 @@ def _first_mistake(problem: ValidationError, kind: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
         return f"unknown key {key!r}: {did_you_mean(key, kind.model_fields)}"
     example = kind.model_fields[key].default if key in kind.model_fields else None
-    hint = f", for example {key} = {json.dumps(example)}" if isinstance(example, int | float | str) and example != "" else ""
+    hint = (
+        f", for example {key} = {json.dumps(example)}"
+        if isinstance(example, int | float | str) and example != ""
+        else ""
+    )
     said = error["msg"].removeprefix("Value error, ")
     given = f", not {error['input']!r}" if error["type"] != "missing" and key else ""
     return f"{f'key {key!r}: ' if key else ''}{said[0].lower()}{said[1:]}{given}{hint}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -39,8 +38,9 @@ def window(side: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> 
 class Square(SteppedAttack):
     """Square attack (Andriushchenko et al. 2020, algorithm 1), L-infinity (algorithm 2) and L2 (algorithm 3).
 
-    A proposal is kept if it is better than the best so far. The side of the window follows the share `p` of pixels,
-    halved on the paper's schedule for 10,000 queries, stretched to the number of queries if `rescale`.
+    A proposal is kept if it is better than the best so far. The side of the window follows the share `p` of
+    pixels, halved on the paper's schedule for 10,000 queries, stretched to the number of queries if
+    `rescale`.
     """
 
     needs_gradient = False
@@ -70,7 +70,8 @@ class Square(SteppedAttack):
         count = state["count"] + 1
         side = self._side(count - 1, rows.image)
         return State(
-            image=self.proposals.next(rows, best, side, state["key"], count), best=best, key=state["key"], count=count,
+            image=self.proposals.next(rows, best, side, state["key"], count), best=best,
+            key=state["key"], count=count,
             best_loss=torch.where(better, answer.loss, state["best_loss"]),
         )  # fmt: skip
 
@@ -111,13 +112,17 @@ class LinfProposals(Proposals):
 
     def first(self, rows: Rows, key: Tensor) -> Tensor:
         n, channels, _, width = rows.image.shape
-        signs = _signs(counter.uniform(key, torch.zeros_like(key), channels * width)).reshape(n, channels, 1, width)
+        signs = _signs(counter.uniform(key, torch.zeros_like(key), channels * width)).reshape(
+            n, channels, 1, width
+        )
         return (rows.image + per_row(rows.eps, signs) * signs).clamp(0.0, 1.0)
 
     def next(self, rows: Rows, best: Tensor, side: Tensor, key: Tensor, count: Tensor) -> Tensor:
         n, channels, height, width = best.shape
         draws = counter.uniform(key, count, 2 + channels)
-        place = window(side, _corner(draws[:, 0], side, height), _corner(draws[:, 1], side, width), height, width)
+        place = window(
+            side, _corner(draws[:, 0], side, height), _corner(draws[:, 1], side, width), height, width
+        )
         colour = per_row(rows.eps, best) * _signs(draws[:, 2:]).reshape(n, channels, 1, 1)
         return torch.where(place.mask, (rows.image + colour).clamp(0.0, 1.0), best)
 
@@ -126,7 +131,8 @@ class LinfProposals(Proposals):
 
 
 def pyramid(height: int, width: int) -> Tensor:
-    """Nested rectangles around the centre, the k-th of weight 1 / (k + 1)^2, of Euclidean length 1 (section 3.4)."""
+    """Nested rectangles around the centre, the k-th of weight 1 / (k + 1)^2, of Euclidean length 1 (section
+    3.4)."""
     down, across = torch.arange(height)[:, None], torch.arange(width)[None, :]
     weight = torch.zeros(height, width)
     for k in range(max(height, width) // 2 + 1):
@@ -147,7 +153,8 @@ def bump(side: int) -> Tensor:
 
 
 class L2Proposals(Proposals):
-    """Bumps on a grid first; then a window's budget is moved into another window, with a new bump (algorithm 3)."""
+    """Bumps on a grid first; then a window's budget is moved into another window, with a new bump (algorithm
+    3)."""
 
     def __init__(self) -> None:
         self._bumps: dict[int, Tensor] = {}
@@ -198,7 +205,9 @@ class L2Proposals(Proposals):
         table = table.to(place.top.device)
         which = torch.searchsorted(torch.tensor(sides, device=place.side.device), place.side)[:, None, None]
         down = (torch.arange(height, device=which.device) - place.top[:, None]).clamp(0, most - 1)[:, :, None]
-        across = (torch.arange(width, device=which.device) - place.left[:, None]).clamp(0, most - 1)[:, None, :]
+        across = (torch.arange(width, device=which.device) - place.left[:, None]).clamp(0, most - 1)[
+            :, None, :
+        ]
         swap = flipped[:, None, None]
         laid = torch.where(swap, table[which, across, down], table[which, down, across])
         return laid[:, None] * place.mask
