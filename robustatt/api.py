@@ -74,6 +74,7 @@ def sweep(
     seed: int = 0,
     *,
     n: int | None = None,
+    sample: int | None = None,
     split: str = "test",
     independent: bool = False,
     batch_size: int | None = None,
@@ -91,6 +92,7 @@ def sweep(
         out: a folder for records and summary, from which an interrupted sweep goes on; nothing is kept if None.
         seed: the seed of every random start.
         n: the first n examples; all if None.
+        sample: this many examples drawn by the seed, classes in proportion; their indices stay those of the data.
         split: which part of a named data set.
         independent: attack every radius afresh instead of searching each example's threshold.
         batch_size: images a batch; found for this machine if None.
@@ -109,6 +111,7 @@ def sweep(
         data=dataset.name,
         split=dataset.split,
         n=n,
+        sample=sample,
         seed=seed,
         independent=independent,
         batch_size=batch_size,
@@ -150,6 +153,14 @@ def model_loader(dataset: Dataset) -> Loader:
         ).module
 
     return load
+
+
+def load_data(plan: Plan) -> Dataset:
+    """The data set that a plan names, read in the way the plan says. Raises InputError if it cannot be."""
+    return data_sets.load(
+        plan.data, plan.split, root=plan.data_root, download=plan.download,
+        label_column=plan.label_column, image_size=plan.input_size,
+    )  # fmt: skip
 
 
 def _several(attacks: Sequence[str | Recipe]) -> Sequence[str | Recipe]:

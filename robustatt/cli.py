@@ -216,7 +216,7 @@ def train(
     with _TrainingBar() as bar:
         card = run_training(request, bar)
     print(f"Wrote {out}: clean test accuracy {card.clean_accuracy:.2%}")
-    print(f"Log and curve: {request.log_path}, {request.curve_path}")
+    print(f"Log: {request.log_path}, curve: {request.curve_path}")
     print(f"Next: robustatt sweep --eps 1..16 --model {model} --data {data} --weights {out}")
 
 
@@ -278,6 +278,7 @@ def doctor(
     data_root: DataRoot = None,
     download: Download = False,
     label_column: LabelColumn = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Attack the model too, to see whether the answers fit together (minutes).")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Say in a minute whether an evaluation will mean anything.
@@ -289,9 +290,9 @@ def doctor(
     from robustatt.plan import ModelEntry
 
     patient = Patient(ModelEntry(model, model, weights, normalize), data, data_root, download, label_column, input_size, device)
-    findings = examine(patient)
+    findings = examine(patient, deep=deep)
     _print_table(["", "check", "finding", "what to do"], [[it.mark, it.check, it.finding, it.advice] for it in findings])
-    wrong = [it.check for it in findings if not it.fine]
+    wrong = list(dict.fromkeys(it.check for it in findings if not it.fine))
     print(f"To look into first: {', '.join(wrong)}." if wrong else "Nothing found that would spoil an evaluation.")
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from robustatt import health, provenance
 from robustatt.classifier import Classifier, fingerprint, frozen
 from robustatt.data.base import Dataset
+from robustatt.data.sample import Sample, stratified
 from robustatt.errors import InputError, RobustattError, RunInterrupted
 from robustatt.evaluate import Evaluation, as_float, evaluate, load_images
 from robustatt.plan import BoundPlan, Cell, ModelEntry, Plan
@@ -73,13 +74,16 @@ def run(plan: Plan, dataset: Dataset, load: Loader, out: Path, progress: Progres
     progress = progress or Silent()
     device = choose_device(plan.device)
     examples = _count(plan, dataset)
+    if plan.sample is not None:
+        dataset = Sample(dataset, stratified(dataset.labels, plan.sample, plan.seed))
     probe = _probe(dataset, device)
     warnings: list[health.Warning] = []
-    prints = []
+    prints, cards = [], {}
     for entry in plan.models:
         module = load(entry)
         prints.append(fingerprint(module))
-        warnings += _inspect(module, entry, dataset, probe)
+        warnings += _inspect(module, entry, dataset, probe, examples)
+        cards[entry.name] = getattr(module, "card", None)
     bound = BoundPlan(plan, examples, dataset.classes, dataset.fingerprint, tuple(prints))
     store = Store(out / "records")
     store.prepare()
@@ -90,9 +94,11 @@ def run(plan: Plan, dataset: Dataset, load: Loader, out: Path, progress: Progres
     began = time.time()
     _compute(todo, plan, dataset, load, store, device, progress, len(cells))
     records = store.read(cell.key for cell in cells)
-    warnings += health.of_records(records)
+    warnings += health.of_records(records, plan.attacks, bound.describe())
+    for name, card in cards.items():
+        warnings += health.of_card(name, card, dataset, records) if card is not None else []
     origin = _origin(bound, out, began, device)
-    summary = summarise(records, bound.describe(), origin, [warning.as_dict() for warning in warnings])
+    summary = summarise(records, bound.describe(), origin, [warning.as_dict() for warning in health.distinct(warnings)])
     write_summary(out, summary)
     return Outcome(records, summary, len(todo), len(cells) - len(todo), store.moved_aside)
 
@@ -102,11 +108,15 @@ def _probe(dataset: Dataset, device: torch.device) -> torch.Tensor:
     return as_float(dataset.tensors(range(min(PROBE_IMAGES, len(dataset))))[0]).to(device)
 
 
-def _inspect(module: nn.Module, entry: ModelEntry, dataset: Dataset, probe: torch.Tensor) -> list[health.Warning]:
-    """Checks of a model before anything is written: takes these images, gives logits for these classes."""
+def _inspect(
+    module: nn.Module, entry: ModelEntry, dataset: Dataset, probe: torch.Tensor, examples: int
+) -> list[health.Warning]:
+    """Checks of a model before anything is written, on images spread over those that will be attacked."""
     with frozen(module, entry.name, probe.device, probe) as classifier:
         load_images(dataset, range(len(probe)), classifier)
-        return health.of_model(classifier.original, entry.name, probe)
+        spread = range(0, examples, max(1, examples // PROBE_IMAGES))[:PROBE_IMAGES]
+        images, labels = load_images(dataset, spread, classifier)
+        return health.of_model(classifier.original, entry.name, images, labels, module)
 
 
 def _compute(
@@ -180,7 +190,7 @@ def _count(plan: Plan, dataset: Dataset) -> int:
         raise InputError(f"-n {plan.n}: {plan.data} {plan.split} has {len(dataset)} examples")
     if len(dataset) == 0:
         raise InputError(f"data {plan.data!r} has no examples")
-    return plan.n or len(dataset)
+    return plan.n or plan.sample or len(dataset)
 
 
 def choose_device(name: str) -> torch.device:

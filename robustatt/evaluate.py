@@ -48,7 +48,7 @@ def evaluate(
     images, labels = load_images(dataset, range(cell.start, cell.stop), classifier)
     radii = torch.tensor([float(parse_radius(text)) for text in cell.radii], device=classifier.device)
     attack = attacks.build(cell.attack, classifier.classes)
-    index = torch.arange(cell.start, cell.stop, device=classifier.device)
+    index = dataset.original(range(cell.start, cell.stop)).to(classifier.device)
     target = Target(classifier, attack.norm, attack.name, images, labels, index, radii, batch_size)
     target.aim(attack, Noise(cell.seed, attack.name))
     oracle = Oracle(classifier.logits)

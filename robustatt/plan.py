@@ -26,6 +26,12 @@ from robustatt.errors import InputError, did_you_mean
 #: part of every key: raise it when the same Cell would give other numbers
 SEMANTICS = 1
 CELL_EXAMPLES = 256
+#: keys of a plan file that hold one plain value: its type, and an example
+SIMPLE_KEYS: dict[str, tuple[type, str]] = {
+    "data": (str, '"digits"'), "split": (str, '"test"'), "n": (int, "500"), "sample": (int, "500"), "seed": (int, "0"),
+    "independent": (bool, "false"), "batch_size": (int, "128"), "device": (str, '"auto"'), "data_root": (str, '"/data"'),
+    "download": (bool, "true"), "label_column": (str, '"label"'), "input_size": (int, "224"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,11 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a sweep needs to know. `n`: the first n examples, all if None. `eps` never holds 0: it is implied."""
+    """Everything a sweep needs to know. `eps` never holds 0: it is implied.
+
+    `n`: the first n examples; `sample`: so many drawn by `seed`, classes in proportion; all if both are None. `data_root`,
+    `download`, `label_column` and `input_size` say how the data is found and read.
+    """
 
     models: tuple[ModelEntry, ...]
     attacks: tuple[Recipe, ...]
@@ -52,8 +62,14 @@ class Plan:
     independent: bool = False
     batch_size: int | None = None
     device: str = "auto"
+    sample: int | None = None
+    data_root: str | None = None
+    download: bool = False
+    label_column: str | None = None
+    input_size: int | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "eps", tuple(sorted(set(self.eps) - {Fraction(0)})))
         if not self.models:
             raise InputError("no model: give at least one, such as --model vgg_att3")
         if not self.attacks:
@@ -62,6 +78,12 @@ class Plan:
         _require_unique("attack", [entry.name for entry in self.attacks])
         if self.n is not None and self.n < 1:
             raise InputError(f"-n {self.n}: give at least 1 example, or leave it out for all")
+        if self.sample is not None and self.sample < 1:
+            raise InputError(f"--sample {self.sample}: give at least 1 example, or leave it out for all")
+        if self.n is not None and self.sample is not None:
+            raise InputError(f"-n {self.n} and --sample {self.sample}: give the first N examples or a sample, not both")
+        if self.input_size is not None and self.input_size < 1:
+            raise InputError(f"--input-size {self.input_size}: give the pixels a side, such as 32 or 224")
         if self.batch_size is not None and self.batch_size < 1:
             raise InputError(f"--batch-size {self.batch_size}: give auto or at least 1")
         if not 0 <= self.seed < 2**63:
@@ -85,8 +107,9 @@ class Plan:
             "seed": self.seed,
             "independent": self.independent,
         }
-        if self.n is not None:
-            document["n"] = self.n
+        for key in ("n", "sample", "data_root", "label_column", "input_size"):
+            if getattr(self, key) is not None:
+                document[key] = getattr(self, key)
         document["models"] = [{k: v for k, v in vars(entry).items() if v is not None} for entry in self.models]
         document["attacks"] = [entry.model_dump(mode="json", exclude_none=True) for entry in self.attacks]
         return document
@@ -94,18 +117,14 @@ class Plan:
     @staticmethod
     def from_toml(document: dict[str, Any], where: str) -> Plan:
         """A plan from a TOML document; every mistake is an InputError that begins with `where`."""
-        known = {"data", "split", "models", "attacks", "eps", "eps_unit", "n", "seed", "independent", "batch_size", "device"}
+        known = {*SIMPLE_KEYS, "models", "attacks", "eps", "eps_unit"}
         for key in document:
             if key not in known and key != "bound":
                 raise InputError(f"{where}: unknown key {key!r}: {did_you_mean(key, known)}")
-        for key, kind, example in (
-            ("data", str, '"digits"'), ("split", str, '"test"'), ("n", int, "500"), ("seed", int, "0"),
-            ("independent", bool, "false"), ("batch_size", int, "128"), ("device", str, '"auto"'),
-            ("models", list, '["vgg"]'), ("attacks", list, '["fgsm"]'),
-        ):  # fmt: skip
-            if key in document and (not isinstance(document[key], kind) or (kind is int and document[key] is True)):
+        for key, (kind, example) in {**SIMPLE_KEYS, "models": (list, '["vgg"]'), "attacks": (list, '["fgsm"]')}.items():
+            if key in document and (not isinstance(document[key], kind) or (kind is int and isinstance(document[key], bool))):
                 raise InputError(f"{where}: key {key!r} has the wrong type: write for example {key} = {example}")
-        simple = {key: document[key] for key in ("data", "split", "n", "seed", "independent", "batch_size", "device") if key in document}
+        simple = {key: document[key] for key in SIMPLE_KEYS if key in document}
         grid = document.get("eps", "1..16")
         if isinstance(grid, list):
             grid = ",".join(map(str, grid))
@@ -144,14 +163,19 @@ def read_plan(path: Path) -> dict[str, Any]:
 
 
 def model_entries(specs: Sequence[str], weights: Sequence[str], normalize: str | None = None) -> tuple[ModelEntry, ...]:
-    """Entries from `--model` and `--weights` flags: as many weights as models, or none. `LABEL=SPEC` names one."""
+    """Entries from `--model` and `--weights` flags: as many weights as models, or none. `LABEL=SPEC` names one.
+
+    `normalize` is for the models from outside (`pkg.module:build`): the project's own carry theirs.
+    """
     if weights and len(weights) != len(specs):
         raise InputError(f"{len(weights)} --weights for {len(specs)} --model: give one for each model, in the same order, or none")
     files: Sequence[str | None] = weights or [None] * len(specs)
+    outside = [":" in text for text in specs]
     entries = []
-    for text, file in zip(specs, files, strict=True):
+    for text, file, foreign in zip(specs, files, outside, strict=True):
         label, sign, spec = text.partition("=")
-        entries.append(ModelEntry(name=label, spec=spec if sign else label, weights=file, normalize=normalize))
+        mine = normalize if foreign or not any(outside) else None
+        entries.append(ModelEntry(name=label, spec=spec if sign else label, weights=file, normalize=mine))
     return tuple(entries)
 
 
@@ -167,7 +191,7 @@ def _model_entry(entry: Any) -> ModelEntry:
     spec = entry.get("spec", entry.get("name"))
     if not spec:
         raise InputError('a model needs a name, such as {name = "vgg_att3"}')
-    return ModelEntry(entry.get("name", spec), spec, entry.get("weights"), entry.get("normalize"))
+    return ModelEntry(entry.get("name") or spec, spec, entry.get("weights"), entry.get("normalize"))
 
 
 def _attack_entry(entry: Any) -> Recipe:
@@ -243,7 +267,8 @@ class BoundPlan:
         plan = self.plan
         return {
             "data": {"name": plan.data, "split": plan.split, "fingerprint": self.data_fingerprint,
-                     "n": self.examples, "classes": list(self.classes)},
+                     "n": self.examples, "classes": list(self.classes),
+                     **({} if plan.sample is None else {"sample": plan.sample})},
             "models": [
                 {"name": entry.name, "spec": entry.spec, "weights": entry.weights, "fingerprint": fingerprint}
                 for entry, fingerprint in zip(plan.models, self.model_fingerprints, strict=True)

@@ -23,10 +23,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from robustatt import data as datasets
-from robustatt.data import Dataset
+from robustatt.data import Dataset, TensorDataset
+from robustatt.data.sample import stratified
 from robustatt.errors import InputError, TrainingDiverged
-from robustatt.models import Card, Network, build, canonical, save_checkpoint
+from robustatt.models import Card, Network, build, canonical, load_checkpoint, save_checkpoint
 from robustatt.models.checkpoint import rounded, write_whole
+from robustatt.report.learning import curve_png
 
 SMALL_TEST_SET = 1000
 Channels = tuple[float, float, float]
@@ -63,6 +65,8 @@ class TrainRequest(BaseModel):
     half: bool = False
     resume: bool = True
     test_every: int | None = Field(default=None, ge=1)
+    init: Path | None = None
+    keep: Literal["last", "best"] = "last"
 
     def __init__(self, **fields: Any) -> None:
         try:
@@ -86,6 +90,11 @@ class TrainRequest(BaseModel):
     def log_path(self) -> Path:
         """The CSV log, one row an epoch."""
         return self.out.with_suffix(".csv")
+
+    @property
+    def curve_path(self) -> Path:
+        """The learning curve, drawn from the log."""
+        return self.out.with_suffix(".png")
 
     def identity(self) -> str:
         """Everything that decides the numbers, as text; where files lie and how they are kept is left out."""
@@ -114,6 +123,8 @@ class _Run:
     noise: torch.Generator
     epoch: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, Tensor] | None = None
+    best_epoch: int = 0
 
     def state(self, identity: str) -> dict[str, Any]:
         rng = {
@@ -127,6 +138,8 @@ class _Run:
             "identity": identity,
             "epoch": self.epoch,
             "rows": self.rows,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "rng": rng,
@@ -136,6 +149,7 @@ class _Run:
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.rows = state["epoch"], state["rows"]
+        self.best, self.best_epoch = state.get("best"), state.get("best_epoch", 0)
         self.order.set_state(state["rng"]["order"])
         self.noise.set_state(state["rng"]["noise"])
         torch.set_rng_state(state["rng"]["torch"])
@@ -146,7 +160,8 @@ class _Run:
 def train(request: TrainRequest, on_step: OnStep | None = None) -> Card:
     """Trains a network and writes ``request.out`` (weights and card) and the CSV log beside it.
 
-    The weights kept are those of the last epoch; the test split is only ever measured, never used to choose.
+    The weights kept are those of the last epoch, or with ``keep`` "best" those of the epoch that does best
+    on a tenth of the training images, held out; the test split is only ever measured, never used to choose.
     The state goes to ``<out>.resume.pt`` after every epoch and is removed at the end.
 
     Args:
@@ -182,6 +197,7 @@ def _train(request: TrainRequest, device: torch.device, on_step: OnStep | None) 
         input_size=min(train_set.image_shape[1:]),
     )
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    origin = _start_from(request.init, network)
     optimiser = torch.optim.SGD(
         network.parameters(),
         lr=0.1,
@@ -191,8 +207,10 @@ def _train(request: TrainRequest, device: torch.device, on_step: OnStep | None) 
     )
     run = _Run(network, optimiser, _generator(request.seed, 1), _generator(request.seed, 2))
     _try_resume(request, run)
-    images = pixels.permute(0, 2, 3, 1).contiguous().to(device)
-    labels = labels.to(device)
+    kept, held = _hold_out(request, labels)
+    images = pixels[kept].permute(0, 2, 3, 1).contiguous().to(device)
+    held_out = None if held is None else TensorDataset(pixels[held], labels[held], train_set.classes)
+    labels = labels[kept].to(device)
     batches = _epoch_sizes(len(images), request.batch_size)
     while run.epoch < request.epochs:
         started = time.perf_counter()
@@ -202,27 +220,79 @@ def _train(request: TrainRequest, device: torch.device, on_step: OnStep | None) 
         test_accuracy = math.nan
         if _test_now(request, run.epoch, len(test_set)):
             test_accuracy = clean_accuracy(network, test_set, device=device)
-        run.rows.append(
-            {
-                "epoch": run.epoch,
-                "lr": optimiser.param_groups[0]["lr"],
-                "train_loss": loss,
-                "train_accuracy": accuracy,
-                "test_accuracy": test_accuracy,
-                "seconds": round(seconds, 2),
-                "images_per_second": round(len(images) / seconds, 1),
-            }
-        )
+        row = {
+            "epoch": run.epoch,
+            "lr": optimiser.param_groups[0]["lr"],
+            "train_loss": loss,
+            "train_accuracy": accuracy,
+            "test_accuracy": test_accuracy,
+            "seconds": round(seconds, 2),
+            "images_per_second": round(len(images) / seconds, 1),
+        }
+        if held_out is not None:
+            row["held_out_accuracy"] = clean_accuracy(network, held_out, device=device)
+            _keep_if_best(run, row["held_out_accuracy"])
+        run.rows.append(row)
         _write_log(request.log_path, run.rows)
         _write_state(request.resume_path, run.state(request.identity()))
+    if run.best is not None:
+        network.load_state_dict(run.best)
     if request.half:
         network.load_state_dict(rounded(network.state_dict()))
+    if request.half or run.best_epoch not in (0, run.epoch):
         run.rows[-1]["test_accuracy"] = clean_accuracy(network, test_set, device=device)
         _write_log(request.log_path, run.rows)
-    card = _card(request, run, train_set, mean, std)
+    card = _card(request, run, train_set, mean, std, origin)
+    write_whole(request.curve_path, curve_png(run.rows, f"{card.name}, width {card.width:g}, {card.data}"))
     save_checkpoint(request.out, network.state_dict(), card, half=request.half)
     request.resume_path.unlink(missing_ok=True)
     return card
+
+
+def _hold_out(request: TrainRequest, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Which training images are trained on, and which are held out to choose the best epoch."""
+    every = torch.arange(len(labels))
+    if request.keep == "last":
+        return every, None
+    if len(labels) < 20:
+        raise InputError(f"--keep best: {len(labels)} training images are too few to hold a tenth out")
+    held = stratified(labels, len(labels) // 10, request.seed)
+    kept = torch.ones(len(labels), dtype=torch.bool)
+    kept[held] = False
+    return every[kept], held
+
+
+def _keep_if_best(run: _Run, accuracy: float) -> None:
+    if run.best is None or accuracy > max(row["held_out_accuracy"] for row in run.rows):
+        run.best = {name: tensor.detach().clone() for name, tensor in run.network.state_dict().items()}
+        run.best_epoch = run.epoch
+
+
+def _start_from(path: Path | None, network: Network) -> dict[str, Any] | None:
+    """Copies a checkpoint's weights but for the normalisation and, for other classes, the head.
+
+    Returns what the card should say of it.
+
+    Raises:
+        InputError: the checkpoint is of another network or width.
+    """
+    if path is None:
+        return None
+    source, card = load_checkpoint(path)
+    mine = network.architecture
+    for what, theirs, own in (("network", card.name, mine.name), ("width", card.width, mine.width)):
+        if theirs != own:
+            raise InputError(f"--init {path}: its {what} is {theirs}, not {own}: give one of the same {what}")
+    state = network.state_dict()
+    for name, tensor in source.state_dict().items():
+        fits = name in state and state[name].shape == tensor.shape
+        if not fits and card.classes == mine.classes:
+            raise InputError(f"--init {path}: tensor {name} does not fit this network: their options differ")
+        if fits and not name.startswith("normalise."):
+            state[name] = tensor
+    network.load_state_dict(state)
+    head = "kept" if card.classes == mine.classes else "new"
+    return {"name": card.name, "data": card.data, "epochs": card.epochs, "head": head}
 
 
 def _check_place(out: Path) -> None:
@@ -451,7 +521,14 @@ def clean_accuracy(
     return right / len(dataset)
 
 
-def _card(request: TrainRequest, run: _Run, dataset: Dataset, mean: Channels, std: Channels) -> Card:
+def _card(
+    request: TrainRequest,
+    run: _Run,
+    dataset: Dataset,
+    mean: Channels,
+    std: Channels,
+    origin: dict[str, Any] | None,
+) -> Card:
     flip, crop = augmentation(request)
     adversarial = None
     if request.adversarial is not None:
@@ -480,7 +557,8 @@ def _card(request: TrainRequest, run: _Run, dataset: Dataset, mean: Channels, st
             "flip": flip,
             "crop": crop,
             "stored_as": "float16" if request.half else "float32",
-            "selection": "last epoch",
+            "selection": f"epoch {run.best_epoch}, best held-out accuracy" if run.best else "last epoch",
+            **({"init": origin} if origin else {}),
             "train_loss": round(run.rows[-1]["train_loss"], 4),
             "train_accuracy": round(run.rows[-1]["train_accuracy"], 4),
             "seconds": round(sum(row["seconds"] for row in run.rows), 1),

@@ -16,6 +16,8 @@ from PIL import Image
 
 from robustatt import data
 from robustatt.data import TensorDataset
+from robustatt.data.inventory import listing
+from robustatt.data.sample import Sample, stratified
 from robustatt.errors import InputError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -207,10 +209,39 @@ def test_unknown_names() -> None:
         data.load("digits", image_size=64)
 
 
-def test_the_sizes_in_the_list_are_those_of_the_digits() -> None:
-    rows = {name: about for name, about, _ in data.sources()}
-    assert set(data.SOURCES) < set(rows)
-    assert "1,297 train, 500 test, 32 pixels, 10 classes" in rows["digits"]
+def test_the_list_gives_sizes_and_hashes_of_what_is_here(tmp_path: Path) -> None:
+    rows = {(row.name, row.split): row for row in listing([], tmp_path / "nothing")}
+    assert {name for name, _ in rows} == set(data.SOURCES)
+    assert rows["digits", "test"].images == "500"
+    assert data.load("digits").fingerprint.startswith(rows["digits", "test"].fingerprint)
+    assert rows["svhn", "train"][2:] == ("73,257", "32x32", "10", "-", "--download or --data-root")
+    found = listing([str(image_folder(tmp_path / "set"))])
+    assert [row[1:5] for row in found] == [("test", "6", "10x12", "2")]
+    with pytest.raises(InputError, match="neither a name nor a path"):
+        listing(["no_such"])
+
+
+def test_a_sample_is_stratified_and_keeps_its_indices() -> None:
+    labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
+    chosen = stratified(labels, 20, 5)
+    assert labels[chosen].bincount().tolist() == [12, 6, 2]
+    assert chosen.tolist() == sorted(set(chosen.tolist()))
+    assert torch.equal(chosen, stratified(labels, 20, 5))
+    assert not torch.equal(chosen, stratified(labels, 20, 6))
+    assert torch.equal(stratified(labels, 100, 0), torch.arange(100))
+    assert labels[stratified(labels, 7, 0)].bincount().sum() == 7
+    for wrong in (0, 101):
+        with pytest.raises(InputError, match=f"--sample {wrong}"):
+            stratified(labels, wrong, 0)
+    images = torch.arange(100, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    whole = TensorDataset(images, labels)
+    part = Sample(whole, chosen)
+    assert len(part) == 20
+    assert part.tensors(range(20))[0][:, 0, 0, 0].tolist() == chosen.tolist()
+    assert torch.equal(part.original(range(20)), chosen)
+    assert part.fingerprint != whole.fingerprint != Sample(whole, chosen[:-1]).fingerprint
+    with pytest.raises(IndexError):
+        part.tensors([20])
 
 
 def test_grey_and_transparent_images_become_rgb(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from robustatt.data.base import Dataset, TensorDataset
 from robustatt.errors import InputError, did_you_mean
 
-__all__ = ["SOURCES", "Dataset", "Source", "TensorDataset", "load", "sources"]
+__all__ = ["SOURCES", "Dataset", "Source", "TensorDataset", "load"]
 
 SPLITS = ("train", "test")
 
@@ -35,21 +35,6 @@ SOURCES: dict[str, Source] = {
         Source("stl10", "STL-10, the labelled images", 5_000, 8_000, 96, 10),
     )
 }
-
-
-def sources() -> list[tuple[str, str, str]]:
-    """A line for each kind of data: what to type, what it is, how to get it. Reads no data."""
-    rows = []
-    for it in SOURCES.values():
-        sizes = f"{it.train:,} train, {it.test:,} test, {it.side} pixels, {it.classes} classes"
-        way = "comes with scikit-learn" if it.name == "digits" else "--download, or --data-root FOLDER"
-        rows.append((it.name, f"{it.about}: {sizes}", way))
-    return [
-        *rows,
-        ("FOLDER", "images in class folders, also below train and test", "your own"),
-        ("FOLDER", "Parquet files as on the Hugging Face hub: img or image, and a label", "your own"),
-        ("FILE.npz", "arrays images (or x) and labels (or y), uint8", "your own"),
-    ]
 
 
 def load(

@@ -30,6 +30,7 @@ class Dataset(abc.ABC):
     split: str
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
+    labels: Labels
 
     @property
     @abc.abstractmethod
@@ -57,6 +58,10 @@ class Dataset(abc.ABC):
         if wanted.numel() and (int(wanted.min()) < 0 or int(wanted.max()) >= len(self)):
             raise IndexError(f"{self.name} {self.split} has indices 0 to {len(self) - 1}")
         return wanted
+
+    def original(self, indices: Indices) -> Tensor:
+        """The index each of these has in the whole data set: the same, unless this is a sample of one."""
+        return self.positions(indices)
 
     def batches(self, size: int) -> Iterator[tuple[Pixels, Labels]]:
         """The whole set in order, ``size`` images at a time."""

@@ -24,9 +24,24 @@ SETS: dict[str, tuple[str, int]] = {
 }
 
 
+#: where torchvision leaves the files of each set, below the root
+PLACES = {
+    "cifar10": "cifar-10-batches-py/*",
+    "cifar100": "cifar-100-python/*",
+    "svhn": "*_32x32.mat",
+    "stl10": "stl10_binary/*",
+}
+
+
 def default_root() -> Path:
     """Where downloads go when no ``root`` is given: ``data`` in the cache folder."""
     return cache_folder() / "data"
+
+
+def files(name: str, root: str | Path | None) -> list[Path]:
+    """The files of a set that are there, whether whole or not."""
+    folder = Path(root) if root is not None else default_root()
+    return sorted(folder.glob(PLACES[name]))
 
 
 def vision(name: str, split: str, root: str | Path | None, download: bool) -> TensorDataset:

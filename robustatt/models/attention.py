@@ -9,11 +9,14 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from robustatt.models.checkpoint import Card
 
 Compatibility = Literal["pc", "dp"]
 Head = Literal["concat", "indep"]
@@ -38,12 +41,14 @@ class Network(nn.Module, abc.ABC):
     """A classifier of RGB images in [0, 1], normalisation included, that can show where it looks.
 
     ``levels`` names the attended levels from low to high; it is empty for a network without attention.
-    ``architecture`` says how to build the same network again. Each submodule is called once in a forward
+    ``architecture`` says how to build the same network again, ``card`` what the checkpoint says that it came
+    from. Each submodule is called once in a forward
     pass, so BatchNorm can be folded into the convolution before it.
     """
 
     levels: tuple[str, ...] = ()
     architecture: Architecture
+    card: Card | None = None
 
     @abc.abstractmethod
     def attend(self, x: Images) -> tuple[Logits, list[Map]]:

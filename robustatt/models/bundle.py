@@ -1,4 +1,7 @@
-"""The weights that come inside the package."""
+"""The weights that come inside the package.
+
+A file is named after its network; the ending ``_adv`` says that it was trained on attacked images.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from robustatt.models.attention import Network
 from robustatt.models.checkpoint import load as load_checkpoint
 from robustatt.models.registry import canonical
 
+ADVERSARIAL = "_adv"
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
 
@@ -27,7 +31,8 @@ def bundled_path(name: str, data: str = "digits") -> Path:
         InputError: nothing is bundled for this network and data set; lists what is.
     """
     have = bundled()
-    stem = name if name in have.get(data, ()) else canonical(name)
+    base = name.removesuffix(ADVERSARIAL)
+    stem = name if name in have.get(data, ()) else canonical(base) + name[len(base) :]
     if stem in have.get(data, ()):
         return WEIGHTS / data / f"{stem}.safetensors"
     if data in have:

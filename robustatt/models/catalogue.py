@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 from robustatt.models import registry
-from robustatt.models.bundle import bundled
+from robustatt.models.bundle import ADVERSARIAL, bundled
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,18 @@ def catalogue() -> list[Row]:
     """All networks by base name; counted on shapes alone, no weights are made or read."""
     have = bundled()
     return [
-        _row(name, tuple(data for data, stems in have.items() if name in stems)) for name in registry.names()
+        _row(name, tuple(_stems(name, have))) for name in registry.names()
     ]
+
+
+def _stems(name: str, have: dict[str, tuple[str, ...]]) -> Iterator[str]:
+    """The data sets there are weights for, with what sets them apart, such as ``cifar10 (adv)``."""
+    for data, stems in have.items():
+        for stem in stems:
+            if stem == name:
+                yield data
+            elif stem.startswith(f"{name}_") and registry.parse(stem.removesuffix(ADVERSARIAL))[0] == name:
+                yield f"{data} ({stem.removeprefix(f'{name}_')})"
 
 
 def _row(name: str, data: tuple[str, ...]) -> Row:

@@ -166,6 +166,7 @@ def load(path: str | Path) -> tuple[Network, Card]:
     except InputError as error:
         raise InputError(f"{path}: its card asks for a network that cannot be built: {error}") from error
     fill(network, tensors, str(path))
+    network.card = card
     return network, card
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from robustatt.errors import InputError
-from robustatt.models.bundle import bundled_path
+from robustatt.models.bundle import ADVERSARIAL, bundled_path
 from robustatt.models.checkpoint import Card, load
 from robustatt.models.outside import is_outside, load_outside
 from robustatt.models.registry import canonical
@@ -39,7 +39,8 @@ def resolve(
 
     Args:
         spec: a name of ``robustatt models``, which takes the bundled weights for ``data`` unless
-            ``weights`` are given, or a network from outside (see ``load_outside``).
+            ``weights`` are given, or a network from outside (see ``load_outside``). The ending ``_adv`` asks
+            for adversarially trained weights, as in ``vgg_att3_adv``.
         weights: a checkpoint of ``robustatt train``; for networks from outside any weights file or folder.
         data: the data set that bundled weights are wanted for.
         classes, normalize, options: for networks from outside.
@@ -56,11 +57,12 @@ def resolve(
             f"model {spec!r} carries its normalisation and options: leave out --normalize and options"
         )
     path = bundled_path(spec, data) if weights is None else Path(weights)
-    if weights is not None:
-        canonical(spec)
+    name = canonical(spec.removesuffix(ADVERSARIAL))
     network, card = load(path)
-    if weights is not None and card.name != canonical(spec):
-        raise InputError(f"{path} holds {card.name}, not {canonical(spec)}: say --model {card.name}")
     if weights is None:
         return ResolvedModel(network, path.stem, card, f"bundled {path.parent.name}/{path.name}")
-    return ResolvedModel(network, card.name + ("_adv" if card.adversarial else ""), card, str(path))
+    if card.name != name:
+        raise InputError(f"{path} holds {card.name}, not {name}: say --model {card.name}")
+    if spec.endswith(ADVERSARIAL) and not card.adversarial:
+        raise InputError(f"{path} was not trained on attacked images: say --model {card.name}")
+    return ResolvedModel(network, card.name + (ADVERSARIAL if card.adversarial else ""), card, str(path))
