@@ -119,7 +119,7 @@ def sweep(
     )
     with ExitStack() as stack:
         folder = Path(out) if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="robustatt-")))
-        return Result(run(plan, dataset, load, folder))
+        return Result(run(plan, dataset, load, folder, gallery=out is not None))
 
 
 def _dataset(data: Data, split: str) -> Dataset:

@@ -56,9 +56,7 @@ class Classifier:
         result: Tensor = self.fast(image.contiguous(memory_format=self.memory_format))
         return result
 
-    def judge(
-        self, image: Float[Tensor, "n c h w"], label: Int[Tensor, " n"], index: Int[Tensor, " n"]
-    ) -> Verdict:
+    def judge(self, image: Float[Tensor, "n c h w"], label: Int[Tensor, " n"], index: Int[Tensor, " n"]) -> Verdict:
         """Fresh predictions in a forward pass of their own. NonFiniteLogits names the example."""
         with torch.no_grad():
             logits, maps = self._attend(self.fast, image.contiguous(memory_format=self.memory_format))
@@ -83,10 +81,14 @@ class Classifier:
                 logits = self.original(probe)
         except RuntimeError as problem:
             reason = str(problem).splitlines()[0]
-            raise InputError(f"model {self.label!r} cannot take images of shape {tuple(probe.shape[1:])}: {reason}") from None
+            raise InputError(
+                f"model {self.label!r} cannot take images of shape {tuple(probe.shape[1:])}: {reason}"
+            ) from None
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(probe) or logits.shape[1] < 2:
             got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-            raise InputError(f"model {self.label!r} returned {got} for {len(probe)} images: expected logits of shape ({len(probe)}, classes)")
+            raise InputError(
+                f"model {self.label!r} returned {got} for {len(probe)} images: expected logits of shape ({len(probe)}, classes)"
+            )
         return int(logits.shape[1])
 
     def _speed_up(self, probe: Tensor) -> tuple[nn.Module, torch.memory_format, float]:
@@ -120,7 +122,9 @@ def require_finite(logits: Float[Tensor, "n classes"], index: Int[Tensor, " n"],
 
 
 @contextmanager
-def frozen(module: nn.Module, label: str, device: torch.device, probe: Float[Tensor, "n c h w"]) -> Iterator[Classifier]:
+def frozen(
+    module: nn.Module, label: str, device: torch.device, probe: Float[Tensor, "n c h w"]
+) -> Iterator[Classifier]:
     """A Classifier made of a copy of the module; the module itself and the global RNG are as before afterwards.
 
     A module that cannot be copied is used itself, and its flags are put back.
@@ -176,8 +180,16 @@ def fold_batchnorm(module: nn.Module) -> nn.Module:
         names = [str(before.target), str(node.target)]
         convolution, norm = parts.get(names[0]), parts[names[1]]
         alone = all(called.count(name) == 1 for name in names)
-        hooked = any(part is not None and (part._forward_hooks or part._forward_pre_hooks) for part in (convolution, norm))
-        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and alone and not hooked and norm.track_running_stats:
+        hooked = any(
+            part is not None and (part._forward_hooks or part._forward_pre_hooks) for part in (convolution, norm)
+        )
+        if (
+            isinstance(convolution, nn.Conv2d)
+            and isinstance(norm, nn.BatchNorm2d)
+            and alone
+            and not hooked
+            and norm.track_running_stats
+        ):
             module.set_submodule(names[0], torch.nn.utils.fusion.fuse_conv_bn_eval(convolution, norm))
             module.set_submodule(names[1], nn.Identity())
     return module
@@ -189,8 +201,14 @@ def fingerprint(module: nn.Module) -> str:
     for name, tensor in sorted(module.state_dict().items()):
         if isinstance(tensor, Tensor):
             digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else repr(tensor.item()).encode())
-    for kind in sorted({type(part) for part in module.modules()}, key=lambda kind: f"{kind.__module__}.{kind.__qualname__}"):
+            digest.update(
+                tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+                if tensor.ndim
+                else repr(tensor.item()).encode()
+            )
+    for kind in sorted(
+        {type(part) for part in module.modules()}, key=lambda kind: f"{kind.__module__}.{kind.__qualname__}"
+    ):
         if kind.__module__.split(".")[0] not in {"torch", "torchvision", "timm", "robustatt"}:
             digest.update(_source(kind).encode())
     return digest.hexdigest()

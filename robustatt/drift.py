@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -33,7 +35,8 @@ def drift(
 
 
 def _bits(p: Tensor) -> Tensor:
-    return -torch.special.xlogy(p, p).sum(1) / torch.log(torch.tensor(2.0, dtype=p.dtype))
+    nats: Tensor = -torch.special.xlogy(p, p).sum(1)
+    return nats / math.log(2.0)
 
 
 def _centre(maps: Tensor, input_size: tuple[int, int]) -> Tensor:

@@ -19,8 +19,10 @@ from robustatt.data.base import Dataset
 from robustatt.data.sample import Sample, stratified
 from robustatt.errors import InputError, RobustattError, RunInterrupted
 from robustatt.evaluate import Evaluation, as_float, evaluate, load_images
+from robustatt.examples import attack_to_show, choose, pictures
 from robustatt.plan import BoundPlan, Cell, ModelEntry, Plan
 from robustatt.records import Store
+from robustatt.report.gallery import GALLERY_FILE, GalleryEntry, write_gallery
 from robustatt.summary import summarise, write_summary
 
 if TYPE_CHECKING:
@@ -62,10 +64,13 @@ class Outcome:
     moved_aside: list[Path] = field(default_factory=list)
 
 
-def run(plan: Plan, dataset: Dataset, load: Loader, out: Path, progress: Progress | None = None) -> Outcome:
+def run(
+    plan: Plan, dataset: Dataset, load: Loader, out: Path, progress: Progress | None = None, gallery: bool = True
+) -> Outcome:
     """Evaluate a plan into the folder `out`, going on where an earlier run stopped.
 
-    Everything the user could have got wrong is checked before anything is written.
+    Everything the user could have got wrong is checked before anything is written. `gallery` keeps pictures of a few
+    examples for the report.
 
     Raises:
         InputError: the model, data or folder cannot be used.
@@ -100,6 +105,8 @@ def run(plan: Plan, dataset: Dataset, load: Loader, out: Path, progress: Progres
     origin = _origin(bound, out, began, device)
     summary = summarise(records, bound.describe(), origin, [warning.as_dict() for warning in health.distinct(warnings)])
     write_summary(out, summary)
+    if gallery and (todo or not (out / GALLERY_FILE).exists()):
+        _keep_pictures(cells, plan, dataset, load, records, out, device)
     return Outcome(records, summary, len(todo), len(cells) - len(todo), store.moved_aside)
 
 
@@ -113,10 +120,32 @@ def _inspect(
 ) -> list[health.Warning]:
     """Checks of a model before anything is written, on images spread over those that will be attacked."""
     with frozen(module, entry.name, probe.device, probe) as classifier:
-        load_images(dataset, range(len(probe)), classifier)
         spread = range(0, examples, max(1, examples // PROBE_IMAGES))[:PROBE_IMAGES]
         images, labels = load_images(dataset, spread, classifier)
         return health.of_model(classifier.original, entry.name, images, labels, module)
+
+
+def _keep_pictures(
+    cells: list[Cell],
+    plan: Plan,
+    dataset: Dataset,
+    load: Loader,
+    records: pd.DataFrame,
+    out: Path,
+    device: torch.device,
+) -> None:
+    """Attack a few examples of each model again, keeping images and attention maps for the report's gallery."""
+    channels, height, width = dataset.image_shape
+    attack = attack_to_show(plan.attacks, records)
+    shown = (
+        choose(records, attack, height * width, plan.seed) if attack is not None and channels == 3 and plan.eps else []
+    )
+    entries: list[GalleryEntry] = []
+    for entry in plan.models if shown else ():
+        cell = next(cell for cell in cells if cell.model == entry.name and cell.attack.name == attack)
+        with frozen(load(entry), entry.name, device, _probe(dataset, device)) as classifier:
+            entries += pictures(cell, classifier, dataset, shown, automatic_batch_size(dataset.image_shape, device))
+    write_gallery(out, entries)
 
 
 def _compute(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,19 +45,26 @@ def evaluate(
 
     Raises NonFiniteLogits, ThreatModelViolation, or InputError for labels the model does not know.
     """
-    images, labels = load_images(dataset, range(cell.start, cell.stop), classifier)
+    target, ledger, oracle = attack_examples(cell, classifier, dataset, range(cell.start, cell.stop), batch_size, done)
+    return Evaluation(_columns(cell, target, ledger), oracle.gradients, oracle.forwards + target.forwards)
+
+
+def attack_examples(
+    cell: Cell, classifier: Classifier, dataset: Dataset, positions: Sequence[int], batch_size: int,
+    done: Callable[[int], None] = lambda _: None, keep: bool = False,
+) -> tuple[Target, Ledger, Oracle]:  # fmt: skip
+    """A Cell's attack on some examples of its data set; `keep` makes the ledger keep images and maps."""
+    images, labels = load_images(dataset, positions, classifier)
     radii = torch.tensor([float(parse_radius(text)) for text in cell.radii], device=classifier.device)
     attack = attacks.build(cell.attack, classifier.classes)
-    index = dataset.original(range(cell.start, cell.stop)).to(classifier.device)
-    target = Target(classifier, attack.norm, attack.name, images, labels, index, radii, batch_size)
+    index = dataset.original(positions).to(classifier.device)
+    target = Target(classifier, attack.norm, attack.name, images, labels, index, radii, batch_size, keep)
     target.aim(attack, Noise(cell.seed, attack.name))
     oracle = Oracle(classifier.logits)
-    if not cell.radii:
-        ledger = Ledger(target)
-        done(len(target))
-    else:
-        ledger = _run(attack, target, oracle, cell, done)
-    return Evaluation(_columns(cell, target, ledger), oracle.gradients, oracle.forwards + target.forwards)
+    if cell.radii:
+        return target, _run(attack, target, oracle, cell, done), oracle
+    done(len(target))
+    return target, Ledger(target), oracle
 
 
 def _run(attack: Attack, target: Target, oracle: Oracle, cell: Cell, done: Callable[[int], None]) -> Ledger:
@@ -73,7 +80,7 @@ def _run(attack: Attack, target: Target, oracle: Oracle, cell: Cell, done: Calla
     raise TypeError(f"the grid does not know how to run {type(attack).__name__}")
 
 
-def load_images(dataset: Dataset, indices: range, classifier: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
+def load_images(dataset: Dataset, indices: Sequence[int], classifier: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
     """Images in [0, 1] as float32 and labels, on the classifier's device."""
     images, labels = dataset.tensors(indices)
     if int(labels.max()) >= classifier.classes or int(labels.min()) < 0:

@@ -48,6 +48,7 @@ class Target:
     index: Int[Tensor, " n"]
     radii: Float[Tensor, " k"]
     batch_size: int
+    keep: bool = False  # whether the ledger keeps every image and attention map, for a gallery
     clean: Verdict = field(init=False)
     goal: Int[Tensor, " n"] = field(init=False)  # the class to push each example to; -1 for any mistake
     forwards: int = 0  # images judged so far
@@ -82,7 +83,7 @@ class Target:
 
     def batches(self) -> list[Tensor]:
         """Positions of all examples, in batches."""
-        return list(torch.arange(len(self.label), device=self.label.device).split(self.batch_size))
+        return list(torch.split(torch.arange(len(self.label), device=self.label.device), self.batch_size))
 
     def rows(self, positions: Tensor, eps: Tensor, restart: Tensor | None = None) -> Rows:
         """The attack problems of some examples at given radii."""
@@ -106,6 +107,8 @@ class Target:
         for level, before, after in zip(self.classifier.levels, self.clean.maps, verdict.maps, strict=True):
             for metric, values in drift(before[positions], after, size).items():
                 found[f"drift_{metric}_{level}"] = values
+        if self.keep:
+            found |= {"image": image} | dict(zip(map_columns(self.classifier), verdict.maps, strict=True))
         return {name: values.cpu().numpy() for name, values in found.items()}
 
 
@@ -123,6 +126,10 @@ class Ledger:
             "zero_grad": np.zeros(shape, dtype=bool),
             **{name: np.full(shape, np.nan, dtype=np.float32) for name in drifts},
         }
+        if target.keep:
+            pictures = {"image": target.image, **dict(zip(map_columns(target.classifier), target.clean.maps, strict=True))}
+            for name, like in pictures.items():
+                self.columns[name] = np.zeros((*shape, *like.shape[1:]), dtype=np.float32)
 
     def write(self, examples: np.ndarray, radius: np.ndarray | int, found: dict[str, np.ndarray]) -> None:
         """Set the columns of some (example, radius) pairs."""
@@ -133,6 +140,11 @@ class Ledger:
         """The row of one radius backed by the same image as another's."""
         for name, values in self.columns.items():
             values[example, radius] = False if name == "attacked" else values[example, source]
+
+
+def map_columns(classifier: Classifier) -> list[str]:
+    """The ledger's columns that keep attention maps, a column for each level."""
+    return [f"map_{level}" for level in classifier.levels]
 
 
 def _metrics() -> Iterable[str]:
@@ -387,7 +399,7 @@ class GridSearch:
     def _guesses(self, examples: np.ndarray) -> list[int]:
         """For each example the first radius at or above the estimate of its threshold."""
         guesses: list[int] = []
-        for chunk in torch.from_numpy(examples).to(self.target.label.device).split(self.target.batch_size):
+        for chunk in torch.split(torch.from_numpy(examples).to(self.target.label.device), self.target.batch_size):
             radius = estimate_threshold(self.target.rows(chunk, self.target.radii[-1:].expand(len(chunk))), self.target.norm, self.oracle)
             guesses += (self.target.radii[None, :] < radius[:, None]).sum(1).tolist()
         return guesses

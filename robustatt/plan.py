@@ -122,7 +122,9 @@ class Plan:
             if key not in known and key != "bound":
                 raise InputError(f"{where}: unknown key {key!r}: {did_you_mean(key, known)}")
         for key, (kind, example) in {**SIMPLE_KEYS, "models": (list, '["vgg"]'), "attacks": (list, '["fgsm"]')}.items():
-            if key in document and (not isinstance(document[key], kind) or (kind is int and isinstance(document[key], bool))):
+            if key in document and (
+                not isinstance(document[key], kind) or (kind is int and isinstance(document[key], bool))
+            ):
                 raise InputError(f"{where}: key {key!r} has the wrong type: write for example {key} = {example}")
         simple = {key: document[key] for key in SIMPLE_KEYS if key in document}
         grid = document.get("eps", "1..16")
@@ -168,7 +170,9 @@ def model_entries(specs: Sequence[str], weights: Sequence[str], normalize: str |
     `normalize` is for the models from outside (`pkg.module:build`): the project's own carry theirs.
     """
     if weights and len(weights) != len(specs):
-        raise InputError(f"{len(weights)} --weights for {len(specs)} --model: give one for each model, in the same order, or none")
+        raise InputError(
+            f"{len(weights)} --weights for {len(specs)} --model: give one for each model, in the same order, or none"
+        )
     files: Sequence[str | None] = weights or [None] * len(specs)
     outside = [":" in text for text in specs]
     entries = []
@@ -183,7 +187,9 @@ def _model_entry(entry: Any) -> ModelEntry:
     if isinstance(entry, str):
         return model_entries([entry], [])[0]
     if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
-        raise InputError('a model is a name or a table of texts, such as {name = "mine", spec = "vgg", weights = "f.safetensors"}')
+        raise InputError(
+            'a model is a name or a table of texts, such as {name = "mine", spec = "vgg", weights = "f.safetensors"}'
+        )
     known = {"name", "spec", "weights", "normalize"}
     for key in entry:
         if key not in known:

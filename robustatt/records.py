@@ -58,7 +58,7 @@ def is_whole(content: bytes) -> bool:
     except (pa.ArrowException, OSError, KeyError, ValueError):
         return False
     blank = content[:place] + _BLANK + content[place + 64 :]
-    return hashlib.sha256(blank).hexdigest().encode() == checksum
+    return hashlib.sha256(blank).hexdigest().encode() == bytes(checksum)
 
 
 def _place(content: bytes, checksum: bytes) -> int:
@@ -87,7 +87,9 @@ class Store:
             write_atomically(self.folder / ".writable", b"")
             (self.folder / ".writable").unlink(missing_ok=True)
         except OSError as problem:
-            raise InputError(f"--out: cannot write to {self.folder.parent} ({problem.strerror}): give a folder you may write to") from None
+            raise InputError(
+                f"--out: cannot write to {self.folder.parent} ({problem.strerror}): give a folder you may write to"
+            ) from None
 
     def path(self, key: str) -> Path:
         """Where the records of a Cell lie."""
@@ -121,6 +123,10 @@ class Store:
 
         tables = [pq.read_table(self.path(key)) for key in keys if self.has(key)]
         if not tables:
-            return pd.DataFrame({name: pd.Series(dtype="object" if kind == "string" else kind) for name, kind in COLUMNS.items()})
-        frame: pd.DataFrame = pa.concat_tables(tables, promote_options="default").replace_schema_metadata(None).to_pandas()
+            return pd.DataFrame(
+                {name: pd.Series(dtype="object" if kind == "string" else kind) for name, kind in COLUMNS.items()}
+            )
+        frame: pd.DataFrame = (
+            pa.concat_tables(tables, promote_options="default").replace_schema_metadata(None).to_pandas()
+        )
         return frame

@@ -78,7 +78,8 @@ class L2(Norm):
     dual = "l2"
 
     def length(self, delta: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(delta.flatten(1), dim=1)
+        size: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
+        return size
 
     def clip(self, delta: Tensor, eps: Tensor) -> Tensor:
         length = self.length(delta)

@@ -91,8 +91,12 @@ def by_foolbox(attack: str, model: nn.Module, image: Tensor, label: Tensor, batc
     import foolbox as fb
 
     wrapped = fb.PyTorchModel(model, bounds=(0, 1))
-    method = fb.attacks.FGSM() if attack == "fgsm" else fb.attacks.LinfPGD(rel_stepsize=0.1, steps=40, random_start=True)
-    broken = [method(wrapped, x, y, epsilons=RADII)[2] for x, y in zip(image.split(batch), label.split(batch), strict=True)]
+    method = (
+        fb.attacks.FGSM() if attack == "fgsm" else fb.attacks.LinfPGD(rel_stepsize=0.1, steps=40, random_start=True)
+    )
+    broken = [
+        method(wrapped, x, y, epsilons=RADII)[2] for x, y in zip(image.split(batch), label.split(batch), strict=True)
+    ]
     return [float(1 - share) for share in torch.cat(broken, dim=1).float().mean(1)]
 
 
@@ -101,15 +105,28 @@ def by_art(attack: str, model: nn.Module, image: Tensor, label: Tensor, batch: i
     from art.attacks.evasion import AutoProjectedGradientDescent, FastGradientMethod, ProjectedGradientDescentPyTorch
     from art.estimators.classification import PyTorchClassifier
 
-    wrapped = PyTorchClassifier(model, nn.CrossEntropyLoss(), tuple(image.shape[1:]), 10, clip_values=(0, 1), device_type="cpu")
+    wrapped = PyTorchClassifier(
+        model, nn.CrossEntropyLoss(), tuple(image.shape[1:]), 10, clip_values=(0, 1), device_type="cpu"
+    )
     found = []
     for eps in RADII:
         if attack == "fgsm":
             method = FastGradientMethod(wrapped, eps=eps, batch_size=batch)
         elif attack == "pgd":
-            method = ProjectedGradientDescentPyTorch(wrapped, eps=eps, eps_step=eps / 10, max_iter=40, num_random_init=1, batch_size=batch, verbose=False)
+            method = ProjectedGradientDescentPyTorch(
+                wrapped, eps=eps, eps_step=eps / 10, max_iter=40, num_random_init=1, batch_size=batch, verbose=False
+            )
         else:
-            method = AutoProjectedGradientDescent(wrapped, eps=eps, eps_step=2 * eps, max_iter=100, nb_random_init=1, batch_size=batch, loss_type="cross_entropy", verbose=False)
+            method = AutoProjectedGradientDescent(
+                wrapped,
+                eps=eps,
+                eps_step=2 * eps,
+                max_iter=100,
+                nb_random_init=1,
+                batch_size=batch,
+                loss_type="cross_entropy",
+                verbose=False,
+            )
         attacked = method.generate(image.numpy(), label.numpy())
         found.append(float((wrapped.predict(attacked, batch_size=batch).argmax(1) == label.numpy()).mean()))
     return found
@@ -129,7 +146,9 @@ def time_robustatt(attack: str, model: nn.Module, image: Tensor, label: Tensor, 
     seconds = time.perf_counter() - began
     origin, count = result.summary["provenance"], len(label)
     accuracy = result.curve(attack)["accuracy"].tolist()[1:]
-    return Timing(attack, "robustatt", batch or 128, seconds, accuracy, origin["gradients"] / count, origin["forwards"] / count)
+    return Timing(
+        attack, "robustatt", batch or 128, seconds, accuracy, origin["gradients"] / count, origin["forwards"] / count
+    )
 
 
 def time_library(name: str, attack: str, model: nn.Module, image: Tensor, label: Tensor, batches: list[int]) -> Timing:
@@ -144,7 +163,9 @@ def time_library(name: str, attack: str, model: nn.Module, image: Tensor, label:
             accuracy = method(attack, counted, image, label, batch)
         seconds = time.perf_counter() - began
         if best is None or seconds < best.seconds:
-            best = Timing(attack, name, batch, seconds, accuracy, counted.with_grad / len(label), counted.without / len(label))
+            best = Timing(
+                attack, name, batch, seconds, accuracy, counted.with_grad / len(label), counted.without / len(label)
+            )
     assert best is not None
     return best
 
@@ -224,7 +245,9 @@ def main() -> None:
                   f"largest excess of robust accuracy over it {100 * excess:+.1f} points")  # fmt: skip
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / f"{arguments.data}-{arguments.model}.md").write_text(f"{conditions(arguments, peak)}\n\n{text}\n")
+        (arguments.out / f"{arguments.data}-{arguments.model}.md").write_text(
+            f"{conditions(arguments, peak)}\n\n{text}\n"
+        )
 
 
 def _width(model: str, data_name: str) -> float:

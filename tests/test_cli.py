@@ -49,7 +49,9 @@ def test_sweep_report_check_compare(tmp_path: Path, capsys: pytest.CaptureFixtur
     summary = json.loads((out / "summary.json").read_text())
     assert summary["schema"] == 1
     assert set(summary) >= {"plan", "provenance", "curves", "drift", "health"}
-    assert {"eps", "n", "accuracy", "ci_low", "ci_high", "worst_case_accuracy", "fooling_rate"} <= set(summary["curves"][0]["points"][0])
+    assert {"eps", "n", "accuracy", "ci_low", "ci_high", "worst_case_accuracy", "fooling_rate"} <= set(
+        summary["curves"][0]["points"][0]
+    )
     assert [point["eps"] for point in summary["curves"][0]["points"]] == ["0/255", "2/255", "4/255"]
     assert run(*command) == 0
     assert "0 cells computed, 2 found on disk" in capsys.readouterr().out
@@ -57,7 +59,9 @@ def test_sweep_report_check_compare(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (out / "report.html").exists()
     reference = tmp_path / "reference.json"
     assert run("check", out, "--update", reference) == 0
-    assert run("check", out, "--reference", reference, "--markdown", tmp_path / "c.md", "--junit", tmp_path / "c.xml") == 0
+    assert (
+        run("check", out, "--reference", reference, "--markdown", tmp_path / "c.md", "--junit", tmp_path / "c.xml") == 0
+    )
     assert (tmp_path / "c.md").exists()
     assert (tmp_path / "c.xml").exists()
     assert run("compare", out, "--a", "mine", "--b", "vgg") == 0
@@ -127,9 +131,24 @@ def test_an_out_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.Cap
     assert "cannot write" in capsys.readouterr().err
 
 
-def test_a_model_that_fails_half_way_says_what_is_safe(npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_fails_half_way_says_what_is_safe(
+    npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.syspath_prepend(str(HERE))
-    assert run("sweep", "--model", "failing_models:nan_after_the_first_cell", "--data", npz, "--eps", 2, "--out", tmp_path / "o") == 3
+    assert (
+        run(
+            "sweep",
+            "--model",
+            "failing_models:nan_after_the_first_cell",
+            "--data",
+            npz,
+            "--eps",
+            2,
+            "--out",
+            tmp_path / "o",
+        )
+        == 3
+    )
     said = capsys.readouterr().err
     assert re.search(r"NaN or infinite logits for example \d+", said)
     assert "Safe on disk: 1 of 3 cells" in said
@@ -158,7 +177,21 @@ def _wait_for_a_record(folder: Path, process: subprocess.Popen[str]) -> None:
 
 def test_killed_and_resumed_is_byte_identical(npz: Path, tmp_path: Path) -> None:
     def command(out: str) -> list[object]:
-        return ["sweep", "--model", "conftest:small_net", "--data", npz, "--attack", "fgsm", "--attack", "pgd", "--eps", "2,6", "--out", tmp_path / out]
+        return [
+            "sweep",
+            "--model",
+            "conftest:small_net",
+            "--data",
+            npz,
+            "--attack",
+            "fgsm",
+            "--attack",
+            "pgd",
+            "--eps",
+            "2,6",
+            "--out",
+            tmp_path / out,
+        ]
 
     whole = _start(*command("whole"))
     killed = _start(*command("killed"))
@@ -178,7 +211,19 @@ def test_killed_and_resumed_is_byte_identical(npz: Path, tmp_path: Path) -> None
 
 
 def test_ctrl_c_says_what_is_safe(npz: Path, tmp_path: Path) -> None:
-    process = _start("sweep", "--model", "conftest:small_net", "--data", npz, "--attack", "pgd", "--eps", "1..16", "--out", tmp_path / "o")
+    process = _start(
+        "sweep",
+        "--model",
+        "conftest:small_net",
+        "--data",
+        npz,
+        "--attack",
+        "pgd",
+        "--eps",
+        "1..16",
+        "--out",
+        tmp_path / "o",
+    )
     _wait_for_a_record(tmp_path / "o" / "records", process)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()

@@ -36,7 +36,28 @@ def test_decimals_with_unit_one_are_exact() -> None:
     assert parse_grid("0.1,0.3", Fraction(1)) == (Fraction(1, 10), Fraction(3, 10))
 
 
-@pytest.mark.parametrize("text", ["16..1", "-1", "a", "nan", "inf", "", " ", "1,,2", "1..", "1..4:0", "1..4:-1", "1/0", "1e3", "0..1000000", "1;2", "..", "1/2/3"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "16..1",
+        "-1",
+        "a",
+        "nan",
+        "inf",
+        "",
+        " ",
+        "1,,2",
+        "1..",
+        "1..4:0",
+        "1..4:-1",
+        "1/0",
+        "1e3",
+        "0..1000000",
+        "1;2",
+        "..",
+        "1/2/3",
+    ],
+)
 def test_rejected(text: str) -> None:
     with pytest.raises(InputError, match="--eps"):
         parse_grid(text)

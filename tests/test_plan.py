@@ -88,7 +88,17 @@ def test_a_plan_that_is_not_there(tmp_path: Path) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.dictionaries(st.sampled_from(["models", "attacks", "eps", "n", "seed", "data", "x"]), st.recursive(st.none() | st.integers() | st.text(max_size=8), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=2), max_leaves=4), max_size=4))
+@given(
+    st.dictionaries(
+        st.sampled_from(["models", "attacks", "eps", "n", "seed", "data", "x"]),
+        st.recursive(
+            st.none() | st.integers() | st.text(max_size=8),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+            max_leaves=4,
+        ),
+        max_size=4,
+    )
+)
 def test_any_document_is_a_plan_or_one_line(document: dict[str, object]) -> None:
     try:
         Plan.from_toml(document, "plan p.toml")

@@ -52,7 +52,9 @@ def test_a_linear_classifier_is_answered_exactly(attack: str, independent: bool)
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_scaling_two_logits_changes_no_number(attack: str) -> None:
     model, batch, label = linear_case(100)
-    plain, scaled = (robustatt.sweep(m, (batch, label), attacks=[attack], eps="1..8").records for m in (model, Scaled(model, 200.0)))
+    plain, scaled = (
+        robustatt.sweep(m, (batch, label), attacks=[attack], eps="1..8").records for m in (model, Scaled(model, 200.0))
+    )
     assert plain["adv_pred"].tolist() == scaled["adv_pred"].tolist()
 
 
@@ -71,7 +73,9 @@ def test_a_saturated_model_looks_no_more_robust(net: nn.Module, labelled: tuple[
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_batch_size_changes_no_prediction(net: nn.Module, labelled: tuple[Tensor, Tensor], attack: str) -> None:
-    big, small = (robustatt.sweep(net, labelled, attacks=[attack], eps="1..6", batch_size=size).records for size in (128, 13))
+    big, small = (
+        robustatt.sweep(net, labelled, attacks=[attack], eps="1..6", batch_size=size).records for size in (128, 13)
+    )
     assert big["adv_pred"].tolist() == small["adv_pred"].tolist()
     assert np.allclose(big["adv_margin"], small["adv_margin"], atol=1e-3)
 
@@ -105,7 +109,9 @@ def test_the_callers_model_is_left_as_it_was(net: nn.Module, labelled: tuple[Ten
         robustatt.sweep(net, labelled, attacks=["no-such-attack"])
     with pytest.raises(RobustattError):
         robustatt.sweep(nn.Sequential(net, NanFor(3)), labelled, eps="2")
-    assert flags == [(part.training, [p.requires_grad for p in part.parameters(recurse=False)]) for part in net.modules()]
+    assert flags == [
+        (part.training, [p.requires_grad for p in part.parameters(recurse=False)]) for part in net.modules()
+    ]
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in state.items())
     assert all(parameter.grad is None for parameter in net.parameters())
     assert torch.equal(random, torch.random.get_rng_state())
@@ -136,7 +142,7 @@ class Constant(nn.Module):
 
 
 def test_nan_logits_stop_the_run_with_the_index(net: nn.Module, labelled: tuple[Tensor, Tensor]) -> None:
-    batch, label = labelled
+    batch, _label = labelled
     with torch.no_grad():
         predicted = net(batch).argmax(1)
     which = int(predicted[3])
@@ -147,7 +153,14 @@ def test_nan_logits_stop_the_run_with_the_index(net: nn.Module, labelled: tuple[
 
 
 @pytest.mark.parametrize(
-    "answer", [lambda x: x, lambda x: x.flatten(1)[:, :1], lambda x: (x.flatten(1),), lambda x: x.flatten(1)[:1], lambda x: x @ x[:, :, :2]]
+    "answer",
+    [
+        lambda x: x,
+        lambda x: x.flatten(1)[:, :1],
+        lambda x: (x.flatten(1),),
+        lambda x: x.flatten(1)[:1],
+        lambda x: x @ x[:, :, :2],
+    ],
 )
 def test_wrong_outputs_are_said(answer: object, labelled: tuple[Tensor, Tensor]) -> None:
     with pytest.raises(InputError, match="model 'model'"):
@@ -168,12 +181,17 @@ class NoGradient(nn.Module):
 
 def test_a_detached_gradient_is_said(net: nn.Module, labelled: tuple[Tensor, Tensor]) -> None:
     result = robustatt.sweep(nn.Sequential(NoGradient(), net), labelled, attacks=ATTACKS, eps="2,4")
-    assert {(warning.code, warning.attack) for warning in result.health} == {("zero-gradient", "fgsm"), ("zero-gradient", "pgd")}
+    assert {(warning.code, warning.attack) for warning in result.health} == {
+        ("zero-gradient", "fgsm"),
+        ("zero-gradient", "pgd"),
+    }
     assert result.records[result.records["attacked"]]["zero_grad"].all()
 
 
 def test_search_and_independent_agree(net: nn.Module, labelled: tuple[Tensor, Tensor]) -> None:
-    search, afresh = (robustatt.sweep(net, labelled, attacks=["pgd"], eps="2..12:2", independent=i) for i in (False, True))
+    search, afresh = (
+        robustatt.sweep(net, labelled, attacks=["pgd"], eps="2..12:2", independent=i) for i in (False, True)
+    )
     a, b = search.curve("pgd"), afresh.curve("pgd")
     assert (np.abs(a["accuracy"] - b["accuracy"]) <= 1.01 / 60).all(), "at most one of 60 may differ"
     assert afresh.records["attacked"].sum() > 2 * search.records["attacked"].sum()
@@ -216,7 +234,9 @@ def test_l2_radius(linear: TwoClassLinear) -> None:
     assert accuracy.tolist()[1:] == [float((radius > eps).double().mean()) for eps in grid]
 
 
-def test_an_interrupted_sweep_goes_on(tmp_path: Path, net: nn.Module, labelled: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_sweep_goes_on(
+    tmp_path: Path, net: nn.Module, labelled: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("robustatt.plan.CELL_EXAMPLES", 16)
     whole, part = tmp_path / "whole", tmp_path / "part"
     expected = robustatt.sweep(net, labelled, attacks=ATTACKS, eps="2,8", out=whole)
@@ -246,7 +266,9 @@ def test_an_interrupted_sweep_goes_on(tmp_path: Path, net: nn.Module, labelled: 
         ({"data": (torch.full((2, 3, 8, 8), 2.0), torch.zeros(2, dtype=torch.int64))}, r"\[0, 1\]"),
     ],
 )
-def test_wrong_input_is_one_line(net: nn.Module, labelled: tuple[Tensor, Tensor], change: dict[str, object], message: str, tmp_path: Path) -> None:
+def test_wrong_input_is_one_line(
+    net: nn.Module, labelled: tuple[Tensor, Tensor], change: dict[str, object], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=message) as caught:
         robustatt.sweep(**({"model": net, "data": labelled, "out": tmp_path / "out"} | change))
     assert "\n" not in str(caught.value)
