@@ -125,7 +125,7 @@ def test_their_output_is_checked_like_ours(monkeypatch: pytest.MonkeyPatch) -> N
         model, (image, label), attacks=[external("torchattacks:GN", "l2")], eps="10,20"
     ).records
     assert (records.distance <= 20 / 255 + 1e-6).all()
-    monkeypatch.setattr(Torchattacks, "run", lambda self, module, rows, eps, seed: rows.image + 2 * eps)
+    monkeypatch.setattr(Torchattacks, "run", lambda self, module, rows, eps, seed: rows.image + 2 * eps)  # noqa: ARG005
     with pytest.raises(RobustattError, match=r"'theirs'.*linf distance"):
         robustatt.sweep(model, (image, label), attacks=[external("torchattacks:PGD")], eps="4")
 

@@ -180,7 +180,7 @@ class Foolbox(LibraryAttack):
             and not inspect.isabstract(value)
         )
 
-    def run(self, module: nn.Module, rows: Rows, eps: float, seed: int) -> Tensor:
+    def run(self, module: nn.Module, rows: Rows, eps: float, seed: int) -> Tensor:  # noqa: ARG002
         from foolbox.models.pytorch import PyTorchModel
 
         model = PyTorchModel(module, bounds=(0, 1), device=rows.image.device)

@@ -138,6 +138,6 @@ class ApgdTargeted(Apgd):
         state["goal"] = kth_class(rows.clean, rows.label, rows.restart)
         return state
 
-    def objective(self, rows: Rows, state: State) -> Loss:
+    def objective(self, rows: Rows, state: State) -> Loss:  # noqa: ARG002
         loss = targeted_logits_ratio if self.ratio else goal_margin
         return lambda logits, label: loss(logits, label, state["goal"])

@@ -206,7 +206,7 @@ class SteppedAttack(Attack):
     #: whether every query lies inside the threat model, so that a misclassified query is itself a success
     queries_are_candidates: bool = True
 
-    def objective(self, rows: Rows, state: State) -> Loss:
+    def objective(self, rows: Rows, state: State) -> Loss:  # noqa: ARG002
         """What to climb for these rows: the loss, or its targeted form."""
         return self.loss if self.targeted is None else towards(self.loss, rows.goal)
 

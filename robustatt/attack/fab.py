@@ -27,17 +27,17 @@ class FabTargeted(MinimumNormAttack):
 
     def __init__(self, recipe: FabRecipe, classes: int) -> None:
         super().__init__(recipe.name, NORMS[recipe.norm])
-        self.loss: Loss = lambda logits, label: torch.zeros_like(
+        self.loss: Loss = lambda logits, label: torch.zeros_like(  # noqa: ARG005
             label
         )  # `objective` says what is differentiated
         self.iterations, self.restarts = recipe.steps, min(recipe.targets, classes - 1)
         self.steps = 2 * recipe.steps + 1  # each iteration may be followed by one step back
         self.alpha_max, self.eta, self.beta = recipe.alpha_max, recipe.eta, recipe.beta
 
-    def objective(self, rows: Rows, state: State) -> Loss:
+    def objective(self, rows: Rows, state: State) -> Loss:  # noqa: ARG002
         return lambda logits, label: goal_margin(logits, label, state["goal"])
 
-    def start(self, rows: Rows, noise: Noise) -> State:
+    def start(self, rows: Rows, noise: Noise) -> State:  # noqa: ARG002
         off = torch.zeros_like(rows.label, dtype=torch.bool)
         return State(
             image=rows.image, nearest=rows.image, distance=torch.full_like(rows.eps, torch.inf),

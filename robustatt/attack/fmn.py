@@ -31,7 +31,7 @@ class Fmn(MinimumNormAttack):
         self.loss = misclassification
         self.steps, self.step_size, self.gamma = recipe.steps, recipe.step_size, recipe.gamma
 
-    def start(self, rows: Rows, noise: Noise) -> State:
+    def start(self, rows: Rows, noise: Noise) -> State:  # noqa: ARG002
         return State(
             image=rows.image, nearest=rows.image, distance=torch.full_like(rows.eps, torch.inf),
             radius=torch.full_like(rows.eps, torch.inf), count=torch.zeros_like(rows.eps),

@@ -27,7 +27,7 @@ class Fgsm(RayAttack):
         super().__init__(recipe.name, NORMS[recipe.norm])
         self.loss, self.targeted, self.eot = LOSSES[recipe.loss], recipe.targeted, recipe.eot
 
-    def direction(self, rows: Rows, oracle: Oracle, noise: Noise) -> tuple[Tensor, Tensor]:
+    def direction(self, rows: Rows, oracle: Oracle, noise: Noise) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         loss = self.loss if self.targeted is None else towards(self.loss, rows.goal)
         grad = oracle.ask(rows.image, rows.label, loss, gradient=True, passes=self.eot).grad
         assert grad is not None

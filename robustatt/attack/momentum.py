@@ -23,7 +23,7 @@ class MiFgsm(SteppedAttack):
         self.loss, self.targeted, self.eot = LOSSES[recipe.loss], recipe.targeted, recipe.eot
         self.steps, self.step_size, self.decay = recipe.steps, recipe.step_size, recipe.decay
 
-    def start(self, rows: Rows, noise: Noise) -> State:
+    def start(self, rows: Rows, noise: Noise) -> State:  # noqa: ARG002
         return State(
             image=rows.image,
             momentum=torch.zeros_like(rows.image),

@@ -21,6 +21,6 @@ class RandomNoise(RayAttack):
         super().__init__(recipe.name, NORMS[recipe.norm])
         self.extreme = recipe.kind == "sign"
 
-    def direction(self, rows: Rows, oracle: Oracle, noise: Noise) -> tuple[Tensor, Tensor]:
+    def direction(self, rows: Rows, oracle: Oracle, noise: Noise) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         delta = self.norm.steepest(noise.normal(rows)) if self.extreme else noise.in_ball(self.norm, rows)
         return delta, torch.zeros_like(rows.eps)

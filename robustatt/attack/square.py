@@ -50,6 +50,7 @@ class Square(SteppedAttack):
         self.loss, self.targeted = LOSSES[recipe.loss], recipe.targeted
         self.steps, self.restarts = recipe.queries + 1, recipe.restarts
         self.p, self.stretch = recipe.p, 10_000 / recipe.queries if recipe.rescale else 1.0
+        self._sides: dict[tuple[int, int, torch.device], Tensor] = {}
         self.proposals: Proposals = LinfProposals() if recipe.norm == "linf" else L2Proposals()
 
     def start(self, rows: Rows, noise: Noise) -> State:
@@ -76,11 +77,15 @@ class Square(SteppedAttack):
         )  # fmt: skip
 
     def _side(self, iteration: Tensor, image: Tensor) -> Tensor:
+        """The side of the window at each row's iteration, from a table made once for an image size."""
         height, width = image.shape[2:]
-        reached = (iteration * self.stretch).floor()
-        halvings = (reached[:, None] > torch.tensor(HALVINGS, device=image.device)).sum(1)
-        side = (self.p * height * width * 0.5**halvings).sqrt().round().long()
-        return self.proposals.allowed(side, min(height, width))
+        key = height, width, image.device
+        if key not in self._sides:
+            reached = (torch.arange(self.steps + 1) * self.stretch).floor()
+            halvings = (reached[:, None] > torch.tensor(HALVINGS)).sum(1)
+            side = (self.p * height * width * 0.5**halvings).sqrt().round().long()
+            self._sides[key] = self.proposals.allowed(side, min(height, width)).to(image.device)
+        return self._sides[key][iteration]
 
 
 class Proposals:
