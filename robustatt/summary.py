@@ -92,8 +92,9 @@ def grids(records: pd.DataFrame) -> Iterator[Grid]:
     attacks, attack_names = pd.factorize(records["attack"])
     group = models.astype(np.int64) * len(attack_names) + attacks
     columns = {name: records[name].to_numpy() for name in ("index", "label", "clean_pred", "adv_pred")}
+    comparable = _comparable(records)
     drift = {
-        (match["metric"], match["level"]): records[name].to_numpy(np.float32, na_value=np.nan)
+        (match["metric"], match["level"]): np.where(comparable, records[name].to_numpy(np.float32, na_value=np.nan), np.nan)
         for name in records.columns
         if (match := DRIFT_COLUMN.fullmatch(str(name)))
     }
@@ -102,6 +103,19 @@ def grids(records: pd.DataFrame) -> Iterator[Grid]:
         model = str(model_names[code // len(attack_names)])
         attack = str(attack_names[code % len(attack_names)])
         yield _grid(model, attack, rows, eps_code[rows], eps_text, columns, drift)
+
+
+def _comparable(records: pd.DataFrame) -> NDArray[np.bool_]:
+    """Rows whose drift belongs to their radius: clean ones, and those attacked at exactly that radius.
+
+    The other rows of a threshold search are backed by an image found at another radius, and misclassified images are
+    not attacked at all: their drift would be compared with that of a larger perturbation.
+    """
+    if "attacked" not in records.columns:
+        return np.ones(len(records), dtype=bool)
+    clean = records["eps"].isin(["0", CLEAN]).to_numpy()
+    rows: NDArray[np.bool_] = clean | records["attacked"].to_numpy(dtype=bool)
+    return rows
 
 
 def _eps_codes(column: pd.Series[Any]) -> tuple[NDArray[np.int64], list[str]]:
@@ -228,6 +242,8 @@ def _curve(grid: Grid, plan: Mapping[str, Any]) -> dict[str, Any]:
 def drift_rows(grid: Grid) -> Iterator[dict[str, Any]]:
     """Mean drift with a 95 % t interval by metric, level, radius and group: all, fooled, held.
 
+    Only rows attacked at exactly their radius count (see `_comparable`).
+
     A group without examples has no row; the interval of a single example is null.
     """
     fooled = grid.fooled
@@ -266,7 +282,8 @@ def drift_auc(grid: Grid, metric: str = "js") -> Iterator[dict[str, Any]]:
 
     Only examples whose clean prediction is right enter, and each radius is judged by itself: both drift and
     fooling grow with the radius, so an area pooled over radii would be high even if drift said nothing about
-    which example falls. ``headline`` marks the radius at which the share fooled is nearest to one half, where
+    which example falls. Attacks that stop at the first success have moved fooled images in fewer steps than
+    held ones; FGSM, one step for all, is free of that. ``headline`` marks the radius at which the share fooled is nearest to one half, where
     the question is hardest to answer by guessing and the interval narrowest. Radii at which all or none are
     fooled have no area. Interval: 95 %, DeLong.
     """

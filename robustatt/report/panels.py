@@ -230,7 +230,7 @@ def drift_figure(summary: Summary, model: str, attack: str, metric: str = "js") 
         return None
     caption = (
         f"{name} between the attention maps of the clean and the attacked image ({unit}): mean over images "
-        f"that were fooled at this radius and over those that held. Model {model}, attack {attack}. "
+        f"that were fooled at this radius and over those that held, of the images attacked at exactly this radius. Model {model}, attack {attack}. "
         "Bands: 95 % t intervals of the mean."
     )
     title = f"Attention drift of {model}: {name if metric == 'js' else name.lower()}"
