@@ -361,6 +361,7 @@ class GridSearch:
         self.images: dict[tuple[int, int], Tensor] = {}
         self.brackets: dict[int, Bracket] = {}
         self.proved: set[tuple[int, int]] = set()  # (example, radius) that held under the whole chain
+        self.counted: set[int] = set()  # examples that were reported as done
 
     def _pool(self, part: Attack, noise: Noise) -> Pool:
         from robustatt.pools import ExternalPool, MinimumNormPool
@@ -411,7 +412,8 @@ class GridSearch:
             self.pools[0].waiting.append(Job(example, radius))
         elif len(self.pools) > 1 and held >= 0 and (example, held) not in self.proved:
             self.pools[1].waiting.append(Job(example, held, part=1))
-        else:
+        elif example not in self.counted:
+            self.counted.add(example)
             self.done(1)
 
     def _work(self) -> None:
