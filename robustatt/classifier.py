@@ -189,6 +189,7 @@ def fold_batchnorm(module: nn.Module) -> nn.Module:
             and alone
             and not hooked
             and norm.track_running_stats
+            and not norm.training
         ):
             module.set_submodule(names[0], torch.nn.utils.fusion.fuse_conv_bn_eval(convolution, norm))
             module.set_submodule(names[1], nn.Identity())

@@ -1,0 +1,85 @@
+"""Does the data fit what the model says of itself? The card's accuracy, and test images seen in training."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from robustatt.health.warning import Warning
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from robustatt.data.base import Dataset
+    from robustatt.models.checkpoint import Card
+
+FAR = 0.05
+"""Points between clean accuracy and the card's, besides an exact binomial test at p < 0.001: other
+versions and machines move single images, a part of the data moves it by chance."""
+
+SEEN = 0.01
+"""Share of test images that are also in the training data. Public sets hold a few natural duplicates
+(CIFAR-100's, under one in a hundred to the pixel); a mistaken split shares far more."""
+
+
+def card_mismatch(label: str, accuracy: float, n: int, claimed: float) -> Warning | None:
+    """Is the clean accuracy on n examples far from the card's?"""
+    from scipy.stats import binomtest
+
+    right = round(accuracy * n)
+    if abs(accuracy - claimed) < FAR or binomtest(right, n, min(max(claimed, 1e-6), 1 - 1e-6)).pvalue >= 1e-3:
+        return None
+    return Warning(
+        "card-mismatch",
+        f"clean accuracy is {accuracy:.1%} on {n} images, but the model's card says {claimed:.1%}: weights, "
+        "data or preparation of the images are not those of the card. Compare data set, split, image size "
+        "and normalisation.",
+        label,
+        evidence={"accuracy": accuracy, "card": claimed, "of": n},
+    )
+
+
+def seen_in_training(label: str, test: Tensor, train: Tensor) -> list[Warning]:
+    """See `robustatt.health.seen_in_training`."""
+    known = set(_hashes(train))
+    shared = sum(one in known for one in _hashes(test))
+    if shared < 2 or shared < SEEN * len(test):
+        return []
+    found = Warning(
+        "seen-in-training",
+        f"{shared} of {len(test)} test images are also among the training images, to the pixel: the model "
+        "knows them, and its accuracy is not that on new images. Check how the data was split.",
+        label,
+        evidence={"seen": shared, "of": len(test)},
+    )
+    return [found]
+
+
+def _hashes(images: Tensor) -> list[bytes]:
+    """A hash of each image as 8-bit pixels."""
+    pixels = images if not images.is_floating_point() else (images * 255).round()
+    array = np.ascontiguousarray(pixels.cpu().numpy().astype(np.uint8))
+    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in array]
+
+
+def of_card(label: str, card: Card, dataset: Dataset, records: pd.DataFrame) -> list[Warning]:
+    """What a model's card says against the data it was evaluated on; nothing where the data is another."""
+    if dataset.fingerprint == card.data_fingerprint:
+        return [
+            Warning(
+                "seen-in-training",
+                f"the model's card says it was trained on exactly these images ({dataset.name} "
+                f"{dataset.split}): its accuracy is not that on new images. Evaluate on the test split.",
+                label,
+                evidence={"seen": len(dataset), "of": len(dataset)},
+            )
+        ]
+    clean = records[(records["model"] == label) & (records["eps"] == "0/255")].drop_duplicates("index")
+    if dataset.name != card.data or dataset.split != "test" or card.clean_accuracy is None or clean.empty:
+        return []
+    right = float((clean["label"] == clean["clean_pred"]).mean())
+    found = card_mismatch(label, right, len(clean), card.clean_accuracy)
+    return [found] if found else []

@@ -1,0 +1,83 @@
+"""Does a model have a gradient, and does it tell the truth?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robustatt.attack.loss import stable
+from robustatt.health.look import FEW, Look
+from robustatt.health.warning import ZERO_GRADIENT_SHARE, Warning
+
+AGREES = (0.5, 2.0)
+"""Loss change along the gradient over its prediction, for a step of at most 0.001 (a quarter of an 8-bit
+step). The same network to second order gives 1 within some per cent; the bounds allow for kinks of ReLU
+and max-pooling."""
+
+
+def gradient(look: Look, random: bool) -> Warning | None:
+    """Zero, non-finite or misleading gradients of the stable loss, at the predicted class."""
+    image = look.image[: 2 * FEW]
+    try:
+        with torch.enable_grad():
+            query = image.detach().clone().requires_grad_()
+            logits = look.module(query).float()
+            loss = stable(logits, look.logits[: len(image)].argmax(1))
+            grad = torch.autograd.grad(loss.sum(), query, allow_unused=True)[0] if loss.requires_grad else None
+    except RuntimeError:
+        grad = None
+    grad = torch.zeros_like(image) if grad is None else grad.detach()
+    if not bool(grad.isfinite().all()):
+        wrong = int((~grad.flatten(1).isfinite().all(1)).sum())
+        return Warning(
+            "non-finite",
+            f"for {wrong} of {len(image)} clean images the gradient is NaN or infinite although the logits "
+            "are not: an attack has nothing to follow there. Look for a square root or a norm at zero.",
+            look.label,
+            evidence={"images": wrong, "of": len(image)},
+        )
+    share = float((grad.flatten(1).abs().amax(1) == 0).float().mean())
+    if share > ZERO_GRADIENT_SHARE:
+        return Warning(
+            "zero-gradient",
+            f"for {share:.0%} of the clean images the gradient of the loss is exactly zero, so an attack "
+            "that follows it has nothing to follow and its failure says nothing. Look for rounding, "
+            "detached tensors or no_grad in the model, and run a black-box attack (square).",
+            look.label,
+            evidence={"share": share},
+        )
+    return None if random else _shattered(look, image, grad)
+
+
+def _shattered(look: Look, image: Tensor, grad: Tensor) -> Warning | None:
+    """Small steps along the gradient's sign, where the box leaves room, against the first-order
+    prediction."""
+    label = look.logits[: len(image)].argmax(1)
+    start = stable(look.logits[: len(image)], label)
+    agrees = torch.zeros(len(image), dtype=torch.bool, device=image.device)
+    judged = agrees.clone()
+    ratios = torch.full_like(start, float("nan"))
+    for size in (1e-3, 2e-4):
+        step = size * grad.sign()
+        step = torch.where((image + step < 0) | (image + step > 1), torch.zeros_like(step), step)
+        predicted = (grad * step).flatten(1).sum(1)
+        change = stable(look.ask(image + step), label) - start
+        certain = predicted > 100 * 1.2e-7 * look.scale  # a hundred roundings: else the change is not measurable
+        ratio = change / predicted.clamp_min(1e-30)
+        ratios = torch.where(certain & ~judged, ratio, ratios)
+        judged |= certain
+        agrees |= certain & (ratio > AGREES[0]) & (ratio < AGREES[1])
+    count, good = int(judged.sum()), int(agrees.sum())
+    if count < 8 or good >= count / 2:
+        return None
+    median = float(ratios[judged].median())
+    return Warning(
+        "shattered-gradient",
+        f"a small step along the gradient should raise the loss; on {count - good} of {count} images it "
+        f"changes by less than half or more than twice of what the gradient says (median {median:.2g} "
+        "times). The gradient does not describe the model, so attacks that follow it fail for no good "
+        "reason. Look for rounding, a hand-written backward pass or a very rough layer, and run a black-box "
+        "attack (square).",
+        look.label,
+        evidence={"disagree": (count - good) / count, "median_ratio": median},
+    )

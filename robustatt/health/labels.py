@@ -1,0 +1,75 @@
+"""Are the classes of model and data in the same order? Decided from clean predictions alone, without
+torch."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustatt import metrics
+from robustatt.health.warning import Warning
+
+RESTORED = 0.6
+"""Balanced accuracy the renamed classes must reach: a model that always says one class has 1/classes, at
+most 0.5."""
+
+GAIN = 0.1
+"""Points of balanced accuracy a renaming must win on examples it was not chosen on: two classes of twenty
+swapped."""
+
+
+def restored(fixed: int, spoilt: int) -> bool:
+    """Whether a remedy fixes more than chance would: exact sign test on the examples it changes, p < 0.001.
+
+    A dozen remedies are tried on a model, so a false alarm has a chance of about one in a hundred before the
+    demands on the size of the gain, which chance cannot meet.
+    """
+    return fixed > spoilt and float(metrics.mcnemar_exact(fixed, spoilt)) < 1e-3
+
+
+def _renaming(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """The one-to-one renaming of predicted classes under which most examples are right."""
+    from scipy.optimize import linear_sum_assignment
+
+    counts = np.zeros((classes, classes))
+    np.add.at(counts, (predicted, truth), 1)
+    counts += 0.5 * np.eye(classes)  # without evidence a class keeps its name
+    renamed: NDArray[np.int64] = linear_sum_assignment(counts, maximize=True)[1].astype(np.int64)
+    return renamed
+
+
+def _balanced(right: NDArray[np.bool_], truth: NDArray[np.int64]) -> float:
+    """Accuracy averaged over classes."""
+    counts = np.bincount(truth)
+    return float((np.bincount(truth, weights=right)[counts > 0] / counts[counts > 0]).mean())
+
+
+def label_order(truth: NDArray[np.int64], predicted: NDArray[np.int64], model: str) -> Warning | None:
+    """Does a renaming of the classes, chosen on one half of the examples, restore accuracy on the other half?
+
+    With many classes and few examples no renaming can be learnt, and nothing is said.
+    """
+    classes = int(max(truth.max(initial=0), predicted.max(initial=0))) + 1
+    if classes < 2 or len(truth) < 2 * classes:
+        return None
+    first = np.random.default_rng(0).permutation(len(truth)) < len(truth) / 2  # data may be sorted or cyclic
+    then = np.zeros(len(truth), dtype=bool)
+    for half in (first, ~first):
+        names = _renaming(truth[half], predicted[half], classes)
+        then[~half] = names[predicted[~half]] == truth[~half]
+    right = predicted == truth
+    before, after = _balanced(right, truth), _balanced(then, truth)
+    if (
+        after < RESTORED
+        or after < before + GAIN
+        or not restored(int((then & ~right).sum()), int((right & ~then).sum()))
+    ):
+        return None
+    return Warning(
+        "label-order",
+        f"the clean accuracy of {before:.0%} becomes {after:.0%} if the model's classes are renamed one to "
+        "one: model and data list their classes in a different order. Compare the class names of both; "
+        "folders are sorted by name.",
+        model,
+        evidence={"balanced_accuracy": before, "balanced_accuracy_renamed": after},
+    )

@@ -1,0 +1,256 @@
+"""What a model gives away on a few clean images, for about six passes over them: run on every sweep."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from robustatt.attack.loss import misclassification
+from robustatt.health.gradients import gradient
+from robustatt.health.labels import label_order
+from robustatt.health.look import FEW, Look
+from robustatt.health.ranges import input_range
+from robustatt.health.warning import Warning
+
+CHANGED = 1e-4
+"""Relative change of the logits between two equal passes. Float32 sums in another order differ by about
+1e-6; noise small enough to stay below 1e-4 changes no prediction."""
+
+MIXED = 1e-2
+"""Relative change of the logits between two batches. Kernels differ by batch size: 1e-6 in float32, 1e-3
+in TF32 and a few times that in half precision; BatchNorm in training mode changes them by 0.1 and more."""
+
+UNDERFLOW = 103.97
+"""exp(-x) is exactly 0 in float32 beyond this margin (in logits), so that plain cross-entropy has no
+gradient at all. A probability that only rounds to 1 (margin 17) is usual for healthy networks and does no
+harm to the stable loss."""
+
+
+def inspect(
+    module: nn.Module,
+    label: str,
+    probe: Tensor,
+    truth: Tensor | None = None,
+    original: nn.Module | None = None,
+) -> list[Warning]:
+    """See `robustatt.health.of_model`."""
+    with torch.no_grad(), _watched(module) as active:
+        logits = module(probe).float()
+    look = Look(module, label, probe, truth, logits)
+    broken = _non_finite(look)
+    if broken:
+        return [broken]
+    found: list[Warning | None] = [_output(look), _training(look, active), _handed_over(look, original)]
+    random = _randomised(look)
+    found += [random, None if random else _batch_dependent(look), _saturated(look)]
+    found += [gradient(look, random is not None)]
+    found += [input_range(look), _label_order(look)] if truth is not None else []
+    return [entry for entry in found if entry]
+
+
+def _non_finite(look: Look) -> Warning | None:
+    wrong = int((~look.logits.isfinite().all(1)).sum())
+    if not wrong:
+        return None
+    return Warning(
+        "non-finite",
+        f"for {wrong} of {len(look.image)} clean images the logits are NaN or infinite: such an image is "
+        "neither robust nor fooled. Look for a division by zero, a logarithm of zero or an overflow in half "
+        "precision.",
+        look.label,
+        evidence={"images": wrong, "of": len(look.image)},
+    )
+
+
+def _output(look: Look) -> Warning | None:
+    """Probabilities or log-probabilities: rows that sum to 1 to rounding. No logits do so by accident on
+    every image."""
+    logits = look.logits
+    if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all()):
+        return Warning(
+            "probabilities",
+            "the model returns probabilities, not logits: each row is non-negative and sums to 1. Gradients "
+            "vanish where it is sure, so attacks look weaker than they are. Return the values before the "
+            "softmax.",
+            look.label,
+            evidence={"largest_gap_to_1": float((logits.sum(1) - 1).abs().max())},
+        )
+    if bool((logits <= 0).all()) and bool((logits.logsumexp(1).abs() < 1e-3).all()):
+        return Warning(
+            "log-probabilities",
+            "the model returns log-probabilities, not logits: the exponentials of each row sum to 1. Labels "
+            "and margins are the same, but return the values before the log-softmax to compare losses with "
+            "other libraries.",
+            look.label,
+            evidence={"largest_gap_to_0": float(logits.logsumexp(1).abs().max())},
+        )
+    return None
+
+
+@contextmanager
+def _watched(module: nn.Module) -> Iterator[set[str]]:
+    """The names of submodules that were in training mode at the moment they were called."""
+    active: set[str] = set()
+
+    def hook(name: str) -> Callable[[nn.Module, object], None]:
+        def note(part: nn.Module, _: object) -> None:
+            if part.training:
+                active.add(name)
+
+        return note
+
+    handles = [part.register_forward_pre_hook(hook(name)) for name, part in module.named_modules() if name]
+    try:
+        yield active
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _sensitive(part: nn.Module) -> bool:
+    """Whether a kind of layer answers differently in training mode."""
+    if isinstance(part, nn.modules.dropout._DropoutNd):
+        return part.p > 0
+    return isinstance(part, nn.modules.batchnorm._BatchNorm) or type(part).__name__ in (
+        "StochasticDepth",
+        "DropPath",
+    )
+
+
+def _duplicate(module: nn.Module) -> nn.Module | None:
+    try:
+        return copy.deepcopy(module)
+    except Exception:  # any module may refuse to be copied, in any way
+        return None
+
+
+def _training(look: Look, active: set[str]) -> Warning | None:
+    """A submodule that was in training mode when it was called and that answers differently there.
+
+    A module that is in training mode altogether was simply handed over so; that counts only if predictions
+    differ.
+    """
+    parts = dict(look.module.named_modules())
+    names = sorted(name for name in active if _sensitive(parts[name]))
+    if not names:
+        return None
+    if look.module.training:
+        calm = _duplicate(look.module)
+        return None if calm is None else _compare_modes(look, calm.eval(), look.module)
+    return Warning(
+        "training-mode",
+        f"{len(names)} layers work in training mode although the model is in evaluation mode (the first is "
+        f"{names[0]!r}): their answer depends on chance or on the other images of the batch, and so does "
+        "every number here. Look for a train() that ignores its argument, or one that is called in "
+        "forward().",
+        look.label,
+        evidence={"layers": len(names)},
+    )
+
+
+def _handed_over(look: Look, original: nn.Module | None) -> Warning | None:
+    """The user's module was in training mode; it is evaluated in evaluation mode. Said only where that
+    matters."""
+    if original is None or look.module.training:
+        return None
+    flags = [part.training for part in original.modules()]
+    if not any(flag and _sensitive(part) for flag, part in zip(flags, original.modules(), strict=True)):
+        return None
+    lively = _duplicate(look.module)
+    if lively is None or len(list(lively.modules())) != len(flags):
+        return None
+    for part, flag in zip(lively.modules(), flags, strict=True):
+        part.training = flag
+    return _compare_modes(look, look.module, lively)
+
+
+def _compare_modes(look: Look, calm: nn.Module, lively: nn.Module) -> Warning | None:
+    """At least a twentieth of the predictions, and two images, must differ between the two modes."""
+    lively = _duplicate(lively) or lively
+    with torch.no_grad():
+        try:
+            differ = int((calm(look.image).argmax(1) != lively(look.image).argmax(1)).sum())
+        except (RuntimeError, ValueError):
+            return None
+    share = differ / len(look.image)
+    if differ < 2 or share < 0.05:
+        return None
+    return Warning(
+        "training-mode",
+        f"the model was handed over in training mode, and {share:.0%} of its predictions on "
+        f"{len(look.image)} clean images are others there than in evaluation mode. Everything here is "
+        "measured in evaluation mode: call model.eval() before comparing with numbers from elsewhere.",
+        look.label,
+        evidence={"predictions_changed": share},
+    )
+
+
+def _randomised(look: Look) -> Warning | None:
+    few = look.image[:FEW]
+    passes = torch.stack([look.ask(few) for _ in range(5)])
+    moved = float((passes - passes[0]).abs().max())
+    if moved <= CHANGED * look.scale:
+        return None
+    changed = float((passes.argmax(2) != passes[0].argmax(1)).any(0).float().mean())
+    return Warning(
+        "randomised",
+        f"five passes over the same images differ by up to {moved:.3g} in the logits, and in the prediction "
+        f"of {changed:.0%} of the images: the model is random. A single run of an attack then overstates "
+        "robustness; use an attack that averages over passes (eot).",
+        look.label,
+        evidence={"logit_change": moved, "predictions_changed": changed},
+    )
+
+
+def _batch_dependent(look: Look) -> Warning | None:
+    few = look.image[:FEW]
+    if len(few) < 4:
+        return None
+    whole = look.ask(few)
+    try:
+        pieces = torch.cat([look.ask(part) for part in torch.tensor_split(few, (1, 3))])
+        moved, changed = float((pieces - whole).abs().max()), int((pieces.argmax(1) != whole.argmax(1)).sum())
+    except (RuntimeError, ValueError, IndexError):
+        moved, changed = float("inf"), len(few)
+    limit = MIXED if _single_precision(look.module) else 5 * MIXED
+    if moved <= limit * look.scale:
+        return None
+    how = f"change by up to {moved:.3g}" if moved < float("inf") else "cannot be had"
+    return Warning(
+        "batch-dependent",
+        f"the logits of an image {how} when it comes in another batch ({changed} of {len(few)} predictions "
+        "change): what is measured depends on the batch size and on the order of the images. Look for "
+        "BatchNorm in training mode or for a mean over the batch.",
+        look.label,
+        evidence={"logit_change": moved, "predictions_changed": changed / len(few)},
+    )
+
+
+def _single_precision(module: nn.Module) -> bool:
+    parameter = next(module.parameters(), None)
+    return parameter is None or parameter.dtype in (torch.float32, torch.float64)
+
+
+def _saturated(look: Look) -> Warning | None:
+    margin = -misclassification(look.logits, look.logits.argmax(1))
+    share = float((margin > UNDERFLOW).float().mean())
+    if share <= 0.5:
+        return None
+    return Warning(
+        "saturation",
+        f"on {share:.0%} of the clean images the best logit leads by more than {UNDERFLOW:.0f}, so that "
+        "every other class has probability 0 in float32 and cross-entropy no gradient: libraries that "
+        "attack it report a robustness that is not there. The attacks here use a loss that does not "
+        "saturate; elsewhere divide the logits by a constant, which changes no prediction.",
+        look.label,
+        evidence={"share": share, "median_margin": float(margin.median())},
+    )
+
+
+def _label_order(look: Look) -> Warning | None:
+    assert look.truth is not None
+    return label_order(look.truth.cpu().numpy(), look.logits.argmax(1).cpu().numpy(), look.label)

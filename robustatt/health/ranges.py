@@ -1,0 +1,83 @@
+"""Does a model want its pixels in another range than [0, 1]?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from torch import Tensor
+
+from robustatt.health.labels import restored
+from robustatt.health.look import Look
+from robustatt.health.warning import Warning
+
+GAIN = 0.10
+"""Points of accuracy by which undoing a normalisation must help, besides an exact sign test at p < 0.001."""
+
+Transform = Callable[[Tensor], Tensor]
+
+CONSTANTS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "ImageNet's": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "CIFAR-10's": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "MNIST's": ((0.1307,), (0.3081,)),
+    "0.5 and 0.5": ((0.5,), (0.5,)),
+}
+
+
+def _candidates(image: Tensor) -> Iterator[tuple[str, Transform]]:
+    """The usual ways of getting the range wrong: what to do to the images, and what it would mean if that
+    helped."""
+    axes = (0, 2, 3)
+    own = (tuple(image.mean(axes).tolist()), tuple(image.std(axes).clamp_min(1e-3).tolist()))
+    for name, (mean, std) in {**CONSTANTS, "these images' own": own}.items():
+        m, s = (image.new_tensor(values).view(1, -1, 1, 1) for values in (mean, std))
+        if m.shape[1] not in (1, image.shape[1]):
+            continue
+        yield (
+            f"images normalised by {name} mean and deviation: the normalisation is missing",
+            _affine(1 / s, -m / s),
+        )
+        yield (
+            f"images with a normalisation by {name} mean and deviation undone: it is applied twice",
+            _affine(s, m),
+        )
+    yield "pixels from 0 to 255", _affine(image.new_tensor(255.0), image.new_tensor(0.0))
+    yield (
+        "pixels from 0 to 1/255: it divides by 255 once more",
+        _affine(image.new_tensor(1 / 255), image.new_tensor(0.0)),
+    )
+
+
+def _affine(factor: Tensor, offset: Tensor) -> Transform:
+    return lambda image: image * factor + offset
+
+
+def input_range(look: Look) -> Warning | None:
+    """Is the model much better on images in another range than [0, 1]?
+
+    Asked only where it is right on at most nine tenths of the images, else there is nothing to gain, and
+    where no class has more than half of them, else a model that always gives one class could gain by
+    accident.
+    """
+    truth = look.truth
+    assert truth is not None
+    right = look.logits.argmax(1) == truth
+    if len(truth) < 16 or float(right.float().mean()) > 1 - GAIN or int(truth.bincount().max()) > len(truth) / 2:
+        return None
+    best, gain, what = right, 0.0, ""
+    for name, transform in _candidates(look.image):
+        then = look.ask(transform(look.image)).argmax(1) == truth
+        by = float(then.float().mean() - right.float().mean())
+        if by > gain:
+            best, gain, what = then, by, name
+    fixed, spoilt = int((best & ~right).sum()), int((right & ~best).sum())
+    if gain < GAIN or not restored(fixed, spoilt):
+        return None
+    before, after = float(right.float().mean()), float(best.float().mean())
+    return Warning(
+        "input-range",
+        f"on images in [0, 1] the model is right on {before:.0%} of the clean images, but on {after:.0%} if "
+        f"given {what}. Make normalisation part of the model, once, so that it takes images in [0, 1] (for "
+        "models from outside: --normalize).",
+        look.label,
+        evidence={"accuracy": before, "accuracy_then": after},
+    )

@@ -1,0 +1,347 @@
+"""What the outcome of a sweep gives away: attacks that contradict each other, curves that cannot be.
+Without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustatt import metrics
+from robustatt.attack.recipe import Recipe, shipped
+from robustatt.attack.recipe import load as load_recipe
+from robustatt.eps import parse_radius
+from robustatt.health.labels import label_order
+from robustatt.health.outcome import Outcome
+from robustatt.health.warning import ZERO_GRADIENT_SHARE, Warning
+from robustatt.summary import Grid, baselines, grids
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHARE, LEAST = 0.05, 5
+"""An attack contradicts a stronger one if it alone breaks a twentieth of the images, and five: stronger
+attacks miss one image in a hundred by an unlucky start, hardly one in twenty."""
+
+RISE, OVERSHOOT = 0.05, 0.10
+"""Points by which accuracy must rise with the radius. One step of a large size overshoots on healthy
+networks too, by a few points, so single steps (and attacks of other libraries, which may be such) are
+allowed twice as much."""
+
+QUANTUM = 0.5 / 255
+"""L-infinity radii below half an 8-bit step vanish when the image is stored."""
+
+PLAIN_SATURATION = 16.64
+"""Margin (24 ln 2) above which the true class's probability is 1 in float32 and cross-entropy's gradient
+at best noise."""
+
+CLAIM = 0.02
+"""Differences below two points are nobody's headline."""
+
+
+def examine(
+    records: pd.DataFrame, recipes: Sequence[Recipe] = (), plan: Mapping[str, object] | None = None
+) -> list[Warning]:
+    """See `robustatt.health.of_records`."""
+    if records.empty:
+        return []
+    known = {recipe.name: recipe for recipe in recipes}
+    by_model: dict[str, list[Outcome]] = {}
+    found = list(_zero_gradient(records))
+    for grid in grids(records):
+        by_model.setdefault(grid.model, []).append(Outcome.of(grid, known.get(grid.attack) or _shipped(grid.attack)))
+    for model, outcomes in by_model.items():
+        first = outcomes[0].grid
+        found += [entry for entry in [label_order(first.label, first.clean_pred, model)] if entry]
+        usable = [entry for entry in outcomes if len(entry.index) and entry.eps]
+        for outcome in usable:
+            found += [*_rising(outcome), *_tiny(outcome), *_half(outcome), *_saturated(outcome, records)]
+        found += [*_weaker(usable), *_black_box(usable), *_noise(usable), *_unconverged(usable)]
+    found += _too_few([entry for outcomes in by_model.values() for entry in outcomes], plan or {})
+    return found
+
+
+def _shipped(name: str) -> Recipe | None:
+    return load_recipe(name) if name in shipped() else None
+
+
+def _zero_gradient(records: pd.DataFrame) -> Iterator[Warning]:
+    attacked = records[(records["eps"] != "0/255") & (records["label"] == records["clean_pred"])]
+    for (model, attack), rows in attacked.groupby(["model", "attack"], sort=False):
+        share = float(rows["zero_grad"].mean())
+        if share > ZERO_GRADIENT_SHARE:
+            yield Warning(
+                "zero-gradient",
+                f"for {share:.1%} of the attacked images the gradient was exactly zero, so the attack had "
+                "nothing to follow and what it could not break says nothing. Look for rounding, detached "
+                "tensors or saturation in the model, and run a black-box attack.",
+                str(model),
+                str(attack),
+                {"share": share},
+            )
+
+
+def _rising(outcome: Outcome) -> Iterator[Warning]:
+    """A rise over any smaller radius that the exact McNemar test does not give to chance (p < 0.001 over
+    all radii)."""
+    if outcome.kind == "control":
+        return
+    floor = RISE if outcome.kind == "iterative" else OVERSHOOT
+    accuracy = 1 - outcome.broken.mean(0)
+    rises = [(accuracy[j] - accuracy[:j].min(), int(accuracy[:j].argmin()), j) for j in range(1, len(accuracy))]
+    rise, low, high = max(rises, default=(0.0, 0, 0))
+    if rise < floor:
+        return
+    back = int((outcome.broken[:, low] & ~outcome.broken[:, high]).sum())
+    lost = int((~outcome.broken[:, low] & outcome.broken[:, high]).sum())
+    if float(metrics.mcnemar_exact(back, lost)) * len(accuracy) < 1e-3:
+        eps = [text for text in outcome.grid.eps if parse_radius(text) > 0]
+        yield Warning(
+            "accuracy-rising",
+            f"accuracy under {outcome.name} is {rise:.1%} higher at {eps[high]} than at the smaller radius "
+            f"{eps[low]}: what was broken in a ball is broken in every larger one, so the attack fails to "
+            "find it. Read worst_case_accuracy, and run an iterative attack (pgd, apgd-ce).",
+            outcome.grid.model,
+            outcome.name,
+            {"rise": float(rise), "eps_low": outcome.eps[low], "eps_high": outcome.eps[high]},
+        )
+
+
+def _tiny(outcome: Outcome) -> Iterator[Warning]:
+    if (
+        outcome.norm == "linf"
+        and max(outcome.eps) < QUANTUM
+        and outcome.kind != "control"
+        and outcome.broken.mean() < 0.01
+    ):
+        yield Warning(
+            "eps-unit",
+            f"the largest radius is {max(outcome.eps):.2g} of the pixel range, less than half an 8-bit step, "
+            "and next to nothing is broken there: radii are counted in steps of 1/255, and 8/255 or 8 means "
+            "eight of them. Was a radius divided by 255 twice?",
+            outcome.grid.model,
+            outcome.name,
+            {"largest_eps": max(outcome.eps), "broken": float(outcome.broken.mean())},
+        )
+
+
+def _half(outcome: Outcome) -> Iterator[Warning]:
+    """At 0.5 every ball holds the same grey image, which has one prediction: no classifier is right on
+    more than one class. So anything above the share of the largest class is proof that the attack failed."""
+    far = [i for i, eps in enumerate(outcome.eps) if eps >= 0.5]
+    if outcome.norm != "linf" or outcome.kind != "iterative" or not far:
+        return
+    right = (outcome.grid.clean_pred == outcome.grid.label) & outcome.grid.present.all(1)
+    label = outcome.grid.label[right]
+    held, most = int((~outcome.broken[:, far]).sum(0).min()), int(np.bincount(label).max())
+    if held > most:
+        yield Warning(
+            "not-broken-at-half",
+            f"{held} of {len(label)} images are still classified right at radius "
+            f"{min(outcome.eps[i] for i in far):.2g}, where each may be turned into the same grey image and "
+            f"no classifier is right on more than one class ({most} images). So {outcome.name} fails on this "
+            "model, at smaller radii too: run a black-box attack (square).",
+            outcome.grid.model,
+            outcome.name,
+            {"held": held, "possible": most, "of": len(label)},
+        )
+
+
+def _saturated(outcome: Outcome, records: pd.DataFrame) -> Iterator[Warning]:
+    """Only where an attack that climbs plain cross-entropy was run: the stable loss does not mind."""
+    if getattr(outcome.recipe, "loss", "") != "ce":
+        return
+    rows = records[
+        (records["model"] == outcome.grid.model) & (records["attack"] == outcome.name) & (records["eps"] == "0/255")
+    ]
+    share = float((rows["clean_margin"] > PLAIN_SATURATION).mean()) if len(rows) else 0.0
+    if share > ZERO_GRADIENT_SHARE:
+        yield Warning(
+            "saturation",
+            f"for {share:.1%} of the images the probability of the true class is 1 in float32, where "
+            f"cross-entropy, which {outcome.name} climbs, has no gradient left: robustness is overstated. "
+            'Use loss = "stable".',
+            outcome.grid.model,
+            outcome.name,
+            {"share": share},
+        )
+
+
+def _only(
+    a: Outcome, b: NDArray[np.bool_], index: NDArray[np.int64], eps: Sequence[float]
+) -> tuple[int, int, int, float]:
+    """The most examples that `a` breaks and `b` does not at one radius, how many each breaks there in all,
+    which radius."""
+    worst = (0, 0, 0, 0.0)
+    _, mine, theirs = np.intersect1d(a.index, index, return_indices=True)
+    for i, radius in enumerate(a.eps):
+        if radius in eps and len(mine):
+            x, y = a.broken[mine, i], b[theirs, eps.index(radius)]
+            worst = max(worst, (int((x & ~y).sum()), int(x.sum()), int(y.sum()), radius))
+    return worst
+
+
+def _clearly(count: int, of: int) -> bool:
+    return count >= LEAST and count >= SHARE * of
+
+
+def _steps(eps: float) -> str:
+    return f"{eps * 255:.3g}/255"
+
+
+def _weaker(outcomes: Sequence[Outcome]) -> Iterator[Warning]:
+    """Each iterative attack against every single step in the same norm."""
+    for many in (entry for entry in outcomes if entry.kind == "iterative"):
+        for single in (entry for entry in outcomes if entry.kind == "single" and entry.norm == many.norm):
+            alone, _, _, eps = _only(single, many.broken, many.index, many.eps)
+            if _clearly(alone, len(many.index)):
+                yield Warning(
+                    "iterative-weaker",
+                    f"at {_steps(eps)} the single step of {single.name} breaks {alone} of {len(many.index)} "
+                    f"images that {many.name} leaves unbroken, although it takes many steps: {many.name} is "
+                    "misled by the gradient or its steps are wrong. Run a black-box attack (square), and "
+                    "believe the worst case of all.",
+                    many.grid.model,
+                    many.name,
+                    {"missed": alone, "of": len(many.index), "eps": eps},
+                )
+                break
+
+
+def _together(outcomes: Sequence[Outcome]) -> Outcome | None:
+    """The union of several attacks over the radii of the first iterative one: broken if any breaks it."""
+    if not outcomes:
+        return None
+    first = max(outcomes, key=lambda entry: entry.kind == "iterative")
+    broken = first.broken.copy()
+    for other in outcomes:
+        if other.eps == first.eps and np.array_equal(other.index, first.index):
+            broken |= other.broken
+    return Outcome(first.grid, first.recipe, first.index, broken, first.eps)
+
+
+def _black_box(outcomes: Sequence[Outcome]) -> Iterator[Warning]:
+    """A black-box attack against all gradient attacks together, if an iterative one was run."""
+    for blind in (entry for entry in outcomes if entry.kind == "black-box"):
+        mine = [entry for entry in outcomes if entry.norm == blind.norm and entry.name != blind.name]
+        white = [
+            entry
+            for entry in mine
+            if entry.kind == "iterative" and entry.recipe and entry.recipe.algorithm != "autoattack"
+        ]
+        union = _together([*white, *(entry for entry in mine if entry.kind == "single")] if white else [])
+        if union is None:
+            continue
+        alone, _, _, eps = _only(blind, union.broken, union.index, union.eps)
+        if _clearly(alone, len(union.index)):
+            yield Warning(
+                "black-box-stronger",
+                f"at {_steps(eps)} {blind.name}, which sees no gradient, breaks {alone} of "
+                f"{len(union.index)} images that no gradient attack broke: the gradients are masked. Believe "
+                "the worst case of all attacks, and attack a smooth stand-in of the layer that hides them "
+                "(BPDA, Athalye et al. 2018).",
+                blind.grid.model,
+                union.name,
+                {"missed": alone, "of": len(union.index), "eps": eps},
+            )
+
+
+def _noise(outcomes: Sequence[Outcome]) -> Iterator[Warning]:
+    """A control against all gradient attacks together."""
+    for control in (entry for entry in outcomes if entry.kind == "control"):
+        union = _together(
+            [entry for entry in outcomes if entry.kind in ("single", "iterative") and entry.norm == control.norm]
+        )
+        if union is None:
+            continue
+        alone, noise, attack, eps = _only(control, union.broken, union.index, union.eps)
+        if _clearly(alone, len(union.index)) and noise >= attack:
+            yield Warning(
+                "noise-as-strong",
+                f"at {_steps(eps)} random noise breaks {noise} of {len(union.index)} images and the attack "
+                f"{attack}: the attack does no better than chance, so it says nothing about robustness. Look "
+                "at the gradient (zero, flipped, or of another model?).",
+                control.grid.model,
+                union.name,
+                {"noise": noise, "attack": attack, "of": len(union.index), "eps": eps},
+            )
+
+
+def _unconverged(outcomes: Sequence[Outcome]) -> Iterator[Warning]:
+    """Two recipes of one algorithm, norm and loss of which one takes at least twice the gradients."""
+    many = [entry for entry in outcomes if entry.kind == "iterative" and entry.recipe]
+    for weak in many:
+        for strong in many:
+            if not weak.recipe or not strong.recipe or not _same_but_cost(weak.recipe, strong.recipe):
+                continue
+            more, _, _, eps = _only(strong, weak.broken, weak.index, weak.eps)
+            if _clearly(more, len(weak.index)):
+                yield Warning(
+                    "not-converged",
+                    f"at {_steps(eps)} {strong.name}, the same attack with more steps or restarts, breaks "
+                    f"{more} of {len(weak.index)} images more than {weak.name}: raise both until nothing "
+                    "changes.",
+                    weak.grid.model,
+                    weak.name,
+                    {"more": more, "of": len(weak.index), "eps": eps},
+                )
+                break
+
+
+def _same_but_cost(weak: Recipe, strong: Recipe) -> bool:
+    same = (weak.algorithm, weak.norm, getattr(weak, "loss", "")) == (
+        strong.algorithm,
+        strong.norm,
+        getattr(strong, "loss", ""),
+    )
+    return same and strong.cost()[0] >= 2 * weak.cost()[0]
+
+
+def _too_few(outcomes: Sequence[Outcome], plan: Mapping[str, object]) -> Iterator[Warning]:
+    """Each model against its baseline (else the first): is the largest difference of the curve one that n
+    examples show?
+
+    Said only if no radius of the curve has a difference with p < 0.05, and the largest, of at least two
+    points, is smaller than what n examples detect four times in five.
+    """
+    models = list(dict.fromkeys(entry.grid.model for entry in outcomes))
+    pairs = baselines(plan, models) or dict.fromkeys(models[1:], models[0])
+    by_key = {(entry.grid.model, entry.name): entry.grid for entry in outcomes}
+    for entry in outcomes:
+        other = by_key.get((pairs.get(entry.grid.model, ""), entry.name))
+        if other is None or entry.kind == "control" or other.model == entry.grid.model:
+            continue
+        tables = list(_tables(entry.grid, other))
+        if not tables or min(float(metrics.mcnemar_exact(t.only_a, t.only_b)) for t in tables) < 0.05:
+            continue
+        table = max(tables, key=lambda t: abs(t.only_a - t.only_b))
+        claimed, discordance = (
+            abs(table.only_a - table.only_b) / table.n,
+            (table.only_a + table.only_b) / table.n,
+        )
+        if claimed < CLAIM:
+            continue
+        detectable = metrics.detectable_difference(table.n, discordance)
+        if claimed >= detectable:
+            continue
+        least = f"the least that {table.n} examples can show is {detectable:.1%}"
+        if np.isnan(detectable):
+            least = f"{table.n} examples can show none"
+        yield Warning(
+            "too-few-examples",
+            f"{entry.grid.model} and {other.model} differ by at most {claimed:.1%}, nowhere significantly, "
+            f"and {least} (four times in five): whether one of them is better is not known. Evaluate more "
+            "examples.",
+            entry.grid.model,
+            entry.name,
+            {"difference": claimed, "detectable": detectable, "of": table.n},
+        )
+
+
+def _tables(grid: Grid, base: Grid) -> Iterator[metrics.PairedCounts]:
+    _, mine, theirs = np.intersect1d(grid.index, base.index, return_indices=True)
+    for i, eps in enumerate(grid.eps):
+        if eps in base.eps and parse_radius(eps) > 0 and len(mine):
+            yield metrics.PairedCounts.of(grid.correct[mine, i], base.correct[theirs, base.eps.index(eps)])

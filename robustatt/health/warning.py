@@ -1,0 +1,68 @@
+"""What a warning is, and every code there is with its meaning in a line. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+CODES: dict[str, str] = {
+    "input-range": "normalisation is missing, doubled, or pixels are expected in another range than [0, 1]",
+    "training-mode": "a submodule works in training mode, or the model was handed over so and it matters",
+    "probabilities": "the output is a softmax and not logits",
+    "log-probabilities": "the output is a log-softmax and not logits",
+    "non-finite": "NaN or infinite logits or gradients",
+    "randomised": "five passes over the same images differ",
+    "batch-dependent": "an image's logits depend on the other images of its batch",
+    "zero-gradient": "the gradient is exactly zero for a share of the images",
+    "saturation": "the probabilities of all wrong classes underflow, so cross-entropy has no gradient",
+    "shattered-gradient": "the loss does not change along the gradient as the gradient says",
+    "iterative-weaker": "an iterative attack misses what a single step breaks",
+    "black-box-stronger": "a black-box attack breaks what gradient attacks miss",
+    "noise-as-strong": "random noise breaks as much as the attack",
+    "accuracy-rising": "accuracy is higher at a larger radius",
+    "not-broken-at-half": "accuracy at radius 0.5 is above what any classifier can have there",
+    "not-converged": "more steps or restarts still break examples",
+    "vanishes-after-rounding": "the attack's successes are gone once images are rounded to 8 bits",
+    "path-iterate": "images on the attack's path were mistakes but the last one is not",
+    "too-few-examples": "a difference between models is smaller than this many examples can show",
+    "seen-in-training": "test images that the model was trained on",
+    "card-mismatch": "clean accuracy is far from what the model's card says",
+    "label-order": "the classes of model and data are in a different order",
+    "eps-unit": "every radius is too small to change one 8-bit step",
+}
+
+ZERO_GRADIENT_SHARE = 0.05
+"""Share of images without any gradient. A ReLU network has no image on which every path is dead; a twentieth
+leaves room for one odd image, and is as much accuracy as it can distort."""
+
+
+@dataclass(frozen=True)
+class Warning:
+    """One reason for doubt: what was found, what it means and what to do. `evidence` holds the numbers behind
+    it.
+
+    `model` and `attack` are empty where it concerns all of them.
+    """
+
+    code: str
+    message: str
+    model: str = ""
+    attack: str = ""
+    evidence: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As summary.json holds it."""
+        return asdict(self)
+
+
+def distinct(warnings: Iterable[Warning]) -> list[Warning]:
+    """The same reason once for each model and attack; what is said of an attack is not said again of its
+    model."""
+    listed = list(warnings)
+    of_attacks = {(entry.code, entry.model) for entry in listed if entry.attack}
+    kept: dict[tuple[str, str, str], Warning] = {}
+    for entry in listed:
+        if entry.attack or (entry.code, entry.model) not in of_attacks:
+            kept.setdefault((entry.code, entry.model, entry.attack), entry)
+    return list(kept.values())
