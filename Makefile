@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 OUT := reports/digits/out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test test-slow lint bench check fuzz clean
+.PHONY: help setup report cifar10 test test-slow lint bench check fuzz clean
 
 help: ## list all targets, one line each
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(READY) ## create .venv and install robustatt and what it needs (done by every other target)
 
@@ -24,6 +24,11 @@ $(READY): pyproject.toml constraints.txt
 report: $(READY) ## measure vgg and vgg_att3 on digits under attack; figures and a page into reports/digits/out
 	$(BIN)/robustatt sweep --plan reports/digits/plan.toml --out $(OUT)
 	$(BIN)/robustatt report $(OUT)
+
+cifar10: $(READY) ## attack the bundled CIFAR-10 networks and write the reproduction table; DATA=DIR has the images
+	$(BIN)/robustatt sweep --plan reports/cifar10/plan.toml --out reports/cifar10/out $(if $(DATA),--data-root $(DATA),--download)
+	$(BIN)/robustatt report reports/cifar10/out
+	$(BIN)/robustatt reproduce reports/cifar10/out --out reports/cifar10/README.md
 
 test: $(READY) ## run the fast tests
 	$(BIN)/python -m pytest -n 2

@@ -176,6 +176,23 @@ def compare(
 
 
 @app.command()
+def reproduce(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder a sweep on cifar10 wrote.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the Markdown there instead of printing it.")] = None,
+) -> None:
+    """Hold a run on CIFAR-10 against the paper's numbers."""
+    from robustatt.plan import write_atomically
+    from robustatt.reproduction import reproduce as written
+
+    text = written(*_read_results(directory))
+    if out is None:
+        print(text, end="")
+        return
+    write_atomically(out, text.encode())
+    print(f"Table: {out}")
+
+
+@app.command()
 def train(
     model: Annotated[str, typer.Option(help="The network to train. See `robustatt models`.")],
     out: Annotated[Path, typer.Option(help="Where to write the weights (.safetensors).")],
