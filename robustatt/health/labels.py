@@ -47,10 +47,11 @@ def _balanced(right: NDArray[np.bool_], truth: NDArray[np.int64]) -> float:
 def label_order(truth: NDArray[np.int64], predicted: NDArray[np.int64], model: str) -> Warning | None:
     """Does a renaming of the classes, chosen on one half of the examples, restore accuracy on the other half?
 
-    With many classes and few examples no renaming can be learnt, and nothing is said.
+    With many classes and few examples no renaming can be learnt, and images of one class cannot tell it from a model
+    that always gives another: then nothing is said.
     """
     classes = int(max(truth.max(initial=0), predicted.max(initial=0))) + 1
-    if classes < 2 or len(truth) < 2 * classes:
+    if len(np.unique(truth)) < 2 or len(truth) < 2 * classes:
         return None
     first = np.random.default_rng(0).permutation(len(truth)) < len(truth) / 2  # data may be sorted or cyclic
     then = np.zeros(len(truth), dtype=bool)

@@ -1,0 +1,218 @@
+"""The planted mistakes and the healthy models: what each is, and which code names it (none for the healthy)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+import robustatt
+from planted import layers, nets
+from robustatt import health
+from robustatt.attack import recipe
+from robustatt.data import TensorDataset
+from robustatt.errors import RunInterrupted
+
+Data = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model or set-up. `code` is the mistake's name, empty for a healthy model; `deep` if only an attack finds it."""
+
+    what: str
+    code: str
+    find: Callable[[], Sequence[health.Warning]]
+    model: Callable[[], nn.Module]
+    data: Callable[[], Data]
+    deep: bool = False
+
+    @property
+    def name(self) -> str:
+        """For test ids."""
+        return self.what.replace(" ", "-")
+
+    def codes(self) -> list[str]:
+        """Every code that is raised, in order of appearance."""
+        return list(dict.fromkeys(warning.code for warning in self.find()))
+
+
+def swept(
+    models: nn.Module | Mapping[str, nn.Module], data: Data, attacks: Sequence[object] = ("fgsm",), **options: object
+) -> list[health.Warning]:
+    """The health of a sweep; what a model tells on its own where the sweep cannot go on."""
+    try:
+        return robustatt.sweep(models, data, attacks=attacks, **({"eps": "2,8"} | options)).health
+    except RunInterrupted:
+        assert isinstance(models, nn.Module)
+        images, labels = data
+        return health.of_model(models, "model", images.float() / 255, labels)
+
+
+def few(count: int = 64) -> Callable[[], Data]:
+    """Test images."""
+    return functools.partial(nets.held_out, count)
+
+
+FORTY_EIGHT = few(48)
+
+
+def net() -> nn.Module:
+    """The network that mistakes are planted in."""
+    return nets.trained(nets.convolutional)
+
+
+def cheap(what: str, code: str, model: Callable[[], nn.Module], **options: object) -> Case:
+    """Found by an ordinary sweep with FGSM."""
+    return Case(what, code, lambda: swept(model(), nets.held_out(100), **options), model, few())
+
+
+def costly(what: str, code: str, model: Callable[[], nn.Module], data: Callable[[], Data] = FORTY_EIGHT) -> Case:
+    """Found by the deep checks."""
+    return Case(what, code, lambda: health.deep(model(), "model", *data()), model, data, deep=True)
+
+
+def _parse(name: str, **keys: object) -> object:
+    return recipe.parse({"name": name, **keys}, "planted")
+
+
+def _before(layer: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    return lambda: nn.Sequential(layer(), net()).eval()
+
+
+def _after(layer: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    return lambda: nn.Sequential(net(), layer()).eval()
+
+
+def _handed_over() -> nn.Module:
+    core = nets.trained(nets.convolutional)
+    return nn.Sequential(nn.Dropout(0.7), core).train()
+
+
+def _twice() -> nn.Module:
+    return nn.Sequential(layers.normalised(), layers.normalised(), layers.undone(), net()).eval()
+
+
+def _bundled(name: str) -> nn.Module:
+    return robustatt.models.load(name)
+
+
+def _large(count: int, split: str = "test") -> Data:
+    dataset = robustatt.data.load("digits", split=split)
+    step = len(dataset) // count
+    return dataset.tensors(range(0, step * count, step))
+
+
+def _disturbed() -> nn.Module:
+    model = _bundled("vgg")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.6 * parameter.std(correction=0) * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def _card() -> list[health.Warning]:
+    dataset = TensorDataset(*_large(100), name="digits", split="test")
+    return robustatt.sweep(_disturbed(), dataset, eps="2").health
+
+
+def _seen() -> list[health.Warning]:
+    images, _ = nets.train_images()
+    return health.seen_in_training("model", images[100:164], images)
+
+
+def _wavy_data() -> Data:
+    images = 0.3 + 0.4 * torch.rand(200, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    images = (images * 255).round() / 255
+    logits = layers.Wavy()(images)
+    sure = logits.abs().amax(1) > 0.5
+    return images[sure][:64], logits.argmax(1)[sure][:64]
+
+
+def _mistaken_pairs() -> list[health.Warning]:
+    return swept({"a": net(), "b": nets.trained(nets.plain)}, nets.held_out(24), eps="1..12:2")
+
+
+SHORT = {"algorithm": "pgd", "steps": 2, "step_size": 0.1}
+
+MISTAKES: tuple[Case, ...] = (
+    cheap("normalisation left out", "input-range", _before(layers.undone)),
+    cheap("normalisation applied twice", "input-range", _twice),
+    cheap("pixels expected from 0 to 255", "input-range", _before(lambda: layers.Affine([1 / 255] * 3, [0.0] * 3))),
+    cheap("BatchNorm in train mode", "training-mode", lambda: layers.Stuck(*net()).eval()),
+    cheap("dropout left on", "training-mode", lambda: layers.Lively(*net()).eval()),
+    cheap("handed over in train mode", "training-mode", _handed_over),
+    cheap("functional dropout left on", "randomised", _before(layers.FunctionalDropout)),
+    cheap("random noise layer", "randomised", _before(layers.Noise)),
+    cheap("softmax output", "probabilities", _after(lambda: nn.Softmax(1))),
+    cheap("log-softmax output", "log-probabilities", _after(lambda: nn.LogSoftmax(1))),
+    cheap("logits x 200", "saturation", _after(lambda: layers.Times(200.0))),
+    cheap("plain cross-entropy on logits x 10", "saturation", _after(lambda: layers.Times(10.0)),
+          attacks=[_parse("fgsm-ce", algorithm="fgsm", loss="ce")]),
+    cheap("8-bit rounding", "zero-gradient", _before(layers.Rounded)),
+    cheap("gradient detached", "zero-gradient", _before(layers.Detached)),
+    cheap("8-bit rounding, straight-through", "shattered-gradient", _before(layers.StraightThrough)),
+    cheap("gradient sign flipped", "shattered-gradient", _before(layers.Flipped)),
+    cheap("NaN for one class", "non-finite", _after(layers.NanFor)),
+    cheap("NaN in the gradient", "non-finite", _before(layers.NormAtZero)),
+    cheap("batch-dependent", "batch-dependent", _before(layers.BatchCentred)),
+    cheap("wrong label order", "label-order", _after(lambda: layers.Renamed([*range(1, 10), 0]))),
+    cheap("two classes swapped", "label-order", _after(lambda: layers.Renamed([1, 0, *range(2, 10)]))),
+    cheap("radius divided by 255 twice", "eps-unit", net, eps=[4 / 255 / 255, 8 / 255 / 255]),
+    Case("train images as test", "seen-in-training", _seen, net, lambda: tuple(part[100:164] for part in nets.train_images())),
+    Case("weights not those of the card", "card-mismatch", _card, _disturbed, lambda: _large(32)),
+    Case("too few examples for two models", "too-few-examples", _mistaken_pairs, net, few(24)),
+    cheap("two steps of pgd", "not-converged", net, attacks=[_parse("pgd-2", **SHORT), "pgd"]),
+    Case("a wave: overshooting steps", "accuracy-rising", lambda: swept(layers.Wavy(), _wavy_data(), eps="1..12"),
+         layers.Wavy, _wavy_data),
+    costly("gradient true on stored pixels only", "iterative-weaker", _before(layers.FlippedOffGrid)),
+    costly("staircase with a misleading slope", "black-box-stronger", lambda: layers.Staircase().wrap(net())),
+    costly("gradient sign flipped, under attack", "noise-as-strong", _before(layers.Flipped)),
+    costly("gradient detached, at radius 0.5", "not-broken-at-half", _before(layers.Detached)),
+    costly("gradient turns round past the boundary", "path-iterate",
+           lambda: layers.FlippedWhenWrong(net(), nets.train_images()[0].float() / 255, nets.train_images()[1])),
+    costly("a layer that sees rounding errors", "vanishes-after-rounding", _before(layers.Amplified)),
+)  # fmt: skip
+
+
+def _robust() -> nn.Module:
+    return nets.trained(nets.convolutional, 300, 24 / 255)
+
+
+def healthy(what: str, model: Callable[[], nn.Module]) -> Case:
+    """A sweep and the deep checks must both be silent."""
+
+    def find() -> list[health.Warning]:
+        quiet = swept(model(), nets.held_out(), ["fgsm", "pgd", "sign-noise"], eps="1,2,4,8,16,32")
+        return [*quiet, *health.deep(model(), "model", *nets.held_out(48), train=nets.train_images()[0])]
+
+    return Case(what, "", find, model, few(), deep=True)
+
+
+def bundled(name: str) -> Case:
+    """A network that comes with the package, on images of its own size: an ordinary sweep with its card."""
+
+    def find() -> list[health.Warning]:
+        dataset = TensorDataset(*_large(32), name="digits", split="test")
+        return robustatt.sweep(_bundled(name), dataset, eps="1,4,8").health
+
+    return Case(f"bundled {name}", "", find, lambda: _bundled(name), lambda: _large(32))
+
+
+HEALTHY: tuple[Case, ...] = (
+    healthy("convolutions, BatchNorm, dropout", net),
+    healthy("adversarially trained", _robust),
+    healthy("softmax regression", lambda: nets.trained(nets.linear, 400)),
+    healthy("perceptron", lambda: nets.trained(nets.perceptron)),
+    healthy("GELU, GroupNorm, average pooling", lambda: nets.trained(nets.smooth)),
+    healthy("convolutions and ReLU only", lambda: nets.trained(nets.plain)),
+    healthy("normalisation inside", lambda: nn.Sequential(layers.normalised(), layers.undone(), net()).eval()),
+    healthy("logits x 10", _after(lambda: layers.Times(10.0))),
+    *(bundled(name) for name in ("vgg", "vgg_att1", "vgg_att2", "vgg_att3", "vgg_gap", "vgg_pan")),
+)
+
+CASES = (*MISTAKES, *HEALTHY)

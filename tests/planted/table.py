@@ -1,0 +1,61 @@
+"""Prints the table of docs/health.md: each planted case, what the health checks say, and what AutoAttack's own flags say.
+
+    python tests/planted/table.py [--autoattack] [--write docs/health.md]
+
+AutoAttack's flags need the package `pyautoattack` and some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from planted import peers
+from planted.cases import CASES, Case
+
+BEGIN, END = "<!-- planted: begin -->", "<!-- planted: end -->"
+
+
+def row(case: Case, flags: bool) -> str:
+    """One line of the table."""
+    found = case.codes()
+    named = (case.code in found) if case.code else not found
+    others = ", ".join(f"`{code}`" for code in found if code != case.code) or "-"
+    code = f"`{case.code}`" if case.code else "none"
+    cells = [case.what, code, "yes" if named else "**no**", others, "deep" if case.deep else "sweep"]
+    return "| " + " | ".join([*cells, *([peers.flags(case)] if flags else [])]) + " |"
+
+
+def table(flags: bool) -> list[str]:
+    """The whole table in Markdown, and a line that sums it up."""
+    head = ["set-up", "expected", "so it is", "other codes", "by", *(["AutoAttack's flags"] if flags else [])]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for case in CASES:
+        lines.append(row(case, flags))
+        print(lines[-1], flush=True)
+    wrong = sum("**no**" in line for line in lines)
+    mistakes = sum(bool(case.code) for case in CASES)
+    return [*lines, "", f"{mistakes} mistakes and {len(CASES) - mistakes} healthy models; {wrong} judged wrongly."]
+
+
+def main() -> None:
+    """Print the table, and put it between the markers of a file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--autoattack", action="store_true", help="also what AutoAttack's flags say")
+    parser.add_argument("--write", type=Path, help="a Markdown file with the markers")
+    wanted = parser.parse_args()
+    lines = table(wanted.autoattack)
+    print(lines[-1])
+    if wanted.write:
+        before, _, rest = wanted.write.read_text(encoding="utf-8").partition(BEGIN)
+        after = rest.partition(END)[2]
+        wanted.write.write_text(f"{before}{BEGIN}\n{chr(10).join(lines)}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
