@@ -177,7 +177,7 @@ def _accuracy(look: _Look, card: Card | None, dataset: Dataset) -> Finding:
     claimed = card.clean_accuracy if card is not None and card.data == dataset.name else None
     said += "; no card to compare with" if claimed is None else f"; the card says {claimed:.1%}"
     guess = float(dataset.labels.bincount().max()) / len(dataset)
-    if low <= guess:
+    if low <= guess < 1:
         advice = f"no better than always guessing one class ({guess:.1%}): wrong weights or labels?"
         return Finding("clean accuracy", False, said, advice)
     least, most = (float(end) for end in metrics.wilson(right, n, 0.999))

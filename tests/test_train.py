@@ -17,6 +17,7 @@ from robustatt.data import TensorDataset
 from robustatt.errors import InputError, TrainingDiverged
 from robustatt.train import (
     TrainRequest,
+    _start_from,
     adversarial_images,
     augment,
     channel_statistics,
@@ -108,6 +109,44 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_generator(t
     first, same, other = (load_file(tmp_path / f"{place}.safetensors") for place in range(3))
     assert all(torch.equal(first[key], same[key]) for key in first)
     assert not torch.equal(first["head.classify.weight"], other["head.classify.weight"])
+
+
+def test_the_best_epoch_on_held_out_images(tmp_path: Path) -> None:
+    card = train(request(tmp_path / "w.safetensors", keep="best", epochs=4))
+    rows = list(csv.DictReader((tmp_path / "w.csv").read_text().splitlines()))
+    held = [float(row["held_out_accuracy"]) for row in rows]
+    assert card.history["selection"] == f"epoch {held.index(max(held)) + 1}, best held-out accuracy"
+    assert (tmp_path / "w.png").read_bytes().startswith(b"\x89PNG")
+    network, _ = models.load_checkpoint(tmp_path / "w.safetensors")
+    with torch.no_grad():
+        right = (network(tiny("test").images / 255).argmax(1) == tiny("test").labels).float().mean()
+    assert card.clean_accuracy == pytest.approx(float(right))
+
+
+def test_training_from_another_checkpoint(tmp_path: Path) -> None:
+    first = request(tmp_path / "first.safetensors", epochs=1)
+    train(first)
+    card = train(request(tmp_path / "next.safetensors", init=first.out, epochs=1, lr=1e-9))
+    assert card.history["init"] == {"name": "vgg_att1", "data": "tiny", "epochs": 1, "head": "kept"}
+    one, other = load_file(first.out), load_file(tmp_path / "next.safetensors")
+    torch.testing.assert_close(one["head.classify.weight"], other["head.classify.weight"])
+    for fields, said in (({"width": 0.0625}, "its width is"), ({"model": "vgg_att2"}, "its network is")):
+        with pytest.raises(InputError, match=said):
+            train(request(tmp_path / "x.safetensors", init=first.out, **fields))
+
+
+def test_a_start_with_other_classes_gets_a_new_head(tmp_path: Path) -> None:
+    first = request(tmp_path / "first.safetensors", epochs=1)
+    train(first)
+    network = models.build("vgg_att1", classes=7, width=0.03125)
+    fresh = network.head.classify.weight.clone()
+    said = _start_from(first.out, network)
+    assert said is not None
+    assert said["head"] == "new"
+    assert torch.equal(network.head.classify.weight, fresh)
+    state, given = network.state_dict(), load_file(first.out)
+    same = [name for name in given if state[name].shape == given[name].shape and torch.equal(state[name], given[name])]
+    assert len(same) > len(given) // 2
 
 
 def test_a_loss_that_is_not_finite_stops_at_once(tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+"""The doctor: nothing to say of a good model, and each planted fault found on its line with something to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import digits_data, trained_digits
+from torch import Tensor, nn
+
+from robustatt import cli
+from robustatt.data import TensorDataset
+from robustatt.doctor import Finding, examine_model
+from robustatt.models import Card, ResolvedModel
+
+CPU = torch.device("cpu")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@pytest.fixture(scope="module")
+def good() -> nn.Module:
+    """About 97 % right."""
+    return trained_digits()
+
+
+def shown(model: nn.Module, **card: object) -> dict[str, Finding]:
+    """The findings of a model on 100 digits, by line; of two on one line the fault."""
+    batch, labels = (part[-100:] for part in digits_data())
+    batch = (batch * 255).round().to(torch.uint8)
+    written = None
+    if card:
+        written = Card(name="vgg", width=1.0, classes=10, mean=MEAN, std=STD, data="tensors", **card)
+    found = examine_model(ResolvedModel(model, "mine", written, "memory"), TensorDataset(batch, labels), CPU)
+    return {it.check: it for it in sorted(found, key=lambda it: it.fine, reverse=True)}
+
+
+def test_a_good_model_is_fine_on_every_line(good: nn.Module) -> None:
+    found = shown(good, clean_accuracy=0.97)
+    assert all(it.fine for it in found.values()), [it for it in found.values() if not it.fine]
+    assert "% of 100 images" in found["clean accuracy"].finding
+    assert "the card says 97.0%" in found["clean accuracy"].finding
+    assert "images/s" in found["speed"].finding
+    assert {"time of fgsm", "time of pgd", "time of autoattack"} < set(found)
+
+
+def test_a_card_that_says_otherwise(good: nn.Module) -> None:
+    found = shown(good, clean_accuracy=0.6)["clean accuracy"]
+    assert not found.fine
+    assert found.advice
+
+
+class Expecting(nn.Module):
+    """A network that wants normalised images, which nobody gives it."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor) -> Tensor:
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+        return self.net(image * std + mean)
+
+
+class Noisy(Expecting):
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net(image + 0.1 * torch.randn_like(image))
+
+
+class Rounding(Expecting):
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net((image * 255).round() / 255)
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        (Expecting, "normalisation"),
+        (Noisy, "determinism"),
+        (Rounding, "gradient"),
+        (lambda net: nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), net), "batch size"),
+        (lambda net: nn.Sequential(net, nn.Softmax(1)), "logits"),
+        (lambda net: nn.Sequential(net, nn.Linear(10, 10)), "clean accuracy"),
+    ],
+)
+def test_a_planted_fault_is_found(fault: object, line: str, good: nn.Module) -> None:
+    torch.manual_seed(0)
+    found = shown(fault(good))[line]  # type: ignore[operator]
+    assert (found.fine, found.mark) == (False, "!!")
+    assert found.advice
+
+
+def test_the_command_exits_with_0_and_says_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine_blind.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 10), nn.Softmax(1))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["doctor", "--model", "mine_blind:build"]) == 0
+    said = capsys.readouterr().out
+    assert "To look into first: " in said
+    assert "logits" in said.rpartition("To look into first: ")[2]
+    assert cli.main(["doctor", "--model", "vgg_att9"]) == 2
+    assert "did you mean" in capsys.readouterr().err
