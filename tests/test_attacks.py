@@ -149,9 +149,9 @@ def test_controls_have_the_size_they_claim(name: str, norm: str) -> None:
 
 
 CHEAP: dict[str, dict[str, Any]] = {
-    "fgsm": {}, "r-fgsm": {}, "fgsm-rs": {}, "mi-fgsm": {}, "pgd": {"steps": 8, "restarts": 2}, "pgd-l2": {"steps": 8},  # noqa: E501
+    "fgsm": {}, "r-fgsm": {}, "fgsm-rs": {}, "mi-fgsm": {}, "pgd": {"steps": 8, "restarts": 2}, "pgd-l2": {"steps": 8},
     "ni-fgsm": {}, "apgd-ce": {"steps": 12}, "apgd-dlr": {"steps": 12}, "apgd-t": {"steps": 6, "targets": 2},
-    "fab-t": {"steps": 6, "targets": 2}, "fmn": {"steps": 12}, "square": {"queries": 25}, "square-l2": {"queries": 15},  # noqa: E501
+    "fab-t": {"steps": 6, "targets": 2}, "fmn": {"steps": 12}, "square": {"queries": 25}, "square-l2": {"queries": 15},
     "noise": {}, "sign-noise": {}, "autoattack": {"steps": 5, "targets": 2, "queries": 12},
     "autoattack-l2": {"steps": 5, "targets": 2, "queries": 8}, "autoattack-rand": {"steps": 2},
 }  # fmt: skip

@@ -46,7 +46,7 @@ def test_there_is_a_recipe_for_every_algorithm() -> None:
 
 def test_costs_are_those_of_the_papers() -> None:
     expected = {
-        "fgsm": (1, 1), "pgd": (40, 1), "apgd-ce": (100, 1), "apgd-t": (900, 9), "square": (0, 5001), "noise": (0, 1),  # noqa: E501
+        "fgsm": (1, 1), "pgd": (40, 1), "apgd-ce": (100, 1), "apgd-t": (900, 9), "square": (0, 5001), "noise": (0, 1),
         "autoattack-rand": (4000, 2), "mi-fgsm": (10, 1),
     }  # fmt: skip
     for name, cost in expected.items():
@@ -66,14 +66,14 @@ def test_autoattack_is_the_published_chain() -> None:
 
 
 MISTAKES = {
-    'algorithm = "pgd"\nsteps = "many"': r"mine\.toml: key 'steps': .*integer.*, not 'many', for example steps = 40",  # noqa: E501
+    'algorithm = "pgd"\nsteps = "many"': r"mine\.toml: key 'steps': .*integer.*, not 'many', for example steps = 40",
     'algorithm = "pgd"\nsteps = 1.5': r"key 'steps': .*integer.*not 1\.5, for example steps = 40",
-    'algorithm = "pgd"\nstep_size = 0': r"key 'step_size': .*greater than 0.*not 0.*for example step_size = 0\.1",  # noqa: E501
+    'algorithm = "pgd"\nstep_size = 0': r"key 'step_size': .*greater than 0.*not 0.*for example step_size = 0\.1",
     'algorithm = "pgd"\nstep_size = nan': r"key 'step_size'.*for example step_size = 0\.1",
     'algorithm = "pgd"\nstepz = 3': r"unknown key 'stepz': did you mean 'steps'\?",
-    'algorithm = "pgd"\nnorm = "l3"': r"key 'norm': .*'linf', 'l2' or 'l1'.*not 'l3', for example norm = \"linf\"",  # noqa: E501
+    'algorithm = "pgd"\nnorm = "l3"': r"key 'norm': .*'linf', 'l2' or 'l1'.*not 'l3', for example norm = \"linf\"",
     'algorithm = "pgd"\nrandom_start = 1': r"key 'random_start': .*boolean.*not 1",
-    'algorithm = "pgd"\nrestarts = 3\nrandom_start = false': "restarts = 1 is all that makes sense with random_start = false",  # noqa: E501
+    'algorithm = "pgd"\nrestarts = 3\nrandom_start = false': "restarts = 1 is all that makes sense with random_start = false",
     'algorithm = "mi-fgsm"\nrestarts = 2': r"key 'restarts'.*not 2, for example restarts = 1",
     'algorithm = "pgd"\ntargeted = true': "targeted without targets: write targeted = \"least-likely\"",
     'algorithm = "pgd"\ntargeted = []': "targeted without targets",
@@ -127,7 +127,7 @@ def test_prose_does_not_decide_numbers_and_parameters_do(tmp_path: Path) -> None
 
 
 def test_recipes_are_read_without_torch() -> None:
-    code = "import sys; from robustatt.attack import recipe; recipe.load('pgd'); sys.exit('torch' in sys.modules)"  # noqa: E501
+    code = "import sys; from robustatt.attack import recipe; recipe.load('pgd'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
