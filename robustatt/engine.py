@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -81,14 +82,20 @@ def run(
     examples = _count(plan, dataset)
     if plan.sample is not None:
         dataset = Sample(dataset, stratified(dataset.labels, plan.sample, plan.seed))
-    probe = _probe(dataset, device)
+    with FrozenModels(load, device, dataset) as models:
+        return _run(plan, dataset, models, examples, out, progress, gallery)
+
+
+def _run(
+    plan: Plan, dataset: Dataset, models: FrozenModels, examples: int, out: Path, progress: Progress, gallery: bool
+) -> Outcome:
     warnings: list[health.Warning] = []
     prints, cards = [], {}
     for entry in plan.models:
-        module = load(entry)
-        prints.append(fingerprint(module))
-        warnings += _inspect(module, entry, dataset, probe, examples)
-        cards[entry.name] = getattr(module, "card", None)
+        classifier = models.get(entry)
+        prints.append(fingerprint(models.module))
+        warnings += _inspect(classifier, models.module, dataset, examples)
+        cards[entry.name] = getattr(models.module, "card", None)
     bound = BoundPlan(plan, examples, dataset.classes, dataset.fingerprint, tuple(prints))
     store = Store(out / "records")
     store.prepare()
@@ -97,42 +104,61 @@ def run(
     bound.write(out)
     progress.begin(sum(_images(cell) for cell in todo), len(cells), len(cells) - len(todo))
     began = time.time()
-    _compute(todo, plan, dataset, load, store, device, progress, len(cells))
+    _compute(todo, plan, dataset, models, store, progress, len(cells))
     records = store.read(cell.key for cell in cells)
     warnings += health.of_records(records, plan.attacks, bound.describe())
     for name, card in cards.items():
         warnings += health.of_card(name, card, dataset, records) if card is not None else []
-    origin = _origin(bound, out, began, device)
+    origin = _origin(bound, out, began, models.device)
     summary = summarise(records, bound.describe(), origin, [warning.as_dict() for warning in health.distinct(warnings)])
     write_summary(out, summary)
     if gallery and (todo or not (out / GALLERY_FILE).exists()):
-        _keep_pictures(cells, plan, dataset, load, records, out, device)
+        _keep_pictures(cells, plan, dataset, models, records, out)
     return Outcome(records, summary, len(todo), len(cells) - len(todo), store.moved_aside)
 
 
-def _probe(dataset: Dataset, device: torch.device) -> torch.Tensor:
-    """The first few images, on which a model is looked at before it is attacked."""
-    return as_float(dataset.tensors(range(min(PROBE_IMAGES, len(dataset))))[0]).to(device)
+class FrozenModels:
+    """The models of a plan, each loaded and frozen when it is asked for; only the last one is kept in memory."""
+
+    def __init__(self, load: Loader, device: torch.device, dataset: Dataset) -> None:
+        self._load, self.device = load, device
+        self._probe = as_float(dataset.tensors(range(min(PROBE_IMAGES, len(dataset))))[0]).to(device)
+        self._stack = ExitStack()
+        self._entry: ModelEntry | None = None
+        #: the module of the last one asked for, as the user gave it
+        self.module: nn.Module = nn.Identity()
+
+    def __enter__(self) -> FrozenModels:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def get(self, entry: ModelEntry) -> Classifier:
+        """The classifier of an entry; InputError if it cannot be loaded or does not take these images."""
+        if entry != self._entry:
+            self._stack.close()
+            self._entry = None
+            self.module = self._load(entry)
+            self._classifier = self._stack.enter_context(frozen(self.module, entry.name, self.device, self._probe))
+            self._entry = entry
+        return self._classifier
 
 
-def _inspect(
-    module: nn.Module, entry: ModelEntry, dataset: Dataset, probe: torch.Tensor, examples: int
-) -> list[health.Warning]:
+def _inspect(classifier: Classifier, module: nn.Module, dataset: Dataset, examples: int) -> list[health.Warning]:
     """Checks of a model before anything is written, on images spread over those that will be attacked."""
-    with frozen(module, entry.name, probe.device, probe) as classifier:
-        spread = range(0, examples, max(1, examples // PROBE_IMAGES))[:PROBE_IMAGES]
-        images, labels = load_images(dataset, spread, classifier)
-        return health.of_model(classifier.original, entry.name, images, labels, module)
+    spread = range(0, examples, max(1, examples // PROBE_IMAGES))[:PROBE_IMAGES]
+    images, labels = load_images(dataset, spread, classifier)
+    return health.of_model(classifier.original, classifier.label, images, labels, module)
 
 
 def _keep_pictures(
     cells: list[Cell],
     plan: Plan,
     dataset: Dataset,
-    load: Loader,
+    models: FrozenModels,
     records: pd.DataFrame,
     out: Path,
-    device: torch.device,
 ) -> None:
     """Attack a few examples of each model again, keeping images and attention maps for the report's gallery."""
     channels, height, width = dataset.image_shape
@@ -143,27 +169,23 @@ def _keep_pictures(
     entries: list[GalleryEntry] = []
     for entry in plan.models if shown else ():
         cell = next(cell for cell in cells if cell.model == entry.name and cell.attack.name == attack)
-        with frozen(load(entry), entry.name, device, _probe(dataset, device)) as classifier:
-            entries += pictures(cell, classifier, dataset, shown, automatic_batch_size(dataset.image_shape, device))
+        batch_size = automatic_batch_size(dataset.image_shape, models.device)
+        entries += pictures(cell, models.get(entry), dataset, shown, batch_size)
     write_gallery(out, entries)
 
 
 def _compute(
-    todo: list[Cell], plan: Plan, dataset: Dataset, load: Loader, store: Store,
-    device: torch.device, progress: Progress, total: int,
-) -> None:  # fmt: skip
+    todo: list[Cell], plan: Plan, dataset: Dataset, models: FrozenModels, store: Store, progress: Progress, total: int
+) -> None:
     """Evaluate the Cells model by model and store each as soon as it is done."""
     finished = total - len(todo)
-    batch_size = plan.batch_size or automatic_batch_size(dataset.image_shape, device)
+    batch_size = plan.batch_size or automatic_batch_size(dataset.image_shape, models.device)
     try:
         for entry in plan.models:
             mine = [cell for cell in todo if cell.model == entry.name]
-            if not mine:
-                continue
-            with frozen(load(entry), entry.name, device, _probe(dataset, device)) as classifier:
-                for cell in mine:
-                    batch_size = _evaluate_and_store(cell, classifier, dataset, store, batch_size, progress)
-                    finished += 1
+            for cell in mine:
+                batch_size = _evaluate_and_store(cell, models.get(entry), dataset, store, batch_size, progress)
+                finished += 1
     except KeyboardInterrupt:
         raise RunInterrupted(_safe("stopped by Ctrl-C", finished, total, store), 130) from None
     except InputError:

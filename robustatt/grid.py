@@ -417,19 +417,23 @@ class GridSearch:
             self.done(1)
 
     def _work(self) -> None:
-        """Advance the fullest pool, judge what was handed in, until nothing is left to do."""
+        """Advance a full pool, or else the earliest that has rows, and judge what was handed in, until nothing is left.
+
+        Later parts wait until what the earlier ones leave over fills their batch.
+        """
         pending: list[Finished] = []
         while True:
             for pool in self.pools:
                 pool.refill()
-            fullest = max(self.pools, key=lambda pool: (len(pool) + len(pool.waiting)))
-            if pending and len(pending) >= len(fullest) // 4:
+            busy = [pool for pool in self.pools if len(pool)]
+            chosen = next((pool for pool in busy if len(pool) >= self.target.batch_size), busy[0] if busy else None)
+            if pending and (chosen is None or len(pending) >= len(chosen) // 4):
                 batch, pending = pending[: self.target.batch_size], pending[self.target.batch_size :]
                 self._judge(batch)
-                continue
-            if not len(fullest):
+            elif chosen is None:
                 return
-            pending += fullest.advance()
+            else:
+                pending += chosen.advance()
 
     def _judge(self, batch: list[Finished]) -> None:
         device = self.target.label.device

@@ -61,12 +61,12 @@ def test_scaling_two_logits_changes_no_number(attack: str) -> None:
 def test_a_saturated_model_looks_no_more_robust(net: nn.Module, labelled: tuple[Tensor, Tensor]) -> None:
     """With more classes the scale weighs the others differently, so single rows may move; the stable loss still has its
     gradient, where plain cross-entropy loses it and overstates robustness."""
-    plain, scaled = (robustatt.sweep(m, labelled, eps="8") for m in (net, Scaled(net, 1000.0)))
+    plain, scaled = (robustatt.sweep(m, labelled, eps="40") for m in (net, Scaled(net, 1000.0)))
     gap = scaled.curve("fgsm")["accuracy"].iloc[1] - plain.curve("fgsm")["accuracy"].iloc[1]
     assert abs(gap) <= 3 / 60
     assert not scaled.records["zero_grad"].any()
     saturating = robustatt.attack.recipe.parse({"name": "fgsm", "algorithm": "fgsm", "loss": "ce"}, "test")
-    flat = robustatt.sweep(Scaled(net, 1000.0), labelled, attacks=[saturating], eps="8")
+    flat = robustatt.sweep(Scaled(net, 1000.0), labelled, attacks=[saturating], eps="40")
     assert flat.records["zero_grad"].mean() > 0.2
     assert flat.curve("fgsm")["accuracy"].iloc[1] > scaled.curve("fgsm")["accuracy"].iloc[1] + 0.1
 
@@ -190,13 +190,13 @@ def test_a_detached_gradient_is_said(net: nn.Module, labelled: tuple[Tensor, Ten
 
 def test_search_and_independent_agree(net: nn.Module, labelled: tuple[Tensor, Tensor]) -> None:
     search, afresh = (
-        robustatt.sweep(net, labelled, attacks=["pgd"], eps="2..12:2", independent=i) for i in (False, True)
+        robustatt.sweep(net, labelled, attacks=["pgd"], eps="2..32:2", n=30, independent=i) for i in (False, True)
     )
     a, b = search.curve("pgd"), afresh.curve("pgd")
-    assert (np.abs(a["accuracy"] - b["accuracy"]) <= 1.01 / 60).all(), "at most one of 60 may differ"
+    assert (np.abs(a["accuracy"] - b["accuracy"]) <= 1.01 / 30).all(), "at most one of 30 may differ"
     assert afresh.records["attacked"].sum() > 2 * search.records["attacked"].sum()
     cost = [r.summary["provenance"]["gradients"] for r in (search, afresh)]
-    assert cost[0] < cost[1] / 2
+    assert cost[0] < cost[1] / 1.5
 
 
 def test_every_row_is_backed_by_an_image_inside_its_radius(net: nn.Module, labelled: tuple[Tensor, Tensor]) -> None:
