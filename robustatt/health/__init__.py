@@ -40,7 +40,7 @@ def of_model(
     labels: Tensor | None = None,
     original: nn.Module | None = None,
 ) -> list[Warning]:
-    """What a few clean images tell of a model, for about six passes over them.
+    """What a few clean images tell of a model, for about four passes over them.
 
     Args:
         module: from images ``(n, channels, height, width)`` in [0, 1] to logits, as it will be evaluated.

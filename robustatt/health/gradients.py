@@ -15,8 +15,11 @@ step). The same network to second order gives 1 within some per cent; the bounds
 and max-pooling."""
 
 
-def gradient(look: Look, random: bool) -> Warning | None:
-    """Zero, non-finite or misleading gradients of the stable loss, at the predicted class."""
+def gradient(look: Look, comparable: bool) -> Warning | None:
+    """Zero, non-finite or misleading gradients of the stable loss, at the predicted class.
+
+    `comparable` says that passes over the same image give the same logits; else no step can be judged.
+    """
     image = look.image[: 2 * FEW]
     try:
         with torch.enable_grad():
@@ -46,7 +49,7 @@ def gradient(look: Look, random: bool) -> Warning | None:
             look.label,
             evidence={"share": share},
         )
-    return None if random else _shattered(look, image, grad)
+    return _shattered(look, image, grad) if comparable else None
 
 
 def _shattered(look: Look, image: Tensor, grad: Tensor) -> Warning | None:

@@ -1,4 +1,4 @@
-"""What a model gives away on a few clean images, for about six passes over them: run on every sweep."""
+"""What a model gives away on a few clean images, for about four passes over them: run on every sweep."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def inspect(
         return [broken]
     found: list[Warning | None] = [_output(look), _training(look, active), _handed_over(look, original)]
     random = _randomised(look)
-    found += [random, None if random else _batch_dependent(look), _saturated(look)]
-    found += [gradient(look, random is not None)]
+    mixed = None if random else _batch_dependent(look)
+    found += [random, mixed, _saturated(look), gradient(look, comparable=not (random or mixed))]
     found += [input_range(look), _label_order(look)] if truth is not None else []
     return [entry for entry in found if entry]
 

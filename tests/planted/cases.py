@@ -121,8 +121,7 @@ def _card() -> list[health.Warning]:
 
 
 def _seen() -> list[health.Warning]:
-    images, _ = nets.train_images()
-    return health.seen_in_training("model", images[100:164], images)
+    return robustatt.sweep(_bundled("vgg"), robustatt.data.load("digits", split="train"), n=32, eps="2").health
 
 
 def _wavy_data() -> Data:
@@ -163,7 +162,7 @@ MISTAKES: tuple[Case, ...] = (
     cheap("wrong label order", "label-order", _after(lambda: layers.Renamed([*range(1, 10), 0]))),
     cheap("two classes swapped", "label-order", _after(lambda: layers.Renamed([1, 0, *range(2, 10)]))),
     cheap("radius divided by 255 twice", "eps-unit", net, eps=[4 / 255 / 255, 8 / 255 / 255]),
-    Case("train images as test", "seen-in-training", _seen, net, lambda: tuple(part[100:164] for part in nets.train_images())),
+    Case("train images as test", "seen-in-training", _seen, lambda: _bundled("vgg"), lambda: _large(32, "train")),
     Case("weights not those of the card", "card-mismatch", _card, _disturbed, lambda: _large(32)),
     Case("too few examples for two models", "too-few-examples", _mistaken_pairs, net, few(24)),
     cheap("two steps of pgd", "not-converged", net, attacks=[_parse("pgd-2", **SHORT), "pgd"]),
