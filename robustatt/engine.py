@@ -24,7 +24,7 @@ from robustatt.examples import attack_to_show, choose, pictures
 from robustatt.plan import BoundPlan, Cell, ModelEntry, Plan
 from robustatt.records import Store
 from robustatt.report.gallery import GALLERY_FILE, GalleryEntry, write_gallery
-from robustatt.summary import summarise, write_summary
+from robustatt.summary import read_summary, summarise, write_summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,18 +89,19 @@ def run(
 def _run(
     plan: Plan, dataset: Dataset, models: FrozenModels, examples: int, out: Path, progress: Progress, gallery: bool
 ) -> Outcome:
-    warnings: list[health.Warning] = []
-    prints, cards = [], {}
-    for entry in plan.models:
-        classifier = models.get(entry)
-        prints.append(fingerprint(models.module))
-        warnings += _inspect(classifier, models.module, dataset, examples)
-        cards[entry.name] = getattr(models.module, "card", None)
-    bound = BoundPlan(plan, examples, dataset.classes, dataset.fingerprint, tuple(prints))
+    bound = BoundPlan(plan, examples, dataset.classes, dataset.fingerprint, tuple(map(models.fingerprint, plan.models)))
     store = Store(out / "records")
-    store.prepare()
     cells = list(bound.cells())
     todo = [cell for cell in cells if not store.has(cell.key)]
+    if not todo and (summary := _finished(bound, out)) is not None:
+        return Outcome(store.read(cell.key for cell in cells), summary, 0, len(cells))
+    warnings: list[health.Warning] = []
+    cards = {}
+    for entry in plan.models:
+        classifier = models.get(entry)
+        warnings += _inspect(classifier, models.module, dataset, examples)
+        cards[entry.name] = getattr(models.module, "card", None)
+    store.prepare()
     bound.write(out)
     progress.begin(sum(_images(cell) for cell in todo), len(cells), len(cells) - len(todo))
     began = time.time()
@@ -112,9 +113,19 @@ def _run(
     origin = _origin(bound, out, began, models.device)
     summary = summarise(records, bound.describe(), origin, [warning.as_dict() for warning in health.distinct(warnings)])
     write_summary(out, summary)
-    if gallery and (todo or not (out / GALLERY_FILE).exists()):
+    if gallery:
         _keep_pictures(cells, plan, dataset, models, records, out)
     return Outcome(records, summary, len(todo), len(cells) - len(todo), store.moved_aside)
+
+
+def _finished(bound: BoundPlan, out: Path) -> dict[str, Any] | None:
+    """The summary of this very plan if an earlier run completed it, pictures and all."""
+    try:
+        summary = read_summary(out)
+        same = BoundPlan.read(out).describe() == bound.describe() == summary["plan"]
+    except InputError:
+        return None
+    return summary if same and (out / GALLERY_FILE).exists() else None
 
 
 class FrozenModels:
@@ -124,7 +135,8 @@ class FrozenModels:
         self._load, self.device = load, device
         self._probe = as_float(dataset.tensors(range(min(PROBE_IMAGES, len(dataset))))[0]).to(device)
         self._stack = ExitStack()
-        self._entry: ModelEntry | None = None
+        self._loaded: ModelEntry | None = None
+        self._classifier: Classifier | None = None
         #: the module of the last one asked for, as the user gave it
         self.module: nn.Module = nn.Identity()
 
@@ -134,15 +146,24 @@ class FrozenModels:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def fingerprint(self, entry: ModelEntry) -> str:
+        """The hash of what decides an entry's outputs; InputError if it cannot be loaded."""
+        self._load_module(entry)
+        return fingerprint(self.module)
+
     def get(self, entry: ModelEntry) -> Classifier:
         """The classifier of an entry; InputError if it cannot be loaded or does not take these images."""
-        if entry != self._entry:
-            self._stack.close()
-            self._entry = None
-            self.module = self._load(entry)
+        self._load_module(entry)
+        if self._classifier is None:
             self._classifier = self._stack.enter_context(frozen(self.module, entry.name, self.device, self._probe))
-            self._entry = entry
         return self._classifier
+
+    def _load_module(self, entry: ModelEntry) -> None:
+        if entry != self._loaded:
+            self._stack.close()
+            self._loaded = self._classifier = None
+            self.module = self._load(entry)
+            self._loaded = entry
 
 
 def _inspect(classifier: Classifier, module: nn.Module, dataset: Dataset, examples: int) -> list[health.Warning]:

@@ -100,7 +100,7 @@ class Store:
         path = self.path(key)
         try:
             content = path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as problem:
             raise InputError(f"records {path}: cannot be read ({problem.strerror})") from None
