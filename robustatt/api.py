@@ -118,7 +118,11 @@ def sweep(
         device=device,
     )
     with ExitStack() as stack:
-        folder = Path(out) if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="robustatt-")))
+        folder = (
+            Path(out)
+            if out is not None
+            else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="robustatt-")))
+        )
         return Result(run(plan, dataset, load, folder, gallery=out is not None))
 
 
@@ -149,7 +153,11 @@ def model_loader(dataset: Dataset) -> Loader:
 
     def load(entry: ModelEntry) -> nn.Module:
         return resolve(
-            entry.spec, weights=entry.weights, data=dataset.name, classes=len(dataset.classes), normalize=entry.normalize
+            entry.spec,
+            weights=entry.weights,
+            data=dataset.name,
+            classes=len(dataset.classes),
+            normalize=entry.normalize,
         ).module
 
     return load

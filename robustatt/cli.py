@@ -31,7 +31,9 @@ DataRoot = Annotated[Path | None, typer.Option(help="Folder of downloaded data s
 Download = Annotated[bool, typer.Option("--download", help="Fetch the data set if it is not there.")]
 LabelColumn = Annotated[str | None, typer.Option(help="The column of Parquet files that holds the label.")]
 InputSize = Annotated[int | None, typer.Option(help="Bring images from a path to so many pixels a side.")]
-Normalize = Annotated[str | None, typer.Option(help="For models from outside: imagenet, cifar10, none or m1,m2,m3/s1,s2,s3.")]
+Normalize = Annotated[
+    str | None, typer.Option(help="For models from outside: imagenet, cifar10, none or m1,m2,m3/s1,s2,s3.")
+]
 
 
 def _version(wanted: bool) -> None:
@@ -42,18 +44,31 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     pass
 
 
 @app.command()
 def sweep(
-    eps: Annotated[str | None, typer.Option(help="Radii in steps of 1/255: 1..16, 0..32:4, 1,2,4,8, 0.5, or 8/255. [default: 1..16]")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="A model to evaluate; repeat for several. See `robustatt models`.")] = None,
-    attack: Annotated[list[str] | None, typer.Option(help="An attack or recipe file; repeat for several. [default: fgsm]")] = None,
-    data: Annotated[str | None, typer.Option(help="A data set or path. See `robustatt data`. [default: digits]")] = None,
-    weights: Annotated[list[str] | None, typer.Option(help="Weights file, one for each --model in order. [default: the bundled ones]")] = None,
+    eps: Annotated[
+        str | None,
+        typer.Option(help="Radii in steps of 1/255: 1..16, 0..32:4, 1,2,4,8, 0.5, or 8/255. [default: 1..16]"),
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model to evaluate; repeat for several. See `robustatt models`.")
+    ] = None,
+    attack: Annotated[
+        list[str] | None, typer.Option(help="An attack or recipe file; repeat for several. [default: fgsm]")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A data set or path. See `robustatt data`. [default: digits]")
+    ] = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(help="Weights file, one for each --model in order. [default: the bundled ones]")
+    ] = None,
     n: Annotated[int | None, typer.Option("-n", help="Only the first N examples. [default: all]")] = None,
     sample: Annotated[int | None, typer.Option(help="Only N examples drawn by --seed, classes in proportion.")] = None,
     split: Annotated[str | None, typer.Option(help="Which part of the data: test or train. [default: test]")] = None,
@@ -67,8 +82,15 @@ def sweep(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ... [default: auto]")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results. [default: reports/out/<data>]")] = None,
     plan: Annotated[Path | None, typer.Option(help="A plan file (TOML); flags given beside it win.")] = None,
-    independent: Annotated[bool | None, typer.Option("--independent/--search", help="Attack every radius afresh, or search thresholds. [default: --search]")] = None,
-    eps_unit: Annotated[str | None, typer.Option(help="What a bare number of --eps counts in: 1/255 or 1. [default: 1/255]")] = None,
+    independent: Annotated[
+        bool | None,
+        typer.Option(
+            "--independent/--search", help="Attack every radius afresh, or search thresholds. [default: --search]"
+        ),
+    ] = None,
+    eps_unit: Annotated[
+        str | None, typer.Option(help="What a bare number of --eps counts in: 1/255 or 1. [default: 1/255]")
+    ] = None,
 ) -> None:
     """Attack models over a grid of radii and print accuracies."""
     wanted = _plan_from_flags(plan, eps, eps_unit, model, weights, normalize, attack, {
@@ -94,7 +116,9 @@ def sweep(
 @app.command()
 def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder a sweep wrote.")],
-    compare_with: Annotated[Path | None, typer.Option("--compare", metavar="DIR2", help="Put a second run beside it.")] = None,
+    compare_with: Annotated[
+        Path | None, typer.Option("--compare", metavar="DIR2", help="Put a second run beside it.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write. [default: DIR]")] = None,
 ) -> None:
     """Make figures, tables and one HTML page of a sweep."""
@@ -102,7 +126,9 @@ def report(
 
     first = _read_results(directory)
     if compare_with is not None:
-        runs = [(str(folder), *found) for folder, found in ((directory, first), (compare_with, _read_results(compare_with)))]
+        runs = [
+            (str(folder), *found) for folder, found in ((directory, first), (compare_with, _read_results(compare_with)))
+        ]
         paths = write_comparison(runs[0], runs[1], out or directory)
     else:
         paths = write_report(directory, *first, out)
@@ -117,10 +143,16 @@ def report(
 def check(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder a sweep wrote.")],
     reference: Annotated[Path | None, typer.Option(help="The committed reference to compare with.")] = None,
-    update: Annotated[Path | None, typer.Option(metavar="FILE", help="Write this run as the new reference and stop.")] = None,
-    max_drop: Annotated[float, typer.Option("--max-drop", "--tolerance", help="Drops up to so many points are let pass.")] = 1.0,
+    update: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write this run as the new reference and stop.")
+    ] = None,
+    max_drop: Annotated[
+        float, typer.Option("--max-drop", "--tolerance", help="Drops up to so many points are let pass.")
+    ] = 1.0,
     alpha: Annotated[float, typer.Option(help="Significance, after Holm's correction over all points.")] = 0.01,
-    allow: Annotated[list[str] | None, typer.Option(help="Compare although this changed: weights, data, attack, ...")] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="Compare although this changed: weights, data, attack, ...")
+    ] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the outcome for a pull request.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the outcome as JUnit XML.")] = None,
 ) -> None:
@@ -172,13 +204,17 @@ def compare(
             for row in rows
         ],
     )  # fmt: skip
-    print("Points of accuracy on the same images; real: exact McNemar test below 0.05 after Holm's correction over the curve.")
+    print(
+        "Points of accuracy on the same images; real: exact McNemar test below 0.05 after Holm's correction over the curve."
+    )
 
 
 @app.command()
 def reproduce(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder a sweep on cifar10 wrote.")],
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the Markdown there instead of printing it.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the Markdown there instead of printing it.")
+    ] = None,
 ) -> None:
     """Hold a run on CIFAR-10 against the paper's numbers."""
     from robustatt.plan import write_atomically
@@ -203,15 +239,25 @@ def train(
     schedule: Annotated[str, typer.Option(help="onecycle, or paper (the published step schedule).")] = "onecycle",
     lr: Annotated[float | None, typer.Option(help="Peak learning rate. [default: the schedule's]")] = None,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
-    dropout: Annotated[float, typer.Option(help="Multiplier on the paper's dropout rates; small networks want 0.")] = 1.0,
+    dropout: Annotated[
+        float, typer.Option(help="Multiplier on the paper's dropout rates; small networks want 0.")
+    ] = 1.0,
     label_smoothing: Annotated[float, typer.Option(help="Label smoothing, 0 to below 1.")] = 0.0,
     flip: Annotated[bool | None, typer.Option(help="Mirror images at random. [default: by data set]")] = None,
     crop: Annotated[bool | None, typer.Option(help="Crop at random after padding by 4. [default: by data set]")] = None,
     adversarial: Annotated[str | None, typer.Option(help="Train on attacked images: fgsm or pgd.")] = None,
-    train_eps: Annotated[float, typer.Option(help="L-infinity radius of adversarial training, in steps of 1/255.")] = 8.0,
-    init: Annotated[Path | None, typer.Option(help="Start from the weights of this checkpoint of the same network.")] = None,
-    keep: Annotated[str, typer.Option(help="Which epoch's weights: last, or best on a tenth held out of the training images.")] = "last",
-    test_every: Annotated[int | None, typer.Option(help="Measure test accuracy every N epochs. [default: by size]")] = None,
+    train_eps: Annotated[
+        float, typer.Option(help="L-infinity radius of adversarial training, in steps of 1/255.")
+    ] = 8.0,
+    init: Annotated[
+        Path | None, typer.Option(help="Start from the weights of this checkpoint of the same network.")
+    ] = None,
+    keep: Annotated[
+        str, typer.Option(help="Which epoch's weights: last, or best on a tenth held out of the training images.")
+    ] = "last",
+    test_every: Annotated[
+        int | None, typer.Option(help="Measure test accuracy every N epochs. [default: by size]")
+    ] = None,
     data_root: DataRoot = None,
     download: Download = False,
     label_column: LabelColumn = None,
@@ -244,13 +290,25 @@ def models() -> None:
     _print_table(
         ["model", "parameters", "GFLOP/image", "attention levels", "bundled weights"],
         [
-            [row.name, f"{row.parameters / 1e6:.1f} M", f"{row.gflop:.2f}", " ".join(row.levels) or "-", ", ".join(row.bundled) or "-"]
+            [
+                row.name,
+                f"{row.parameters / 1e6:.1f} M",
+                f"{row.gflop:.2f}",
+                " ".join(row.levels) or "-",
+                ", ".join(row.bundled) or "-",
+            ]
             for row in catalogue()
         ],
     )
-    print("At width 1.0 and 32x32; a multiply and an add count as two operations. Bundled weights are of smaller width: see their")
-    print("cards in robustatt/weights. `cifar10 (adv)` was trained on attacked images and goes by the ending: vgg_att3_adv.")
-    print("Attention models also by variant, such as vgg_att2_indep_dp. Others: pkg.module:build, torchvision:NAME, timm:NAME")
+    print(
+        "At width 1.0 and 32x32; a multiply and an add count as two operations. Bundled weights are of smaller width: see their"
+    )
+    print(
+        "cards in robustatt/weights. `cifar10 (adv)` was trained on attacked images and goes by the ending: vgg_att3_adv."
+    )
+    print(
+        "Attention models also by variant, such as vgg_att2_indep_dp. Others: pkg.module:build, torchvision:NAME, timm:NAME"
+    )
 
 
 @app.command()
@@ -269,7 +327,10 @@ def attacks() -> None:
 
 @app.command(name="data")
 def list_data(
-    name: Annotated[list[str] | None, typer.Argument(metavar="[DATA]...", help="Only these data sets or paths. [default: all names]")] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[DATA]...", help="Only these data sets or paths. [default: all names]"),
+    ] = None,
     data_root: DataRoot = None,
     label_column: LabelColumn = None,
     input_size: InputSize = None,
@@ -278,9 +339,14 @@ def list_data(
     from robustatt.data import inventory
 
     rows = inventory.listing(name or [], data_root, label_column, input_size)
-    _print_table(["data", "split", "images", "pixels", "classes", "sha256 of the content", "how to get it"], [list(row) for row in rows])
+    _print_table(
+        ["data", "split", "images", "pixels", "classes", "sha256 of the content", "how to get it"],
+        [list(row) for row in rows],
+    )
     if not name:
-        print("Your own: a folder of class folders, Parquet files as on the Hugging Face hub, or a .npz file with images and labels.")
+        print(
+            "Your own: a folder of class folders, Parquet files as on the Hugging Face hub, or a .npz file with images and labels."
+        )
         print("`robustatt data PATH` lists it. Hashes are shown of what is on this machine.")
 
 
@@ -294,7 +360,9 @@ def doctor(
     data_root: DataRoot = None,
     download: Download = False,
     label_column: LabelColumn = None,
-    deep: Annotated[bool, typer.Option("--deep", help="Attack the model too, to see whether the answers fit together (minutes).")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Attack the model too, to see whether the answers fit together (minutes).")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Say in a minute whether an evaluation will mean anything.
@@ -305,9 +373,13 @@ def doctor(
     from robustatt.doctor import Patient, examine
     from robustatt.plan import ModelEntry
 
-    patient = Patient(ModelEntry(model, model, weights, normalize), data, data_root, download, label_column, input_size, device)
+    patient = Patient(
+        ModelEntry(model, model, weights, normalize), data, data_root, download, label_column, input_size, device
+    )
     findings = examine(patient, deep=deep)
-    _print_table(["", "check", "finding", "what to do"], [[it.mark, it.check, it.finding, it.advice] for it in findings])
+    _print_table(
+        ["", "check", "finding", "what to do"], [[it.mark, it.check, it.finding, it.advice] for it in findings]
+    )
     wrong = list(dict.fromkeys(it.check for it in findings if not it.fine))
     print(f"To look into first: {', '.join(wrong)}." if wrong else "Nothing found that would spoil an evaluation.")
 
@@ -412,14 +484,18 @@ def _print_summary(summary: dict[str, Any]) -> None:
     for place, point in enumerate(curves[0]["points"]):
         cells = [curve["points"][place] for curve in curves if place < len(curve["points"])]
         label = "clean" if point["eps"].startswith("0/") else point["eps"]
-        rows.append([label, *[f"{100 * p['accuracy']:.1f} [{100 * p['ci_low']:.1f}, {100 * p['ci_high']:.1f}]" for p in cells]])
+        rows.append(
+            [label, *[f"{100 * p['accuracy']:.1f} [{100 * p['ci_low']:.1f}, {100 * p['ci_high']:.1f}]" for p in cells]]
+        )
     _print_table(["eps", *heads], rows)
     names = {curve["attack"] for curve in curves if not is_control(curve["attack"])}
     if names <= {"fgsm"}:
         print("fgsm alone is an upper bound: an attack in several steps finds more. Add --attack pgd.")
     for warning in summary["health"]:
         who = " ".join(part for part in (warning["model"], warning["attack"]) if part)
-        _warn(f"[{warning['code']}] {who}: {warning['message']}" if who else f"[{warning['code']}] {warning['message']}")
+        _warn(
+            f"[{warning['code']}] {who}: {warning['message']}" if who else f"[{warning['code']}] {warning['message']}"
+        )
 
 
 def _warn(message: str) -> None:

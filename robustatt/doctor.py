@@ -110,9 +110,7 @@ def examine(patient: Patient, *, deep: bool = False) -> list[Finding]:
         image_size=patient.input_size,
     )
     entry, classes = patient.entry, len(dataset.classes)
-    resolved = resolve(
-        entry.spec, weights=entry.weights, data=dataset.name, classes=classes, normalize=entry.normalize
-    )
+    resolved = resolve(entry.spec, weights=entry.weights, data=dataset.name, classes=classes, normalize=entry.normalize)
     return examine_model(resolved, dataset, choose_device(patient.device), deep=deep)
 
 
@@ -132,9 +130,7 @@ def examine_model(
         warnings = health.deep(resolved.module, resolved.label, chosen.cpu(), labels.cpu())
         findings += [_wrong(warning.code, warning) for warning in warnings]
         if not warnings:
-            findings.append(
-                Finding("attacks", True, "fgsm, pgd, square and noise give answers that fit together")
-            )
+            findings.append(Finding("attacks", True, "fgsm, pgd, square and noise give answers that fit together"))
     return findings
 
 

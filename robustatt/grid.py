@@ -127,7 +127,10 @@ class Ledger:
             **{name: np.full(shape, np.nan, dtype=np.float32) for name in drifts},
         }
         if target.keep:
-            pictures = {"image": target.image, **dict(zip(map_columns(target.classifier), target.clean.maps, strict=True))}
+            pictures = {
+                "image": target.image,
+                **dict(zip(map_columns(target.classifier), target.clean.maps, strict=True)),
+            }
             for name, like in pictures.items():
                 self.columns[name] = np.zeros((*shape, *like.shape[1:]), dtype=np.float32)
 
@@ -220,7 +223,8 @@ class Pool:
             return
         device = self.target.label.device
         positions, radii, restarts = (
-            torch.tensor([getattr(job, name) for job in fresh], device=device) for name in ("example", "radius", "restart")
+            torch.tensor([getattr(job, name) for job in fresh], device=device)
+            for name in ("example", "radius", "restart")
         )
         rows = self.target.rows(positions, self.target.radii[radii], restarts)
         state = self.attack.start(rows, self.noise)
@@ -401,7 +405,9 @@ class GridSearch:
         """For each example the first radius at or above the estimate of its threshold."""
         guesses: list[int] = []
         for chunk in torch.split(torch.from_numpy(examples).to(self.target.label.device), self.target.batch_size):
-            radius = estimate_threshold(self.target.rows(chunk, self.target.radii[-1:].expand(len(chunk))), self.target.norm, self.oracle)
+            radius = estimate_threshold(
+                self.target.rows(chunk, self.target.radii[-1:].expand(len(chunk))), self.target.norm, self.oracle
+            )
             guesses += (self.target.radii[None, :] < radius[:, None]).sum(1).tolist()
         return guesses
 

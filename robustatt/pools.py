@@ -98,9 +98,7 @@ class ExternalPool(Pool):
         return [Finished(job, image[row], False) for row, job in enumerate(jobs)]
 
 
-def run_external(
-    target: Target, attack: ExternalAttack, noise: Noise, positions: Tensor, radius: int
-) -> Tensor:
+def run_external(target: Target, attack: ExternalAttack, noise: Noise, positions: Tensor, radius: int) -> Tensor:
     """One batch at one radius, seeded by (plan seed, attack, radius, first and last example)."""
     rows = target.rows(positions, target.radii[radius].expand(len(positions)))
     first, last = int(rows.index[0]), int(rows.index[-1])
@@ -108,9 +106,7 @@ def run_external(
     return attack.perturb(target.classifier.original, rows, seed)
 
 
-def whole_curve(
-    target: Target, attack: Attack, oracle: Oracle, noise: Noise, done: Callable[[int], None]
-) -> Ledger:
+def whole_curve(target: Target, attack: Attack, oracle: Oracle, noise: Noise, done: Callable[[int], None]) -> Ledger:
     """A minimum-norm attack gives every radius at once: its image where it fits the ball, else that scaled
     into it."""
     ledger = Ledger(target)
@@ -166,9 +162,7 @@ def _nearest(
     )
 
 
-def _external_nearest(
-    target: Target, attack: ExternalAttack, noise: Noise, positions: Tensor
-) -> tuple[Tensor, Tensor]:
+def _external_nearest(target: Target, attack: ExternalAttack, noise: Noise, positions: Tensor) -> tuple[Tensor, Tensor]:
     image = run_external(target, attack, noise, positions, len(target.radii) - 1)
     with torch.no_grad():
         margin = misclassification(target.classifier.logits(image), target.label[positions])

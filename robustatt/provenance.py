@@ -31,7 +31,12 @@ def hardware(device: str) -> dict[str, Any]:
     import torch
 
     name = torch.cuda.get_device_name() if device.startswith("cuda") else _processor()
-    return {"device": device, "name": name, "threads": torch.get_num_threads(), "system": f"{platform.system()} {platform.machine()}"}
+    return {
+        "device": device,
+        "name": name,
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
 
 
 def _processor() -> str:
@@ -51,7 +56,9 @@ def git_state() -> str:
         return ""
     try:
         said = [
-            subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+            subprocess.run(
+                ["git", "-C", str(root), *command], capture_output=True, text=True, timeout=10, check=True
+            ).stdout.strip()
             for command in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
         ]
     except (OSError, subprocess.SubprocessError):

@@ -330,9 +330,7 @@ def plan_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]
             if name not in new:
                 changes.append(Change("missing", f"{word} {name}", "it", "nothing of that name"))
                 continue
-            changes += _differences(
-                kind, f"{kind} of {name}" if kind == "weights" else name, fields, new[name]
-            )
+            changes += _differences(kind, f"{kind} of {name}" if kind == "weights" else name, fields, new[name])
     old_eps, new_eps = was.get("eps") or [], {parse_radius(eps) for eps in now.get("eps") or []}
     gone = [eps for eps in old_eps if parse_radius(eps) not in new_eps]
     if gone:
@@ -386,9 +384,7 @@ def _counts(pairs: list[tuple[Curve, Grid]]) -> Iterable[list[PointCheck]]:
             p = float(metrics.mcnemar_exact(lost, gained))
             attack = "no attack" if eps == CLEAN else curve.attack
             share = (float(before.mean()), float(after.mean()))
-            rows.append(
-                PointCheck(curve.model, attack, eps, before.size, *share, lost, gained, p, 1.0, "same")
-            )
+            rows.append(PointCheck(curve.model, attack, eps, before.size, *share, lost, gained, p, 1.0, "same"))
         seen.add(curve.model)
         yield rows
 

@@ -94,7 +94,9 @@ def grids(records: pd.DataFrame) -> Iterator[Grid]:
     columns = {name: records[name].to_numpy() for name in ("index", "label", "clean_pred", "adv_pred")}
     comparable = _comparable(records)
     drift = {
-        (match["metric"], match["level"]): np.where(comparable, records[name].to_numpy(np.float32, na_value=np.nan), np.nan)
+        (match["metric"], match["level"]): np.where(
+            comparable, records[name].to_numpy(np.float32, na_value=np.nan), np.nan
+        )
         for name in records.columns
         if (match := DRIFT_COLUMN.fullmatch(str(name)))
     }
@@ -255,9 +257,7 @@ def drift_rows(grid: Grid) -> Iterator[dict[str, Any]]:
             n = mask.sum(axis=0)
             some = np.flatnonzero(n)
             inside = filled * mask
-            average, low, high = metrics.mean_interval(
-                inside.sum(axis=0)[some], (inside**2).sum(axis=0)[some], n[some]
-            )
+            average, low, high = metrics.mean_interval(inside.sum(axis=0)[some], (inside**2).sum(axis=0)[some], n[some])
             for i, column in enumerate(some):
                 yield {
                     "model": grid.model,

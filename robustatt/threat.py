@@ -41,9 +41,7 @@ class Norm(ABC):
         """The direction of norm 1 with the largest inner product with grad; 0 where grad is 0."""
 
     @abstractmethod
-    def fill(
-        self, uniform: Float[Tensor, "n *image"], normal: Float[Tensor, "n *image"]
-    ) -> Float[Tensor, "n *image"]:
+    def fill(self, uniform: Float[Tensor, "n *image"], normal: Float[Tensor, "n *image"]) -> Float[Tensor, "n *image"]:
         """Uniform points of the unit ball, from uniform noise in [-1, 1] and standard normal noise."""
 
     def dual_length(self, grad: Float[Tensor, "n *image"]) -> Float[Tensor, " n"]:
@@ -68,6 +66,7 @@ class Linf(Norm):
         return grad.sign()
 
     def fill(self, uniform: Tensor, normal: Tensor) -> Tensor:
+        del normal
         return uniform
 
 

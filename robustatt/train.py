@@ -332,9 +332,7 @@ def pick_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(
-            f"device {name!r} cannot be used here (auto, cpu, cuda, cuda:N): {reason}"
-        ) from error
+        raise InputError(f"device {name!r} cannot be used here (auto, cpu, cuda, cuda:N): {reason}") from error
     return device
 
 
@@ -397,9 +395,7 @@ def _epoch(
         right += int((logits.argmax(dim=1) == y).sum())
         seen += len(y)
         if on_step is not None:
-            on_step(
-                epoch=run.epoch + 1, step=step + 1, steps=steps, loss=total_loss / seen, accuracy=right / seen
-            )
+            on_step(epoch=run.epoch + 1, step=step + 1, steps=steps, loss=total_loss / seen, accuracy=right / seen)
     return total_loss / seen, right / seen
 
 
@@ -423,9 +419,7 @@ def augmentation(request: TrainRequest) -> tuple[bool, bool]:
     return flip, True if request.crop is None else request.crop
 
 
-def augment(
-    images: Tensor, chosen: Tensor, noise: torch.Generator, *, flip: bool, crop: bool, pad: int = 4
-) -> Tensor:
+def augment(images: Tensor, chosen: Tensor, noise: torch.Generator, *, flip: bool, crop: bool, pad: int = 4) -> Tensor:
     """The chosen images of ``(n, h, w, 3)`` as float ``(batch, 3, h, w)`` in [0, 1], in channels-last memory.
 
     A crop of a copy padded by reflection is a shift by at most ``pad`` pixels, so one gather does it all.
@@ -505,9 +499,7 @@ def _test_now(request: TrainRequest, epoch: int, size: int) -> bool:
     return epoch % every == 0 or epoch == request.epochs
 
 
-def clean_accuracy(
-    network: nn.Module, dataset: Dataset, *, device: torch.device, batch_size: int = 256
-) -> float:
+def clean_accuracy(network: nn.Module, dataset: Dataset, *, device: torch.device, batch_size: int = 256) -> float:
     """The share of a data set that the network classifies right, in eval mode; the mode is put back."""
     was_training = network.training
     network.eval()
@@ -571,9 +563,7 @@ def _write_log(path: Path, rows: list[dict[str, float]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(
-        {key: "" if math.isnan(value) else f"{value:.6g}" for key, value in row.items()} for row in rows
-    )
+    writer.writerows({key: "" if math.isnan(value) else f"{value:.6g}" for key, value in row.items()} for row in rows)
     write_whole(path, text.getvalue().encode())
 
 

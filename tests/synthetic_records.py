@@ -85,8 +85,7 @@ def make_plan(records: pd.DataFrame) -> dict[str, Any]:
     return {
         "models": [{"name": name, "fingerprint": f"m-{name}"} for name in dict.fromkeys(records["model"])],
         "attacks": [
-            {"name": name, "norm": "linf", "fingerprint": f"a-{name}"}
-            for name in dict.fromkeys(records["attack"])
+            {"name": name, "norm": "linf", "fingerprint": f"a-{name}"} for name in dict.fromkeys(records["attack"])
         ],
         "data": {
             "name": "digits",
@@ -110,9 +109,7 @@ PROVENANCE: dict[str, Any] = {
 }
 
 
-def make_gallery(
-    records: pd.DataFrame, model: str, attack: str, indices: Sequence[int]
-) -> list[GalleryEntry]:
+def make_gallery(records: pd.DataFrame, model: str, attack: str, indices: Sequence[int]) -> list[GalleryEntry]:
     """Stored examples of these records: a bright disc that attention follows less and less."""
     rng = np.random.default_rng(5)
     rows = records[(records.model == model) & (records.attack == attack) & records["index"].isin(indices)]

@@ -47,11 +47,7 @@ def test_linear_oracle(recipe: recipes.Recipe) -> None:
     exact = exact_distance(model, image, label, "linf").numpy()
     records = robustatt.sweep(model, (image, label), attacks=[recipe], eps="1..12").records
     records["wrong"] = records.adv_pred != records.label
-    wrong = (
-        records.pivot_table(index="index", columns="eps", values="wrong", sort=False)
-        .to_numpy()[:, 1:]
-        .astype(bool)
-    )
+    wrong = records.pivot_table(index="index", columns="eps", values="wrong", sort=False).to_numpy()[:, 1:].astype(bool)
     assert not wrong[exact[:, None] > RADII + 1e-5].any()
     assert wrong[exact[:, None] * 1.03 < RADII].all()
 
@@ -60,10 +56,7 @@ def test_the_norm_of_the_recipe_is_handed_on_and_randomness_is_seeded() -> None:
     model = Linear(4)
     image, label = linear_data(model, 20)
     recipe = external("torchattacks:Square", "l2", arguments={"n_queries": 30})
-    runs = [
-        robustatt.sweep(model, (image, label), attacks=[recipe], eps="60,90", seed=s).records
-        for s in (0, 0, 1)
-    ]
+    runs = [robustatt.sweep(model, (image, label), attacks=[recipe], eps="60,90", seed=s).records for s in (0, 0, 1)]
     assert runs[0].adv_margin.equals(runs[1].adv_margin)
     assert not runs[0].adv_margin.equals(runs[2].adv_margin)
 
@@ -121,9 +114,7 @@ def test_their_output_is_checked_like_ours(monkeypatch: pytest.MonkeyPatch) -> N
     """torchattacks' GN adds noise without a radius: run once and scaled, it is inside. Who lies is caught."""
     model = Linear(2)
     image, label = linear_data(model, 8)
-    records = robustatt.sweep(
-        model, (image, label), attacks=[external("torchattacks:GN", "l2")], eps="10,20"
-    ).records
+    records = robustatt.sweep(model, (image, label), attacks=[external("torchattacks:GN", "l2")], eps="10,20").records
     assert (records.distance <= 20 / 255 + 1e-6).all()
     monkeypatch.setattr(Torchattacks, "run", lambda self, module, rows, eps, seed: rows.image + 2 * eps)  # noqa: ARG005
     with pytest.raises(RobustattError, match=r"'theirs'.*linf distance"):

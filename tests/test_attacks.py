@@ -59,13 +59,9 @@ def test_linear_oracle_is_met_exactly(name: str, classes: int) -> None:
         assert not (wrong & ~breaks)[sure].any()  # nothing can beat the optimum
 
 
-@pytest.mark.parametrize(
-    ("name", "classes"), [("apgd-dlr", 3), ("apgd-t", 4), ("fab-t", 4), ("fmn", 2), ("fab-t", 2)]
-)
+@pytest.mark.parametrize(("name", "classes"), [("apgd-dlr", 3), ("apgd-t", 4), ("fab-t", 4), ("fmn", 2), ("fab-t", 2)])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_targeted_and_minimum_norm_attacks_come_within_one_percent(
-    name: str, classes: int, norm: str
-) -> None:
+def test_targeted_and_minimum_norm_attacks_come_within_one_percent(name: str, classes: int, norm: str) -> None:
     model = Linear(classes)
     image, label = linear_data(model, 20)
     eps = EPS if norm == "linf" else "10..120:10"
@@ -73,9 +69,7 @@ def test_targeted_and_minimum_norm_attacks_come_within_one_percent(
     exact = exact_distance(model, image, label, norm).numpy()
     wrong = wrong_at(sweep(model, (image, label), short(name, norm=norm), eps)).to_numpy()
     assert not wrong[exact[:, None] > radii + 1e-5].any()
-    margin = (
-        1.01 if name != "apgd-dlr" else 1.1
-    )  # DLR's own scale pulls three-class runs off the nearest class
+    margin = 1.01 if name != "apgd-dlr" else 1.1  # DLR's own scale pulls three-class runs off the nearest class
     assert wrong[exact[:, None] * margin < radii].all()
 
 
@@ -221,21 +215,15 @@ def test_the_stable_loss_does_not_saturate_and_cross_entropy_does() -> None:
     assert weaker.sum() < wrong.sum()
 
 
-def test_without_gradients_square_beats_pgd_and_the_run_says_so(
-    net: nn.Module, data: tuple[Tensor, Tensor]
-) -> None:
+def test_without_gradients_square_beats_pgd_and_the_run_says_so(net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
     image, label = data[0][:40], data[1][:40]
-    result = robustatt.sweep(
-        Rounded(net), (image, label), attacks=["pgd", short("square", queries=300)], eps="24,32"
-    )
+    result = robustatt.sweep(Rounded(net), (image, label), attacks=["pgd", short("square", queries=300)], eps="24,32")
     pgd, square = result.curve("pgd"), result.curve("square")
     assert square.accuracy.iloc[-1] < pgd.accuracy.iloc[-1] - 0.2
     assert any(warning.code == "zero_gradient" or "gradient" in warning.message for warning in result.health)
 
 
-def test_independent_radii_agree_with_the_threshold_search(
-    net: nn.Module, data: tuple[Tensor, Tensor]
-) -> None:
+def test_independent_radii_agree_with_the_threshold_search(net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
     image, label = data[0][:30], data[1][:30]
     for name in ("apgd-ce", "autoattack", "fab-t"):
         recipe = short(name, **{**CHEAP[name], "steps": 12})
@@ -281,9 +269,7 @@ def test_targeted_attacks_reach_their_goal(
     name: str, targeted: str | int, net: nn.Module, data: tuple[Tensor, Tensor]
 ) -> None:
     image, label = data[0][:30], data[1][:30]
-    recipe = short(
-        name, **{**CHEAP[name], "targeted": targeted, **({"queries": 200} if name == "square" else {})}
-    )
+    recipe = short(name, **{**CHEAP[name], "targeted": targeted, **({"queries": 200} if name == "square" else {})})
     records = sweep(net, (image, label), recipe, "128").records
     last = records[records.eps == "128/255"].set_index("index").sort_index()
     with torch.no_grad():
@@ -308,9 +294,7 @@ def test_explicit_targets_are_one_class_for_each_example(net: nn.Module, data: t
     assert (last.adv_pred == np.array(targets)).mean() > 0.8
 
 
-def test_targets_the_model_or_data_do_not_have_are_refused(
-    net: nn.Module, data: tuple[Tensor, Tensor]
-) -> None:
+def test_targets_the_model_or_data_do_not_have_are_refused(net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
     image, label = data[0][:10], data[1][:10]
     with pytest.raises(InputError, match=r"class 10, but the model has the classes 0 to 9"):
         sweep(net, (image, label), short("pgd", targeted=10))
@@ -322,9 +306,7 @@ def test_dlr_is_refused_where_it_is_not_defined() -> None:
     model = Linear(2)
     image, label = linear_data(model, 10)
     for name in ("apgd-dlr", "apgd-t"):
-        with pytest.raises(
-            InputError, match=r'needs .* classes or more and the model has 2: write loss = "margin"'
-        ):
+        with pytest.raises(InputError, match=r'needs .* classes or more and the model has 2: write loss = "margin"'):
             sweep(model, (image, label), name)
 
 
@@ -342,8 +324,6 @@ def test_an_attack_costs_nothing_for_examples_that_are_wrong_already() -> None:
         target = Target(classifier, NORMS["linf"], "a", image, label, torch.arange(9), torch.tensor([0.5]), 4)
         right = int(target.correct.sum())
         oracle = Oracle(classifier.logits)
-        GridSearch(
-            target, [build(short("pgd"), 4)], oracle, lambda _: Noise(0, "a"), lambda _: None, False
-        ).run()  # type: ignore[list-item]
+        GridSearch(target, [build(short("pgd"), 4)], oracle, lambda _: Noise(0, "a"), lambda _: None, False).run()  # type: ignore[list-item]
     assert right <= 1
     assert oracle.gradients <= 41 * right

@@ -67,9 +67,7 @@ SAME: dict[str, tuple[dict[str, Any], Any, Any]] = {
 
 
 @pytest.mark.parametrize("name", sorted(SAME))
-def test_every_example_as_in_the_other_libraries(
-    name: str, net: nn.Module, data: tuple[Tensor, Tensor]
-) -> None:
+def test_every_example_as_in_the_other_libraries(name: str, net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
     """Success or failure agrees for each example; a stray pixel whose gradient is zero to rounding excuses
     two in 600.
 
@@ -103,9 +101,7 @@ def test_fgsm_predicts_the_same_class(net: nn.Module, data: tuple[Tensor, Tensor
 
 def no_weaker(mine: np.ndarray, theirs: np.ndarray) -> bool:
     """Robust accuracy at most the peer's, up to what an exact McNemar test calls noise."""
-    return bool(
-        mine.sum() <= theirs.sum() or mcnemar_exact((mine & ~theirs).sum(), (theirs & ~mine).sum()) > 0.05
-    )
+    return bool(mine.sum() <= theirs.sum() or mcnemar_exact((mine & ~theirs).sum(), (theirs & ~mine).sum()) > 0.05)
 
 
 @pytest.mark.parametrize(

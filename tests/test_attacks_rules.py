@@ -265,13 +265,9 @@ def test_square_l2_spends_the_whole_radius() -> None:
     attack: Square = built("square-l2")
     image = torch.full((3, 3, 9, 9), 0.5)
     zero = torch.zeros(3, dtype=torch.int64)
-    problem = Rows(
-        image, zero, torch.tensor([0.1, 0.5, 1.0]), torch.arange(3), zero, torch.zeros(3, 4), zero - 1
-    )
+    problem = Rows(image, zero, torch.tensor([0.1, 0.5, 1.0]), torch.arange(3), zero, torch.zeros(3, 4), zero - 1)
     state = attack.start(problem, Noise(0, "square"))
     for number in range(30):
         length = (attack.query(state) - image).flatten(1).norm(dim=1)
         torch.testing.assert_close(length, problem.eps, rtol=1e-4, atol=1e-5)
-        state = attack.step(
-            problem, state, Answer(torch.zeros(3, 4), torch.full((3,), float(number % 3)), None)
-        )
+        state = attack.step(problem, state, Answer(torch.zeros(3, 4), torch.full((3,), float(number % 3)), None))

@@ -50,9 +50,7 @@ def image_folder(root: Path) -> Path:
     return root
 
 
-def parquet(
-    path: Path, labels: object, images: list[object] | None = None, names: list[str] | None = None
-) -> Path:
+def parquet(path: Path, labels: object, images: list[object] | None = None, names: list[str] | None = None) -> Path:
     path.mkdir(exist_ok=True)
     count = len(labels)  # type: ignore[arg-type]
     images = images or [{"bytes": picture(i), "path": None} for i in range(count)]
@@ -149,9 +147,7 @@ def test_the_hash_of_files_is_kept_until_one_changes(tmp_path: Path, monkeypatch
     first = data.load(folder).fingerprint
     kept = list((tmp_path / "cache" / "hashes").iterdir())
     assert len(kept) == 1
-    monkeypatch.setattr(
-        "robustatt.data.decode.EncodedDataset._survey", lambda _: pytest.fail("computed again")
-    )
+    monkeypatch.setattr("robustatt.data.decode.EncodedDataset._survey", lambda _: pytest.fail("computed again"))
     assert data.load(folder).fingerprint == first
     monkeypatch.undo()
     monkeypatch.setenv("ROBUSTATT_CACHE", str(tmp_path / "cache"))
@@ -178,9 +174,7 @@ def test_mixed_sizes_are_named(tmp_path: Path) -> None:
     folder = image_folder(tmp_path / "set")
     (folder / "bee" / "1.png").write_bytes(picture(1, (7, 9)))
     for ask in (lambda made: made.tensors(range(6)), lambda made: made.fingerprint):
-        with pytest.raises(
-            InputError, match=r"bee.1\.png is 7x9 and the first image 12x10: give --input-size"
-        ):
+        with pytest.raises(InputError, match=r"bee.1\.png is 7x9 and the first image 12x10: give --input-size"):
             ask(data.load(folder))
     assert data.load(folder, image_size=6).tensors(range(6))[0].shape == (6, 3, 6, 6)
 
@@ -314,9 +308,7 @@ def test_the_label_column_must_be_clear(tmp_path: Path) -> None:
     columns = {"img": [picture(0)] * 2, "fine_label": [0, 1], "coarse": [1, 1]}
     pq.write_table(pa.table(columns), tmp_path / "set" / "a.parquet")
     assert data.load(tmp_path / "set").tensors([1])[1].item() == 1
-    pq.write_table(
-        pa.table({"img": columns["img"], "one": [0, 1], "two": [1, 1]}), tmp_path / "set" / "a.parquet"
-    )
+    pq.write_table(pa.table({"img": columns["img"], "one": [0, 1], "two": [1, 1]}), tmp_path / "set" / "a.parquet")
     with pytest.raises(InputError, match="several could be: one, two"):
         data.load(tmp_path / "set")
     assert data.load(tmp_path / "set", label_column="two").tensors([0])[1].item() == 1

@@ -53,7 +53,13 @@ def test_links_and_pictures_of_the_readme_are_there() -> None:
 
 
 def test_no_path_of_one_machine_and_no_registry_address() -> None:
-    for path in [*ROOT.glob("*.md"), ROOT / "pyproject.toml", ROOT / "constraints.txt", ROOT / "Makefile", *ROOT.glob("reports/*/*.md")]:
+    for path in [
+        *ROOT.glob("*.md"),
+        ROOT / "pyproject.toml",
+        ROOT / "constraints.txt",
+        ROOT / "Makefile",
+        *ROOT.glob("reports/*/*.md"),
+    ]:
         text = path.read_text()
         assert not re.search(r"(?<![\w.])/(home|root|work|tmp|Users)/", text), path
         assert "https://pypi" not in text, path

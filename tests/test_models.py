@@ -279,9 +279,7 @@ def test_weights_of_another_architecture_name_the_first_tensor(tmp_path: Path) -
     path = tmp_path / "w.safetensors"
     wide = card_of(network).model_copy(update={"width": 0.125})
     save_checkpoint(path, network.state_dict(), wide)
-    with pytest.raises(
-        InputError, match=r"bottom\.0\.0\.weight has shape \(4, 3, 3, 3\), expected \(8, 3, 3, 3\)"
-    ):
+    with pytest.raises(InputError, match=r"bottom\.0\.0\.weight has shape \(4, 3, 3, 3\), expected \(8, 3, 3, 3\)"):
         load(path)
     save_checkpoint(path, network.state_dict(), card_of(network).model_copy(update={"name": "vgg"}))
     with pytest.raises(InputError, match="its card asks for a network that cannot be built: unknown option"):
@@ -290,9 +288,7 @@ def test_weights_of_another_architecture_name_the_first_tensor(tmp_path: Path) -
     with pytest.raises(InputError, match="its card asks"):
         load(path)
     save_checkpoint(path, network.state_dict(), card_of(small("vgg")))
-    with pytest.raises(
-        InputError, match=r"tensor trunk\.0\.0\.weight is missing, expected shape \(4, 3, 3, 3\)"
-    ):
+    with pytest.raises(InputError, match=r"tensor trunk\.0\.0\.weight is missing, expected shape \(4, 3, 3, 3\)"):
         load(path)
     save_checkpoint(path, small("vgg_att2").state_dict(), card_of(network))
     with pytest.raises(InputError, match=r"expected|not part of this network"):

@@ -107,9 +107,7 @@ def test_timm_is_named_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> No
         lambda state: {f"_orig_mod.module.{key}": value for key, value in state.items()},
         lambda state: {"state_dict": {f"model.{key}": value for key, value in state.items()}},
         lambda state: {key: value for key, value in state.items() if "num_batches" not in key},
-        lambda state: {
-            key: value.double() if value.is_floating_point() else value for key, value in state.items()
-        },
+        lambda state: {key: value.double() if value.is_floating_point() else value for key, value in state.items()},
     ],
 )
 def test_the_forms_that_training_scripts_leave(tmp_path: Path, wrap: Any) -> None:
@@ -143,9 +141,7 @@ def test_safetensors_and_folders_of_the_hub(tmp_path: Path) -> None:
     for path in (tmp_path / "w.safetensors", single, shards, pickled):
         got = models.resolve("outsiders:build", weights=path)
         assert torch.equal(got.module.state_dict()["1.weight"], state["1.weight"])
-    (shards / "model.safetensors.index.json").write_text(
-        json.dumps({"weight_map": {"a": "../w.safetensors"}})
-    )
+    (shards / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../w.safetensors"}}))
     with pytest.raises(InputError, match="outside the folder"):
         read_weights(shards)
     with pytest.raises(InputError, match="neither"):
@@ -162,9 +158,7 @@ class Malicious:
         return Path.write_text, (self.mark, "ran")
 
 
-@pytest.mark.parametrize(
-    "writer", [torch.save, lambda content, path: Path(path).write_bytes(pickle.dumps(content))]
-)
+@pytest.mark.parametrize("writer", [torch.save, lambda content, path: Path(path).write_bytes(pickle.dumps(content))])
 def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path: Path, writer: Any) -> None:
     mark, path = tmp_path / "mark", tmp_path / "w.pth"
     writer({"state_dict": made(), "extra": Malicious(mark)}, path)

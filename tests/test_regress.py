@@ -23,9 +23,7 @@ def run(records: pd.DataFrame, **plan: Any) -> tuple[pd.DataFrame, dict[str, Any
     return records, summarise(records, make_plan(records) | plan, PROVENANCE, [])
 
 
-def worsened(
-    records: pd.DataFrame, share: float, model: str = "vgg_att3", better: bool = False
-) -> pd.DataFrame:
+def worsened(records: pd.DataFrame, share: float, model: str = "vgg_att3", better: bool = False) -> pd.DataFrame:
     """The records with a share of one model's examples under pgd broken (or mended) above radius 0."""
     changed = records.copy()
     rng = np.random.default_rng(9)
@@ -65,10 +63,7 @@ def test_scattered_indices_survive(tmp_path: Path) -> None:
     records = make_records(n=30)
     records = records[records["index"] % 3 != 1]
     path = regress.write_reference(tmp_path / "r.json", regress.make_reference(*run(records)))
-    assert (
-        regress.check(*run(records.sample(frac=1, random_state=1)), regress.read_reference(path)).exit_code
-        == 0
-    )
+    assert regress.check(*run(records.sample(frac=1, random_state=1)), regress.read_reference(path)).exit_code == 0
 
 
 def test_same_run_passes(records: pd.DataFrame, reference: regress.Reference) -> None:
@@ -146,12 +141,8 @@ def test_retrained_weights_can_be_compared(records: pd.DataFrame, reference: reg
         regress.check(*worse, reference, allow=["wieghts"])
 
 
-def test_more_models_attacks_and_radii_are_no_change(
-    records: pd.DataFrame, reference: regress.Reference
-) -> None:
-    more = make_records(
-        models=("vgg", "vgg_att3", "vgg_att2"), attacks=("fgsm", "pgd", "noise"), n=400, radii=16
-    )
+def test_more_models_attacks_and_radii_are_no_change(records: pd.DataFrame, reference: regress.Reference) -> None:
+    more = make_records(models=("vgg", "vgg_att3", "vgg_att2"), attacks=("fgsm", "pgd", "noise"), n=400, radii=16)
     more = more[more.model == "vgg_att2"]
     both = pd.concat([records, more], ignore_index=True)
     assert regress.check(*run(both), reference).exit_code == 0

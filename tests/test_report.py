@@ -34,9 +34,7 @@ WARNING = {
 class Reader(HTMLParser):
     """Collects tags, attributes and text, and checks that tags nest."""
 
-    VOID = frozenset(
-        {"meta", "link", "img", "br", "input", "hr", "line", "path", "polyline", "polygon", "rect"}
-    )
+    VOID = frozenset({"meta", "link", "img", "br", "input", "hr", "line", "path", "polyline", "polygon", "rect"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -66,9 +64,7 @@ class Reader(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def build(
-    folder: Path, records: pd.DataFrame, health: Any = (), figures: bool = False, **plan: Any
-) -> ReportPaths:
+def build(folder: Path, records: pd.DataFrame, health: Any = (), figures: bool = False, **plan: Any) -> ReportPaths:
     summary = summarise(records, make_plan(records) | plan, PROVENANCE, health)
     return write_report(folder, records, summary, figures=figures)
 
@@ -107,12 +103,8 @@ def test_page_reads_as_it_should(page: tuple[ReportPaths, str]) -> None:
     assert "The strongest attack that was run is pgd" in reader.text
     assert "Not run:" in reader.text
     assert str(PROVENANCE["command"]) in page[1]
-    charts = [
-        attrs for tag, attrs in reader.tags if tag == "svg" and "chart" in str(attrs.get("class")).split()
-    ]
-    assert (
-        len(charts) == 5 + 5 * 3
-    )  # accuracy, worst case, fooling, gap, breaking; five measures at three levels
+    charts = [attrs for tag, attrs in reader.tags if tag == "svg" and "chart" in str(attrs.get("class")).split()]
+    assert len(charts) == 5 + 5 * 3  # accuracy, worst case, fooling, gap, breaking; five measures at three levels
     assert all(attrs["data-chart"] in page[1] for attrs in charts)
 
 
@@ -146,9 +138,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 
 def test_no_absolute_path_reaches_the_page(tmp_path: Path) -> None:
     records = make_records(n=10, attacks=("fgsm",))
-    summary = summarise(
-        records, make_plan(records), {"command": "robustatt sweep --weights /home/ann/w.st"}, []
-    )
+    summary = summarise(records, make_plan(records), {"command": "robustatt sweep --weights /home/ann/w.st"}, [])
     summary["provenance"]["where"] = str(tmp_path)
     text = write_report(tmp_path, records, summary, figures=False).html.read_text()
     assert "/home/ann" not in text
@@ -332,10 +322,7 @@ def test_comparison_lists_every_flip(tmp_path: Path) -> None:
     new = old.copy()
     hit = (new.model == "vgg") & new["index"].isin([2, 5]) & (new.eps == "1/255")
     new.loc[hit, "adv_pred"] = new.loc[hit, "label"] + 1
-    runs = [
-        (name, frame, summarise(frame, make_plan(frame), {}, []))
-        for name, frame in (("a", old), ("<b>", new))
-    ]
+    runs = [(name, frame, summarise(frame, make_plan(frame), {}, [])) for name, frame in (("a", old), ("<b>", new))]
     paths = write_comparison(runs[0], runs[1], tmp_path)
     flips = pd.read_csv(next(path for path in paths.tables if path.name == "flips.csv"))
     was_right = set(old[hit & (old.adv_pred == old.label)]["index"])
@@ -350,13 +337,9 @@ def test_comparison_lists_every_flip(tmp_path: Path) -> None:
 def test_comparison_of_other_images_is_refused(tmp_path: Path) -> None:
     old, new = make_records(n=30), make_records(n=30, seed=9)
     with pytest.raises(InputError, match="not of the same images"):
-        write_comparison(
-            ("a", old, {"plan": {}, "curves": []}), ("b", new, {"plan": {}, "curves": []}), tmp_path
-        )
+        write_comparison(("a", old, {"plan": {}, "curves": []}), ("b", new, {"plan": {}, "curves": []}), tmp_path)
     with pytest.raises(InputError, match="nothing to compare"):
-        write_comparison(
-            ("a", old, {}), ("b", new.replace({"model": {"vgg": "x", "vgg_att3": "y"}}), {}), tmp_path
-        )
+        write_comparison(("a", old, {}), ("b", new.replace({"model": {"vgg": "x", "vgg_att3": "y"}}), {}), tmp_path)
 
 
 # In a browser ---------------------------------------------------------------------------------------------
@@ -414,9 +397,7 @@ def test_page_works_in_a_browser(tmp_path: Path, width: int) -> None:
     (tmp_path / "probe.html").write_text(text.replace("<head>", catch, 1).replace("</body>", PROBE, 1))
     path = tmp_path / "frame.html"
     path.write_text(FRAME.format(width=width))
-    flags = (
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    )
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     command = ["chromium", *flags.split(), "--disable-component-update", "--disable-sync", "--dump-dom"]
     command += [
         f"--user-data-dir={tmp_path / 'profile'}",

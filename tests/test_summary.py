@@ -64,9 +64,7 @@ def test_equals_plain_pandas() -> None:
 
 def test_drift_means_by_group() -> None:
     records = make_records(models=("vgg_att3",), attacks=("pgd",), n=80)
-    rows = pd.DataFrame(summarise(records, {}, {}, [])["drift"]).set_index(
-        ["level", "metric", "eps", "group"]
-    )
+    rows = pd.DataFrame(summarise(records, {}, {}, [])["drift"]).set_index(["level", "metric", "eps", "group"])
     at = records[records.eps == "8/255"]
     fooled = at.adv_pred != at.clean_pred
     assert rows.loc[("l2", "shift", "8/255", "fooled"), "mean"] == pytest.approx(
@@ -80,9 +78,7 @@ def test_drift_auc_at_one_radius_among_the_cleanly_right() -> None:
     records = make_records(models=("vgg_att3",), attacks=("pgd", "noise"), n=300)
     rows = [r for r in summarise(records, {}, {}, [])["drift_predicts_fooling"] if r["headline"]]
     assert [(r["attack"], r["level"]) for r in rows] == [("pgd", "l1"), ("pgd", "l2"), ("pgd", "l3")]
-    at = records[
-        (records.attack == "pgd") & (records.eps == rows[2]["eps"]) & (records.clean_pred == records.label)
-    ]
+    at = records[(records.attack == "pgd") & (records.eps == rows[2]["eps"]) & (records.clean_pred == records.label)]
     expected = metrics.auc_interval(at.drift_js_l3, at.adv_pred != at.clean_pred)
     assert rows[2]["auc"] == pytest.approx(expected.value, abs=1e-6)
     assert rows[2]["n_fooled"] + rows[2]["n_held"] == len(at)

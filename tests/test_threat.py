@@ -20,13 +20,9 @@ SHAPE = (3, 2, 4, 5)
 names = st.sampled_from(sorted(NORMS))
 unit = st.floats(0, 1, width=32)
 #: corners of the box come up often
-pixels = arrays(np.float32, SHAPE, elements=st.one_of(st.sampled_from([0.0, 1.0]), unit)).map(
-    torch.from_numpy
-)
+pixels = arrays(np.float32, SHAPE, elements=st.one_of(st.sampled_from([0.0, 1.0]), unit)).map(torch.from_numpy)
 changes = arrays(np.float32, SHAPE, elements=st.floats(-3, 3, width=32)).map(torch.from_numpy)
-radii = arrays(np.float32, SHAPE[0], elements=st.one_of(st.sampled_from([0.0, 1.0, 8.0]), unit)).map(
-    torch.from_numpy
-)
+radii = arrays(np.float32, SHAPE[0], elements=st.one_of(st.sampled_from([0.0, 1.0, 8.0]), unit)).map(torch.from_numpy)
 quick = settings(max_examples=60, deadline=None)
 
 
@@ -75,9 +71,7 @@ def test_steepest_has_norm_one_and_reaches_the_dual_norm(name: str, grad: Tensor
     direction = norm.steepest(grad)
     moving = grad.flatten(1).abs().amax(1) > 1e-30
     assert bool((norm.length(direction)[~moving] == 0).all())
-    torch.testing.assert_close(
-        norm.length(direction)[moving], torch.ones(int(moving.sum())), atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(norm.length(direction)[moving], torch.ones(int(moving.sum())), atol=1e-5, rtol=1e-5)
     gain = (direction * grad).flatten(1).sum(1)
     torch.testing.assert_close(gain, norm.dual_length(grad), atol=1e-4, rtol=1e-4)
 
@@ -143,9 +137,7 @@ def test_a_violation_names_attack_example_and_numbers(bad: float, what: str) -> 
 
 
 @quick
-@given(
-    names, pixels, changes, arrays(np.float32, 3, elements=st.floats(-2, 2, width=32)).map(torch.from_numpy)
-)
+@given(names, pixels, changes, arrays(np.float32, 3, elements=st.floats(-2, 2, width=32)).map(torch.from_numpy))
 def test_the_change_onto_a_hyperplane_stays_in_the_box_and_reaches_it(
     name: str, point: Tensor, normal: Tensor, rise: Tensor
 ) -> None:
@@ -156,9 +148,7 @@ def test_the_change_onto_a_hyperplane_stays_in_the_box_and_reaches_it(
     reached = (change * normal).flatten(1).sum(1)
     up = torch.where(normal > 0, 1 - point, point)
     down = torch.where(normal > 0, point, 1 - point)
-    most = torch.where(
-        rise > 0, (normal.abs() * up).flatten(1).sum(1), -(normal.abs() * down).flatten(1).sum(1)
-    )
+    most = torch.where(rise > 0, (normal.abs() * up).flatten(1).sum(1), -(normal.abs() * down).flatten(1).sum(1))
     expected = torch.where(rise > 0, torch.minimum(rise, most), torch.maximum(rise, most))
     torch.testing.assert_close(reached, expected, atol=2e-4, rtol=2e-4)
 
@@ -171,9 +161,7 @@ def test_the_change_onto_a_hyperplane_is_the_smallest(name: str) -> None:
     rise = torch.randn(50, generator=generator) * 0.05
     norm = NORMS[name]
     change = nearest(norm, torch.full_like(normal, 0.5), normal, rise)
-    torch.testing.assert_close(
-        norm.length(change), rise.abs() / norm.dual_length(normal), rtol=1e-4, atol=1e-6
-    )
+    torch.testing.assert_close(norm.length(change), rise.abs() / norm.dual_length(normal), rtol=1e-4, atol=1e-6)
     point = torch.rand(50, 2, 4, 4, generator=generator)
     best = norm.length(nearest(norm, point, normal, rise * 20))
     for _ in range(20):

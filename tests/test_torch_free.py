@@ -7,7 +7,13 @@ import sys
 
 import pytest
 
-MODULES = ["robustatt.metrics", "robustatt.summary", "robustatt.report.html", "robustatt.regress", "robustatt.reproduction"]
+MODULES = [
+    "robustatt.metrics",
+    "robustatt.summary",
+    "robustatt.report.html",
+    "robustatt.regress",
+    "robustatt.reproduction",
+]
 
 
 @pytest.mark.parametrize("module", MODULES)

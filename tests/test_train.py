@@ -32,9 +32,7 @@ def tiny(split: str) -> TensorDataset:
     count = 40 if split == "train" else 20
     labels = torch.arange(count) % 2
     noise = torch.randint(0, 100, (count, 3, 32, 32), generator=generator)
-    return TensorDataset(
-        (noise + 120 * labels.view(-1, 1, 1, 1)).to(torch.uint8), labels, name="tiny", split=split
-    )
+    return TensorDataset((noise + 120 * labels.view(-1, 1, 1, 1)).to(torch.uint8), labels, name="tiny", split=split)
 
 
 @pytest.fixture(autouse=True)
@@ -60,9 +58,7 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize(
-    "fields", [{}, {"adversarial": "fgsm"}, {"schedule": "paper", "lr": 0.05, "half": True}]
-)
+@pytest.mark.parametrize("fields", [{}, {"adversarial": "fgsm"}, {"schedule": "paper", "lr": 0.05, "half": True}])
 def test_an_interruption_changes_no_bit(tmp_path: Path, fields: dict[str, Any]) -> None:
     whole = request(tmp_path / "whole.safetensors", **fields)
     train(whole)
@@ -233,9 +229,7 @@ def test_augmentation_is_a_reflected_shift_and_a_flip() -> None:
     padded = nn.functional.pad(same, (4, 4, 4, 4), mode="reflect")
     for place in range(4):
         views = [padded[place, :, i : i + 8, j : j + 9] for i in range(9) for j in range(9)]
-        assert any(
-            torch.equal(moved[place], view) or torch.equal(moved[place], view.flip(2)) for view in views
-        )
+        assert any(torch.equal(moved[place], view) or torch.equal(moved[place], view.flip(2)) for view in views)
 
 
 @pytest.mark.parametrize("method", ["fgsm", "pgd"])

@@ -37,13 +37,7 @@ def exact_distance(model: Linear, image: Tensor, label: Tensor, norm: str) -> Te
     logits = (image.double() - 0.5).flatten(1) @ weight.T + bias
     gap = logits.gather(1, label[:, None]) - logits
     across = weight[label][:, None] - weight[None]
-    size = (
-        across.abs().sum(2)
-        if norm == "linf"
-        else across.norm(dim=2)
-        if norm == "l2"
-        else across.abs().amax(2)
-    )
+    size = across.abs().sum(2) if norm == "linf" else across.norm(dim=2) if norm == "l2" else across.abs().amax(2)
     return (gap / size.clamp_min(1e-30)).scatter(1, label[:, None], torch.inf).amin(1)
 
 
@@ -62,9 +56,7 @@ def digits_data() -> tuple[Tensor, Tensor]:
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
-    image = (
-        torch.tensor(pixels / 16, dtype=torch.float32).reshape(-1, 1, 8, 8).expand(-1, 3, 8, 8).contiguous()
-    )
+    image = torch.tensor(pixels / 16, dtype=torch.float32).reshape(-1, 1, 8, 8).expand(-1, 3, 8, 8).contiguous()
     return image, torch.tensor(labels)
 
 

@@ -44,9 +44,7 @@ def adapt(recipe: ExternalRecipe, classes: int) -> Attack:
 
 
 def _imported(library: str, recipe: ExternalRecipe) -> Any:
-    os.environ.setdefault(
-        "GIT_PYTHON_REFRESH", "quiet"
-    )  # foolbox imports GitPython, which wants a git binary
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # foolbox imports GitPython, which wants a git binary
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -79,9 +77,7 @@ class LibraryAttack(ExternalAttack):
         self.recipe, self.classes = recipe, classes
         known = {key: value for key, value in vars(module).items() if self.is_attack(value)}
         if name not in known:
-            raise InputError(
-                f"attack {recipe.name!r}: no attack {recipe.algorithm!r}: {did_you_mean(name, known)}"
-            )
+            raise InputError(f"attack {recipe.name!r}: no attack {recipe.algorithm!r}: {did_you_mean(name, known)}")
         self.kind: Any = known[name]
         self.accepted = inspect.signature(self.kind.__init__).parameters
         self._check_arguments()
@@ -129,13 +125,10 @@ class LibraryAttack(ExternalAttack):
             ) as problem:
                 said = (str(problem).splitlines() or [type(problem).__name__])[0]
                 raise InputError(
-                    f"attack {self.name!r}: {self.recipe.algorithm} refused these arguments or this model: "
-                    f"{said}"
+                    f"attack {self.name!r}: {self.recipe.algorithm} refused these arguments or this model: {said}"
                 ) from problem
         if image.shape != rows.image.shape:
-            raise RobustattError(
-                f"attack {self.name!r}: {self.recipe.algorithm} returned shape {tuple(image.shape)}"
-            )
+            raise RobustattError(f"attack {self.name!r}: {self.recipe.algorithm} returned shape {tuple(image.shape)}")
         return image.detach().to(rows.image)
 
 
@@ -174,11 +167,7 @@ class Foolbox(LibraryAttack):
 
     @staticmethod
     def is_attack(value: object) -> bool:
-        return (
-            inspect.isclass(value)
-            and value.__module__.startswith("foolbox.")
-            and not inspect.isabstract(value)
-        )
+        return inspect.isclass(value) and value.__module__.startswith("foolbox.") and not inspect.isabstract(value)
 
     def run(self, module: nn.Module, rows: Rows, eps: float, seed: int) -> Tensor:  # noqa: ARG002
         from foolbox.models.pytorch import PyTorchModel

@@ -126,10 +126,7 @@ class Noise:
     def keys(self, rows: Rows) -> Int[Tensor, " n"]:
         """A 63-bit key for each row, to derive any number of draws from (`counter.uniform`)."""
         pairs = zip(rows.index.tolist(), rows.restart.tolist(), strict=True)
-        digests = [
-            hashlib.sha256(f"{self._root}|{restart}|{index}|key".encode()).digest()
-            for index, restart in pairs
-        ]
+        digests = [hashlib.sha256(f"{self._root}|{restart}|{index}|key".encode()).digest() for index, restart in pairs]
         keys = [int.from_bytes(digest[:8], "little") >> 1 for digest in digests]
         return torch.tensor(keys, dtype=torch.int64, device=rows.image.device)
 

@@ -54,9 +54,7 @@ class FabTargeted(MinimumNormAttack):
         now, mistake = self.seen(rows, state, image, answer.logits)
         back = mistake & ~state["backed"]
         onward = self._towards_boundary(rows.image, image, answer.loss, answer.grad)
-        now["image"] = torch.where(
-            per_row(back, image), rows.image + self.beta * (image - rows.image), onward
-        )
+        now["image"] = torch.where(per_row(back, image), rows.image + self.beta * (image - rows.image), onward)
         now["backed"], now["count"] = back, state["count"] + (~back).long()
         now["done"] = state["count"] >= self.iterations
         now["flat"] = still_flat(state, answer.grad)
@@ -66,12 +64,8 @@ class FabTargeted(MinimumNormAttack):
         """One iteration, from the goal's margin and its gradient at the image (equations 7 to 9)."""
         rise = -margin
         from_clean = rise + (grad * (image - clean)).flatten(1).sum(1)
-        both = nearest(
-            self.norm, torch.cat([image, clean]), torch.cat([grad, grad]), torch.cat([rise, from_clean])
-        )
+        both = nearest(self.norm, torch.cat([image, clean]), torch.cat([grad, grad]), torch.cat([rise, from_clean]))
         here, there = both.chunk(2)
         near, far = self.norm.length(here).clamp_min(1e-8), self.norm.length(there).clamp_min(1e-8)
         weight = per_row((near / (near + far)).clamp(max=self.alpha_max), image)
-        return ((image + self.eta * here) * (1 - weight) + (clean + self.eta * there) * weight).clamp(
-            0.0, 1.0
-        )
+        return ((image + self.eta * here) * (1 - weight) + (clean + self.eta * there) * weight).clamp(0.0, 1.0)

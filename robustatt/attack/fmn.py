@@ -50,9 +50,7 @@ class Fmn(MinimumNormAttack):
         missing = -answer.loss / self.norm.dual_length(answer.grad).clamp_min(1e-30)
         linear = self.norm.length(image - rows.image) + missing
         grown = torch.where(now["distance"].isinf(), linear, state["radius"]) * (1 + gamma)
-        now["radius"] = torch.where(
-            mistake, torch.minimum(state["radius"] * (1 - gamma), now["distance"]), grown
-        )
+        now["radius"] = torch.where(mistake, torch.minimum(state["radius"] * (1 - gamma), now["distance"]), grown)
         stride = self.step_size * (LAST_STEP_SHARE + (1 - LAST_STEP_SHARE) * decay)
         ahead = image + per_row(stride, image) * NORMS["l2"].steepest(answer.grad)
         now["image"] = project(self.norm, rows.image, ahead, now["radius"])

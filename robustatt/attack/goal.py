@@ -49,15 +49,11 @@ def choose(
     listed = torch.tensor(targets, device=label.device)
     goal = listed[index] if isinstance(targets, tuple) else listed.expand_as(label)
     if int(goal.max()) >= classes:
-        raise InputError(
-            f"targeted asks for class {int(goal.max())}, but the model has the classes 0 to {classes - 1}"
-        )
+        raise InputError(f"targeted asks for class {int(goal.max())}, but the model has the classes 0 to {classes - 1}")
     return goal
 
 
-def kth_class(
-    clean: Float[Tensor, "n classes"], label: Int[Tensor, " n"], k: Int[Tensor, " n"]
-) -> Int[Tensor, " n"]:
+def kth_class(clean: Float[Tensor, "n classes"], label: Int[Tensor, " n"], k: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
     """The k-th most likely wrong class of the clean image, k from 0."""
     order = clean.scatter(1, label[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
     return order.gather(1, k[:, None])[:, 0]

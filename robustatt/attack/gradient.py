@@ -45,9 +45,7 @@ class FixedSteps(SteppedAttack):
     def step(self, rows: Rows, state: State, answer: Answer) -> State:
         assert answer.grad is not None
         stride = per_row(self.step_size * rows.eps, rows.image)
-        image = project(
-            self.norm, rows.image, state["image"] + stride * self.norm.steepest(answer.grad), rows.eps
-        )
+        image = project(self.norm, rows.image, state["image"] + stride * self.norm.steepest(answer.grad), rows.eps)
         return State(image=image, flat=still_flat(state, answer.grad))
 
     def candidate(self, state: State) -> Tensor:

@@ -66,11 +66,7 @@ class LossRecipe(Recipe):
         whole = isinstance(value, list | tuple) and all(type(entry) is int and entry >= 0 for entry in value)
         if whole:
             return tuple(value)  # type: ignore[arg-type]
-        if (
-            (type(value) is int and value >= 0)
-            or value is None
-            or value in ("least-likely", "random", "next")
-        ):
+        if (type(value) is int and value >= 0) or value is None or value in ("least-likely", "random", "next"):
             return value
         raise ValueError(
             'targets must be "least-likely", "random", "next", a class such as 3, or a list with a class for '
@@ -236,9 +232,7 @@ class AutoAttackRecipe(Recipe):
             ]
         return [
             ApgdRecipe(name=f"{self.name}/apgd-ce", algorithm="apgd", loss="stable", **shared),
-            ApgdTargetedRecipe(
-                name=f"{self.name}/apgd-t", algorithm="apgd-t", targets=self.targets, **shared
-            ),
+            ApgdTargetedRecipe(name=f"{self.name}/apgd-t", algorithm="apgd-t", targets=self.targets, **shared),
             FabRecipe(name=f"{self.name}/fab-t", algorithm="fab-t", targets=self.targets, **shared),
             SquareRecipe(
                 name=f"{self.name}/square",

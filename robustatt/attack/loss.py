@@ -35,9 +35,7 @@ def misclassification(logits: Float[Tensor, "n classes"], label: Int[Tensor, " n
     return _others(logits, label).amax(1) - logits.gather(1, label[:, None])[:, 0]
 
 
-def difference_of_logits_ratio(
-    logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"]
-) -> Float[Tensor, " n"]:
+def difference_of_logits_ratio(logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """DLR (Croce & Hein 2020, section 4.2): the misclassification margin over the first-to-third gap.
 
     Defined for three classes and more.

@@ -42,9 +42,7 @@ class MiFgsm(SteppedAttack):
         size = scaled.flatten(1).abs().sum(1).clamp_min(1e-12)
         momentum = self.decay * state["momentum"] + scaled / per_row(size, scaled)
         stride = per_row(self.step_size * rows.eps, rows.image)
-        image = project(
-            self.norm, rows.image, state["image"] + stride * self.norm.steepest(momentum), rows.eps
-        )
+        image = project(self.norm, rows.image, state["image"] + stride * self.norm.steepest(momentum), rows.eps)
         return State(image=image, momentum=momentum, eps=rows.eps, flat=still_flat(state, answer.grad))
 
     def candidate(self, state: State) -> Tensor:

@@ -38,8 +38,7 @@ def load(name_or_path: str) -> Recipe:
     if name_or_path.endswith(".toml"):
         return read(Path(name_or_path))
     raise InputError(
-        f"unknown attack {name_or_path!r}: {did_you_mean(name_or_path, known)}, "
-        "or a recipe file such as mine.toml"
+        f"unknown attack {name_or_path!r}: {did_you_mean(name_or_path, known)}, or a recipe file such as mine.toml"
     )
 
 
@@ -60,19 +59,11 @@ def parse(content: dict[str, Any], where: str) -> Recipe:
     """A recipe from its keys; every mistake is an InputError that begins with `where`."""
     algorithm = content.get("algorithm")
     if not isinstance(algorithm, str):
-        raise InputError(
-            f'{where}: key "algorithm" is missing or no text: write for example algorithm = "pgd"'
-        )
-    kind = (
-        ExternalRecipe
-        if algorithm.partition(":")[0] in LIBRARIES and ":" in algorithm
-        else KINDS.get(algorithm)
-    )
+        raise InputError(f'{where}: key "algorithm" is missing or no text: write for example algorithm = "pgd"')
+    kind = ExternalRecipe if algorithm.partition(":")[0] in LIBRARIES and ":" in algorithm else KINDS.get(algorithm)
     if kind is None:
         others = ', or a class of another library such as "torchattacks:DIFGSM"'
-        raise InputError(
-            f"{where}: unknown algorithm {algorithm!r}: {did_you_mean(algorithm, KINDS)}{others}"
-        )
+        raise InputError(f"{where}: unknown algorithm {algorithm!r}: {did_you_mean(algorithm, KINDS)}{others}")
     try:
         return kind.model_validate(content)
     except ValidationError as problem:

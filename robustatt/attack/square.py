@@ -117,17 +117,13 @@ class LinfProposals(Proposals):
 
     def first(self, rows: Rows, key: Tensor) -> Tensor:
         n, channels, _, width = rows.image.shape
-        signs = _signs(counter.uniform(key, torch.zeros_like(key), channels * width)).reshape(
-            n, channels, 1, width
-        )
+        signs = _signs(counter.uniform(key, torch.zeros_like(key), channels * width)).reshape(n, channels, 1, width)
         return (rows.image + per_row(rows.eps, signs) * signs).clamp(0.0, 1.0)
 
     def next(self, rows: Rows, best: Tensor, side: Tensor, key: Tensor, count: Tensor) -> Tensor:
         n, channels, height, width = best.shape
         draws = counter.uniform(key, count, 2 + channels)
-        place = window(
-            side, _corner(draws[:, 0], side, height), _corner(draws[:, 1], side, width), height, width
-        )
+        place = window(side, _corner(draws[:, 0], side, height), _corner(draws[:, 1], side, width), height, width)
         colour = per_row(rows.eps, best) * _signs(draws[:, 2:]).reshape(n, channels, 1, 1)
         return torch.where(place.mask, (rows.image + colour).clamp(0.0, 1.0), best)
 
@@ -210,9 +206,7 @@ class L2Proposals(Proposals):
         table = table.to(place.top.device)
         which = torch.searchsorted(torch.tensor(sides, device=place.side.device), place.side)[:, None, None]
         down = (torch.arange(height, device=which.device) - place.top[:, None]).clamp(0, most - 1)[:, :, None]
-        across = (torch.arange(width, device=which.device) - place.left[:, None]).clamp(0, most - 1)[
-            :, None, :
-        ]
+        across = (torch.arange(width, device=which.device) - place.left[:, None]).clamp(0, most - 1)[:, None, :]
         swap = flipped[:, None, None]
         laid = torch.where(swap, table[which, across, down], table[which, down, across])
         return laid[:, None] * place.mask

@@ -80,9 +80,7 @@ def load(
 
 def _from_path(path: Path, split: str, label_column: str | None, image_size: int | None) -> Dataset:
     if not path.exists():
-        raise InputError(
-            f"no data {str(path)!r}, neither a name nor a path: {did_you_mean(str(path), SOURCES)}"
-        )
+        raise InputError(f"no data {str(path)!r}, neither a name nor a path: {did_you_mean(str(path), SOURCES)}")
     if path.suffix == ".npz":
         from robustatt.data.arrays import npz
 

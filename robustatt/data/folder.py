@@ -27,9 +27,7 @@ class ImageFolder(EncodedDataset):
         base = _split_folder(path, split)
         found = [folder for folder in sorted(base.iterdir()) if folder.is_dir() and folder.name[0] != "."]
         if not found:
-            raise InputError(
-                f"{base} has no class folders: images must lie in {base / 'CLASS' / 'image.png'}"
-            )
+            raise InputError(f"{base} has no class folders: images must lie in {base / 'CLASS' / 'image.png'}")
         images = [_images(folder) for folder in found]
         if not any(images):
             raise InputError(f"{base} holds no images ({', '.join(sorted(ENDINGS))}) in its class folders")
@@ -48,9 +46,7 @@ class ImageFolder(EncodedDataset):
 
 
 def _split_folder(path: Path, split: str) -> Path:
-    present = {
-        name: path / name for names in SPLIT_FOLDERS.values() for name in names if (path / name).is_dir()
-    }
+    present = {name: path / name for names in SPLIT_FOLDERS.values() for name in names if (path / name).is_dir()}
     for name in SPLIT_FOLDERS[split]:
         if name in present:
             return present[name]
@@ -63,9 +59,7 @@ def _split_folder(path: Path, split: str) -> Path:
 
 def _images(folder: Path) -> list[Path]:
     return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in ENDINGS and file.name[0] != "." and file.is_file()
+        file for file in folder.rglob("*") if file.suffix.lower() in ENDINGS and file.name[0] != "." and file.is_file()
     )
 
 

@@ -50,13 +50,7 @@ def listing(
 def _named(source: data_sets.Source, root: Path | None) -> Iterator[Row]:
     for split, count in (("train", source.train), ("test", source.test)):
         found = _fingerprint(source.name, split, root)
-        way = (
-            "with scikit-learn"
-            if source.name == "digits"
-            else "here"
-            if found
-            else "--download or --data-root"
-        )
+        way = "with scikit-learn" if source.name == "digits" else "here" if found else "--download or --data-root"
         pixels = f"{source.side}x{source.side}"
         shown = found[:16] or ABSENT
         yield Row(source.name, split, f"{count:,}", pixels, str(source.classes), shown, way)
@@ -90,9 +84,7 @@ def _at_path(path: str, label_column: str | None, image_size: int | None) -> lis
             continue
         _, height, width = found.image_shape
         classes = str(len(found.classes))
-        rows.append(
-            Row(path, split, f"{len(found):,}", f"{height}x{width}", classes, found.fingerprint[:16], "here")
-        )
+        rows.append(Row(path, split, f"{len(found):,}", f"{height}x{width}", classes, found.fingerprint[:16], "here"))
     if not rows:
         raise problems[-1]
     return rows

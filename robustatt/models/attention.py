@@ -96,9 +96,7 @@ class Attention(nn.Module):
         super().__init__()
         self.project: nn.Module = nn.Identity()
         if local != query:
-            self.project = nn.Sequential(
-                nn.BatchNorm1d(query), nn.ReLU(), nn.Dropout(dropout), nn.Linear(query, local)
-            )
+            self.project = nn.Sequential(nn.BatchNorm1d(query), nn.ReLU(), nn.Dropout(dropout), nn.Linear(query, local))
         self.score = nn.Linear(local, 1) if compatibility == "pc" else None
 
     def forward(self, features: Images, query: Vector) -> tuple[Vector, Map]:
@@ -141,8 +139,7 @@ class IndependentHead(nn.Module):
 
     def forward(self, attended: list[Tensor]) -> Tensor:
         logits = [
-            classify(prepare(g))
-            for prepare, classify, g in zip(self.prepare, self.classify, attended, strict=True)
+            classify(prepare(g)) for prepare, classify, g in zip(self.prepare, self.classify, attended, strict=True)
         ]
         return torch.stack(logits).sum(dim=0)
 

@@ -38,9 +38,7 @@ def bundled_path(name: str, data: str = "digits") -> Path:
     if data in have:
         raise InputError(f"no bundled {name!r} for data {data!r}: {did_you_mean(name, have[data])}")
     every = "; ".join(f"{key}: {', '.join(stems)}" for key, stems in have.items()) or "none"
-    raise InputError(
-        f"no weights are bundled for data {data!r} (there are {every}): train some or give --weights"
-    )
+    raise InputError(f"no weights are bundled for data {data!r} (there are {every}): train some or give --weights")
 
 
 def load(name: str, data: str = "digits") -> Network:

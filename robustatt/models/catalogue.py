@@ -26,9 +26,7 @@ class Row:
 def catalogue() -> list[Row]:
     """All networks by base name; counted on shapes alone, no weights are made or read."""
     have = bundled()
-    return [
-        _row(name, tuple(_stems(name, have))) for name in registry.names()
-    ]
+    return [_row(name, tuple(_stems(name, have))) for name in registry.names()]
 
 
 def _stems(name: str, have: dict[str, tuple[str, ...]]) -> Iterator[str]:

@@ -70,9 +70,7 @@ def save_checkpoint(path: str | Path, state: dict[str, Tensor], card: Card, *, h
 
 def rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights as they come back from a file written with ``half``."""
-    return {
-        name: tensor.half().to(tensor.dtype) if _shrinks(tensor) else tensor for name, tensor in state.items()
-    }
+    return {name: tensor.half().to(tensor.dtype) if _shrinks(tensor) else tensor for name, tensor in state.items()}
 
 
 def _shrinks(tensor: Tensor) -> bool:
@@ -141,9 +139,7 @@ def read_card(path: str | Path) -> Card:
 
 def _card(path: Path, metadata: dict[str, str]) -> Card:
     if "card" not in metadata:
-        raise InputError(
-            f"{path} has no card, so `robustatt train` did not make it: load it as an outside model"
-        )
+        raise InputError(f"{path} has no card, so `robustatt train` did not make it: load it as an outside model")
     try:
         return Card.model_validate_json(metadata["card"])
     except ValidationError as error:

@@ -85,9 +85,7 @@ def load_outside(
 class Normalised(nn.Module):
     """A network that expects normalised images, behind the normalisation."""
 
-    def __init__(
-        self, network: nn.Module, mean: tuple[float, float, float], std: tuple[float, float, float]
-    ) -> None:
+    def __init__(self, network: nn.Module, mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
         super().__init__()
         self.normalise = Normalise(mean, std)
         self.network = network
@@ -113,9 +111,7 @@ def statistics(
         mean, std = ([float(number) for number in part.split(",")] for part in text.split("/"))
         (r, g, b), (sr, sg, sb) = mean, std
     except ValueError:
-        raise InputError(
-            f"normalisation {text!r}: imagenet, cifar10, none, or m1,m2,m3/s1,s2,s3 is needed"
-        ) from None
+        raise InputError(f"normalisation {text!r}: imagenet, cifar10, none, or m1,m2,m3/s1,s2,s3 is needed") from None
     if not all(math.isfinite(number) for number in (*mean, *std)) or min(std) <= 0:
         raise InputError(f"normalisation {text!r}: numbers must be finite and deviations above 0")
     return (r, g, b), (sr, sg, sb)
@@ -161,17 +157,13 @@ def _from_callable(reference: Reference, options: dict[str, Any]) -> nn.Module:
         try:
             module = importlib.import_module(reference.source)
         except ModuleNotFoundError as error:
-            raise InputError(
-                f"model {spec!r}: no Python module {error.name!r} can be imported here"
-            ) from error
+            raise InputError(f"model {spec!r}: no Python module {error.name!r} can be imported here") from error
         except Exception as error:
             raise InputError(f"model {spec!r}: importing it raised {_brief(error)}") from error
         made = getattr(module, reference.name, None)
         if made is None:
             public = [name for name in vars(module) if not name.startswith("_")]
-            raise InputError(
-                f"model {spec!r}: the module has no such name. {_nearest(reference.name, public)}"
-            )
+            raise InputError(f"model {spec!r}: the module has no such name. {_nearest(reference.name, public)}")
         if not isinstance(made, nn.Module):
             if not callable(made):
                 raise InputError(f"model {spec!r} is a {type(made).__name__}, not a callable")

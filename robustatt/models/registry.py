@@ -47,9 +47,7 @@ def _attention_resnet(attended: Literal[1, 2]) -> Callable[[Shape, dict[str, Any
 
 FAMILIES: dict[str, Family] = {
     "vgg": Family("plain VGG baseline", 0.626928, lambda shape, _: vgg.VGG(shape)),
-    "vgg_gap": Family(
-        "class activation maps (Zhou et al. 2016)", 7.477799, lambda shape, _: vgg.GapVGG(shape)
-    ),
+    "vgg_gap": Family("class activation maps (Zhou et al. 2016)", 7.477799, lambda shape, _: vgg.GapVGG(shape)),
     "vgg_pan": Family(
         "progressive attention (Seo et al. 2016)",
         7.856206,

@@ -70,9 +70,7 @@ class ResNet(Network):
         c256 = shape.channels(256)
         self.normalise = shape.normalise()
         self.stem, self.stage1, self.stage2, self.stage3 = _stages(shape, depth)
-        self.close = nn.Sequential(
-            nn.BatchNorm2d(c256), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-        )
+        self.close = nn.Sequential(nn.BatchNorm2d(c256), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.classify = nn.Linear(c256, shape.classes)
 
     def features(self, x: Images) -> Tensor:
@@ -110,9 +108,7 @@ class AttentionResNet(Network):
             nn.Linear(c256, c256),
         )
         widths = (shape.channels(128), c256)[-attended:]
-        self.attention = nn.ModuleList(
-            Attention(width, c256, compatibility, shape.rate(0.5)) for width in widths
-        )
+        self.attention = nn.ModuleList(Attention(width, c256, compatibility, shape.rate(0.5)) for width in widths)
         self.head = head(kind, widths, shape.classes, shape.rate(0.3))
 
     def _look(self, x: Images) -> tuple[list[Tensor], list[Map]]:

@@ -53,9 +53,7 @@ def resolve(
         module = load_outside(spec, weights=weights, classes=classes, normalize=normalize, options=options)
         return ResolvedModel(module, spec, None, str(weights) if weights else "random weights")
     if normalize not in (None, "none") or options:
-        raise InputError(
-            f"model {spec!r} carries its normalisation and options: leave out --normalize and options"
-        )
+        raise InputError(f"model {spec!r} carries its normalisation and options: leave out --normalize and options")
     path = bundled_path(spec, data) if weights is None else Path(weights)
     name = canonical(spec.removesuffix(ADVERSARIAL))
     network, card = load(path)

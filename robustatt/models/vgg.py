@@ -123,9 +123,7 @@ class VGG(Network):
 class AttentionVGG(Network):
     """``vgg_att1`` attends to l3, ``vgg_att2`` to l2 and l3, ``vgg_att3`` to l1, l2 and l3."""
 
-    def __init__(
-        self, shape: Shape, attended: Literal[1, 2, 3], compatibility: Compatibility, kind: Head
-    ) -> None:
+    def __init__(self, shape: Shape, attended: Literal[1, 2, 3], compatibility: Compatibility, kind: Head) -> None:
         super().__init__()
         c256, c512 = shape.channels(256), shape.channels(512)
         self.levels = ("l1", "l2", "l3")[-attended:]
@@ -135,9 +133,7 @@ class AttentionVGG(Network):
         self.top = nn.Sequential(nn.MaxPool2d(2), _run(shape, c512, (512, 512, 512)))
         self.descriptor = _global(shape)
         widths = (c256, c512, c512)[-attended:]
-        self.attention = nn.ModuleList(
-            Attention(width, c512, compatibility, shape.rate(0.5)) for width in widths
-        )
+        self.attention = nn.ModuleList(Attention(width, c512, compatibility, shape.rate(0.5)) for width in widths)
         self.head = head(kind, widths, shape.classes, shape.rate(0.5))
 
     def _look(self, x: Images) -> tuple[list[Tensor], list[Map]]:

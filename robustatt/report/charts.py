@@ -110,32 +110,26 @@ def _grid(panel: Panel, axes: Axes) -> Markup:
         y = round(axes.py(value), 1)
         parts.append(
             Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, WIDTH - RIGHT, y, y)
-            + Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>').format(
-                LEFT - 7, y + 4, text
-            )
+            + Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>').format(LEFT - 7, y + 4, text)
         )
     for value in ticks(*axes.x, most=8, whole=axes.x[1] >= 4):
         x = round(axes.px(value), 1)
         parts.append(
             Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(x, x, TOP, bottom)
-            + Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{:g}</text>').format(
-                x, bottom + 17, value
-            )
+            + Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{:g}</text>').format(x, bottom + 17, value)
         )
     if panel.zero_line:
         y = round(axes.py(0), 1)
-        parts.append(
-            Markup('<line class="zero" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, WIDTH - RIGHT, y, y)
-        )
+        parts.append(Markup('<line class="zero" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, WIDTH - RIGHT, y, y))
     middle = TOP + (bottom - TOP) / 2
     unit = ", %" if panel.percent else ""
     parts.append(
         Markup('<text class="label" x="{}" y="{}" text-anchor="middle">{}</text>').format(
             LEFT + (WIDTH - LEFT - RIGHT) / 2, HEIGHT - 8, panel.x_label
         )
-        + Markup(
-            '<text class="label" transform="translate(11 {}) rotate(-90)" text-anchor="middle">{}</text>'
-        ).format(middle, panel.y_label + unit)
+        + Markup('<text class="label" transform="translate(11 {}) rotate(-90)" text-anchor="middle">{}</text>').format(
+            middle, panel.y_label + unit
+        )
     )
     return Markup("").join(parts)
 
@@ -187,9 +181,7 @@ _SHAPES = {
 
 
 def _marker(look: Look, x: float, y: float) -> Markup:
-    return Markup('<path class="mark" d="{}" transform="translate({:.1f} {:.1f})"/>').format(
-        _SHAPES[look.marker], x, y
-    )
+    return Markup('<path class="mark" d="{}" transform="translate({:.1f} {:.1f})"/>').format(_SHAPES[look.marker], x, y)
 
 
 def swatch(look: Look, marker: bool = True) -> Markup:

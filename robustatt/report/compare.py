@@ -63,9 +63,7 @@ def _same_images(old: Grid, new: Grid) -> None:
     """Raise InputError if the two grids are of different data sets."""
     _, at_old, at_new = np.intersect1d(old.index, new.index, assume_unique=True, return_indices=True)
     if at_old.size == 0 or not np.array_equal(old.label[at_old], new.label[at_new]):
-        raise InputError(
-            f"the runs of {old.model} under {old.attack} are not of the same images: labels differ"
-        )
+        raise InputError(f"the runs of {old.model} under {old.attack} are not of the same images: labels differ")
 
 
 def difference_rows(new: Grid, old: Grid) -> list[dict[str, Any]]:
@@ -103,9 +101,7 @@ def flip_rows(old: Grid, new: Grid) -> Iterator[dict[str, Any]]:
             yield dict(zip(FLIP_COLUMNS, values, strict=True))
 
 
-def context(
-    first: Run, second: Run, rows: Sequence[Mapping[str, Any]], flips: pd.DataFrame
-) -> dict[str, Any]:
+def context(first: Run, second: Run, rows: Sequence[Mapping[str, Any]], flips: pd.DataFrame) -> dict[str, Any]:
     """Everything that the comparison's page shows."""
     names = [narrative.without_paths(run[0]) for run in (first, second)]
     if names[0] == names[1]:
@@ -128,15 +124,11 @@ def context(
 
 def _panels(first: Mapping[str, Any], second: Mapping[str, Any], names: Sequence[str]) -> Iterator[Panel]:
     """One panel for each model and attack of both runs: the first run dashed, the second solid."""
-    series = [
-        {tuple(s.keys.values()): s for s in accuracy_panel(summary).series} for summary in (first, second)
-    ]
+    series = [{tuple(s.keys.values()): s for s in accuracy_panel(summary).series} for summary in (first, second)]
     for number, key in enumerate(key for key in series[0] if key in series[1]):
         model, attack = key
         if is_control(attack):
             continue
-        old = replace(
-            series[0][key], label=names[0], look=replace(series[0][key].look, colour=0, dash=DASHES[1])
-        )
+        old = replace(series[0][key], label=names[0], look=replace(series[0][key].look, colour=0, dash=DASHES[1]))
         new = replace(series[1][key], label=names[1], look=replace(series[1][key].look, colour=1, dash=()))
         yield Panel(f"pair-{number}", f"{model} under {attack}", "accuracy", (old, new))

@@ -38,9 +38,7 @@ def _matrix(entry: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
         **entry,
         "names": [class_name(number, classes) for number in shown],
         "counts": counts,
-        "matrix": [
-            [{"count": int(v), "level": int(np.ceil(LEVELS * v / top))} for v in row] for row in counts
-        ],
+        "matrix": [[{"count": int(v), "level": int(np.ceil(LEVELS * v / top))} for v in row] for row in counts],
         "left_out": int(entry["n_fooled"] - counts.sum()),
     }
 

@@ -113,13 +113,9 @@ def write_gallery(directory: Path, entries: Iterable[GalleryEntry]) -> Path:
         for name in ("index", "label", "clean_pred", "adv_pred"):
             arrays[f"{number}.{name}"] = np.array([getattr(entry, name) for entry in group], dtype=np.int64)
         arrays[f"{number}.image"] = np.stack([entry.image for entry in group])
-        arrays[f"{number}.adversarial"] = np.stack([as_float(e.adversarial) for e in group]).astype(
-            np.float16
-        )
+        arrays[f"{number}.adversarial"] = np.stack([as_float(e.adversarial) for e in group]).astype(np.float16)
         for level in group[0].levels:
-            arrays[f"{number}.clean.{level}"] = np.stack([e.clean_maps[level] for e in group]).astype(
-                np.float16
-            )
+            arrays[f"{number}.clean.{level}"] = np.stack([e.clean_maps[level] for e in group]).astype(np.float16)
             attacked = np.stack([e.attacked_maps[level] for e in group])
             arrays[f"{number}.attacked.{level}"] = attacked.astype(np.float16)
     buffer = io.BytesIO()

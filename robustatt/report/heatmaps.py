@@ -176,9 +176,7 @@ def page_gallery(entries: Sequence[GalleryEntry]) -> list[dict[str, Any]]:
     used = 0
     for group in by_example(entries).values():
         example = _page_example(group)
-        used += sum(
-            len(radius["change"]) + sum(map(len, radius["maps"].values())) for radius in example["radii"]
-        )
+        used += sum(len(radius["change"]) + sum(map(len, radius["maps"].values())) for radius in example["radii"])
         if used > PAGE_BYTES:
             break
         examples.append(example)

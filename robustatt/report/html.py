@@ -81,9 +81,7 @@ def class_names(summary: Summary) -> list[str]:
     return [str(name) for name in names] if isinstance(names, (list, tuple)) else []
 
 
-def example_parts(
-    summary: Summary, records: pd.DataFrame | None, stored: Sequence[GalleryEntry]
-) -> dict[str, Any]:
+def example_parts(summary: Summary, records: pd.DataFrame | None, stored: Sequence[GalleryEntry]) -> dict[str, Any]:
     """The parts of the page that show single examples."""
     strongest = narrative.strongest_attack(summary)
     layout = list(grids(records)) if records is not None and summary["curves"] else []
@@ -135,9 +133,7 @@ def context(summary: Summary, page: Page) -> dict[str, Any]:
         "overview": overview(summary),
         "points": list(points(summary)),
         "provenance": flatten(summary["provenance"]),
-        "plan": narrative.without_paths(
-            json.dumps(summary["plan"], indent=2, ensure_ascii=False, default=str)
-        ),
+        "plan": narrative.without_paths(json.dumps(summary["plan"], indent=2, ensure_ascii=False, default=str)),
         "command": command(summary),
         "hover": _hover([*page.curves, *page.drift]),
         **page.more,
@@ -161,11 +157,7 @@ def headline(summary: Summary) -> dict[str, str]:
         ends = f"{steps[0]} to {steps[-1]}" if len(steps) > 1 else steps[0]
         facts.append(f"ε = {ends} /255, {len(steps)} {'radii' if len(steps) > 1 else 'radius'}")
     started = str(summary["provenance"].get("started") or summary["provenance"].get("finished") or "")[:10]
-    subject = (
-        ", ".join(models[:-1]) + (" and " if len(models) > 1 else "") + models[-1]
-        if models
-        else "no model yet"
-    )
+    subject = ", ".join(models[:-1]) + (" and " if len(models) > 1 else "") + models[-1] if models else "no model yet"
     if len(models) > 4:
         subject = f"{len(models)} models"
     return {
@@ -205,9 +197,7 @@ def _scoped(spec: FigureSpec, panel: Panel) -> Panel:
 
 
 def _hover(specs: Sequence[FigureSpec]) -> dict[str, Any]:
-    return {
-        panel.slug: hover_data(panel) for spec in specs for panel in (_scoped(spec, p) for p in spec.panels)
-    }
+    return {panel.slug: hover_data(panel) for spec in specs for panel in (_scoped(spec, p) for p in spec.panels)}
 
 
 def overview(summary: Summary) -> dict[str, Any]:
@@ -255,11 +245,7 @@ def points(summary: Summary) -> Any:
 def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     """Nested provenance as (name, text) rows, without absolute paths."""
     if isinstance(value, Mapping):
-        return [
-            row
-            for key, item in value.items()
-            for row in flatten(item, f"{prefix}.{key}" if prefix else str(key))
-        ]
+        return [row for key, item in value.items() for row in flatten(item, f"{prefix}.{key}" if prefix else str(key))]
     if isinstance(value, (list, tuple)):
         value = ", ".join(str(item) for item in value)
     return [(prefix, narrative.without_paths("none" if value is None else str(value)))]

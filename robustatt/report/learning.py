@@ -28,9 +28,7 @@ def curve_png(rows: Sequence[Mapping[str, float]], title: str) -> bytes:
     for key, (label, colour, marker) in SERIES.items():
         points = [(row["epoch"], 100 * row[key]) for row in rows if not math.isnan(row.get(key, math.nan))]
         if points:
-            right.plot(
-                *zip(*points, strict=True), color=LIGHT[colour], marker=marker, markersize=3, label=label
-            )
+            right.plot(*zip(*points, strict=True), color=LIGHT[colour], marker=marker, markersize=3, label=label)
     right.set_ylabel("accuracy in %")
     right.legend(frameon=False, fontsize=8)
     for axes in (left, right):

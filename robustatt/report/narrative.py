@@ -146,9 +146,7 @@ def _breaking(summary: Summary, model: str, attack: str) -> Figure:
             half = points[0]["worst_case_accuracy"] / 2
             for point in points:
                 if point["worst_case_accuracy"] <= half:
-                    return Figure(
-                        model, steps(point["eps"]), "half of the images right when clean are broken"
-                    )
+                    return Figure(model, steps(point["eps"]), "half of the images right when clean are broken")
             return Figure(model, f"> {steps(points[-1]['eps'])}", "the grid ends before half are broken")
     return Figure(model, "none", "not evaluated")
 
@@ -170,9 +168,7 @@ def missing_parts(summary: Summary) -> list[str]:
         n = [int(point["n"]) for point in points]
         goal = int(wanted) if isinstance(wanted, int) else max(n)
         if n and min(n) < goal:
-            notes.append(
-                f"{model} under {attack}: {min(n)} of {goal} images so far; intervals are wider for it."
-            )
+            notes.append(f"{model} under {attack}: {min(n)} of {goal} images so far; intervals are wider for it.")
     for model in curve_names(summary)[0]:
         if "_att" in model and model not in drift_models(summary):
             notes.append(f"{model}: no attention drift was recorded.")
@@ -205,9 +201,7 @@ def limits(summary: Summary) -> list[str]:
         f"Only perturbations in {named} balls were tried. Nothing follows for other norms, rotations, blur, "
         "patches, or for images from elsewhere."
     )
-    notes.append(
-        "The intervals cover the choice of test images and nothing else: no other training seed or attack."
-    )
+    notes.append("The intervals cover the choice of test images and nothing else: no other training seed or attack.")
     return notes
 
 

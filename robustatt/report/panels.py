@@ -262,16 +262,13 @@ def _one_scale(panels: Sequence[Panel]) -> tuple[Panel, ...]:
     top = high + 0.05 * (high - low or 1.0)
     bottom = low if low == 0 else low - 0.05 * (high - low)
     return tuple(
-        Panel(p.slug, p.title, p.y_label, p.series, p.percent, (bottom, top), p.x_label, bottom < 0)
-        for p in panels
+        Panel(p.slug, p.title, p.y_label, p.series, p.percent, (bottom, top), p.x_label, bottom < 0) for p in panels
     )
 
 
 def _extent(series: Series) -> list[float]:
     """The values an axis must hold: every mean, and the bands of at least 10 images."""
-    bands = [
-        pair for pair, n in zip(zip(series.low, series.high, strict=True), series.n, strict=True) if n >= 10
-    ]
+    bands = [pair for pair, n in zip(zip(series.low, series.high, strict=True), series.n, strict=True) if n >= 10]
     return [*series.y, *(value for pair in bands for value in pair if value is not None)]
 
 
