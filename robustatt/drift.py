@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 #: what `drift` measures, with units and ranges, as reports print them
@@ -19,18 +20,39 @@ METRICS = {
 TOP_SHARE = 0.2
 
 
-def drift(
-    clean: Float[Tensor, "n height width"], attacked: Float[Tensor, "n height width"], input_size: tuple[int, int]
-) -> dict[str, Float[Tensor, " n"]]:
-    """Every metric of `METRICS` for each row; maps are non-negative and sum to 1; `input_size` is (height, width)."""
-    p, q = clean.flatten(1).double(), attacked.flatten(1).double()
-    middle = (p + q) / 2
+@dataclass(frozen=True)
+class Attention:
+    """Attention maps of a batch with what every comparison needs of them; maps are non-negative and sum to 1."""
+
+    flat: Float[Tensor, "n positions"]
+    entropy: Float[Tensor, " n"]  # bits
+    centre: Float[Tensor, "n 2"]  # row and column of the centre of mass, in pixels of the input image
+    top: Bool[Tensor, "n positions"]  # the 20 % most attended positions
+
+    @staticmethod
+    def of(maps: Float[Tensor, "n height width"], input_size: tuple[int, int]) -> Attention:
+        """Look at maps of images of `input_size`, (height, width)."""
+        flat = maps.flatten(1)
+        count = max(1, round(TOP_SHARE * flat.shape[1]))
+        highest = flat.topk(count, dim=1)
+        top = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, highest.indices, True)
+        return Attention(flat, _bits(flat), _centre(maps, input_size), top)
+
+    def select(self, rows: Tensor) -> Attention:
+        """Some of the maps."""
+        return Attention(self.flat[rows], self.entropy[rows], self.centre[rows], self.top[rows])
+
+
+def drift(clean: Attention, attacked: Attention) -> dict[str, Float[Tensor, " n"]]:
+    """Every metric of `METRICS` for each row."""
+    p, q = clean.flat, attacked.flat
+    mixed = _bits((p + q) / 2)
     return {
-        "js": (_bits(middle) - (_bits(p) + _bits(q)) / 2).clamp(0.0, 1.0).float(),
-        "cosine": torch.nn.functional.cosine_similarity(p, q, dim=1, eps=1e-30).float(),
-        "shift": (_centre(clean, input_size) - _centre(attacked, input_size)).norm(dim=1).float(),
-        "iou": _overlap_of_top(p, q).float(),
-        "entropy": (_bits(q) - _bits(p)).float(),
+        "js": (mixed - (clean.entropy + attacked.entropy) / 2).clamp(0.0, 1.0),
+        "cosine": torch.nn.functional.cosine_similarity(p, q, dim=1, eps=1e-30),
+        "shift": (clean.centre - attacked.centre).norm(dim=1),
+        "iou": (clean.top & attacked.top).sum(1) / (clean.top | attacked.top).sum(1),
+        "entropy": attacked.entropy - clean.entropy,
     }
 
 
@@ -40,14 +62,7 @@ def _bits(p: Tensor) -> Tensor:
 
 
 def _centre(maps: Tensor, input_size: tuple[int, int]) -> Tensor:
-    maps = maps.double()
     height, width = maps.shape[1:]
-    rows = (torch.arange(height, device=maps.device) + 0.5) * input_size[0] / height
-    columns = (torch.arange(width, device=maps.device) + 0.5) * input_size[1] / width
-    return torch.stack([maps.sum(2) @ rows.double(), maps.sum(1) @ columns.double()], dim=1)
-
-
-def _overlap_of_top(p: Tensor, q: Tensor) -> Tensor:
-    count = max(1, round(TOP_SHARE * p.shape[1]))
-    top = [torch.zeros_like(m).scatter(1, m.topk(count, dim=1).indices, 1.0).bool() for m in (p, q)]
-    return (top[0] & top[1]).sum(1) / (top[0] | top[1]).sum(1)
+    rows = (torch.arange(height, device=maps.device, dtype=maps.dtype) + 0.5) * input_size[0] / height
+    columns = (torch.arange(width, device=maps.device, dtype=maps.dtype) + 0.5) * input_size[1] / width
+    return torch.stack([maps.sum(2) @ rows, maps.sum(1) @ columns], dim=1)

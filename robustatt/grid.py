@@ -32,7 +32,7 @@ from robustatt.attack.base import (
 from robustatt.attack.goal import choose
 from robustatt.attack.loss import stable
 from robustatt.classifier import Classifier, Verdict, require_finite
-from robustatt.drift import drift
+from robustatt.drift import Attention, drift
 from robustatt.threat import Norm, measure, per_row
 
 
@@ -50,6 +50,7 @@ class Target:
     batch_size: int
     keep: bool = False  # whether the ledger keeps every image and attention map, for a gallery
     clean: Verdict = field(init=False)
+    attention: list[Attention] = field(init=False)
     goal: Int[Tensor, " n"] = field(init=False)  # the class to push each example to; -1 for any mistake
     forwards: int = 0  # images judged so far
 
@@ -61,6 +62,8 @@ class Target:
             torch.cat([verdict.logits for verdict in verdicts]),
             [torch.cat(level) for level in zip(*[verdict.maps for verdict in verdicts], strict=True)],
         )
+        size = (self.image.shape[2], self.image.shape[3])
+        self.attention = [Attention.of(level, size) for level in self.clean.maps]
         self.goal = torch.full_like(self.label, -1)
 
     def __len__(self) -> int:
@@ -104,8 +107,8 @@ class Target:
         verdict = self._judge(positions, image.clamp(0.0, 1.0))
         found = {"adv_pred": verdict.prediction, "adv_margin": verdict.margin, "distance": distance}
         size = (clean.shape[2], clean.shape[3])
-        for level, before, after in zip(self.classifier.levels, self.clean.maps, verdict.maps, strict=True):
-            for metric, values in drift(before[positions], after, size).items():
+        for level, before, after in zip(self.classifier.levels, self.attention, verdict.maps, strict=True):
+            for metric, values in drift(before.select(positions), Attention.of(after, size)).items():
                 found[f"drift_{metric}_{level}"] = values
         if self.keep:
             found |= {"image": image} | dict(zip(map_columns(self.classifier), verdict.maps, strict=True))
