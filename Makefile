@@ -42,7 +42,7 @@ lint: $(READY) ## ruff and mypy
 
 bench: $(READY) ## time attacks against torchattacks, foolbox and ART; print ratios
 	@$(BIN)/python -c 'import art' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	$(BIN)/python tests/bench.py
+	$(BIN)/python tests/bench.py --out reports/bench
 
 clean: ## remove what runs have written (not .venv)
-	rm -rf reports/out $(OUT) dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf reports/out reports/*/out dist build .pytest_cache .mypy_cache .ruff_cache
