@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
@@ -502,29 +502,44 @@ def _warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 
-class _Bar:
-    """The progress bar of a sweep: images a second and time left."""
+class _ProgressBar:
+    """A progress bar on standard error that appears with its first task and is gone afterwards."""
 
-    def __enter__(self) -> _Bar:
+    def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress
 
-        self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(), console=Console(stderr=True), transient=True,
-        )  # fmt: skip
+        self._progress = Progress(*self._columns(), console=Console(stderr=True), transient=True)
         self._task: Any = None
+
+    def _columns(self) -> list[Any]:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._task is not None:
             self._progress.stop()
 
+    def _begin(self, total: int | None, **fields: Any) -> None:
+        self._progress.start()
+        self._task = self._progress.add_task("", total=total, **fields)
+
+
+class _Bar(_ProgressBar):
+    """The progress bar of a sweep: images a second and time left."""
+
+    def _columns(self) -> list[Any]:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+        rate = TextColumn("{task.fields[rate]}")
+        return [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn()]
+
     def begin(self, images: int, cells: int, cells_ready: int) -> None:
         del cells, cells_ready
         if images:
-            self._progress.start()
-            self._task = self._progress.add_task("", total=images, rate="")
+            self._begin(images, rate="")
 
     def advance(self, cell: Cell, images: int) -> None:
         self._progress.update(self._task, advance=images, description=f"{cell.model} {cell.attack.name}")
@@ -532,28 +547,18 @@ class _Bar:
         self._progress.update(self._task, rate=f"{speed:,.0f} images/s" if speed else "")
 
 
-class _TrainingBar:
+class _TrainingBar(_ProgressBar):
     """The progress bar of a training: epoch, loss, accuracy."""
 
-    def __enter__(self) -> _TrainingBar:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    def _columns(self) -> list[Any]:
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-        self._progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn(),
-            console=Console(stderr=True), transient=True,
-        )  # fmt: skip
-        self._task: Any = None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._progress.stop()
+        said = TextColumn("{task.fields[said]}")
+        return [TextColumn("epoch {task.fields[epoch]}"), BarColumn(), said, TimeRemainingColumn()]
 
     def __call__(self, epoch: int, step: int, steps: int, loss: float, accuracy: float) -> None:
         if self._task is None:
-            self._progress.start()
-            self._task = self._progress.add_task("", total=None, epoch=epoch, said="")
+            self._begin(None, epoch=epoch, said="")
         self._progress.update(
             self._task, completed=step, total=steps, epoch=epoch, said=f"loss {loss:.3f}, accuracy {accuracy:.1%}"
         )

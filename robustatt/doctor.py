@@ -21,7 +21,8 @@ from robustatt.attack.loss import misclassification, stable
 from robustatt.classifier import Classifier, frozen
 from robustatt.data import Dataset
 from robustatt.data.sample import stratified
-from robustatt.engine import automatic_batch_size, choose_device
+from robustatt.device import choose_device
+from robustatt.engine import automatic_batch_size
 from robustatt.evaluate import as_float
 from robustatt.models import Card, ResolvedModel, resolve
 from robustatt.plan import ModelEntry

@@ -18,6 +18,7 @@ from robustatt import health, provenance
 from robustatt.classifier import Classifier, fingerprint, frozen
 from robustatt.data.base import Dataset
 from robustatt.data.sample import Sample, stratified
+from robustatt.device import choose_device
 from robustatt.errors import InputError, RobustattError, RunInterrupted
 from robustatt.evaluate import Evaluation, as_float, evaluate, load_images
 from robustatt.examples import attack_to_show, choose, pictures
@@ -264,18 +265,6 @@ def _count(plan: Plan, dataset: Dataset) -> int:
     if len(dataset) == 0:
         raise InputError(f"data {plan.data!r} has no examples")
     return plan.n or plan.sample or len(dataset)
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` is the first GPU if there is one. InputError for a device this machine does not have."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise InputError(f"--device {name!r} is not to be had on this machine: give auto, cpu or cuda") from None
-    return device
 
 
 def automatic_batch_size(image_shape: tuple[int, int, int], device: torch.device) -> int:

@@ -25,6 +25,7 @@ from torch.nn.functional import cross_entropy
 from robustatt import data as datasets
 from robustatt.data import Dataset, TensorDataset
 from robustatt.data.sample import stratified
+from robustatt.device import choose_device
 from robustatt.errors import InputError, TrainingDiverged
 from robustatt.models import Card, Network, build, canonical, load_checkpoint, save_checkpoint
 from robustatt.models.checkpoint import rounded, write_whole
@@ -172,7 +173,7 @@ def train(request: TrainRequest, on_step: OnStep | None = None) -> Card:
         InputError: the model, the data or the out folder is wrong, or the resume file is of another run.
         TrainingDiverged: the loss is no longer finite; the last whole epoch stays in the resume file.
     """
-    device = pick_device(request.device)
+    device = choose_device(request.device)
     _check_place(request.out)
     devices = [device.index or 0] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -317,23 +318,6 @@ def _load(request: TrainRequest, split: str) -> Dataset:
         download=request.download,
         label_column=request.label_column,
     )
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` is the first GPU if there is one, otherwise the CPU.
-
-    Raises:
-        InputError: PyTorch does not know the device or cannot use it here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {name!r} cannot be used here (auto, cpu, cuda, cuda:N): {reason}") from error
-    return device
 
 
 def channel_statistics(pixels: Tensor) -> tuple[Channels, Channels]:

@@ -63,6 +63,30 @@ class Network(nn.Module, abc.ABC):
         return self.attend(x)[0]
 
 
+class AttendingNetwork(Network):
+    """A network whose head sees nothing but the attended vectors of its levels (Jetley et al. 2018)."""
+
+    attention: nn.ModuleList
+    head: nn.Module
+
+    @abc.abstractmethod
+    def describe(self, x: Images) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Local features ``(batch, c, h, w)`` of every stage, low to high, and the global descriptor ``(batch, c)``."""
+
+    def _look(self, x: Images) -> tuple[list[Tensor], list[Map]]:
+        local, g = self.describe(x)
+        attended = local[-len(self.levels) :]
+        seen = [attention(features, g) for attention, features in zip(self.attention, attended, strict=True)]
+        return [vector for vector, _ in seen], [weights for _, weights in seen]
+
+    def features(self, x: Images) -> Tensor:
+        return torch.cat(self._look(x)[0], dim=1)
+
+    def attend(self, x: Images) -> tuple[Tensor, list[Map]]:
+        vectors, maps = self._look(x)
+        return self.head(vectors), maps
+
+
 class Normalise(nn.Module):
     """Subtracts a mean and divides by a standard deviation, each channel by its own.
 

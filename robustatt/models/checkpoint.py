@@ -5,8 +5,6 @@ Nothing in such a file is ever run. Files are written whole or not at all.
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from robustatt import __version__
 from robustatt.errors import InputError
 from robustatt.models.attention import Network
 from robustatt.models.registry import build
+from robustatt.plan import write_atomically
 
 
 class Card(BaseModel):
@@ -78,21 +77,13 @@ def _shrinks(tensor: Tensor) -> bool:
 
 
 def write_whole(path: str | Path, content: bytes) -> None:
-    """Writes a file under a temporary name, flushes it to the disk, then renames it."""
+    """Writes a file whole or not at all, making its folder; InputError if it cannot be written."""
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        write_atomically(path, content)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

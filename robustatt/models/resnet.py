@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Literal, final
 
-import torch
 from torch import Tensor, nn
 
-from robustatt.models.attention import Attention, Compatibility, Head, Images, Map, Network, head
+from robustatt.models.attention import AttendingNetwork, Attention, Compatibility, Head, Images, Map, Network, head
 from robustatt.models.vgg import Shape
 
 
@@ -83,7 +82,7 @@ class ResNet(Network):
 
 
 @final
-class AttentionResNet(Network):
+class AttentionResNet(AttendingNetwork):
     """``resnet164_att1`` attends to the end of stage 3, ``resnet164_att2`` to the ends of stages 2 and 3."""
 
     def __init__(
@@ -111,17 +110,7 @@ class AttentionResNet(Network):
         self.attention = nn.ModuleList(Attention(width, c256, compatibility, shape.rate(0.5)) for width in widths)
         self.head = head(kind, widths, shape.classes, shape.rate(0.3))
 
-    def _look(self, x: Images) -> tuple[list[Tensor], list[Map]]:
+    def describe(self, x: Images) -> tuple[tuple[Tensor, ...], Tensor]:
         l2 = self.stage2(self.stage1(self.stem(self.normalise(x))))
         l3 = self.stage3(l2)
-        g = self.descriptor(l3)
-        local = (l2, l3)[-len(self.levels) :]
-        seen = [attention(features, g) for attention, features in zip(self.attention, local, strict=True)]
-        return [vector for vector, _ in seen], [weights for _, weights in seen]
-
-    def features(self, x: Images) -> Tensor:
-        return torch.cat(self._look(x)[0], dim=1)
-
-    def attend(self, x: Images) -> tuple[Tensor, list[Map]]:
-        vectors, maps = self._look(x)
-        return self.head(vectors), maps
+        return (l2, l3), self.descriptor(l3)

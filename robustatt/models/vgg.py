@@ -14,7 +14,17 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from robustatt.models.attention import Attention, Compatibility, Head, Images, Map, Network, Normalise, head
+from robustatt.models.attention import (
+    AttendingNetwork,
+    Attention,
+    Compatibility,
+    Head,
+    Images,
+    Map,
+    Network,
+    Normalise,
+    head,
+)
 
 BN_EPS = 1e-3
 TINY = 1e-30  # keeps a map that is zero everywhere from being divided by zero
@@ -120,7 +130,7 @@ class VGG(Network):
 
 
 @final
-class AttentionVGG(Network):
+class AttentionVGG(AttendingNetwork):
     """``vgg_att1`` attends to l3, ``vgg_att2`` to l2 and l3, ``vgg_att3`` to l1, l2 and l3."""
 
     def __init__(self, shape: Shape, attended: Literal[1, 2, 3], compatibility: Compatibility, kind: Head) -> None:
@@ -136,21 +146,11 @@ class AttentionVGG(Network):
         self.attention = nn.ModuleList(Attention(width, c512, compatibility, shape.rate(0.5)) for width in widths)
         self.head = head(kind, widths, shape.classes, shape.rate(0.5))
 
-    def _look(self, x: Images) -> tuple[list[Tensor], list[Map]]:
+    def describe(self, x: Images) -> tuple[tuple[Tensor, ...], Tensor]:
         l1 = self.bottom(self.normalise(x))
         l2 = self.middle(l1)
         l3 = self.top(l2)
-        g = self.descriptor(l3)
-        local = (l1, l2, l3)[-len(self.levels) :]
-        seen = [attention(features, g) for attention, features in zip(self.attention, local, strict=True)]
-        return [vector for vector, _ in seen], [weights for _, weights in seen]
-
-    def features(self, x: Images) -> Tensor:
-        return torch.cat(self._look(x)[0], dim=1)
-
-    def attend(self, x: Images) -> tuple[Tensor, list[Map]]:
-        vectors, maps = self._look(x)
-        return self.head(vectors), maps
+        return (l1, l2, l3), self.descriptor(l3)
 
 
 @final

@@ -1,0 +1,19 @@
+"""Which device computes: the one asked for, or the first GPU if there is one."""
+
+from __future__ import annotations
+
+import torch
+
+from robustatt.errors import InputError
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the first GPU if there is one, otherwise the CPU. InputError for a device this machine does not have."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as problem:
+        raise InputError(f"--device {name!r} is not to be had on this machine: give auto, cpu or cuda") from problem
+    return device
