@@ -1,0 +1,80 @@
+"""The command line: a thin skin over the library. Only here is anything printed, and only here does the program exit.
+
+One module holds one group of commands; this one puts them together and turns errors into exit codes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from robustatt import __version__
+from robustatt.cli.examination import doctor
+from robustatt.cli.listing import attacks, list_data, models
+from robustatt.cli.reporting import check, compare, report, reproduce
+from robustatt.cli.sweeping import sweep
+from robustatt.cli.training import train
+from robustatt.errors import RobustattError
+
+app = typer.Typer(
+    name="robustatt",
+    help="How robust an image classifier is to adversarial perturbations, and where its attention goes under attack.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"robustatt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+for command in (sweep, report, check, compare, reproduce, train, models, attacks, doctor):
+    app.command()(command)
+app.command(name="data")(list_data)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The program: runs a command, turns every expected error into one line, and returns the exit code."""
+    return _run(lambda: app(args=arguments, standalone_mode=False))
+
+
+def _run(command: Callable[[], Any]) -> int:
+    """0 done, 1 regression, 2 wrong input, 3 failed half way, 130 interrupted; no traceback for what users can mend."""
+    try:
+        return int(command() or 0)
+    except typer.Exit as leaving:
+        return leaving.exit_code
+    except RobustattError as problem:
+        return _fail(str(problem), problem.exit_code)
+    except typer.TyperException as problem:
+        return _fail(problem.format_message().replace("\n", " "), 2)
+    except (typer.Abort, KeyboardInterrupt):
+        return _fail("stopped by Ctrl-C", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as problem:
+        return _fail(f"{problem.filename or 'file'}: {problem.strerror or problem}", 3)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"robustatt: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,124 @@
+"""`robustatt report`, `check`, `compare` and `reproduce`: what is done with the results of a sweep."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustatt.cli.results import read_results
+from robustatt.cli.terminal import print_table
+from robustatt.errors import InputError, did_you_mean
+
+
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder a sweep wrote.")],
+    compare_with: Annotated[
+        Path | None, typer.Option("--compare", metavar="DIR2", help="Put a second run beside it.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write. [default: DIR]")] = None,
+) -> None:
+    """Make figures, tables and one HTML page of a sweep."""
+    from robustatt.report import write_comparison, write_report
+
+    first = read_results(directory)
+    if compare_with is not None:
+        runs = [
+            (str(folder), *found) for folder, found in ((directory, first), (compare_with, read_results(compare_with)))
+        ]
+        paths = write_comparison(runs[0], runs[1], out or directory)
+    else:
+        paths = write_report(directory, *first, out)
+    print(f"Report: {paths.html}")
+    if paths.figures:
+        print(f"Figures: {paths.figures[0].parent} ({len(paths.figures)} files)")
+    if paths.tables:
+        print(f"Tables: {', '.join(str(path) for path in paths.tables)}")
+
+
+def check(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder a sweep wrote.")],
+    reference: Annotated[Path | None, typer.Option(help="The committed reference to compare with.")] = None,
+    update: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write this run as the new reference and stop.")
+    ] = None,
+    max_drop: Annotated[
+        float, typer.Option("--max-drop", "--tolerance", help="Drops up to so many points are let pass.")
+    ] = 1.0,
+    alpha: Annotated[float, typer.Option(help="Significance, after Holm's correction over all points.")] = 0.01,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="Compare although this changed: weights, data, attack, ...")
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the outcome for a pull request.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the outcome as JUnit XML.")] = None,
+) -> None:
+    """Compare a run with a reference; exit 1 on a regression."""
+    from robustatt import regress
+    from robustatt.plan import write_atomically
+    from robustatt.report import check as outcome
+
+    records, summary = read_results(directory)
+    if update is not None:
+        print(f"Reference: {regress.write_reference(update, regress.make_reference(records, summary))}")
+        return
+    if reference is None:
+        raise InputError("check: give --reference FILE to compare with, or --update FILE to write one")
+    found = regress.check(records, summary, regress.read_reference(reference), max_drop, alpha, allow or ())
+    heads, rows = outcome.table(found)
+    if rows:
+        print_table(heads, rows)
+    print(found.headline)
+    print(outcome.rule(found))
+    for path, text in ((markdown, outcome.to_markdown), (junit, outcome.to_junit)):
+        if path is not None:
+            write_atomically(path, text(found).encode())
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        print(outcome.to_annotations(found))
+    raise typer.Exit(found.exit_code)
+
+
+def compare(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder a sweep wrote.")],
+    a: Annotated[str, typer.Option("--a", help="One model of that sweep.")],
+    b: Annotated[str, typer.Option("--b", help="The model to compare it with.")],
+) -> None:
+    """Say at which eps two models of a sweep really differ."""
+    from robustatt.summary import grids, paired_differences
+
+    records, summary = read_results(directory)
+    known = [entry["name"] for entry in summary["plan"]["models"]]
+    for name in (a, b):
+        if name not in known:
+            raise InputError(f"model {name!r} is not in {directory}: {did_you_mean(name, known)}")
+    rows = paired_differences(list(grids(records[records["model"].isin([a, b])])), {a: b})
+    print_table(
+        ["attack", "eps", f"{a} minus {b}", "95 % interval", "p (McNemar)", "p (Holm)", "real"],
+        [
+            [row["attack"], row["eps"], f"{100 * row['difference']:+.1f}", f"[{100 * row['ci_low']:+.1f}, {100 * row['ci_high']:+.1f}]",
+             f"{row['p']:.2g}", f"{row['p_holm']:.2g}", "yes" if row["p_holm"] < 0.05 else "no"]
+            for row in rows
+        ],
+    )  # fmt: skip
+    print(
+        "Points of accuracy on the same images; real: exact McNemar test below 0.05 after Holm's correction over the curve."
+    )
+
+
+def reproduce(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder a sweep on cifar10 wrote.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the Markdown there instead of printing it.")
+    ] = None,
+) -> None:
+    """Hold a run on CIFAR-10 against the paper's numbers."""
+    from robustatt.plan import write_atomically
+    from robustatt.reproduction import reproduce as written
+
+    text = written(*read_results(directory))
+    if out is None:
+        print(text, end="")
+        return
+    write_atomically(out, text.encode())
+    print(f"Table: {out}")

@@ -1,0 +1,95 @@
+"""What the commands print: tables, warnings and progress bars."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from robustatt.plan import Cell
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def print_table(columns: list[str], rows: list[list[str]]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, name in enumerate(columns):
+        numeric = bool(rows) and all(row[place][:1].isdigit() or row[place] == "-" for row in rows)
+        table.add_column(name, justify="right" if numeric and place else "left")
+    for row in rows:
+        table.add_row(*[Text(cell) for cell in row])
+    _console().print(table)
+
+
+def warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+class ProgressBar:
+    """A progress bar on standard error that appears with its first task and is gone afterwards."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self._progress = Progress(*self._columns(), console=Console(stderr=True), transient=True)
+        self._task: Any = None
+
+    def _columns(self) -> list[Any]:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._progress.stop()
+
+    def _begin(self, total: int | None, **fields: Any) -> None:
+        self._progress.start()
+        self._task = self._progress.add_task("", total=total, **fields)
+
+
+class SweepBar(ProgressBar):
+    """The progress bar of a sweep: images a second and time left."""
+
+    def _columns(self) -> list[Any]:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+        rate = TextColumn("{task.fields[rate]}")
+        return [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn()]
+
+    def begin(self, images: int, cells: int, cells_ready: int) -> None:
+        del cells, cells_ready
+        if images:
+            self._begin(images, rate="")
+
+    def advance(self, cell: Cell, images: int) -> None:
+        self._progress.update(self._task, advance=images, description=f"{cell.model} {cell.attack.name}")
+        speed = self._progress.tasks[0].speed
+        self._progress.update(self._task, rate=f"{speed:,.0f} images/s" if speed else "")
+
+
+class TrainingBar(ProgressBar):
+    """The progress bar of a training: epoch, loss, accuracy."""
+
+    def _columns(self) -> list[Any]:
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
+        said = TextColumn("{task.fields[said]}")
+        return [TextColumn("epoch {task.fields[epoch]}"), BarColumn(), said, TimeRemainingColumn()]
+
+    def __call__(self, epoch: int, step: int, steps: int, loss: float, accuracy: float) -> None:
+        if self._task is None:
+            self._begin(None, epoch=epoch, said="")
+        self._progress.update(
+            self._task, completed=step, total=steps, epoch=epoch, said=f"loss {loss:.3f}, accuracy {accuracy:.1%}"
+        )
