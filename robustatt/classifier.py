@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from robustatt.attack.loss import misclassification
+from robustatt.borrow import borrowed, seeded
 from robustatt.errors import InputError, NonFiniteLogits
 
 SAFETY = 8.0  # how many times the measured rounding error a margin must exceed to be believed
@@ -129,35 +130,15 @@ def frozen(
 
     A module that cannot be copied is used itself, and its flags are put back.
     """
-    with _seeded(device):
+    with seeded(device):
         try:
             duplicate = copy.deepcopy(module)
         except Exception:  # any module may refuse to be copied, in any way
-            with _borrowed(module) as borrowed:
+            with borrowed(module) as borrowed:
                 yield Classifier(borrowed, label, device, probe)
             return
         duplicate = duplicate.to(device).eval().requires_grad_(False)
         yield Classifier(duplicate, label, device, probe)
-
-
-@contextmanager
-def _borrowed(module: nn.Module) -> Iterator[nn.Module]:
-    training = [(part, part.training) for part in module.modules()]
-    wanted = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
-    try:
-        yield module.eval().requires_grad_(False)
-    finally:
-        for part, flag in training:
-            part.training = flag
-        for parameter, flag in wanted:
-            parameter.requires_grad_(flag)
-
-
-@contextmanager
-def _seeded(device: torch.device) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(0)
-        yield
 
 
 def fold_batchnorm(module: nn.Module) -> nn.Module:
