@@ -134,8 +134,8 @@ def frozen(
         try:
             duplicate = copy.deepcopy(module)
         except Exception:  # any module may refuse to be copied, in any way
-            with borrowed(module) as borrowed:
-                yield Classifier(borrowed, label, device, probe)
+            with borrowed(module) as lent:
+                yield Classifier(lent, label, device, probe)
             return
         duplicate = duplicate.to(device).eval().requires_grad_(False)
         yield Classifier(duplicate, label, device, probe)
