@@ -19,6 +19,10 @@ from robustatt.errors import InputError
 LEAST_INFLUENCE = 1e-4
 """Share of the most influential layer's influence below which a layer counts as one the logits do not depend on."""
 
+LEAST_SIDE = 4
+"""Positions a side that a map should have: on 2 x 2 of them, all that the last layers of a VGG leave of 32 pixels,
+Grad-CAM tells four quarters of the image apart and says little about where."""
+
 PROBE_IMAGES = 4
 
 
@@ -101,8 +105,9 @@ def as_shares(maps: Float[Tensor, "batch h w"]) -> Float[Tensor, "batch h w"]:
 
 
 def last_spatial_layer(model: nn.Module, images: Float[Tensor, "batch c height width"]) -> Layer | None:
-    """The last layer whose output is a map larger than 1 x 1 on which the logits depend, of a model in eval mode.
+    """The last layer whose output is a map of `LEAST_SIDE` a side on which the logits depend, of a model in eval mode.
 
+    Where no map is as large as that, the last one larger than 1 x 1.
     Only layers from the first convolution on count (the first module that owns a weight of four dimensions), and
     none that is followed by tokens or by another layout of the dimensions: a map has the sides' ratio of the image.
     None if there is no such layer, or if the model's own code does not allow gradients. Raises what the model raises.
@@ -162,10 +167,9 @@ class _Listener:
             for (_, output), gradient in zip(reached, gradients, strict=True)
         ]
         least = LEAST_INFLUENCE * max(influence)
-        return next(
-            (layer for (layer, _), worth in zip(reversed(reached), reversed(influence), strict=True) if worth > least),
-            None,
-        )
+        worthy = [reached[i] for i, worth in enumerate(influence) if worth > least]
+        large = [(layer, output) for layer, output in worthy if min(output.shape[2:]) >= LEAST_SIDE]
+        return (large or worthy)[-1][0] if worthy else None
 
 
 def _gradient(logits: Tensor, leaf: Tensor, target: Tensor | None) -> Tensor:

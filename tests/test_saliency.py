@@ -132,7 +132,7 @@ def test_maps_do_not_depend_on_the_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "side"), [("vgg", 2), ("vgg_gap", 8), ("vgg_att3", 8), ("resnet164", 8), ("resnet164_att2", 8)]
+    ("name", "side"), [("vgg", 4), ("vgg_gap", 8), ("vgg_att3", 8), ("resnet164", 8), ("resnet164_att2", 8)]
 )
 def test_the_layer_of_the_network_family(name: str, side: int) -> None:
     with torch.random.fork_rng():
@@ -142,6 +142,10 @@ def test_the_layer_of_the_network_family(name: str, side: int) -> None:
     assert maps.shape == (2, side, side)
     assert (maps >= 0).all()
     torch.testing.assert_close(maps.sum((1, 2)), torch.ones(2))
+
+
+def test_a_small_map_is_better_than_none() -> None:
+    assert grad_cam(pooled(), images(2, 4)).shape == (2, 2, 2)
 
 
 class Tokens(nn.Module):
