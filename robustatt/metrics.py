@@ -155,6 +155,19 @@ def mcnemar_exact(b: ArrayLike, c: ArrayLike) -> FloatArray:
     return np.asarray(np.minimum(p, 1.0), dtype=np.float64)
 
 
+def mcnemar_one_sided(worse: ArrayLike, better: ArrayLike) -> FloatArray:
+    """One-sided p-value of McNemar's exact test that ``worse`` outweighs ``better``, elementwise over counts.
+
+    ``P(X >= worse)`` for ``X ~ Binomial(worse + better, 1/2)``; 1 without discordant pairs.
+    """
+    from scipy.special import bdtr
+
+    first, second = np.broadcast_arrays(np.asarray(worse, np.int64), np.asarray(better, np.int64))
+    if np.any(first < 0) or np.any(second < 0):
+        raise ValueError("discordant counts cannot be negative")
+    return np.asarray(bdtr(second, first + second, 0.5), dtype=np.float64)
+
+
 def holm(pvalues: ArrayLike) -> FloatArray:
     """Holm's step-down adjusted p-values, in the order given: ``(m,)`` to ``(m,)`` (Holm 1979).
 

@@ -336,6 +336,16 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def write_whole(path: str | Path, content: bytes) -> None:
+    """Writes a file whole or not at all, making its folder; InputError if it cannot be written."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -28,7 +28,8 @@ from robustatt.data.sample import stratified
 from robustatt.device import choose_device
 from robustatt.errors import InputError, TrainingDiverged
 from robustatt.models import Card, Network, build, canonical, load_checkpoint, save_checkpoint
-from robustatt.models.checkpoint import rounded, write_whole
+from robustatt.models.checkpoint import rounded
+from robustatt.plan import write_whole
 from robustatt.report.learning import curve_png
 
 SMALL_TEST_SET = 1000

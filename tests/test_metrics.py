@@ -69,6 +69,16 @@ def test_mcnemar_equals_statsmodels_and_binomial() -> None:
         assert ours == pytest.approx(tables.mcnemar([[3, b], [c, 4]], exact=True).pvalue, rel=1e-9)
 
 
+def test_one_sided_mcnemar_equals_scipy() -> None:
+    from scipy.stats import binomtest
+
+    for b, c in [(0, 0), (5, 0), (0, 5), (30, 5), (7, 9), (120, 100)]:
+        expected = binomtest(b, b + c, alternative="greater").pvalue if b + c else 1.0
+        assert float(metrics.mcnemar_one_sided(b, c)) == pytest.approx(expected, rel=1e-9)
+    with pytest.raises(ValueError, match="negative"):
+        metrics.mcnemar_one_sided(-1, 2)
+
+
 def test_holm_equals_statsmodels() -> None:
     multitest = pytest.importorskip("statsmodels.stats.multitest")
     p = np.random.default_rng(1).beta(0.3, 1, size=40)

@@ -49,33 +49,42 @@ def check(
     ] = 1.0,
     alpha: Annotated[float, typer.Option(help="Significance, after Holm's correction over all points.")] = 0.01,
     allow: Annotated[
-        list[str] | None, typer.Option(help="Compare although this changed: weights, data, attack, ...")
+        list[str] | None,
+        typer.Option(help="Compare although this changed: data, attack, eps, seed or evaluation; repeat for several."),
     ] = None,
+    same_weights: Annotated[
+        bool, typer.Option("--same-weights", help="Other weights are a changed plan too: exit 2.")
+    ] = False,
     markdown: Annotated[Path | None, typer.Option(help="Write the outcome for a pull request.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the outcome as JUnit XML.")] = None,
 ) -> None:
-    """Compare a run with a reference; exit 1 on a regression."""
-    from robustatt import regress
-    from robustatt.plan import write_atomically
+    """Compare a run with a reference; exit 1 on a regression, 2 if the plan is another.
+
+    A model is known by its label: other weights under it are compared and mentioned, for they are what a gate is for.
+    Other data, attacks, radii, seed or rules of evaluation make a changed plan, which is not compared.
+    """
+    from robustatt.plan import write_whole
+    from robustatt.reference import make_reference, read_reference, write_reference
+    from robustatt.regress import check as compare_with
     from robustatt.report import check as outcome
 
     records, summary = read_results(directory)
     if update is not None:
-        print(f"Reference: {regress.write_reference(update, regress.make_reference(records, summary))}")
+        print(f"Reference: {write_reference(update, make_reference(records, summary))}")
         return
     if reference is None:
         raise InputError("check: give --reference FILE to compare with, or --update FILE to write one")
-    found = regress.check(records, summary, regress.read_reference(reference), max_drop, alpha, allow or ())
+    known = read_reference(reference)
+    found = compare_with(records, summary, known, max_drop, alpha, allow or (), same_weights)
     heads, rows = outcome.table(found)
     if rows:
         print_table(heads, rows)
-    print(found.headline)
-    print(outcome.rule(found))
+    print("\n".join([found.headline, *outcome.notes(found), *([outcome.rule(found)] if found.points else [])]))
     for path, text in ((markdown, outcome.to_markdown), (junit, outcome.to_junit)):
         if path is not None:
-            write_atomically(path, text(found).encode())
+            write_whole(path, text(found).encode())
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        print(outcome.to_annotations(found))
+        print(outcome.to_annotations(found, str(reference)), end="")
     raise typer.Exit(found.exit_code)
 
 
@@ -113,12 +122,12 @@ def reproduce(
     ] = None,
 ) -> None:
     """Hold a run on CIFAR-10 against the paper's numbers."""
-    from robustatt.plan import write_atomically
+    from robustatt.plan import write_whole
     from robustatt.reproduction import reproduce as written
 
     text = written(*read_results(directory))
     if out is None:
         print(text, end="")
         return
-    write_atomically(out, text.encode())
+    write_whole(out, text.encode())
     print(f"Table: {out}")

@@ -18,7 +18,7 @@ from robustatt import __version__
 from robustatt.errors import InputError
 from robustatt.models.attention import Network
 from robustatt.models.registry import build
-from robustatt.plan import write_atomically
+from robustatt.plan import write_whole
 
 
 class Card(BaseModel):
@@ -74,16 +74,6 @@ def rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _shrinks(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and sum(size > 1 for size in tensor.shape) >= 2
-
-
-def write_whole(path: str | Path, content: bytes) -> None:
-    """Writes a file whole or not at all, making its folder; InputError if it cannot be written."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

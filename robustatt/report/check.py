@@ -38,16 +38,23 @@ def to_markdown(result: CheckResult) -> str:
     if rows:
         lines += ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
         lines += ["| " + " | ".join(map(_markdown_cell, row)) + " |" for row in rows] + [""]
-    lines += [f"Compared although changed: {_markdown_cell(str(change))}." for change in result.allowed]
-    lines.append(f"<sub>{rule(result)}</sub>")
+    lines += [f"{_markdown_cell(line)}." for line in notes(result)] + [""] * bool(result.noted)
+    if result.points:
+        lines.append(f"<sub>{rule(result)}</sub>")
     return "\n".join(lines) + "\n"
+
+
+def notes(result: CheckResult) -> list[str]:
+    """What changed since the reference without standing in the way of a comparison, a line each."""
+    return [f"Compared although changed: {change}" for change in result.noted]
 
 
 def rule(result: CheckResult) -> str:
     """How the gate decides, in one sentence."""
     return (
-        f"A regression is a drop of more than {result.max_drop:g} points that the exact McNemar test, "
-        f"with Holm's correction over {len(result.points)} points, finds significant at {result.alpha:g}."
+        f"A regression is a drop of more than {result.max_drop:g} points that the exact McNemar test finds "
+        f"significant at {result.alpha:g}, after Holm's correction over the {result.tested} of "
+        f"{len(result.points)} points where enough examples changed sides to tell."
     )
 
 

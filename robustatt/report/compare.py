@@ -12,7 +12,8 @@ import pandas as pd
 
 from robustatt.errors import InputError
 from robustatt.plan import write_atomically
-from robustatt.regress import identity, plan_changes
+from robustatt.reference import identity
+from robustatt.regress import plan_changes
 from robustatt.report import html, narrative
 from robustatt.report.charts import chart, hover_data
 from robustatt.report.panels import Panel, accuracy_panel
