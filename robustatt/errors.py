@@ -18,6 +18,10 @@ class InputError(RobustattError):
     exit_code = 2
 
 
+class NoSuchSplit(InputError):
+    """The data is there but has no such part: a set without a test part, say."""
+
+
 class ThreatModelViolation(RobustattError):
     """An attack returned an image outside the norm ball or outside [0, 1]."""
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from robustatt.data.base import TensorDataset
 from robustatt.data.decode import centre, workers
-from robustatt.errors import InputError
+from robustatt.errors import InputError, NoSuchSplit
 
 IMAGES = ("images", "x", "data")
 LABELS = ("labels", "label", "y", "targets")
@@ -52,7 +52,7 @@ def _pick(path: Path, file: np.lib.npyio.NpzFile, names: tuple[str, ...], split:
     for name in names:
         if name in file and split == "test":
             return np.asarray(file[name])
-    raise InputError(f"{path} has no array {names[0]} for {split}; it has {', '.join(file.files) or 'none'}")
+    raise NoSuchSplit(f"{path} has no array {names[0]} for {split}; it has {', '.join(file.files) or 'none'}")
 
 
 def _rgb(path: Path, pixels: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import final
 import torch
 
 from robustatt.data.decode import EncodedDataset, workers
-from robustatt.errors import InputError
+from robustatt.errors import InputError, NoSuchSplit
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
 SPLIT_FOLDERS = {"train": ("train", "training"), "test": ("test", "validation", "valid", "val")}
@@ -51,9 +51,9 @@ def _split_folder(path: Path, split: str) -> Path:
         if name in present:
             return present[name]
     if present:
-        raise InputError(f"{path} has no folder {split!r}, only {', '.join(sorted(present))}")
+        raise NoSuchSplit(f"{path} has no folder {split!r}, only {', '.join(sorted(present))}")
     if split == "train":
-        raise InputError(f"{path} has no folder 'train', so there is nothing to train on")
+        raise NoSuchSplit(f"{path} has no folder 'train', so there is nothing to train on")
     return path
 
 

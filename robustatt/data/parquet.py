@@ -16,7 +16,7 @@ from torch import Tensor
 
 from robustatt.data.decode import EncodedDataset
 from robustatt.data.folder import SPLIT_FOLDERS
-from robustatt.errors import InputError, did_you_mean
+from robustatt.errors import InputError, NoSuchSplit, did_you_mean
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
@@ -105,9 +105,9 @@ def _split_files(path: Path, split: str) -> list[Path]:
     if split in by_split:
         return by_split[split]
     if by_split:
-        raise InputError(f"{path} has no {split} files, only {', '.join(sorted(by_split))}")
+        raise NoSuchSplit(f"{path} has no {split} files, only {', '.join(sorted(by_split))}")
     if split == "train":
-        raise InputError(f"{path} has no file named train-*.parquet, so there is nothing to train on")
+        raise NoSuchSplit(f"{path} has no file named train-*.parquet, so there is nothing to train on")
     return every
 
 
