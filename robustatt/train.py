@@ -63,6 +63,7 @@ class TrainRequest(BaseModel):
     data_root: Path | None = None
     download: bool = False
     label_column: str | None = None
+    input_size: int | None = Field(default=None, ge=32, le=4096)
     device: str = "auto"
     half: bool = False
     resume: bool = True
@@ -318,6 +319,7 @@ def _load(request: TrainRequest, split: str) -> Dataset:
         root=request.data_root,
         download=request.download,
         label_column=request.label_column,
+        image_size=request.input_size,
     )
 
 

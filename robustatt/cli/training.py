@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from robustatt.cli.options import DataRoot, Download, LabelColumn
+from robustatt.cli.options import DataRoot, Download, InputSize, LabelColumn
 from robustatt.cli.terminal import TrainingBar
 
 
@@ -43,6 +43,7 @@ def train(
     data_root: DataRoot = None,
     download: Download = False,
     label_column: LabelColumn = None,
+    input_size: InputSize = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     half: Annotated[bool, typer.Option(help="Store the weights as float16.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on from an interrupted run of the same command.")] = True,
@@ -55,10 +56,11 @@ def train(
         model=model, data=data, width=width, epochs=epochs, seed=seed, out=out, schedule=schedule, lr=lr,
         batch_size=batch_size, dropout=dropout, label_smoothing=label_smoothing, flip=flip, crop=crop,
         adversarial=adversarial, train_eps=train_eps, data_root=data_root, download=download, label_column=label_column,
-        init=init, keep=keep, test_every=test_every, device=device, half=half, resume=resume,
+        input_size=input_size, init=init, keep=keep, test_every=test_every, device=device, half=half, resume=resume,
     )  # fmt: skip
     with TrainingBar() as bar:
         card = run_training(request, bar)
     print(f"Wrote {out}: clean test accuracy {card.clean_accuracy:.2%}")
     print(f"Log: {request.log_path}, curve: {request.curve_path}")
-    print(f"Next: robustatt sweep --eps 1..16 --model {model} --data {data} --weights {out}")
+    size = f" --input-size {input_size}" if input_size else ""
+    print(f"Next: robustatt sweep --eps 1..16 --model {model} --data {data}{size} --weights {out}")
