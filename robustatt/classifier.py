@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from robustatt.attack.loss import misclassification
 from robustatt.borrow import borrowed, seeded
 from robustatt.errors import InputError, NonFiniteLogits
+from robustatt.measures import GRADCAM
+from robustatt.saliency import last_spatial_layer, logits_and_cam
 
 SAFETY = 8.0  # how many times the measured rounding error a margin must exceed to be believed
 MOST_ERROR = 1e-3  # relative to the logits' scale; a larger difference is no rounding, and the copy is not used
@@ -28,7 +30,10 @@ MOST_ERROR = 1e-3  # relative to the logits' scale; a larger difference is no ro
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the model says of a batch of images: predictions, margins of the true class, attention maps."""
+    """What the model says of a batch of images: predictions, margins of the true class, and where it looks.
+
+    A map for each of the classifier's levels: attention, or Grad-CAM saliency of a network without attention.
+    """
 
     prediction: Int[Tensor, " n"]
     margin: Float[Tensor, " n"]
@@ -43,9 +48,18 @@ class Classifier:
         self.label = label
         self.device = device
         self.original = original
-        self.levels: tuple[str, ...] = tuple(getattr(original, "levels", ())) if hasattr(original, "attend") else ()
+        self.attended: tuple[str, ...] = tuple(getattr(original, "levels", ())) if hasattr(original, "attend") else ()
         self.classes = self._check(probe)
         self.fast, self.memory_format, self.rounding = self._speed_up(probe)
+        self._layer = None if self.attended else last_spatial_layer(self.fast, self._in_format(probe))
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Names of the maps of a verdict: attended levels, or ``gradcam`` for a network without attention.
+
+        Empty if the network has no layer that Grad-CAM could be taken at.
+        """
+        return self.attended or ((GRADCAM,) if self._layer else ())
 
     @property
     def tolerance(self) -> float:
@@ -54,13 +68,13 @@ class Classifier:
 
     def logits(self, image: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         """The fast copy's logits; differentiable with respect to the image."""
-        result: Tensor = self.fast(image.contiguous(memory_format=self.memory_format))
+        result: Tensor = self.fast(self._in_format(image))
         return result
 
     def judge(self, image: Float[Tensor, "n c h w"], label: Int[Tensor, " n"], index: Int[Tensor, " n"]) -> Verdict:
         """Fresh predictions in a forward pass of their own. NonFiniteLogits names the example."""
         with torch.no_grad():
-            logits, maps = self._attend(self.fast, image.contiguous(memory_format=self.memory_format))
+            logits, maps = self._look(self._in_format(image))
             require_finite(logits, index, self.label)
             margin = -misclassification(logits, label)
             close = margin.abs() <= self.tolerance
@@ -70,11 +84,18 @@ class Classifier:
                 margin = -misclassification(logits, label)
         return Verdict(logits.argmax(1), margin, logits, maps)
 
-    def _attend(self, module: nn.Module, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        if not self.levels:
-            return module(image), []
-        logits, maps = module.attend(image)  # type: ignore[operator]
-        return logits, list(maps)
+    def _look(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits and maps of one forward pass of the fast copy."""
+        if self.attended:
+            logits, maps = self.fast.attend(image)  # type: ignore[operator]
+            return logits, list(maps)
+        if self._layer:
+            logits, saliency = logits_and_cam(self.fast, self._layer, image)
+            return logits, [saliency]
+        return self.fast(image), []
+
+    def _in_format(self, image: Tensor) -> Tensor:
+        return image.contiguous(memory_format=self.memory_format)
 
     def _check(self, probe: Tensor) -> int:
         try:

@@ -1,4 +1,4 @@
-"""How far attention moved: the clean map of an example against the map of its attacked image, level by level."""
+"""How far a map moved: that of the clean image against that of its attacked image, attention and saliency alike."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-#: what `drift` measures, with units and ranges, as reports print them
-METRICS = {
-    "js": "Jensen-Shannon divergence between the two maps, base 2: 0 the same, 1 nothing in common",
-    "cosine": "cosine similarity of the two maps: 1 the same direction, 0 nothing in common",
-    "shift": "distance between the maps' centres of mass, in pixels of the input image",
-    "iou": "intersection over union of the 20 % most attended positions: 1 the same, 0 disjoint",
-    "entropy": "entropy of the attacked map minus that of the clean map, in bits: positive means more spread out",
-}
+from robustatt.measures import METRICS
+
+__all__ = ["METRICS", "Attention", "drift"]
+
 TOP_SHARE = 0.2
 
 
 @dataclass(frozen=True)
 class Attention:
-    """Attention maps of a batch with what every comparison needs of them; maps are non-negative and sum to 1."""
+    """Maps of a batch with what every comparison needs of them; they are non-negative and sum to 1."""
 
     flat: Float[Tensor, "n positions"]
     entropy: Float[Tensor, " n"]  # bits
@@ -44,7 +40,7 @@ class Attention:
 
 
 def drift(clean: Attention, attacked: Attention) -> dict[str, Float[Tensor, " n"]]:
-    """Every metric of `METRICS` for each row."""
+    """Every metric of `METRICS` for each row: their units and ranges stand there."""
     p, q = clean.flat, attacked.flat
     mixed = _bits((p + q) / 2)
     return {

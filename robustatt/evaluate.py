@@ -25,6 +25,7 @@ from robustatt.data.base import Dataset
 from robustatt.eps import CLEAN, parse_radius
 from robustatt.errors import InputError
 from robustatt.grid import GridSearch, Ledger, Target, along_rays
+from robustatt.measures import METRICS
 from robustatt.plan import Cell
 from robustatt.pools import whole_curve
 
@@ -120,4 +121,4 @@ def _columns(cell: Cell, target: Target, ledger: Ledger) -> dict[str, Any]:
 
 def _undrifted(column: str) -> float:
     """The value of a drift metric between a map and itself."""
-    return 1.0 if column.startswith(("drift_cosine_", "drift_iou_")) else 0.0
+    return METRICS[column.split("_")[1]].unmoved

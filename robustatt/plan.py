@@ -24,7 +24,7 @@ from robustatt.eps import STEP, format_radius, parse_grid, parse_radius
 from robustatt.errors import InputError, did_you_mean
 
 #: part of every key: raise it when the same Cell would give other numbers
-SEMANTICS = 1
+SEMANTICS = 2
 CELL_EXAMPLES = 256
 #: keys of a plan file that hold one plain value: its type, and an example
 SIMPLE_KEYS: dict[str, tuple[type, str]] = {

@@ -118,9 +118,9 @@ def last_spatial_layer(model: nn.Module, images: Float[Tensor, "batch c height w
         with torch.enable_grad():
             logits = model(images.detach().clone().requires_grad_())
             return seen.last_influential(logits)
-    except RuntimeError:
+    except Exception:  # the model's own code, which may fail in any way
         with torch.no_grad():
-            model(images)  # raises again unless it was the graph that the model's own code does not bear
+            model(images)  # raises again unless it was the graph that it does not bear
         return None
     finally:
         for handle in handles:

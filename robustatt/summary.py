@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from robustatt import metrics
 from robustatt.eps import CLEAN, parse_radius
 from robustatt.errors import InputError
+from robustatt.measures import METRICS, kind_of
 from robustatt.plan import write_atomically
 
 SCHEMA = 1
@@ -29,9 +30,6 @@ SUMMARY_FILE = "summary.json"
 DRIFT_COLUMN = re.compile(r"drift_(?P<metric>[a-z]+)_(?P<level>\w+)")
 CONTROL_ATTACKS = ("noise", "sign-noise")
 """Attacks that are a control and no adversary: random noise of the same size."""
-
-DRIFT_RANGE = {"js": (0.0, 1.0), "cosine": (0.0, 1.0), "iou": (0.0, 1.0), "shift": (0.0, math.inf)}
-"""What each measure of drift can be; the entropy change has no bound of its own. Intervals stay inside."""
 
 _COLUMNS = ("model", "attack", "eps", "index", "label", "clean_pred", "adv_pred")
 
@@ -238,19 +236,21 @@ def _curve(grid: Grid, plan: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": grid.model, "attack": grid.attack, "norm": _norm_of(plan, grid.attack), "points": points}
 
 
-# Attention drift ------------------------------------------------------------------------------------------
+# Drift of attention and saliency --------------------------------------------------------------------------
 
 
 def drift_rows(grid: Grid) -> Iterator[dict[str, Any]]:
     """Mean drift with a 95 % t interval by metric, level, radius and group: all, fooled, held.
 
-    Only rows attacked at exactly their radius count (see `_comparable`).
+    ``kind`` says whether the level is attention or saliency: the two are never compared with each other. Only
+    rows attacked at exactly their radius count (see `_comparable`).
 
     A group without examples has no row; the interval of a single example is null.
     """
     fooled = grid.fooled
     for (metric, level), values in grid.drift.items():
-        floor, roof = DRIFT_RANGE.get(metric, (-math.inf, math.inf))
+        measure = METRICS.get(metric)
+        floor, roof = (measure.least, measure.most) if measure else (-math.inf, math.inf)
         measured = ~np.isnan(values)
         filled = np.where(measured, values, 0).astype(np.float64)
         for group, mask in (("all", measured), ("fooled", measured & fooled), ("held", measured & ~fooled)):
@@ -263,6 +263,7 @@ def drift_rows(grid: Grid) -> Iterator[dict[str, Any]]:
                     "model": grid.model,
                     "attack": grid.attack,
                     "level": level,
+                    "kind": kind_of(level),
                     "metric": metric,
                     "eps": grid.eps[column],
                     "group": group,
@@ -307,6 +308,7 @@ def drift_auc(grid: Grid, metric: str = "js") -> Iterator[dict[str, Any]]:
                     "model": grid.model,
                     "attack": grid.attack,
                     "level": level,
+                    "kind": kind_of(level),
                     "eps": eps,
                     "headline": False,
                     "auc": round(area.value, 7),

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from robustatt.measures import METRICS
 from robustatt.report.gallery import GalleryEntry
 
-METRICS = ("js", "cosine", "shift", "iou", "entropy")
 LEVELS = ("l1", "l2", "l3")
 MEDIAN_RADIUS = {"vgg": 4.0, "vgg_att1": 4.6, "vgg_att2": 5.2, "vgg_att3": 6.0}
 
@@ -62,10 +62,8 @@ def make_records(
 def _drift(
     model: str, broken: np.ndarray, eps: np.ndarray, strength: float, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    if "_att" not in model:
-        return {}
     columns = {}
-    for rank, level in enumerate(LEVELS):
+    for rank, level in enumerate(LEVELS if "_att" in model else ("gradcam",)):
         pace = (0.02 + 0.015 * rank) / min(strength, 4)
         size = eps[None, :] * pace * np.exp(0.3 * rng.normal(size=(broken.shape[0], 1)))
         size = np.clip(size * (1 + 0.5 * rank * broken), 0, 1)
@@ -123,7 +121,8 @@ def make_gallery(records: pd.DataFrame, model: str, attack: str, indices: Sequen
         for row in group.itertuples():
             size = int(str(row.eps).split("/")[0])
             maps = {}
-            for level, side in zip(LEVELS, (32, 16, 8), strict=True):
+            levels = {"l1": 32, "l2": 16, "l3": 8} if "_att" in model else {"gradcam": 4}
+            for level, side in levels.items():
                 cells = (np.stack(np.meshgrid(*2 * [np.arange(side)], indexing="ij")) + 0.5) * 32 / side
                 clean = np.exp(-((cells - centre) ** 2).sum(0) / 60)
                 away = np.exp(-((cells - centre + 0.8 * size) ** 2).sum(0) / 60)
@@ -139,8 +138,8 @@ def make_gallery(records: pd.DataFrame, model: str, attack: str, indices: Sequen
                     int(row.adv_pred),
                     image,
                     np.clip(image / 255 + sign * size / 255, 0, 1),
-                    {level: pair[0] for level, pair in maps.items()} if "_att" in model else {},
-                    {level: pair[1] for level, pair in maps.items()} if "_att" in model else {},
+                    {level: pair[0] for level, pair in maps.items()},
+                    {level: pair[1] for level, pair in maps.items()},
                 )
             )
     return entries

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustatt.drift import METRICS, Attention, drift
+from robustatt.drift import Attention, drift
+from robustatt.measures import METRICS
 
 SIZE = (32, 32)
 

@@ -16,7 +16,7 @@ import pytest
 from synthetic_records import PROVENANCE, make_gallery, make_plan, make_records
 
 from robustatt.errors import InputError
-from robustatt.report import ReportPaths, write_comparison, write_report
+from robustatt.report import ReportPaths, drift_figures, write_comparison, write_report
 from robustatt.report.explorer import explorer_data
 from robustatt.report.gallery import choose_examples, read_gallery, write_gallery
 from robustatt.report.heatmaps import attention_over, change_over, resize, shrink
@@ -86,6 +86,7 @@ def test_figures_in_three_formats(page: tuple[ReportPaths, str]) -> None:
         "gap",
         "breaking-radius",
         "drift-js-vgg_att3",
+        "saliency-js-vgg",
         "confusion",
     ):
         assert {f"{slug}.png", f"{slug}.svg", f"{slug}.csv"} <= names
@@ -104,7 +105,9 @@ def test_page_reads_as_it_should(page: tuple[ReportPaths, str]) -> None:
     assert "Not run:" in reader.text
     assert str(PROVENANCE["command"]) in page[1]
     charts = [attrs for tag, attrs in reader.tags if tag == "svg" and "chart" in str(attrs.get("class")).split()]
-    assert len(charts) == 5 + 5 * 3  # accuracy, worst case, fooling, gap, breaking; five measures at three levels
+    assert len(charts) == 5 + 5 * (
+        3 + 1
+    )  # accuracy, worst case, fooling, gap, breaking; measures at three levels and of saliency
     assert all(attrs["data-chart"] in page[1] for attrs in charts)
 
 
@@ -216,11 +219,39 @@ def test_large_runs_list_the_strongest_attack_only(monkeypatch: pytest.MonkeyPat
 
 def test_tables(page: tuple[ReportPaths, str]) -> None:
     tables = {path.name: path.read_text() for path in page[0].tables}
-    assert set(tables) == {"summary.csv", "accuracy.md", "accuracy.tex"}
+    assert set(tables) == {"summary.csv", "accuracy.md", "accuracy.tex", "drift.md"}
     assert len(tables["summary.csv"].splitlines()) == 1 + 2 * 3 * 17
     assert r"vgg\_att3 & pgd & $" in tables["accuracy.tex"]
     assert tables["accuracy.tex"].count(r"\\") == 1 + 6
     assert all(line.count("|") == 9 for line in tables["accuracy.md"].splitlines())
+
+
+def test_attention_and_saliency_share_no_axis(page: tuple[ReportPaths, str]) -> None:
+    tables = {path.name: pd.read_csv(path) for path in page[0].figures if path.suffix == ".csv"}
+    assert set(tables["drift-js-vgg_att3.csv"]["level"]) == {"l1", "l2", "l3"}
+    assert set(tables["saliency-js-vgg.csv"]["level"]) == {"gradcam"}
+    for name in ("drift-js-vgg_att3.csv", "saliency-js-vgg.csv"):
+        assert set(tables[name]["group"]) == {"fooled", "held", "all"}
+        assert set(tables[name].query("group == 'all'")["attack"]) == {"noise"}
+    for spec in drift_figures(summarise(make_records(n=80), {}, {}, [])):
+        assert len({series.keys["level"] == "gradcam" for panel in spec.panels for series in panel.series}) == 1
+        saliency = "saliency" in spec.caption.lower()
+        assert saliency == (spec.panels[0].series[0].keys["level"] == "gradcam") == ("Saliency" in spec.title)
+
+
+def test_does_drift_predict_being_fooled(page: tuple[ReportPaths, str]) -> None:
+    records = make_records(n=80, attacks=("fgsm", "pgd", "noise"))
+    rows = [r for r in summarise(records, {}, {}, [])["drift_predicts_fooling"] if r["headline"]]
+    assert len(rows) == 2 * (3 + 1)
+    text = next(path for path in page[0].tables if path.name == "drift.md").read_text()
+    reader = Reader(page[1])
+    for row in rows:
+        area = f"{row['auc']:.3f} ({row['ci_low']:.3f} to {row['ci_high']:.3f})"
+        assert area in text
+        assert f"{row["ci_low"]:.3f}\N{EN DASH}{row["ci_high"]:.3f}" in reader.text
+    assert text.count("(saliency)") == 2
+    assert text.count("yes: fooled ones move more") == sum(row["ci_low"] > 0.5 for row in rows)
+    assert "saliency" not in " ".join(line for line in text.splitlines() if "vgg\\_att3" in line)
 
 
 def test_confusion_counts_every_fooled_image(page: tuple[ReportPaths, str]) -> None:

@@ -7,8 +7,11 @@ import torch
 from conftest import SmallNet, TwoClassLinear, images, small_net
 from torch import Tensor, nn
 
+import robustatt
 from robustatt import models
+from robustatt.drift import Attention, drift
 from robustatt.errors import InputError
+from robustatt.measures import METRICS
 from robustatt.saliency import Layer, as_shares, grad_cam, input_gradient, last_spatial_layer, logits_and_cam
 
 
@@ -213,3 +216,31 @@ def test_shares_of_very_small_and_very_large_values() -> None:
         atol=1e-4,
         rtol=1e-3,
     )
+
+
+def test_a_baseline_is_recorded_with_the_drift_of_its_saliency() -> None:
+    net, batch = small_net(), images(20, 12)
+    with torch.no_grad():
+        label = net(batch).argmax(1)
+    records = robustatt.sweep(net, (batch, label), attacks=["fgsm"], eps="4,8", seed=0).records
+    assert {name for name in records if name.startswith("drift_")} == {f"drift_{name}_gradcam" for name in METRICS}
+    clean = records[records["eps"] == "0/255"]
+    for name, measure in METRICS.items():
+        assert (clean[f"drift_{name}_gradcam"] == measure.unmoved).all()
+    leaf = batch.clone().requires_grad_()
+    logits = net(leaf)
+    right = logits.gather(1, label[:, None]).squeeze(1)
+    others = logits.scatter(1, label[:, None], -torch.inf).logsumexp(1)
+    (gradient,) = torch.autograd.grad((others - right).sum(), leaf)
+    attacked = (batch + 8 / 255 * gradient.sign()).clamp(0, 1)
+    expected = drift(*(Attention.of(grad_cam(net, pixels), (12, 12)) for pixels in (batch, attacked)))
+    rows = records[records["eps"] == "8/255"].sort_values("index")
+    for name in ("js", "cosine", "shift", "entropy"):
+        found = torch.tensor(rows[f"drift_{name}_gradcam"].to_numpy())
+        torch.testing.assert_close(found, expected[name], atol=2e-3, rtol=1e-2)
+
+
+def test_no_map_no_drift() -> None:
+    net, batch = TwoClassLinear(), images(4)
+    records = robustatt.sweep(net, (batch, torch.zeros(4, dtype=torch.int64)), eps="4").records
+    assert not [name for name in records if name.startswith("drift_")]

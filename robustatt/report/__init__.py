@@ -74,7 +74,7 @@ def _write_figures(
     from robustatt.report.narrative import strongest_attack
 
     written: list[Path] = []
-    for spec in [*curves, *(spec for spec in drift if spec.slug.startswith("drift-js-"))]:
+    for spec in [*curves, *(spec for spec in drift if spec.slug.split("-")[1] == "js")]:
         written += write_figure(spec, folder)
     classes = class_names(summary)
     written += write_confusion(summary, strongest_attack(summary), classes, folder)
@@ -82,16 +82,18 @@ def _write_figures(
 
 
 def drift_figures(summary: Mapping[str, Any]) -> list[FigureSpec]:
-    """One figure for each attention model and drift measure, under the strongest attack."""
+    """One figure for each model and measure, of attention before those of saliency, under the strongest attack."""
+    from robustatt.measures import METRICS
     from robustatt.report import narrative, panels
 
     attack = narrative.strongest_attack(summary)
     if attack is None:
         return []
     found = [
-        panels.drift_figure(summary, model, attack, metric)
-        for model in panels.drift_models(summary)
-        for metric in panels.DRIFT_METRICS
+        panels.drift_figure(summary, model, attack, metric, kind)
+        for kind in panels.KIND_WORDS
+        for model in panels.drift_models(summary, kind)
+        for metric in METRICS
     ]
     return [spec for spec in found if spec is not None]
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from robustatt.measures import level_title, map_title
 from robustatt.report.figures import STYLE, save
 from robustatt.report.gallery import GalleryEntry, as_float, by_example
 from robustatt.report.panels import file_safe
@@ -122,7 +123,7 @@ def _figure(rows: Sequence[GalleryEntry], classes: Sequence[str], stem: Path) ->
     levels = rows[0].levels
     heads = ["image", "attacked", "change,\nmagnified"]
     for level in levels:
-        heads += [f"{level}\nclean", f"{level}\nattacked", f"{level}\nchange"]
+        heads += [f"{level_title(level)}\n{column}" for column in ("clean", "attacked", "change")]
     canvas = _compose([cells_of(entry) for entry in rows])
     height, width = canvas.shape[:2]
     with matplotlib.rc_context(cast(Any, {**STYLE, "axes.grid": False})):
@@ -199,6 +200,7 @@ def _page_example(group: Sequence[GalleryEntry]) -> dict[str, Any]:
         "shape": image.shape[:2],
         "image": _pack(np.round(image * 255).astype(np.uint8)),
         "levels": {level: shrink(first.clean_maps[level], 32).shape for level in first.levels},
+        "titles": {level: map_title(level) for level in first.levels},
         "maps": {level: _pack_map(first.clean_maps[level], tops[level]) for level in first.levels},
         "radii": [_page_radius(entry, tops) for entry in group],
     }

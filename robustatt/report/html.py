@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from robustatt.eps import parse_radius
+from robustatt.measures import METRICS
 from robustatt.report import narrative
 from robustatt.report.charts import chart, hover_data, swatch
 from robustatt.report.confusion import matrices
 from robustatt.report.explorer import explorer_data
 from robustatt.report.heatmaps import page_gallery
-from robustatt.report.panels import DRIFT_METRICS, FigureSpec, Panel, Summary, curve_names
+from robustatt.report.panels import KIND_WORDS, FigureSpec, Panel, Summary, curve_names
 from robustatt.report.style import DARK, LIGHT, Look, looks
 from robustatt.summary import eps_steps, grids, is_control, names_of
 
@@ -127,9 +128,10 @@ def context(summary: Summary, page: Page) -> dict[str, Any]:
         "limits": [tight(note) for note in narrative.limits(summary)],
         "legend": legend(models, attacks),
         "curves": [_figure(spec) for spec in page.curves],
-        "drift": [_figure(spec) for spec in page.drift],
-        "drift_metrics": DRIFT_METRICS,
-        "drift_auc": [row for row in summary.get("drift_predicts_fooling", []) if row["headline"]],
+        "drift": drift_groups(page.drift),
+        "controls": [attack for attack in attacks if is_control(attack)],
+        "drift_metrics": METRICS,
+        "drift_auc": narrative.prediction_rows(summary),
         "overview": overview(summary),
         "points": list(points(summary)),
         "provenance": flatten(summary["provenance"]),
@@ -174,6 +176,17 @@ def legend(models: Sequence[str], attacks: Sequence[str]) -> dict[str, list[tupl
         "models": [(swatch(Look(look[model, first].colour)), model) for model in models if first],
         "attacks": [(swatch(look[models[0], attack], marker=False), attack) for attack in attacks if models],
     }
+
+
+def drift_groups(specs: Sequence[FigureSpec]) -> dict[str, list[dict[str, Any]]]:
+    """Figures of drift by kind of map; a kind without figures is left out."""
+    groups = {
+        kind: [
+            _figure(spec) | {"metric": spec.slug.split("-")[1]} for spec in specs if spec.slug.startswith(f"{stem}-")
+        ]
+        for kind, (stem, _, _) in KIND_WORDS.items()
+    }
+    return {kind: figures for kind, figures in groups.items() if figures}
 
 
 def _figure(spec: FigureSpec) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from robustatt.eps import format_radius, parse_radius
+from robustatt.measures import kind_of, level_title
 from robustatt.report.panels import Summary, curve_names, drift_models
 from robustatt.summary import is_control, names_of
 
@@ -170,9 +171,45 @@ def missing_parts(summary: Summary) -> list[str]:
         if n and min(n) < goal:
             notes.append(f"{model} under {attack}: {min(n)} of {goal} images so far; intervals are wider for it.")
     for model in curve_names(summary)[0]:
-        if "_att" in model and model not in drift_models(summary):
+        if "_att" in model and model not in drift_models(summary, "attention"):
             notes.append(f"{model}: no attention drift was recorded.")
     return notes
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One row of the answer to: does drift predict being fooled?"""
+
+    model: str
+    attack: str
+    kind: str
+    level: str
+    eps: str
+    auc: float
+    low: float
+    high: float
+    n_fooled: int
+    n_held: int
+
+    @property
+    def reading(self) -> str:
+        """What the interval allows to say."""
+        if self.low > 0.5:
+            return "yes: fooled ones move more"
+        return "the other way: fooled ones move less" if self.high < 0.5 else "not shown"
+
+
+def prediction_rows(summary: Summary) -> list[Prediction]:
+    """Area under the ROC curve of drift against fooled by model, attack and level, attention before saliency."""
+    rows = [
+        Prediction(
+            str(row["model"]), str(row["attack"]), kind_of(str(row["level"])), level_title(str(row["level"])), str(row["eps"]),
+            float(row["auc"]), float(row["ci_low"]), float(row["ci_high"]), int(row["n_fooled"]), int(row["n_held"]),
+        )
+        for row in summary.get("drift_predicts_fooling", [])
+        if row["headline"]
+    ]  # fmt: skip
+    return sorted(rows, key=lambda row: row.kind)
 
 
 def limits(summary: Summary) -> list[str]:

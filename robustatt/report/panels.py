@@ -9,18 +9,11 @@ from typing import Any
 
 from robustatt import metrics
 from robustatt.eps import parse_radius
+from robustatt.measures import METRICS, Kind, kind_of, level_title
 from robustatt.report.style import GROUP_LOOKS, Look, looks
 from robustatt.summary import eps_steps, is_control
 
 Summary = Mapping[str, Any]
-
-DRIFT_METRICS: dict[str, tuple[str, str]] = {
-    "js": ("Jensen-Shannon divergence", "base 2, from 0 (same map) to 1 (disjoint)"),
-    "cosine": ("Cosine similarity", "1 for the same direction, 0 for nothing in common"),
-    "shift": ("Shift of the centre of mass", "pixels of the input image"),
-    "iou": ("Overlap of the top 20 %", "intersection over union of the most attended fifth, 1 for the same"),
-    "entropy": ("Change of entropy", "bits, attacked minus clean: above 0 means more spread out"),
-}
 
 
 @dataclass(frozen=True)
@@ -205,36 +198,54 @@ def breaking_figure(summary: Summary) -> FigureSpec | None:
 
 # Drift ----------------------------------------------------------------------------------------------------
 
+KIND_WORDS: dict[Kind, tuple[str, str, str]] = {
+    "attention": ("drift", "Attention drift", "attention maps"),
+    "saliency": ("saliency", "Saliency drift", "Grad-CAM saliency maps"),
+}
+"""For each kind of map: how files of its figures begin, what its drift is called, and what the maps are."""
 
-def drift_models(summary: Summary) -> list[str]:
-    """Models for which attention drift was recorded."""
-    return list(dict.fromkeys(str(row["model"]) for row in summary["drift"]))
+
+CONTROLS = {"noise": "uniform noise up to ε", "sign-noise": "random signs times ε"}
+"""What the controls are called in the figures of drift."""
 
 
-def drift_figure(summary: Summary, model: str, attack: str, metric: str = "js") -> FigureSpec | None:
-    """Mean drift by level, fooled apart from held, beside random noise if it was run; None without data."""
-    rows = [r for r in summary["drift"] if r["model"] == model and r["metric"] == metric]
-    levels = sorted({str(row["level"]) for row in rows})
-    name, unit = DRIFT_METRICS.get(metric, (metric, ""))
+def drift_models(summary: Summary, kind: Kind) -> list[str]:
+    """Models for which drift of this kind was recorded."""
+    return list(dict.fromkeys(str(row["model"]) for row in summary["drift"] if kind_of(str(row["level"])) == kind))
+
+
+def drift_figure(
+    summary: Summary, model: str, attack: str, metric: str = "js", kind: Kind = "attention"
+) -> FigureSpec | None:
+    """Mean drift by level, fooled apart from held, beside random noise if it was run; None without data.
+
+    Attention and saliency never share a figure: the same numbers mean different things there.
+    """
+    rows = [
+        row
+        for row in summary["drift"]
+        if (row["model"], row["metric"]) == (model, metric) and kind_of(str(row["level"])) == kind
+    ]
+    name, unit = METRICS[metric].title, METRICS[metric].unit
     panels = []
-    for level in levels:
+    for level in sorted({str(row["level"]) for row in rows}):
         here = [row for row in rows if row["level"] == level]
         series = [_drift_series(here, attack, group, group) for group in ("fooled", "held")]
-        for control in sorted({str(row["attack"]) for row in here if is_control(str(row["attack"]))}):
-            series.append(_drift_series(here, control, "all", "noise"))
+        series += [_drift_series(here, control, "all", label) for control, label in CONTROLS.items()]
         drawn = tuple(entry for entry in series if entry is not None)
         if drawn:
-            title = f"Level {level.removeprefix('l')}" if level[:1] == "l" else level
-            panels.append(Panel(f"drift-{metric}-{level}", title, name, drawn, percent=False, y_range=None))
+            slug = f"drift-{metric}-{level}"
+            panels.append(Panel(slug, level_title(level), name, drawn, percent=False, y_range=None))
     if not panels:
         return None
+    stem, what, maps = KIND_WORDS[kind]
     caption = (
-        f"{name} between the attention maps of the clean and the attacked image ({unit}): mean over images "
-        f"that were fooled at this radius and over those that held, of the images attacked at exactly this radius. Model {model}, attack {attack}. "
-        "Bands: 95 % t intervals of the mean."
+        f"{name} between the {maps} of the clean and the attacked image ({unit}): mean over images that were "
+        "fooled at this radius and over those that held, of the images attacked at exactly this radius. "
+        f"Model {model}, attack {attack}. Bands: 95 % t intervals of the mean."
     )
-    title = f"Attention drift of {model}: {name if metric == 'js' else name.lower()}"
-    return FigureSpec(f"drift-{metric}-{file_safe(model)}", title, caption, _one_scale(panels))
+    title = f"{what} of {model}: {name if metric == 'js' else name.lower()}"
+    return FigureSpec(f"{stem}-{metric}-{file_safe(model)}", title, caption, _one_scale(panels))
 
 
 def _drift_series(rows: Sequence[Mapping[str, Any]], attack: str, group: str, label: str) -> Series | None:
@@ -244,7 +255,7 @@ def _drift_series(rows: Sequence[Mapping[str, Any]], attack: str, group: str, la
         return None
     keys = {name: str(chosen[0][name]) for name in ("model", "attack", "level", "metric", "group")}
     return Series(
-        "random noise, same size" if label == "noise" else label,
+        label,
         GROUP_LOOKS[label],
         tuple(str(row["eps"]) for row in chosen),
         tuple(float(row["mean"]) for row in chosen),

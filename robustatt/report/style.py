@@ -40,5 +40,10 @@ def looks(models: Sequence[str], attacks: Sequence[str]) -> dict[tuple[str, str]
     }
 
 
-GROUP_LOOKS = {"fooled": Look(1), "held": Look(0, (6, 2.5)), "noise": Look(7, (1.5, 2)), "all": Look(2)}
+GROUP_LOOKS = {
+    "fooled": Look(1),
+    "held": Look(0, (6, 2.5)),
+    "uniform noise up to ε": Look(7, (1.5, 2)),
+    "random signs times ε": Look(3, (3, 1.5)),
+}
 """How the groups of a drift figure are drawn."""

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from robustatt.plan import write_atomically
+from robustatt.report.narrative import Prediction, prediction_rows
 from robustatt.report.panels import Summary
 
 COLUMNS = ("eps", "n", "accuracy", "ci_low", "ci_high", "worst_case_accuracy", "fooling_rate")
 
 
 def write_tables(summary: Summary, overview: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write ``summary.csv`` (every point), ``accuracy.md`` and ``accuracy.tex`` (the overview)."""
+    """Write ``summary.csv`` (every point), ``accuracy.md`` and ``accuracy.tex`` (the overview).
+
+    Where drift was recorded also ``drift.md``: does it predict being fooled?
+    """
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
         "summary.csv": summary_csv(summary),
         "accuracy.md": markdown(overview),
         "accuracy.tex": latex(overview),
     }
+    predictions = prediction_rows(summary)
+    if predictions:
+        texts["drift.md"] = drift_markdown(predictions)
     for name, text in texts.items():
         write_atomically(folder / name, text.encode())
     return [folder / name for name in texts]
@@ -49,6 +56,19 @@ def markdown(overview: Mapping[str, Any]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "| --- | --- |" + " ---: |" * len(overview["radii"])]
     for row in overview["rows"]:
         cells = [_plain(row["model"]), _plain(row["attack"]), *(_cell(point) for point in row["cells"])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def drift_markdown(rows: Sequence[Prediction]) -> str:
+    """Does drift predict being fooled: area under the ROC curve with its 95 % interval."""
+    heads = ["model", "attack", "map", "radius", "area (95 %)", "fooled", "held", "predicts being fooled?"]
+    lines = ["| " + " | ".join(heads) + " |", "| --- | --- | --- |" + " ---: |" * 4 + " --- |"]
+    for row in rows:
+        cells = [
+            _plain(row.model), _plain(row.attack), f"{_plain(row.level)} ({row.kind})", row.eps,
+            f"{row.auc:.3f} ({row.low:.3f} to {row.high:.3f})", str(row.n_fooled), str(row.n_held), row.reading,
+        ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

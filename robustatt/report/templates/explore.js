@@ -73,7 +73,7 @@
         shown(over(rgb(Array.from(radius.change, (c) => 128 + c), shape), null, shape), "perturbation, full contrast")));
       for (const level of Object.keys(example.levels).sort()) {
         const size = example.levels[level];
-        stage.append(row("Attention " + level.replace(/^l/, "level "),
+        stage.append(row(example.titles[level],
           shown(over(grey(example.pixels, shape), attention(example.maps[level], size), shape), "clean"),
           shown(over(grey(attacked, shape), attention(radius.maps[level], size), shape), "attacked"),
           shown(over(grey(example.pixels, shape), difference(example.maps[level], radius.maps[level], size), shape), "change")));
