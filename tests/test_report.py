@@ -248,7 +248,7 @@ def test_does_drift_predict_being_fooled(page: tuple[ReportPaths, str]) -> None:
     for row in rows:
         area = f"{row['auc']:.3f} ({row['ci_low']:.3f} to {row['ci_high']:.3f})"
         assert area in text
-        assert f"{row["ci_low"]:.3f}\N{EN DASH}{row["ci_high"]:.3f}" in reader.text
+        assert f"{row['ci_low']:.3f}\N{EN DASH}{row['ci_high']:.3f}" in reader.text
     assert text.count("(saliency)") == 2
     assert text.count("yes: fooled ones move more") == sum(row["ci_low"] > 0.5 for row in rows)
     assert "saliency" not in " ".join(line for line in text.splitlines() if "vgg\\_att3" in line)
