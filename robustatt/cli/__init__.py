@@ -15,6 +15,7 @@ import typer
 from robustatt import __version__
 from robustatt.cli.examination import doctor
 from robustatt.cli.listing import attacks, list_data, models
+from robustatt.cli.locating import segment
 from robustatt.cli.reporting import check, compare, report, reproduce
 from robustatt.cli.sweeping import sweep
 from robustatt.cli.training import train
@@ -46,7 +47,7 @@ def _root(
     pass
 
 
-for command in (sweep, report, check, compare, reproduce, train, models, attacks, doctor):
+for command in (sweep, report, check, compare, reproduce, train, models, attacks, doctor, segment):
     app.command()(command)
 app.command(name="data")(list_data)
 

@@ -1,0 +1,290 @@
+"""From one row for each image, method and radius to the numbers that are reported. Nothing here imports torch.
+
+Means have Student's t interval (95 %) over images, shares of hits Wilson's. Two methods are compared on the same images: mean difference with a
+seeded paired bootstrap interval, p-value by Wilcoxon's signed-rank test (zeros by Pratt), adjusted by Holm over all
+comparisons of one table.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from robustatt import metrics
+from robustatt.eps import CLEAN
+from robustatt.localisation.binarise import WAYS
+from robustatt.localisation.floors import FLOOR
+
+HEADLINE = "jaccard_otsu"
+COMPARED = (HEADLINE, "average_precision")
+MEASURES = (
+    *(f"{name}_{way}" for name in ("jaccard", "precision", "recall") for way in WAYS),
+    "average_precision",
+    "mass",
+)
+LOOKING = ("attention", "gate", "activation")  # the kinds of maps that are a level of a network
+RESAMPLES = 2000
+
+Entry = dict[str, Any]
+
+
+def mean(values: Any) -> Entry:
+    """``{mean, low, high}`` of shares, the interval cut to [0, 1]; low and high are None for a single image."""
+    array = np.asarray(values, dtype=np.float64)
+    middle, low, high = (
+        float(value) for value in metrics.mean_interval(array.sum(), np.square(array).sum(), array.size)
+    )
+    if not math.isfinite(low):
+        return {"mean": middle, "low": None, "high": None}
+    return {"mean": middle, "low": max(low, 0.0), "high": min(high, 1.0)}
+
+
+def hits(values: Any) -> Entry:
+    """``{mean, low, high}`` of hits and misses, with Wilson's interval; a tie is a part of a hit."""
+    array = np.asarray(values, dtype=np.float64)
+    low, high = metrics.wilson(array.sum(), array.size)
+    return {"mean": metrics.mean(array), "low": float(low), "high": float(high)}
+
+
+def methods(images: pd.DataFrame) -> list[Entry]:
+    """Every model and method on clean images, in the order measured; ``thresholds`` are joined by the caller."""
+    clean = images[images["eps"] == CLEAN]
+    return [
+        {
+            "model": model, "method": method, "kind": rows["kind"].iloc[0], "headline": bool(rows["headline"].iloc[0]),
+            "n": len(rows), **{name: mean(rows[name]) for name in MEASURES}, "pointing": hits(rows["pointing"]),
+        }
+        for (model, method), rows in clean.groupby(["model", "method"], sort=False)
+    ]  # fmt: skip
+
+
+def paired(a: Any, b: Any, seed: int) -> Entry:
+    """Mean of a - b over the same images with its bootstrap interval, and Wilcoxon's p-value."""
+    from scipy.stats import wilcoxon
+
+    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    estimate = metrics.paired_bootstrap(first, second, seed)
+    same = bool(np.all(first == second))
+    p = 1.0 if same else float(wilcoxon(first, second, zero_method="pratt").pvalue)
+    return {"difference": estimate.value, "low": estimate.low, "high": estimate.high, "p": p}
+
+
+def comparisons(images: pd.DataFrame, seed: int) -> list[Entry]:
+    """All pairs of headline methods and floors on clean images, by Jaccard index (Otsu) and average precision."""
+    clean = images[(images["eps"] == CLEAN) & images["headline"]].sort_values("index", kind="stable")
+    groups = list(clean.groupby(["model", "method"], sort=False))
+    found = [
+        {
+            "a": {"model": a[0], "method": a[1]}, "b": {"model": b[0], "method": b[1]}, "measure": name,
+            **paired(left[name], right[name], seed),
+        }
+        for name in COMPARED
+        for (a, left), (b, right) in itertools.combinations(groups, 2)
+        if not (a[0] == FLOOR and b[0] == FLOOR)
+    ]  # fmt: skip
+    return adjusted(found)
+
+
+def adjusted(found: list[Entry]) -> list[Entry]:
+    """The comparisons with ``p_holm``."""
+    return [
+        {**entry, "p_holm": float(p)}
+        for entry, p in zip(found, metrics.holm([entry["p"] for entry in found]), strict=True)
+    ]
+
+
+def attention_mass(images: pd.DataFrame, seed: int) -> list[Entry]:
+    """For every level: the share of attention on the object, the object's share of the picture, and their ratio.
+
+    The ratio is of the two means, with a seeded bootstrap interval over images: 1 is what looking nowhere in
+    particular gives.
+    """
+    looking = images[(images["eps"] == CLEAN) & images["kind"].isin(LOOKING)]
+    return [
+        {
+            "model": model, "level": method, "n": len(rows), "mass": mean(rows["mass"]),
+            "object_share": mean(rows["object_share"]), "ratio": _ratio(rows["mass"], rows["object_share"], seed),
+        }
+        for (model, method), rows in looking.groupby(["model", "method"], sort=False)
+    ]  # fmt: skip
+
+
+def _ratio(above: Any, below: Any, seed: int) -> Entry:
+    first, second = np.asarray(above, np.float64), np.asarray(below, np.float64)
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(first), size=(RESAMPLES, len(first)))
+    low, high = np.quantile(first[drawn].mean(1) / second[drawn].mean(1), [0.025, 0.975])
+    return {"mean": float(first.mean() / second.mean()), "low": float(low), "high": float(high)}
+
+
+def level_trend(images: pd.DataFrame, seed: int) -> list[Entry]:
+    """Claim 6: attention on the object at the highest level minus that at the lowest, image by image."""
+    looking = images[(images["eps"] == CLEAN) & images["kind"].isin(LOOKING)].sort_values("index", kind="stable")
+    found = []
+    for model, rows in looking.groupby("model", sort=False):
+        levels = sorted(rows["method"].unique())
+        if len(levels) > 1:
+            mass = {level: rows.loc[rows["method"] == level, "mass"] for level in levels}
+            pair = {"model": model, "lower": levels[0], "higher": levels[-1]}
+            found.append({**pair, **paired(mass[levels[-1]], mass[levels[0]], seed)})
+    return adjusted(found)
+
+
+def robustness(images: pd.DataFrame, seed: int) -> list[Entry]:
+    """Every model and method over the radii, on the images that were attacked; the clean radius first."""
+    attacked = images[images["index"].isin(images.loc[images["eps"] != CLEAN, "index"]) & (images["model"] != FLOOR)]
+    found = []
+    for (model, method), rows in attacked.groupby(["model", "method"], sort=False):
+        by_eps = {eps: part.sort_values("index") for eps, part in rows.groupby("eps", sort=False)}
+        points = [_point(str(eps), part, by_eps[CLEAN], seed) for eps, part in by_eps.items()]
+        head = {name: rows[name].iloc[0] for name in ("kind", "headline")}
+        found.append({"model": model, "method": method, **head, "headline": bool(head["headline"]), "points": points})
+    return found
+
+
+def _point(eps: str, rows: pd.DataFrame, clean: pd.DataFrame, seed: int) -> Entry:
+    return {
+        "eps": eps, "n": len(rows), **{name: mean(rows[name]) for name in (*COMPARED, "mass")},
+        "pointing": hits(rows["pointing"]), "fooling_rate": hits(rows["fooled"]),
+        "change": {key: value for key, value in paired(rows[HEADLINE], clean[HEADLINE], seed).items() if key != "p"},
+    }  # fmt: skip
+
+
+def standing(summary: Entry) -> Iterator[str]:
+    """One sentence for each model: what its headline map is worth against the best of the floors."""
+    floors = [entry for entry in summary["methods"] if entry["model"] == FLOOR]
+    for entry in summary["methods"]:
+        if entry["model"] == FLOOR or not entry["headline"]:
+            continue
+        for name, words in ((HEADLINE, "Jaccard index (Otsu)"), ("average_precision", "average precision")):
+            best = _best(floors, name)
+            test = next(it for it in summary["comparisons"] if it["measure"] == name and _is_pair(it, entry, best))
+            yield f"{entry['model']} {entry['method']}, {words}: {_verdict(entry, best, name, test)}"
+
+
+def _best(floors: Sequence[Entry], name: str) -> Entry:
+    return max(floors, key=lambda floor: float(floor[name]["mean"]))
+
+
+def _is_pair(test: Entry, a: Entry, b: Entry) -> bool:
+    return all(
+        (test[side]["model"], test[side]["method"]) == (it["model"], it["method"]) for side, it in (("a", a), ("b", b))
+    )
+
+
+def _verdict(entry: Entry, best: Entry, name: str, test: Entry) -> str:
+    mine, floor = entry[name]["mean"], best[name]["mean"]
+    word = "above" if mine > floor else "below"
+    sure = "" if test["p_holm"] <= 0.05 else ", no significant difference"
+    return f"{mine:.3f}, {word} the best floor ({best['method']}, {floor:.3f}; p {test['p_holm']:.2g} after Holm{sure})"
+
+
+def summarise(images: pd.DataFrame, thresholds: dict[tuple[str, str], float], seed: int) -> Entry:
+    """The parts of ``segment.json`` that come from the images' rows."""
+    listed = [{**entry, "threshold": thresholds[entry["model"], entry["method"]]} for entry in methods(images)]
+    summary: Entry = {
+        "methods": listed,
+        "comparisons": comparisons(images, seed),
+        "attention_mass": attention_mass(images, seed),
+        "level_trend": level_trend(images, seed),
+        "robustness": robustness(images, seed),
+    }
+    return {**summary, "standing": list(standing(summary))}
+
+
+def markdown(summary: Entry) -> str:
+    """``segment.md``: what was measured, how, and the tables."""
+    data, how = summary["data"], summary["settings"]
+    lines = [
+        f"# Where models look: {data['name']}",
+        "",
+        f"{data['reported']} images reported, {data['held_out']} others held out to choose one threshold a method; the object "
+        f"covers {100 * data['object_share']:.1f} % of a picture on average. Weights: {how['weights_data']}. "
+        f"Scales (shorter side): {'; '.join(f'{name} {scales}' for name, scales in how['scales'].items())}. Seed {how['seed']}.",
+        "",
+        *(f"- {line}" for line in summary["standing"]),
+        "",
+        *_table(
+            ["model", "map", "Jaccard, Otsu", f"Jaccard, upper {100 * (1 - how['quantile']):.0f} %", "Jaccard, fitted", "precision", "recall",
+             "average precision", "pointing", "mass on object"],
+            [[entry["model"], entry["method"] + (" *" if entry["headline"] and entry["model"] != FLOOR else ""),
+              *(interval(entry[name]) for name in ("jaccard_otsu", "jaccard_quantile", "jaccard_threshold", "precision_otsu",
+                                                   "recall_otsu", "average_precision", "pointing", "mass"))]
+             for entry in summary["methods"]],
+        ),
+        "",
+        "\\* what a model is judged by, chosen beforehand. Precision and recall are those of Otsu's threshold. 95 % intervals.",
+        *_mass_section(summary),
+        *_robust_section(summary),
+        *_comparison_section(summary),
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _mass_section(summary: Entry) -> list[str]:
+    if not summary["attention_mass"]:
+        return []
+    rows = [
+        [entry["model"], entry["level"], interval(entry["mass"]), interval(entry["object_share"]), interval(entry["ratio"])]
+        for entry in summary["attention_mass"]
+    ]  # fmt: skip
+    trend = [
+        f"- {it['model']}: {it['higher']} minus {it['lower']} {it['difference']:+.3f} [{it['low']:+.3f}, {it['high']:+.3f}], "
+        f"p {it['p_holm']:.2g}"
+        for it in summary["level_trend"]
+    ]
+    heads = ["model", "level", "attention on the object", "object's share", "ratio"]
+    return ["", "## Which level looks at the object", "", *_table(heads, rows), "", *trend]
+
+
+def _robust_section(summary: Entry) -> list[str]:
+    if not summary["robustness"]:
+        return []
+    rows = [
+        [entry["model"], entry["method"], point["eps"], interval(point[HEADLINE]), interval(point["change"], "difference"),
+         interval(point["average_precision"]), interval(point["mass"]), interval(point["fooling_rate"])]
+        for entry in summary["robustness"] for point in entry["points"]
+    ]  # fmt: skip
+    heads = ["model", "map", "eps", "Jaccard, Otsu", "change", "average precision", "mass on object", "fooling rate"]
+    how = summary["settings"]
+    said = (
+        f"{how['attack']} on the class the model predicts, run to its last step, on {summary['robustness'][0]['points'][0]['n']} "
+        "of the reported images."
+    )
+    return ["", "## Under attack", "", said, "", *_table(heads, rows)]
+
+
+def _comparison_section(summary: Entry) -> list[str]:
+    rows = [
+        [
+            _name(it["a"]),
+            _name(it["b"]),
+            it["measure"].replace("_", " "),
+            interval(it, "difference"),
+            f"{it['p_holm']:.2g}",
+        ]
+        for it in summary["comparisons"]
+    ]
+    return ["", "## Compared on the same images", "", *_table(["a", "b", "measure", "a - b", "p (Holm)"], rows)]
+
+
+def _name(entry: Entry) -> str:
+    return f"{entry['model']} {entry['method']}"
+
+
+def interval(entry: Entry, key: str = "mean") -> str:
+    """A number with its interval, as tables print it."""
+    if entry["low"] is None:
+        return f"{entry[key]:.3f}"
+    return f"{entry[key]:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in (heads, *rows)]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    return [lines[0], "|" + " --- |" * len(heads), *lines[1:]]
