@@ -19,6 +19,7 @@ from robustatt.cli.locating import segment
 from robustatt.cli.reporting import check, compare, report, reproduce
 from robustatt.cli.sweeping import sweep
 from robustatt.cli.training import train
+from robustatt.cli.transferring import transfer
 from robustatt.errors import RobustattError
 
 app = typer.Typer(
@@ -47,7 +48,7 @@ def _root(
     pass
 
 
-for command in (sweep, report, check, compare, reproduce, train, models, attacks, doctor, segment):
+for command in (sweep, report, check, compare, reproduce, train, models, attacks, doctor, segment, transfer):
     app.command()(command)
 app.command(name="data")(list_data)
 

@@ -1,0 +1,71 @@
+"""What a transfer is asked to measure, checked as far as that goes without data or models. Never imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robustatt.errors import InputError
+from robustatt.plan import ModelEntry
+
+
+@dataclass(frozen=True)
+class TransferRequest:
+    """What to measure.
+
+    ``data`` are names or paths. ``trained_on`` says whose bundled weights the paper's networks have, and how many
+    outputs a torchvision or timm network has unless ``classes`` does. ``folds`` serve sets without a test part.
+    ``n`` and ``sample`` limit each part of a set: the first so many, or so many drawn by ``seed``. ``input_size`` is
+    the side of the images for networks from outside; the paper's have their own.
+    """
+
+    models: tuple[ModelEntry, ...]
+    data: tuple[str, ...]
+    trained_on: str = "cifar10"
+    classes: int | None = None
+    folds: int = 5
+    n: int | None = None
+    sample: int | None = None
+    seed: int = 0
+    data_root: Path | None = None
+    download: bool = False
+    label_column: str | None = None
+    input_size: int | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        _require_several(self.models, "no model: give at least one, such as --model vgg_att3")
+        _require_several(self.data, "no data: give at least one set, such as --data stl10 or a folder")
+        _require_unique("model", [entry.name for entry in self.models])
+        _require_unique("data", list(self.data))
+        if self.folds < 2:
+            raise InputError(f"--folds {self.folds}: give at least 2")
+        if self.n is not None and self.sample is not None:
+            raise InputError(f"-n {self.n} and --sample {self.sample}: give the first N images or a sample, not both")
+        for flag, value in (("-n", self.n), ("--sample", self.sample), ("--input-size", self.input_size)):
+            if value is not None and value < 1:
+                raise InputError(f"{flag} {value}: give at least 1")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"--seed {self.seed}: give a whole number from 0 to {2**32 - 1}")
+
+    def labels(self) -> dict[str, str]:
+        """What each data set is called in the results: its name or the last part of its path."""
+        short = [Path(spec).name or spec for spec in self.data]
+        return {spec: name if short.count(name) == 1 else spec for spec, name in zip(self.data, short, strict=True)}
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the numbers besides models and data, as transfer.json holds it."""
+        chosen = {"folds": self.folds, "n": self.n, "sample": self.sample, "seed": self.seed}
+        return {**chosen, "trained_on": self.trained_on, "input_size": self.input_size}
+
+
+def _require_several(values: tuple[Any, ...], otherwise: str) -> None:
+    if not values:
+        raise InputError(otherwise)
+
+
+def _require_unique(kind: str, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{kind} {name!r} is given twice")
