@@ -33,7 +33,7 @@ def segment(
     masks: Annotated[
         Path | None, typer.Option(help="For a folder of images: the folder of masks, with the same names.")
     ] = None,
-    weights_data: Annotated[
+    trained_on: Annotated[
         str, typer.Option(help="The data set whose bundled weights are taken. See `robustatt models`.")
     ] = "cifar10",
     weights: Annotated[
@@ -66,7 +66,7 @@ def segment(
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: give a folder")
     request = SegmentRequest(
-        models=model_entries(model, weights or [], normalize), data=data, masks=masks, weights_data=weights_data, n=n,
+        models=model_entries(model, weights or [], normalize), data=data, masks=masks, trained_on=trained_on, n=n,
         sample=sample, scales=_parse_scales(scales), eps=parse_grid(eps) if eps else (), attack=attack, attack_n=attack_n,
         quantile=quantile, seed=seed, batch_size=batch_size, device=device,
     )  # fmt: skip

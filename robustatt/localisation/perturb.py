@@ -8,6 +8,7 @@ that the model itself predicts for the clean image, and is untargeted.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -56,7 +57,7 @@ def perturb(
     rows = Rows(images, label, limit, index, torch.zeros_like(label), logits, torch.full_like(label, -1))
     oracle, noise = Oracle(forward), Noise(seed, attack.name)
     if isinstance(attack, RayAttack):
-        direction, _ = attack.direction(rows, oracle, noise)
+        direction, _ = attack.direction(replace(rows, eps=torch.ones_like(limit)), oracle, noise)
         attacked = (images + per_row(limit, images) * direction).clamp(0.0, 1.0)
     else:
         assert isinstance(attack, SteppedAttack)

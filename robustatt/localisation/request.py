@@ -24,7 +24,7 @@ class SegmentRequest:
     Args:
         models: see ``robustatt.plan.model_entries``.
         data, masks: see ``robustatt.localisation.masks.open_masked``.
-        weights_data: the data set whose bundled weights are taken.
+        trained_on: the data set whose bundled weights are taken.
         n, sample: the first n images, or so many drawn by the seed; all if both are None.
         scales: shorter sides in pixels; None for 1, 1.5 and 2 times the side a network was trained on.
         eps: radii in [0, 1] to attack at; none for clean images only.
@@ -36,7 +36,7 @@ class SegmentRequest:
     models: tuple[ModelEntry, ...]
     data: Path
     masks: Path | None = None
-    weights_data: str = "cifar10"
+    trained_on: str = "cifar10"
     n: int | None = None
     sample: int | None = None
     scales: tuple[int, ...] | None = None

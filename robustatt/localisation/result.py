@@ -204,7 +204,7 @@ def markdown(summary: Entry) -> str:
         f"# Where models look: {data['name']}",
         "",
         f"{data['reported']} images reported, {data['held_out']} others held out to choose one threshold a method; the object "
-        f"covers {100 * data['object_share']:.1f} % of a picture on average. Weights: {how['weights_data']}. "
+        f"covers {100 * data['object_share']:.1f} % of a picture on average. Weights: {how['trained_on']}. "
         f"Scales (shorter side): {'; '.join(f'{name} {scales}' for name, scales in how['scales'].items())}. Seed {how['seed']}.",
         "",
         *(f"- {line}" for line in summary["standing"]),

@@ -19,6 +19,7 @@ from robustatt import provenance
 from robustatt.attack import recipe as recipes
 from robustatt.attack.recipe import Recipe
 from robustatt.classifier import frozen
+from robustatt.data import SOURCES
 from robustatt.device import choose_device
 from robustatt.eps import CLEAN, format_radius
 from robustatt.errors import InputError
@@ -95,7 +96,7 @@ def segment(request: SegmentRequest, progress: Progress = lambda *_: None) -> Lo
             "reported": len(parts.reported), "object_share": seen.object_share,
         },
         "settings": {
-            "weights_data": request.weights_data, "scales": used, "quantile": request.quantile, "gaussian_width": WIDTH,
+            "trained_on": request.trained_on, "scales": used, "quantile": request.quantile, "gaussian_width": WIDTH,
             "seed": request.seed, "attack": recipe.name if request.eps else None,
             "eps": [format_radius(eps) for eps in request.eps], "held_out_share": HELD_OUT,
         },
@@ -113,7 +114,10 @@ def segment(request: SegmentRequest, progress: Progress = lambda *_: None) -> Lo
 
 
 def _resolve(entry: ModelEntry, request: SegmentRequest) -> ResolvedModel:
-    return resolve(entry.spec, weights=entry.weights, data=request.weights_data, normalize=entry.normalize)
+    classes = SOURCES[request.trained_on].classes if request.trained_on in SOURCES else 10
+    return resolve(
+        entry.spec, weights=entry.weights, data=request.trained_on, classes=classes, normalize=entry.normalize
+    )
 
 
 def _scales(entry: ModelEntry, found: ResolvedModel, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
