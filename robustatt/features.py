@@ -39,13 +39,13 @@ class FeatureExtractor:
 
     def __init__(self, classifier: Classifier, compute: Callable[[Tensor], Tensor], key: str) -> None:
         self.label, self.device = classifier.label, classifier.device
-        self._compute, self._memory_format = compute, classifier.memory_format
-        self.key = key
+        self.network, self.memory_format = classifier.fast, classifier.memory_format
+        self._compute, self.key = compute, key
 
     def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """Features of images in [0, 1]."""
         with torch.inference_mode():
-            return self._compute(images.contiguous(memory_format=self._memory_format))
+            return self._compute(images.contiguous(memory_format=self.memory_format))
 
     def extract(self, dataset: Dataset, cache: Path | None = None, advance: Advance | None = None) -> Features:
         """Features ``(n, d)``, float32, of a whole data set; ranges found in the folder ``cache`` are read from it.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PAGE, FIGURE = "transfer.md", "transfer"
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "+++", "ooo")
 SIGNIFICANT = 0.05
+LARGEST = "largest class"
 
 
 def write(result: Transfer, folder: Path) -> list[Path]:
@@ -162,19 +163,20 @@ def draw(result: Transfer) -> Figure:
     models, sets = [model.name for model in result.models], result.sets
     room = 0.8 / len(models)
     width = max(3.6, 1.1 + len(sets) * (0.35 + 0.42 * len(models)))
-    columns = max(1, min(len(models), int(width / (0.8 + 0.062 * max(len(shorten(name)) for name in models)))))
-    below, height = 0.5 + 0.19 * -(-len(models) // columns), 3.0
-    figure = Figure(figsize=(width, height + below))
-    axis = figure.add_axes(
-        (0.62 / width, below / (height + below), 1 - 0.76 / width, 1 - (below + 0.16) / (height + below))
-    )
+    longest = max(len(shorten(name)) for name in (*models, LARGEST))
+    columns = max(1, min(len(models) + 1, int(width / (0.6 + 0.062 * longest))))
+    below, above, inner = 0.32 + 0.19 * -(-(len(models) + 1) // columns), 0.12, 2.8
+    height = below + inner + above
+    figure = Figure(figsize=(width, height))
+    axis = figure.add_axes((0.62 / width, below / height, 1 - 0.76 / width, inner / height))
     for number, name in enumerate(models):
         left = [place - 0.4 + room * (number + 0.5) for place in range(len(sets))]
         _bars(axis, result, name, number, left, 0.92 * room)
     for place, data in enumerate(sets):
-        axis.plot([place - 0.42, place + 0.42], [data.floor] * 2, color="#333333", linewidth=1, linestyle=(0, (3, 2)))
-        axis.annotate("largest class", (place + 0.42, data.floor), (0, 1.5), textcoords="offset points", fontsize=6.5,
-                      ha="right", color="#333333")  # fmt: skip
+        label = LARGEST if place == 0 else None
+        axis.plot(
+            [place - 0.43, place + 0.43], [data.floor] * 2, color="#222222", linewidth=1.2, dashes=(3, 2), label=label
+        )
     _axes(axis, [data.name for data in sets])
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=columns, handlelength=1.6, borderaxespad=0.3)
