@@ -6,8 +6,8 @@ needs it is left open.
 
 from __future__ import annotations
 
+import itertools
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,18 @@ import numpy as np
 from robustatt import metrics
 from robustatt.errors import InputError
 from robustatt.metrics import Estimate
+from robustatt.paper.finding import (
+    HELD,
+    OPEN,
+    REVERSED,
+    UNTESTED,
+    Finding,
+    difference,
+    negative,
+    points,
+    signed,
+    verdict,
+)
 from robustatt.summary import Grid, grids
 
 if TYPE_CHECKING:
@@ -39,7 +51,6 @@ PAPER_ACCURACY: dict[str, float | None] = {
 PAPER_GAP = 5.0
 """Percentage points by which attention is fooled less than VGG at 1/255, as reported."""
 
-HELD, REVERSED, OPEN = "**held here**", "**did not hold here** (the reverse was measured)", "**not decided here**"
 UNTRAINED = "not trained"
 IDLE = (
     "An attack in several steps leaves an image alone once it is misclassified, and so every image that is wrong from\n"
@@ -164,62 +175,75 @@ def _share(grid: Grid | None, place: int) -> str:
 
 def _claims(evidence: Evidence) -> str:
     lines = ["## Did the paper's claims hold here?\n"]
-    lines += [f"- {line}" for line in (*_claim_1(evidence), *_claim_2(evidence), *_claim_5(evidence))]
+    groups = (
+        ("Claim 1, attention classifies better than the plain network", classification(evidence)),
+        ("Claim 2, the last two or three levels beat the alternatives", rivals(evidence)),
+        ("Claim 5, attention is fooled less by FGSM at small eps", resistance(evidence)),
+    )
+    for say, findings in groups:
+        lines += [f"- {say}: {_sentence(finding)}" for finding in findings]
     return "\n".join(lines)
 
 
-def _claim_1(evidence: Evidence) -> Iterator[str]:
-    """Attention improves classification over the plain network."""
-    say = "Claim 1, attention classifies better than the plain network:"
-    for name in ("vgg_att1", "vgg_att2", "vgg_att3"):
-        yield f"{say} `{name}` against `vgg`: {_accuracy_verdict(evidence, name, 'vgg')}"
+def _sentence(finding: Finding) -> str:
+    if finding.verdict == UNTESTED:
+        return f"{finding.what}: open, {finding.why}"
+    paper = f" (the paper: {finding.paper})" if finding.paper else ""
+    more = f"; {finding.why}" if finding.why else ""
+    return f"{finding.what}: {finding.verdict}; {finding.here}{paper}{more}"
 
 
-def _claim_2(evidence: Evidence) -> Iterator[str]:
-    """Two or three levels beat one, activation maps and progressive attention."""
-    say = "Claim 2, the last two or three levels beat the alternatives:"
-    for name in ("vgg_att2", "vgg_att3"):
-        for rival in ("vgg_att1", "vgg_gap", "vgg_pan"):
-            yield f"{say} `{name}` against `{rival}`: {_accuracy_verdict(evidence, name, rival)}"
+def classification(evidence: Evidence) -> list[Finding]:
+    """Claim 1: attention improves classification over the plain network."""
+    return [_accuracy(evidence, name, "vgg") for name in ("vgg_att1", "vgg_att2", "vgg_att3")]
 
 
-def _accuracy_verdict(evidence: Evidence, name: str, rival: str) -> str:
+def rivals(evidence: Evidence) -> list[Finding]:
+    """Claim 2: two or three levels beat one, activation maps and progressive attention."""
+    pairs = itertools.product(("vgg_att2", "vgg_att3"), ("vgg_att1", "vgg_gap", "vgg_pan"))
+    return [_accuracy(evidence, name, rival) for name, rival in pairs]
+
+
+def _accuracy(evidence: Evidence, name: str, rival: str) -> Finding:
+    what = f"`{name}` against `{rival}`"
+    mine, theirs = PAPER_ACCURACY[name], PAPER_ACCURACY[rival]
+    paper = "" if mine is None or theirs is None else f"{mine - theirs:+.1f} points"
     missing = [it for it in (name, rival) if it not in evidence.cards]
     if missing:
-        return f"open, `{'` and `'.join(missing)}` {UNTRAINED}"
+        return Finding(what, paper, why=f"`{'` and `'.join(missing)}` {UNTRAINED}")
     change = difference(_right(evidence.cards[name]), _right(evidence.cards[rival]), TEST_IMAGES)
-    return f"{_verdict(change)}; accuracy {_points(change)}"
+    return Finding(what, paper, f"accuracy {points(change)}", verdict(change))
 
 
-def difference(right: int, other: int, n: int) -> Estimate:
-    """The difference of two shares of n by Newcombe's score interval for independent samples (1998, method 10).
-
-    On the same images it is wider than the paired one, for which the predictions would be needed.
-    """
-    (a, b), (low, high) = (right / n, other / n), metrics.wilson([right, other], [n, n])
-    down = math.hypot(a - float(low[0]), float(high[1]) - b)
-    up = math.hypot(float(high[0]) - a, b - float(low[1]))
-    return Estimate(a - b, a - b - down, a - b + up)
+def resistance(evidence: Evidence) -> list[Finding]:
+    """Claim 5: less fooling by FGSM at small radii, the gap narrowing as the radius grows."""
+    return [finding for name in ("vgg_att2", "vgg_att3") for finding in _resistance(evidence, name)]
 
 
-def _claim_5(evidence: Evidence) -> Iterator[str]:
-    """Less fooling by FGSM at small radii, the gap narrowing as the radius grows."""
-    say = "Claim 5, attention is fooled less by FGSM at small eps"
-    for name in ("vgg_att2", "vgg_att3"):
-        gaps = fooling_gaps(evidence.layout, name, "vgg", "fgsm")
-        if not gaps:
-            yield f"{say}: `{name}` against `vgg`: open, `{name}` or `vgg` {UNTRAINED} or not attacked"
-            continue
-        first, last = min(gaps), max(gaps)
-        yield (
-            f"{say} (the paper: about {PAPER_GAP:g} points at 1/255): `{name}` against `vgg` at {first}/255: "
-            f"{_verdict(_negative(gaps[first]))}; fooling rate {_points(gaps[first])}"
+def _resistance(evidence: Evidence, name: str) -> Iterator[Finding]:
+    gaps = fooling_gaps(evidence.layout, name, "vgg", "fgsm")
+    what = f"`{name}` against `vgg`"
+    if not gaps:
+        yield Finding(
+            what, f"about {-PAPER_GAP:+g} points at 1/255", why=f"`{name}` or `vgg` {UNTRAINED} or not attacked"
         )
-        sizes = ", ".join(f"{_signed(gaps[eps].value)} at {eps}/255" for eps in (1, 2, 4, 8, 16) if eps in gaps)
-        said = "it narrows" if abs(gaps[last].value) < abs(gaps[first].value) else "it does not narrow"
-        if gaps[first].value >= 0:
-            said = "there is no gap in the paper's sense to narrow"
-        yield f"Claim 5, the gap narrows as eps grows: `{name}` minus `vgg` in points: {sizes}: {said}"
+        return
+    first, last = min(gaps), max(gaps)
+    paper = f"about {-PAPER_GAP:+g} points" if first == 1 else ""
+    yield Finding(
+        f"{what} at {first}/255", paper, f"fooling rate {points(gaps[first])}", verdict(negative(gaps[first]))
+    )
+    sizes = ", ".join(f"{signed(gaps[eps].value)} at {eps}/255" for eps in (1, 2, 4, 8, 16) if eps in gaps)
+    yield Finding(f"{what}: the gap as eps grows", "narrows", sizes, *_narrowing(gaps[first], gaps[last]))
+
+
+def _narrowing(first: Estimate, last: Estimate) -> tuple[str, str]:
+    """Verdict and reason: a gap in the paper's sense must be there, and be smaller beyond both intervals."""
+    if first.high >= 0:
+        return OPEN, "there is no gap in the paper's sense to narrow"
+    if first.high < last.low:
+        return HELD, ""
+    return (REVERSED, "it widens") if last.high < first.low else (OPEN, "")
 
 
 def fooling_gaps(layout: Mapping[tuple[str, str], Grid], name: str, rival: str, attack: str) -> dict[int, Estimate]:
@@ -235,24 +259,6 @@ def fooling_gaps(layout: Mapping[tuple[str, str], Grid], name: str, rival: str, 
             counts = metrics.PairedCounts.of(mine.fooled[a, place], theirs.fooled[b, place])
             found[int(steps)] = metrics.newcombe_paired(counts)
     return found
-
-
-def _negative(change: Estimate) -> Estimate:
-    return Estimate(-change.value, -change.high, -change.low)
-
-
-def _verdict(change: Estimate) -> str:
-    if change.low > 0:
-        return HELD
-    return REVERSED if change.high < 0 else OPEN
-
-
-def _signed(share: float) -> str:
-    return f"{100 * share:+.1f}"
-
-
-def _points(change: Estimate) -> str:
-    return f"{_signed(change.value)} points ({_signed(change.low)} to {_signed(change.high)})"
 
 
 def _commands() -> str:
