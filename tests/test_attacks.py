@@ -86,6 +86,22 @@ def test_minimum_norm_distances_are_within_one_percent_of_the_exact_ones() -> No
         assert (found[right] >= exact.numpy()[right] - 1e-5).all()
 
 
+def test_sparse_apgd_meets_the_linear_oracle_in_l1() -> None:
+    """Away from the box the nearest mistake changes one pixel, by the margin over the largest weight."""
+    model = Linear(2)
+    image, label = linear_data(model, 30)
+    exact = exact_distance(model, image, label, "l1").numpy()
+    right = exact > 0
+    middle = int(np.median(exact[right]) * 255)
+    eps = f"{middle // 2}..{middle * 2}:{max(1, middle // 4)}"
+    table = wrong_at(sweep(model, (image, label), short("apgd-l1", steps=60), eps))
+    radii = np.array([int(text.split("/")[0]) / 255 for text in table.columns])
+    wrong = table.to_numpy()
+    assert not wrong[exact[:, None] > radii * (1 + 1e-5)].any()
+    assert wrong[exact[:, None] * 1.01 < radii].all()
+    assert 0.1 < wrong.mean() < 0.9
+
+
 def test_square_finds_the_linear_optimum_within_a_few_percent() -> None:
     model = Linear(2)
     image, label = linear_data(model, 24)
@@ -144,7 +160,7 @@ def test_controls_have_the_size_they_claim(name: str, norm: str) -> None:
 
 CHEAP: dict[str, dict[str, Any]] = {
     "fgsm": {}, "r-fgsm": {}, "fgsm-rs": {}, "mi-fgsm": {}, "pgd": {"steps": 8, "restarts": 2}, "pgd-l2": {"steps": 8},
-    "ni-fgsm": {}, "apgd-ce": {"steps": 12}, "apgd-dlr": {"steps": 12}, "apgd-t": {"steps": 6, "targets": 2},
+    "ni-fgsm": {}, "apgd-ce": {"steps": 12}, "apgd-l1": {"steps": 12}, "apgd-dlr": {"steps": 12}, "apgd-t": {"steps": 6, "targets": 2},
     "fab-t": {"steps": 6, "targets": 2}, "fmn": {"steps": 12}, "square": {"queries": 25}, "square-l2": {"queries": 15},
     "noise": {}, "sign-noise": {}, "autoattack": {"steps": 5, "targets": 2, "queries": 12},
     "autoattack-l2": {"steps": 5, "targets": 2, "queries": 8}, "autoattack-rand": {"steps": 2},
@@ -172,7 +188,7 @@ def test_batch_size_and_order_change_nothing(name: str, net: nn.Module, data: tu
     """Randomness belongs to the example and rows do not see each other: another batch size gives the same
     records."""
     recipe = short(name, **CHEAP[name])
-    eps = "20,60,100" if recipe.norm == "l2" else "8,16,24,32"
+    eps = {"linf": "8,16,24,32", "l2": "20,60,100", "l1": "600,1500,4000"}[recipe.norm]
     image, label = data[0][:14], data[1][:14]
     whole = sweep(net, (image, label), recipe, eps, batch_size=64).records
     small = sweep(net, (image, label), recipe, eps, batch_size=5).records

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robustatt.attack import recipe as recipes
-from robustatt.attack.apgd import Apgd, checkpoints
+from robustatt.attack.apgd import Apgd, SparseApgd, checkpoints, nearest_in_ball_and_box
 from robustatt.attack.base import Answer, Noise, Rows, State, SteppedAttack
 from robustatt.attack.builder import build
 from robustatt.attack.loss import (
@@ -271,3 +271,55 @@ def test_square_l2_spends_the_whole_radius() -> None:
         length = (attack.query(state) - image).flatten(1).norm(dim=1)
         torch.testing.assert_close(length, problem.eps, rtol=1e-4, atol=1e-5)
         state = attack.step(problem, state, Answer(torch.zeros(3, 4), torch.full((3,), float(number % 3)), None))
+
+
+def test_sparse_apgd_by_hand() -> None:
+    """Five pixels, eps 0.5: a fifth of them moves by eps, then a pixel that is full, then the ball's limit."""
+    attack: SparseApgd = built("apgd-l1", steps=100)
+    problem = rows([0.5, 0.2, 0.5, 0.5, 0.5], 0.5)
+    state = attack.start(problem, Noise(0, "apgd"))
+    state["image"] = state["best"] = problem.image
+    walked = walk(attack, problem, [[1.0, -9.0, 2.0, 3.0, 0.0], [1.0, -2.0, 8.0, 3.0, 0.0]], state)
+    expected = [
+        [0.5, 0.2, 0.5, 0.5, 0.5],
+        [0.5, 0.0, 0.5, 0.5, 0.5],  # the second pixel wanted -0.5 and had 0.2 of room
+        [0.5, 0.1, 0.9, 0.5, 0.5],  # -0.2 and +0.5 sum to 0.7: both shrink by the level 0.1
+    ]
+    assert walked == [pytest.approx(row, abs=1e-5) for row in expected]
+
+
+def test_sparse_apgd_sets_the_share_of_pixels_from_the_best_point() -> None:
+    attack: SparseApgd = built("apgd-l1", steps=100)
+    assert attack.window == 4
+    problem = rows([0.5] * 20, 0.4)
+    state = attack.start(problem, Noise(0, "apgd"))
+    grad = torch.linspace(1, 2, 20).reshape(problem.image.shape)
+    strides, shares = [], []
+    for turn in range(14):
+        state["image"] = problem.image + torch.tensor([0.01] * 12 + [0.0] * 8).reshape(problem.image.shape)
+        state = attack.step(problem, state, Answer(torch.zeros(1, 4), torch.tensor([float(turn)]), grad))
+        strides.append(round(float(state["stride"]), 4))
+        shares.append(round(float(state["share"]), 4))
+    assert shares[:4] == [0.2] * 4
+    assert shares[4:] == [0.4] * 10  # 12 changed of 20, over 1.5
+    assert strides == [0.4] * 8 + [round(0.4 / 1.5, 4)] * 4 + [round(0.4 / 2.25, 4)] * 2
+
+
+def test_the_projection_onto_ball_and_box_is_the_nearest_point() -> None:
+    """Held against bisection for the level, in which no corner is sorted."""
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.rand(40, 1, 3, 7, generator=generator)
+    delta = torch.randn(40, 1, 3, 7, generator=generator) * torch.logspace(-3, 1, 40)[:, None, None, None]
+    eps = torch.linspace(0, 8, 40)
+    found = nearest_in_ball_and_box(clean, delta, eps)
+    size, room = delta.abs().flatten(1), torch.where(delta > 0, 1 - clean, clean).flatten(1)
+    low, high = torch.zeros(40), size.amax(1)
+    for _ in range(60):
+        level = (low + high) / 2
+        fits = torch.minimum((size - level[:, None]).clamp_min(0), room).sum(1) <= eps
+        low, high = torch.where(fits, low, level), torch.where(fits, level, high)
+    expected = torch.minimum((size - high[:, None]).clamp_min(0), room) * delta.flatten(1).sign()
+    assert torch.allclose(found.flatten(1), expected, atol=1e-4)
+    assert (found.flatten(1).abs().sum(1) <= eps).all()
+    assert (clean + found >= 0).all()
+    assert (clean + found <= 1).all()

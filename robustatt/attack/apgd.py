@@ -1,11 +1,13 @@
-"""Auto-PGD: gradient ascent with momentum that halves its own step size (Croce & Hein 2020)."""
+"""Auto-PGD: gradient ascent that sets its own step size (Croce & Hein 2020; for L1, Croce & Hein 2021)."""
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from fractions import Fraction
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from robustatt.attack.base import Answer, Noise, Rows, State, SteppedAttack
@@ -29,43 +31,52 @@ def checkpoints(steps: int) -> list[int]:
     return sorted(set(found))
 
 
-class Apgd(SteppedAttack):
-    """Auto-PGD (Croce & Hein 2020, section 3, algorithm 1), for L-infinity and L2.
+class AutoPgd(SteppedAttack):
+    """What the two forms share: the best point so far, each row's own count of steps, and the goals of APGD-T.
 
-    Starts on the ball's surface with steps of 2 eps. At each checkpoint the step is halved, and the search
-    goes on from the best point, if (1) the loss rose in fewer than `rho` of the steps since the last
-    checkpoint, or (2) the step was not halved there and the best loss has not changed since. Each row keeps
-    its own count of steps.
+    A targeted recipe (APGD-T, Croce & Hein 2020, section 5.1) makes one run for each of the likeliest wrong classes
+    on the targeted DLR loss: the restart number says which, by rank of the clean image's logits. Any mistake is a
+    success.
     """
 
-    MOMENTUM = 0.75
-
-    def __init__(self, recipe: ApgdRecipe | ApgdTargetedRecipe) -> None:
+    def __init__(self, recipe: ApgdRecipe | ApgdTargetedRecipe, classes: int) -> None:
         super().__init__(recipe.name, NORMS[recipe.norm])
         self.loss: Loss = LOSSES[recipe.loss]
         self.steps, self.eot, self.rho = recipe.steps, recipe.eot, recipe.rho
+        self.ranked = isinstance(recipe, ApgdTargetedRecipe)
+        self.goal_loss = targeted_logits_ratio if recipe.loss == "dlr" else goal_margin
         if isinstance(recipe, ApgdRecipe):
             self.restarts, self.targeted = recipe.restarts, recipe.targeted
-        marks = checkpoints(self.steps)
-        window = torch.zeros(self.steps + 1)  # by iteration: the length of the window it closes, or 0
-        for before, mark in zip([0, *marks], marks, strict=False):
-            window[mark] = mark - before
-        self._window = window
+        else:
+            self.restarts = min(recipe.targets, classes - 1)
+
+    @abstractmethod
+    def _begin(self, rows: Rows, noise: Noise) -> State:
+        """The first "image", and the memory of this form."""
+
+    @abstractmethod
+    def _check(self, rows: Rows, now: State, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Where to go on from and the gradient there; at checkpoints `now` gets another step size."""
+
+    @abstractmethod
+    def _move(self, rows: Rows, now: State, image: Tensor, grad: Tensor) -> Tensor:
+        """The next iterate."""
 
     def start(self, rows: Rows, noise: Noise) -> State:
-        if self.norm.name == "linf":
-            delta = noise.uniform(rows)
-            delta = delta / per_row(self.norm.length(delta), delta)
-        else:
-            delta = self.norm.steepest(noise.normal(rows))
-        image = project(self.norm, rows.image, rows.image + delta * per_row(rows.eps, delta), rows.eps)
-        zero = torch.zeros_like(rows.eps)
-        return State(
-            image=image, previous=image, best=image, best_grad=torch.zeros_like(image),
-            best_loss=zero - torch.inf, last_loss=zero + torch.inf, checked_loss=zero - torch.inf,
-            rises=zero, halved=zero + 1, stride=2 * rows.eps, count=torch.zeros_like(rows.label),
-            flat=torch.ones_like(rows.eps),
+        state, zero = self._begin(rows, noise), torch.zeros_like(rows.eps)
+        image = state["image"]
+        state |= State(
+            previous=image, best=image, best_grad=torch.zeros_like(image), best_loss=zero - torch.inf,
+            count=torch.zeros_like(rows.label), flat=torch.ones_like(rows.eps),
         )  # fmt: skip
+        if self.ranked:
+            state["goal"] = kth_class(rows.clean, rows.label, rows.restart)
+        return state
+
+    def objective(self, rows: Rows, state: State) -> Loss:
+        if not self.ranked:
+            return super().objective(rows, state)
+        return lambda logits, label: self.goal_loss(logits, label, state["goal"])
 
     def query(self, state: State) -> Tensor:
         return state["image"]
@@ -77,28 +88,63 @@ class Apgd(SteppedAttack):
         """Take in the loss and gradient at iterate number `count`, then move to the next."""
         assert answer.grad is not None
         now = self._remember(state, answer)
-        image, grad = self._check(now, answer.grad)
+        image, grad = self._check(rows, now, answer.grad)
         now["previous"], now["image"] = image, self._move(rows, now, image, grad)
         now["count"] = state["count"] + 1
         now["flat"] = still_flat(state, answer.grad)
         return now
 
     def _remember(self, state: State, answer: Answer) -> State:
-        """Counts of rises, and the best point so far."""
+        """The best point so far."""
         assert answer.grad is not None
         now = State(state)
-        now["rises"] = state["rises"] + (answer.loss > state["last_loss"])
-        now["last_loss"] = answer.loss
         better = answer.loss > state["best_loss"]
         now["best_loss"] = torch.where(better, answer.loss, state["best_loss"])
         now["best"] = torch.where(per_row(better, answer.grad), state["image"], state["best"])
         now["best_grad"] = torch.where(per_row(better, answer.grad), answer.grad, state["best_grad"])
-        first = state["count"] == 0
-        now["checked_loss"] = torch.where(first, answer.loss, state["checked_loss"])
         return now
 
-    def _check(self, now: State, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Where to go on from and the gradient there; at checkpoints `now` may get half the step."""
+
+class Apgd(AutoPgd):
+    """Auto-PGD (Croce & Hein 2020, section 3, algorithm 1), for L-infinity and L2.
+
+    Starts on the ball's surface with steps of 2 eps. At each checkpoint the step is halved, and the search
+    goes on from the best point, if (1) the loss rose in fewer than `rho` of the steps since the last
+    checkpoint, or (2) the step was not halved there and the best loss has not changed since.
+    """
+
+    MOMENTUM = 0.75
+
+    def __init__(self, recipe: ApgdRecipe | ApgdTargetedRecipe, classes: int) -> None:
+        super().__init__(recipe, classes)
+        marks = checkpoints(self.steps)
+        window = torch.zeros(self.steps + 1)  # by iteration: the length of the window it closes, or 0
+        for before, mark in zip([0, *marks], marks, strict=False):
+            window[mark] = mark - before
+        self._window = window
+
+    def _begin(self, rows: Rows, noise: Noise) -> State:
+        if self.norm.name == "linf":
+            delta = noise.uniform(rows)
+            delta = delta / per_row(self.norm.length(delta), delta)
+        else:
+            delta = self.norm.steepest(noise.normal(rows))
+        image = project(self.norm, rows.image, rows.image + delta * per_row(rows.eps, delta), rows.eps)
+        zero = torch.zeros_like(rows.eps)
+        return State(
+            image=image, last_loss=zero + torch.inf, checked_loss=zero - torch.inf, rises=zero, halved=zero + 1,
+            stride=2 * rows.eps,
+        )  # fmt: skip
+
+    def _remember(self, state: State, answer: Answer) -> State:
+        """Counts of rises as well."""
+        now = super()._remember(state, answer)
+        now["rises"] = state["rises"] + (answer.loss > state["last_loss"])
+        now["last_loss"] = answer.loss
+        now["checked_loss"] = torch.where(state["count"] == 0, answer.loss, state["checked_loss"])
+        return now
+
+    def _check(self, rows: Rows, now: State, grad: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         window = self._window.to(grad.device)[now["count"]]
         due = window > 0
         seldom = now["rises"] < self.rho * window
@@ -121,23 +167,70 @@ class Apgd(SteppedAttack):
         return torch.where(per_row(now["count"] == 0, grad), ahead, blended)
 
 
-class ApgdTargeted(Apgd):
-    """APGD-T: Auto-PGD on the targeted DLR loss, a run for each of the likeliest wrong classes (section 5.1).
+class SparseApgd(AutoPgd):
+    """Auto-PGD for L1 (Croce & Hein 2021, "Mind the box", algorithm 1, with one radius).
 
-    The restart number says which: the classes are ranked by the clean image's logits. Any mistake is a
-    success.
+    Each step moves the pixels with the largest gradients, all by the same amount, and projects onto the intersection
+    of ball and box. At first that is a fifth of the pixels; every 4 % of the steps it is set to two thirds of those
+    that the best point changes. Where that number has fallen by 5 % the search goes on from the best point with a
+    full step of eps, elsewhere the step shrinks by 1.5 down to a tenth of eps.
     """
 
-    def __init__(self, recipe: ApgdTargetedRecipe, classes: int) -> None:
-        super().__init__(recipe)
-        self.restarts = min(recipe.targets, classes - 1)
-        self.ratio = recipe.loss == "dlr"
+    FIRST_SHARE, REDUCTION, SMALLEST, FEWER = 0.2, 1.5, 0.1, 0.95
 
-    def start(self, rows: Rows, noise: Noise) -> State:
-        state = super().start(rows, noise)
-        state["goal"] = kth_class(rows.clean, rows.label, rows.restart)
-        return state
+    def __init__(self, recipe: ApgdRecipe | ApgdTargetedRecipe, classes: int) -> None:
+        super().__init__(recipe, classes)
+        self.window = max(int(0.04 * self.steps), 1)
 
-    def objective(self, rows: Rows, state: State) -> Loss:  # noqa: ARG002
-        loss = targeted_logits_ratio if self.ratio else goal_margin
-        return lambda logits, label: loss(logits, label, state["goal"])
+    def _begin(self, rows: Rows, noise: Noise) -> State:
+        pixels = rows.image[0].numel()
+        return State(
+            image=rows.image + nearest_in_ball_and_box(rows.image, noise.normal(rows), rows.eps), stride=rows.eps,
+            share=torch.full_like(rows.eps, self.FIRST_SHARE), changed=torch.full_like(rows.eps, pixels),
+        )  # fmt: skip
+
+    def _check(self, rows: Rows, now: State, grad: Tensor) -> tuple[Tensor, Tensor]:
+        due = (now["count"] > 0) & (now["count"] % self.window == 0)
+        changed = ((now["best"] - rows.image).flatten(1) != 0).sum(1).to(grad.dtype)
+        sparser = changed < self.FEWER * now["changed"]
+        smaller = torch.maximum(now["stride"] / self.REDUCTION, self.SMALLEST * rows.eps)
+        now["stride"] = torch.where(due, torch.where(sparser, rows.eps, smaller), now["stride"])
+        now["share"] = torch.where(due, changed / grad[0].numel() / self.REDUCTION, now["share"])
+        now["changed"] = torch.where(due, changed, now["changed"])
+        back = per_row(due & sparser, grad)
+        return torch.where(back, now["best"], now["image"]), torch.where(back, now["best_grad"], grad)
+
+    def _move(self, rows: Rows, now: State, image: Tensor, grad: Tensor) -> Tensor:
+        size = grad.flatten(1).abs()
+        last = size.shape[1] - 1
+        rank = ((1 - now["share"]) * size.shape[1]).long().clamp(0, last)
+        least = size.sort(dim=1).values.gather(1, rank[:, None])
+        direction = torch.where(size >= least, grad.flatten(1).sign(), 0.0)
+        direction = (direction / direction.abs().sum(1, keepdim=True).clamp_min(1e-10)).reshape(grad.shape)
+        moved = image + per_row(now["stride"], grad) * direction - rows.image
+        return rows.image + nearest_in_ball_and_box(rows.image, moved, rows.eps)
+
+
+def nearest_in_ball_and_box(
+    clean: Float[Tensor, "n *image"], delta: Float[Tensor, "n *image"], eps: Float[Tensor, " n"]
+) -> Float[Tensor, "n *image"]:
+    """The change nearest to `delta` that has L1 norm at most eps and keeps the image in [0, 1].
+
+    Croce & Hein 2021, proposition 2.1: min(max(|delta_i| - level, 0), room_i) with the sign of delta_i, where room_i
+    is how far the pixel may move that way. The sum of these falls in straight pieces as the level rises, so the level
+    is found among the sorted corners. In float64 and a hair (4e-6) inside, because float32 pixels round.
+    """
+    flat, start = delta.flatten(1).double(), clean.flatten(1).double()
+    size, limit = flat.abs(), eps.double()[:, None] * (1 - 4e-6)
+    room = torch.where(flat > 0, 1 - start, start)
+    corner = torch.cat([size, size - room], dim=1)
+    turn = torch.cat([torch.ones_like(size), -torch.ones_like(size)], dim=1)
+    corner, order = corner.sort(dim=1, descending=True)
+    slope = turn.gather(1, order).cumsum(1)
+    total = torch.cat([torch.zeros_like(limit), (slope[:, :-1] * -corner.diff(dim=1)).cumsum(1)], dim=1)
+    piece = ((total < limit).sum(1, keepdim=True) - 1).clamp_min(0)
+    level = corner.gather(1, piece) - (limit - total.gather(1, piece)) / slope.gather(1, piece).clamp_min(1)
+    short = torch.minimum(size, room).sum(1, keepdim=True) <= limit
+    level = torch.where(short, 0.0, level.clamp_min(0))
+    near = flat.sign() * torch.minimum((size - level).clamp_min(0), room)
+    return near.to(delta.dtype).reshape(delta.shape)

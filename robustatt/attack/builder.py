@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from robustatt.attack import kinds
-from robustatt.attack.apgd import Apgd, ApgdTargeted
+from robustatt.attack.apgd import Apgd, SparseApgd
 from robustatt.attack.base import Attack, Chain, SteppedAttack
 from robustatt.attack.fab import FabTargeted
 from robustatt.attack.fmn import Fmn
@@ -32,10 +32,8 @@ def build(recipe: Recipe, classes: int | None) -> Attack:
             return Pgd(recipe)
         case kinds.MomentumRecipe():
             return NiFgsm(recipe) if recipe.algorithm == "ni-fgsm" else MiFgsm(recipe)
-        case kinds.ApgdRecipe():
-            return Apgd(recipe)
-        case kinds.ApgdTargetedRecipe():
-            return ApgdTargeted(recipe, classes)
+        case kinds.ApgdRecipe() | kinds.ApgdTargetedRecipe():
+            return (SparseApgd if recipe.norm == "l1" else Apgd)(recipe, classes)
         case kinds.FabRecipe():
             return FabTargeted(recipe, classes)
         case kinds.FmnRecipe():
