@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import TYPE_CHECKING, Any, Self
 
@@ -9,13 +10,22 @@ if TYPE_CHECKING:
     from robustatt.plan import Cell
 
 
-def _console() -> Any:
+def print_table(columns: list[str], rows: list[list[str]]) -> None:
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(_table(columns, rows))
 
 
-def print_table(columns: list[str], rows: list[list[str]]) -> None:
+def table_text(columns: list[str], rows: list[list[str]]) -> str:
+    """The same table as plain text."""
+    from rich.console import Console
+
+    text = io.StringIO()
+    Console(file=text, width=160, highlight=False).print(_table(columns, rows))
+    return "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines())
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -26,7 +36,7 @@ def print_table(columns: list[str], rows: list[list[str]]) -> None:
         table.add_column(name, justify="right" if numeric and place else "left")
     for row in rows:
         table.add_row(*[Text(cell) for cell in row])
-    _console().print(table)
+    return table
 
 
 def warn(message: str) -> None:
