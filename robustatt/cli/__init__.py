@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from robustatt import __version__
+from robustatt.cli.attending import attend
 from robustatt.cli.examination import doctor
 from robustatt.cli.listing import attacks, list_data, models
 from robustatt.cli.locating import segment
@@ -48,7 +49,7 @@ def _root(
     pass
 
 
-for command in (sweep, report, check, compare, reproduce, train, models, attacks, doctor, segment, transfer):
+for command in (sweep, report, check, compare, reproduce, train, models, attacks, doctor, attend, segment, transfer):
     app.command()(command)
 app.command(name="data")(list_data)
 

@@ -6,6 +6,7 @@ the attack, so a figure survives a grey printer.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -62,16 +63,24 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 
     Straight through the canvases: ``savefig`` would draw everything twice.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     png, svg = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")
-    figure.set_dpi(DPI)
-    raster: Any = FigureCanvasAgg(figure)
-    raster.print_png(png, metadata={"Software": None}, pil_kwargs={"compress_level": 4})
+    png.write_bytes(png_bytes(figure))
     vector: Any = FigureCanvasSVG(figure)
     vector.print_svg(svg, metadata={"Date": None, "Creator": None})
     return [png, svg]
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as a PNG of 200 dpi."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(DPI)
+    raster: Any = FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    raster.print_png(buffer, metadata={"Software": None}, pil_kwargs={"compress_level": 4})
+    return buffer.getvalue()
 
 
 def draw(spec: FigureSpec) -> Figure:

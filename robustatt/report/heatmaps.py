@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,11 +19,13 @@ from robustatt.report.panels import file_safe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Picture = NDArray[np.float32]
 """RGB in [0, 1], ``(height, width, 3)``."""
 
 CELL, GAP = 96, 6
+PICTURE_STYLE = {**STYLE, "axes.grid": False}
 PAGE_PIXELS = 64
 """Larger images are averaged down to this many pixels a side for the page."""
 
@@ -70,8 +73,10 @@ def resize(values: NDArray[Any], shape: tuple[int, ...]) -> Picture:
     return out
 
 
-def enlarge(picture: Picture, size: int) -> Picture:
-    """Nearest-neighbour to ``(size, size)``."""
+def fit(picture: Picture, size: int) -> Picture:
+    """To ``(size, size)``: small pictures keep their pixels as squares, large ones are averaged down."""
+    if max(picture.shape[:2]) > size:
+        return resize(shrink(picture, 2 * size), (size, size))
     rows, columns = (np.arange(size) * side // size for side in picture.shape[:2])
     return np.asarray(picture[rows][:, columns])
 
@@ -81,6 +86,8 @@ def enlarge(picture: Picture, size: int) -> Picture:
 
 def gallery_figures(entries: Sequence[GalleryEntry], classes: Sequence[str], folder: Path) -> list[Path]:
     """One figure for each model and attack with maps: three examples at three radii; PNG, SVG, CSV."""
+    from matplotlib import rc_context
+
     groups = by_example([entry for entry in entries if entry.levels])
     paths: list[Path] = []
     for model, attack in dict.fromkeys((model, attack) for model, attack, _ in groups):
@@ -90,7 +97,9 @@ def gallery_figures(entries: Sequence[GalleryEntry], classes: Sequence[str], fol
         names = ("model", "attack", "index", "eps", "label", "clean_pred", "adv_pred")
         table = pd.DataFrame([{name: getattr(entry, name) for name in names} for entry in rows])
         table.to_csv(f"{stem}.csv", index=False, lineterminator="\n")
-        paths += [*_figure(rows, classes, stem), stem.with_name(f"{stem.name}.csv")]
+        with rc_context(cast(Any, PICTURE_STYLE)):
+            figure = draw_rows(rows, [_row_name(entry, classes) for entry in rows])
+            paths += [*save(figure, stem), stem.with_name(f"{stem.name}.csv")]
     return paths
 
 
@@ -116,8 +125,8 @@ def cells_of(entry: GalleryEntry) -> list[Picture]:
     return pictures
 
 
-def _figure(rows: Sequence[GalleryEntry], classes: Sequence[str], stem: Path) -> list[Path]:
-    import matplotlib
+def draw_rows(rows: Sequence[GalleryEntry], names: Sequence[str], note: str = "") -> Figure:
+    """One row of pictures for each entry under its name; the note stands below. All entries have the same levels."""
     from matplotlib.figure import Figure
 
     levels = rows[0].levels
@@ -126,13 +135,17 @@ def _figure(rows: Sequence[GalleryEntry], classes: Sequence[str], stem: Path) ->
         heads += [f"{level_title(level)}\n{column}" for column in ("clean", "attacked", "change")]
     canvas = _compose([cells_of(entry) for entry in rows])
     height, width = canvas.shape[:2]
-    with matplotlib.rc_context(cast(Any, {**STYLE, "axes.grid": False})):
-        wide, high = 1.5 + width / 130, 0.55 + height / 130
-        figure = Figure(figsize=(wide, high))
-        axis = figure.add_axes((1.42 / wide, 0.05 / high, width / 130 / wide, height / 130 / high))
-        axis.imshow(np.clip(canvas, 0, 1), interpolation="none")
-        _label(axis, heads, [_row_name(entry, classes) for entry in rows])
-        return save(figure, stem)
+    left = 0.12 + 0.062 * max(len(line) for name in names for line in name.split("\n"))
+    wide = left + 0.08 + width / 130
+    note = textwrap.fill(note, max(20, int((wide - 0.2) / 0.062)))
+    below = 0.06 + 0.17 * len(note.splitlines())
+    high = 0.5 + below + height / 130
+    figure = Figure(figsize=(wide, high))
+    axis = figure.add_axes((left / wide, below / high, width / 130 / wide, height / 130 / high))
+    axis.imshow(np.clip(canvas, 0, 1), interpolation="none")
+    _label(axis, heads, names)
+    figure.text(0.1 / wide, (below - 0.06) / high, note, fontsize=8, va="top")
+    return figure
 
 
 def _compose(rows: Sequence[Sequence[Picture]]) -> Picture:
@@ -140,7 +153,7 @@ def _compose(rows: Sequence[Sequence[Picture]]) -> Picture:
     canvas = np.ones((len(rows) * step - GAP, len(rows[0]) * step - GAP, 3), np.float32)
     for r, row in enumerate(rows):
         for c, picture in enumerate(row):
-            canvas[r * step : r * step + CELL, c * step : c * step + CELL] = enlarge(picture, CELL)
+            canvas[r * step : r * step + CELL, c * step : c * step + CELL] = fit(picture, CELL)
     return canvas
 
 

@@ -1,0 +1,107 @@
+"""Pictures of one's own: where a network looks on them, clean and attacked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from robustatt.attack.recipe import Recipe
+from robustatt.classifier import frozen
+from robustatt.data.base import TensorDataset
+from robustatt.data.decode import centre
+from robustatt.device import choose_device
+from robustatt.errors import InputError
+from robustatt.evaluate import as_float
+from robustatt.examples import pictures
+from robustatt.plan import Cell
+from robustatt.report.gallery import GalleryEntry
+from robustatt.report.gallery import as_float as pixels_as_float
+
+LEAST_SIDE, MOST_SIDE = 8, 1024
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file brought to a network's input: uint8 ``(3, side, side)``, and what was done to it, in words."""
+
+    name: str
+    pixels: UInt8[Tensor, "3 side side"]
+    fitted: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One picture under attack: both images with their maps, and how probable the network finds what it says."""
+
+    picture: Picture
+    entry: GalleryEntry
+    clean_probability: float
+    adv_probability: float
+
+
+def read_picture(path: Path, side: int) -> Picture:
+    """An image file of any size and format as the network takes it; transparent parts become white.
+
+    Raises:
+        InputError: no such file, no image, or a damaged one; or a side outside 8 .. 1024 pixels.
+    """
+    if not LEAST_SIDE <= side <= MOST_SIDE:
+        raise InputError(f"--input-size {side}: give {LEAST_SIDE} to {MOST_SIDE} pixels")
+    if not path.is_file():
+        raise InputError(f"no image {path}: give a file such as photo.jpg")
+    try:
+        with Image.open(path) as opened:
+            upright = ImageOps.exif_transpose(opened).convert("RGBA")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
+        raise InputError(f"{path} is no image or a damaged one: give a whole JPEG, PNG or the like") from problem
+    image = Image.new("RGB", upright.size, "white")
+    image.paste(upright, mask=upright.getchannel("A"))
+    width, height = image.size
+    cut = "as it is" if width == height == side else "resized" if width == height else "its central square, resized"
+    pixels = torch.from_numpy(np.array(centre(image, side))).permute(2, 0, 1)
+    return Picture(path.name, pixels, f"{width} x {height} to {side} x {side}: {cut}")
+
+
+def attend(
+    module: nn.Module,
+    label: str,
+    shown: Sequence[Picture],
+    attack: Recipe,
+    eps: str,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+) -> list[Seen]:
+    """Attack each picture away from what the network takes it for, and keep the maps of both images.
+
+    The maps are the attended levels, or Grad-CAM saliency for a network without attention, as in a sweep. `eps` is a
+    radius in text ("8/255"). The module is left as it was. Raises InputError if it cannot take these pictures.
+    """
+    pixels = torch.stack([picture.pixels for picture in shown])
+    place = choose_device(device)
+    with frozen(module, label, place, as_float(pixels[:BATCH]).to(place)) as classifier:
+
+        def probabilities(images: Tensor) -> Tensor:
+            with torch.no_grad():
+                parts = [classifier.logits(part.to(place)) for part in torch.split(images, BATCH)]
+            return torch.cat(parts).softmax(dim=1).cpu()
+
+        clean = probabilities(as_float(pixels))
+        names = [str(number) for number in range(classifier.classes)]
+        dataset = TensorDataset(pixels, clean.argmax(dim=1), names)
+        cell = Cell(label, "", dataset.fingerprint, attack, (eps,), 0, len(shown), seed, independent=False)
+        entries = list(pictures(cell, classifier, dataset, range(len(shown)), BATCH))
+        images = np.stack([pixels_as_float(entry.adversarial) for entry in entries])
+        attacked = probabilities(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
+    return [
+        Seen(picture, entry, float(before[entry.clean_pred]), float(after[entry.adv_pred]))
+        for picture, entry, before, after in zip(shown, entries, clean, attacked, strict=True)
+    ]

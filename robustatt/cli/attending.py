@@ -1,0 +1,106 @@
+"""`robustatt attend`: where a network looks on pictures of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robustatt.cli.options import Normalize
+from robustatt.cli.terminal import print_table
+from robustatt.errors import InputError
+
+if TYPE_CHECKING:
+    from robustatt.attend import Seen
+    from robustatt.models.resolve import ResolvedModel
+
+MOST_PICTURES = 50
+SIDE_OF_OTHERS = 224  # what networks from outside are given unless --input-size says otherwise
+
+
+def attend(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Picture files of any size.")],
+    model: Annotated[str, typer.Option(help="The model to look into. See `robustatt models`.")],
+    data: Annotated[
+        str, typer.Option(help="The data set whose bundled weights are taken. See `robustatt models`.")
+    ] = "cifar10",
+    weights: Annotated[Path | None, typer.Option(help="Weights file. [default: the bundled ones]")] = None,
+    classes: Annotated[int, typer.Option(help="For models from outside: how many classes they tell apart.")] = 10,
+    normalize: Normalize = None,
+    input_size: Annotated[
+        int | None, typer.Option(help="Pixels a side that pictures are brought to. [default: what the model takes]")
+    ] = None,
+    eps: Annotated[str, typer.Option(help="The radius in steps of 1/255: 8, 0.5 or 8/255.")] = "8",
+    attack: Annotated[str, typer.Option(help="The attack or recipe file.")] = "pgd",
+    seed: Annotated[int, typer.Option(help="Seed of every random start.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The PNG. [default: attend-<model>.png]")] = None,
+) -> None:
+    """Draw attention maps of your own pictures, clean and attacked."""
+    from robustatt.attack import recipe as recipes
+
+    if len(images) > MOST_PICTURES:
+        raise InputError(f"attend: {len(images)} pictures do not fit one figure: give at most {MOST_PICTURES}")
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed {seed}: give a whole number from 0 to {2**63 - 1}")
+    if weights is not None and not weights.exists():
+        raise InputError(f"--weights {weights}: no such file")
+    recipe = recipes.load(attack)
+    radius = _one_radius(eps, recipe.norm)
+    from robustatt.attend import attend as look
+    from robustatt.attend import read_picture
+    from robustatt.models.resolve import resolve
+    from robustatt.plan import write_whole
+    from robustatt.report.attended import Row, attended_png, map_note
+
+    found = resolve(model, weights=weights, data=data, classes=classes, normalize=normalize)
+    side = input_size or (found.card.input_size if found.card else SIDE_OF_OTHERS)
+    seen = look(
+        found.module,
+        found.label,
+        [read_picture(path, side) for path in images],
+        recipe,
+        radius,
+        seed=seed,
+        device=device,
+    )
+    rows = [Row(one.picture.name, *_said(found, one), one.entry) for one in seen]
+    file = out or Path(f"attend-{_safe(found.label)}.png")
+    write_whole(file, attended_png(rows, found.label, recipe.name, radius))
+    print_table(
+        ["picture", "given to the network", "clean", f"{recipe.name} at {radius}"],
+        [[row.name, one.picture.fitted, row.clean, row.attacked] for row, one in zip(rows, seen, strict=True)],
+    )
+    print(map_note(seen[0].entry))
+    print(f"Maps: {file}")
+
+
+def _one_radius(text: str, norm: str) -> str:
+    """The radius as records write it; InputError unless it is a single one above 0."""
+    from robustatt.eps import format_radius, parse_grid
+
+    radii = parse_grid(text)
+    if len(radii) != 1 or (norm == "linf" and radii[0] > 1):
+        raise InputError(f"--eps {text}: give one radius above 0, for L-infinity at most 255/255, such as 8")
+    return format_radius(radii[0])
+
+
+def _said(found: ResolvedModel, one: Seen) -> tuple[str, str]:
+    """Class and probability of the clean and of the attacked picture."""
+    names = found.card.class_names if found.card else ()
+
+    def said(number: int, probability: float) -> str:
+        name = names[number] if number < len(names) else f"class {number}"
+        return f"{name} {100 * probability:.0f} %"
+
+    return (
+        said(one.entry.clean_pred, one.clean_probability),
+        said(one.entry.adv_pred, one.adv_probability),
+    )
+
+
+def _safe(name: str) -> str:
+    from robustatt.report.panels import file_safe
+
+    return file_safe(name)
