@@ -18,7 +18,7 @@ from robustatt.classifier import frozen
 from robustatt.errors import InputError
 from robustatt.localisation import floors
 from robustatt.localisation.floors import FLOORS, floor_maps
-from robustatt.localisation.maps import Floors, Viewer, combine, to_scale
+from robustatt.localisation.maps import Floors, Prior, Viewer, combine, to_scale
 from robustatt.localisation.perturb import build_attack, perturb
 from robustatt.localisation.request import choose, split
 from robustatt.models import build
@@ -138,6 +138,20 @@ def test_combinations_of_known_maps() -> None:
     assert combine([top]) == {}
 
 
+def test_a_prior_is_the_mean_map_at_any_size() -> None:
+    left, right = torch.zeros(1, 32, 48), torch.zeros(1, 48, 32)
+    left[:, :, :24], right[:, :, 16:] = 1.0, 3.0
+    prior = Prior()
+    prior.add(left)
+    prior.add(right)
+    halves = prior.at(20, 40)
+    for side in (halves[:, :18], halves[:, 22:]):  # away from the seam
+        torch.testing.assert_close(side, torch.full((20, 18), 1 / 800), atol=2e-5, rtol=0)
+    prior.add(torch.cat([left, left]))  # three of four look to the left
+    values = prior.at(64, 64)
+    assert float(values[:, :30].sum() / values[:, 34:].sum()) == pytest.approx(3, rel=1e-3)
+
+
 def test_floors_know_the_picture_and_nothing_else() -> None:
     image, _ = spot(40, 60)
     maps = Floors().look(image, torch.tensor([0])).maps
@@ -245,6 +259,7 @@ def test_from_the_command_line_to_the_files(tmp_path: Path, capsys: pytest.Captu
     )
     best = next(line for line in summary["standing"] if line.startswith("bright l1, Jaccard"))
     assert "above the best floor" in best
+    assert "above its own mean map" in best
     check_rows(pd.read_parquet(out / "images.parquet"), summary)
     check_mass(summary)
     names = {path.stem for path in (out / "figures").glob("*.png")}
@@ -263,9 +278,14 @@ def test_from_the_command_line_to_the_files(tmp_path: Path, capsys: pytest.Captu
 
 def check_rows(images: pd.DataFrame, summary: dict) -> None:
     counts = images.groupby(["model", "method", "eps"]).size()
-    assert counts["bright", "l1", "0/255"] == counts["floor", "gaussian", "0/255"] == 10
+    assert (
+        counts["bright", "l1", "0/255"]
+        == counts["floor", "gaussian", "0/255"]
+        == counts["bright", "prior", "0/255"]
+        == 10
+    )
     assert counts["bright", "l1", "8/255"] == counts["vgg_pan", "l2_gate", "24/255"] == 4
-    clean = images[(images["model"] == "bright") & (images["eps"] == "0/255")]
+    clean = images[(images["model"] == "bright") & (images["method"] == "l1") & (images["eps"] == "0/255")]
     entry = next(it for it in summary["methods"] if it["model"] == "bright")
     assert entry["jaccard_otsu"]["mean"] == pytest.approx(clean["jaccard_otsu"].mean())
     (curve,) = (it for it in summary["robustness"] if it["model"] == "bright")

@@ -100,7 +100,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
         for entry in summary["methods"]
     ]  # fmt: skip
     print_table(["model", "map", "Jaccard, Otsu", "Jaccard, fitted", "average precision", "pointing"], rows)
-    print("* what a model is judged by, chosen beforehand.")
+    print("* what a model is judged by, chosen beforehand; prior: the mean of that map, the same for every image.")
     for line in summary["standing"]:
         print(line)
     for entry in (entry for entry in summary["robustness"] if entry["headline"]):

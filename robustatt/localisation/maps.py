@@ -193,6 +193,27 @@ class Scaled:
         return as_shares(_resize(seen, images.shape[2:])[:, 0])
 
 
+class Prior:
+    """A model's mean map over images: what is left of it where it does not look at the image at hand.
+
+    A network knows where the border is, and photographers centre objects; a map that finds objects no better than this
+    finds the middle. Maps are averaged at ``SIDE`` pixels a side, whatever the proportions of their images. No mask is used.
+    """
+
+    SIDE = 64
+
+    def __init__(self) -> None:
+        self._sum = torch.zeros(self.SIDE, self.SIDE)
+
+    def add(self, maps: Float[Tensor, "n height width"]) -> None:
+        """Takes in the maps of more images."""
+        self._sum += as_shares(_resize(maps[:, None], (self.SIDE, self.SIDE))[:, 0]).sum(0).cpu()
+
+    def at(self, height: int, width: int) -> Float[Tensor, "height width"]:
+        """The mean map for an image of that size, divided by its sum."""
+        return as_shares(_resize(self._sum[None, None], (height, width))[:, 0])[0]
+
+
 def to_scale(images: Images, scale: int) -> Scaled:
     """Images with their shorter side brought to ``scale`` pixels and both sides extended to multiples of ``STRIDE``."""
     shorter = min(images.shape[2:])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ MEASURES = (
     "average_precision",
     "mass",
 )
+PRIOR = "prior"  # the mean, over the held-out images, of the map that a model is judged by
 LOOKING = ("attention", "gate", "activation")  # the kinds of maps that are a level of a network
 RESAMPLES = 2000
 
@@ -75,8 +76,12 @@ def paired(a: Any, b: Any, seed: int) -> Entry:
 
 
 def comparisons(images: pd.DataFrame, seed: int) -> list[Entry]:
-    """All pairs of headline methods and floors on clean images, by Jaccard index (Otsu) and average precision."""
-    clean = images[(images["eps"] == CLEAN) & images["headline"]].sort_values("index", kind="stable")
+    """Headline methods against each other, the floors and their own prior, on clean images.
+
+    By Jaccard index (Otsu) and by average precision.
+    """
+    compared = images["headline"] | (images["kind"] == PRIOR)
+    clean = images[(images["eps"] == CLEAN) & compared].sort_values("index", kind="stable")
     groups = list(clean.groupby(["model", "method"], sort=False))
     found = [
         {
@@ -85,9 +90,15 @@ def comparisons(images: pd.DataFrame, seed: int) -> list[Entry]:
         }
         for name in COMPARED
         for (a, left), (b, right) in itertools.combinations(groups, 2)
-        if not (a[0] == FLOOR and b[0] == FLOOR)
+        if _worth_comparing(a, b)
     ]  # fmt: skip
     return adjusted(found)
+
+
+def _worth_comparing(a: tuple[Hashable, ...], b: tuple[Hashable, ...]) -> bool:
+    if PRIOR in (a[1], b[1]):
+        return a[0] == b[0]
+    return not a[0] == b[0] == FLOOR
 
 
 def adjusted(found: list[Entry]) -> list[Entry]:
@@ -137,7 +148,8 @@ def level_trend(images: pd.DataFrame, seed: int) -> list[Entry]:
 
 def robustness(images: pd.DataFrame, seed: int) -> list[Entry]:
     """Every model and method over the radii, on the images that were attacked; the clean radius first."""
-    attacked = images[images["index"].isin(images.loc[images["eps"] != CLEAN, "index"]) & (images["model"] != FLOOR)]
+    seen = images["index"].isin(images.loc[images["eps"] != CLEAN, "index"])
+    attacked = images[seen & (images["model"] != FLOOR) & (images["kind"] != PRIOR)]
     found = []
     for (model, method), rows in attacked.groupby(["model", "method"], sort=False):
         by_eps = {eps: part.sort_values("index") for eps, part in rows.groupby("eps", sort=False)}
@@ -156,15 +168,19 @@ def _point(eps: str, rows: pd.DataFrame, clean: pd.DataFrame, seed: int) -> Entr
 
 
 def standing(summary: Entry) -> Iterator[str]:
-    """One sentence for each model: what its headline map is worth against the best of the floors."""
+    """What each model's headline map is worth against the best of the floors and against its own prior."""
     floors = [entry for entry in summary["methods"] if entry["model"] == FLOOR]
     for entry in summary["methods"]:
         if entry["model"] == FLOOR or not entry["headline"]:
             continue
         for name, words in ((HEADLINE, "Jaccard index (Otsu)"), ("average_precision", "average precision")):
             best = _best(floors, name)
-            test = next(it for it in summary["comparisons"] if it["measure"] == name and _is_pair(it, entry, best))
-            yield f"{entry['model']} {entry['method']}, {words}: {_verdict(entry, best, name, test)}"
+            prior = next(it for it in summary["methods"] if (it["model"], it["method"]) == (entry["model"], PRIOR))
+            verdicts = (
+                _verdict(entry, other, name, called, summary["comparisons"])
+                for other, called in ((best, f"the best floor ({best['method']})"), (prior, "its own mean map"))
+            )
+            yield f"{entry['model']} {entry['method']}, {words} {entry[name]['mean']:.3f}: {'; '.join(verdicts)}"
 
 
 def _best(floors: Sequence[Entry], name: str) -> Entry:
@@ -177,11 +193,11 @@ def _is_pair(test: Entry, a: Entry, b: Entry) -> bool:
     )
 
 
-def _verdict(entry: Entry, best: Entry, name: str, test: Entry) -> str:
-    mine, floor = entry[name]["mean"], best[name]["mean"]
-    word = "above" if mine > floor else "below"
+def _verdict(entry: Entry, other: Entry, name: str, called: str, tests: Sequence[Entry]) -> str:
+    test = next(it for it in tests if it["measure"] == name and _is_pair(it, entry, other))
+    word = "above" if entry[name]["mean"] > other[name]["mean"] else "below"
     sure = "" if test["p_holm"] <= 0.05 else ", no significant difference"
-    return f"{mine:.3f}, {word} the best floor ({best['method']}, {floor:.3f}; p {test['p_holm']:.2g} after Holm{sure})"
+    return f"{word} {called} {other[name]['mean']:.3f} (p {test['p_holm']:.2g} after Holm{sure})"
 
 
 def summarise(images: pd.DataFrame, thresholds: dict[tuple[str, str], float], seed: int) -> Entry:
@@ -218,7 +234,8 @@ def markdown(summary: Entry) -> str:
              for entry in summary["methods"]],
         ),
         "",
-        "\\* what a model is judged by, chosen beforehand. Precision and recall are those of Otsu's threshold. 95 % intervals.",
+        "\\* what a model is judged by, chosen beforehand; its prior is that map's mean over the held-out images, the same for "
+        "every image. Precision and recall are those of Otsu's threshold. 95 % intervals.",
         *_mass_section(summary),
         *_robust_section(summary),
         *_comparison_section(summary),

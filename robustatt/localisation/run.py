@@ -26,12 +26,12 @@ from robustatt.errors import InputError
 from robustatt.localisation import figures
 from robustatt.localisation.binarise import THRESHOLDS, jaccard_by_threshold, otsu
 from robustatt.localisation.floors import WIDTH, require_libraries
-from robustatt.localisation.maps import Floors, Images, Observer, Viewer, default_scales
+from robustatt.localisation.maps import Floors, Images, Observer, Prior, Viewer, default_scales
 from robustatt.localisation.masks import Example, MaskedImages, batches, open_masked, survey
 from robustatt.localisation.measures import measure
 from robustatt.localisation.perturb import build_attack, perturb
 from robustatt.localisation.request import HELD_OUT, SegmentRequest, Split, choose, split
-from robustatt.localisation.result import HEADLINE, markdown, summarise
+from robustatt.localisation.result import HEADLINE, PRIOR, markdown, summarise
 from robustatt.models import resolve
 from robustatt.models.resolve import ResolvedModel
 from robustatt.plan import ModelEntry, write_atomically
@@ -146,7 +146,7 @@ class _Work:
 
     def measure(self, observer: Observer) -> None:
         """Thresholds from the held-out images, then a row for each reported image, method and radius."""
-        threshold = self._fit(observer)
+        threshold, prior = self._fit(observer)
         self.thresholds |= {(observer.label, method): value for method, value in threshold.items()}
         rows: list[dict[str, Any]] = []
         for batch, images, index in self._batches(self.parts.reported):
@@ -154,22 +154,31 @@ class _Work:
             rows += self._rows(observer, look.maps, batch, CLEAN, look.prediction, look.prediction, threshold)
             self._count(observer, len(batch))
             if isinstance(observer, Viewer):
+                mean = prior.at(*images.shape[2:]).expand(len(batch), -1, -1)
+                rows += self._rows(observer, {PRIOR: mean}, batch, CLEAN, look.prediction, look.prediction, threshold)
                 rows += self._attacked(observer, batch, images, index, threshold)
         table = pd.DataFrame(rows)
         self.tables.append(table)
         if isinstance(observer, Viewer):
             self.pictures += self._show(observer, table)
 
-    def _fit(self, observer: Observer) -> dict[str, float]:
-        """For each method the threshold with the best mean Jaccard index on the held-out images, the lowest of equals."""
-        total = {method: np.zeros(len(THRESHOLDS)) for method in observer.kinds}
+    def _fit(self, observer: Observer) -> tuple[dict[str, float], Prior]:
+        """From the held-out images: each method's threshold and the mean of the map a model is judged by.
+
+        The threshold is that with the best mean Jaccard index, the lowest of equals.
+        """
+        total = {method: np.zeros(len(THRESHOLDS)) for method in (*observer.kinds, PRIOR)}
+        prior = Prior()
         for batch, images, index in self._batches(self.parts.held_out):
             maps = observer.look(images, index).maps
+            prior.add(maps[observer.headline[0]])
             for method in observer.kinds:
                 for values, example in zip(maps[method].cpu().numpy(), batch, strict=True):
                     total[method] += jaccard_by_threshold(values, example.mask)
             self._count(observer, len(batch))
-        return {method: float(THRESHOLDS[int(curve.argmax())]) for method, curve in total.items()}
+        for example in self.source.read(self.parts.held_out):
+            total[PRIOR] += jaccard_by_threshold(prior.at(*example.mask.shape).numpy(), example.mask)
+        return {method: float(THRESHOLDS[int(curve.argmax())]) for method, curve in total.items()}, prior
 
     def _attacked(
         self, viewer: Viewer, batch: list[Example], images: Images, index: Tensor, threshold: dict[str, float]
@@ -191,8 +200,9 @@ class _Work:
     ) -> Iterator[dict[str, Any]]:  # fmt: skip
         before = [-1] * len(batch) if clean is None else clean.tolist()
         after = [-1] * len(batch) if now is None else now.tolist()
-        for method, kind in observer.kinds.items():
-            for place, values in enumerate(maps[method].cpu().numpy()):
+        for method, drawn in maps.items():
+            kind = observer.kinds.get(method, PRIOR)
+            for place, values in enumerate(drawn.cpu().numpy()):
                 example = batch[place]
                 yield {
                     "model": observer.label, "method": method, "kind": kind, "headline": method in observer.headline,
