@@ -14,7 +14,9 @@ import typer
 
 from robustatt import __version__
 from robustatt.cli.attending import attend
+from robustatt.cli.claims import paper
 from robustatt.cli.examination import doctor
+from robustatt.cli.exporting import export
 from robustatt.cli.listing import attacks, list_data, models
 from robustatt.cli.locating import segment
 from robustatt.cli.reporting import check, compare, report, reproduce
@@ -49,7 +51,7 @@ def _root(
     pass
 
 
-for command in (sweep, report, check, compare, reproduce, train, models, attacks, doctor, attend, segment, transfer):
+for command in (sweep, report, check, compare, reproduce, train, models, attacks, doctor, attend, export, segment, transfer, paper):
     app.command()(command)
 app.command(name="data")(list_data)
 

@@ -14,7 +14,8 @@ from robustatt.plan import ModelEntry
 class TransferRequest:
     """What to measure.
 
-    ``data`` are names or paths. ``trained_on`` says whose bundled weights the paper's networks have, and how many
+    ``data`` are names or paths, ``names`` what they are called in the results (by default the name, or the last part
+    of the path). ``trained_on`` says whose bundled weights the paper's networks have, and how many
     outputs a torchvision or timm network has unless ``classes`` does. ``folds`` serve sets without a test part.
     ``n`` and ``sample`` limit each part of a set: the first so many, or so many drawn by ``seed``. ``input_size`` is
     the side of the images for networks from outside; the paper's have their own.
@@ -33,6 +34,7 @@ class TransferRequest:
     label_column: str | None = None
     input_size: int | None = None
     device: str = "auto"
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require_several(self.models, "no model: give at least one, such as --model vgg_att3")
@@ -50,7 +52,9 @@ class TransferRequest:
             raise InputError(f"--seed {self.seed}: give a whole number from 0 to {2**32 - 1}")
 
     def labels(self) -> dict[str, str]:
-        """What each data set is called in the results: its name or the last part of its path."""
+        """What each data set is called in the results."""
+        if self.names:
+            return dict(zip(self.data, self.names, strict=True))
         short = [Path(spec).name or spec for spec in self.data]
         return {spec: name if short.count(name) == 1 else spec for spec, name in zip(self.data, short, strict=True)}
 

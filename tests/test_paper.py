@@ -1,0 +1,219 @@
+"""The page of the paper's claims: verdicts follow the intervals, what is absent is said, nothing is measured twice."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from robustatt import cli
+from robustatt.data import TensorDataset, load
+from robustatt.metrics import Estimate
+from robustatt.models import Card, build, save_checkpoint
+from robustatt.paper.claims import _overlap, paired_accuracy
+from robustatt.paper.finding import HELD, OPEN, REVERSED, Claim, Finding, negative, points, verdict
+from robustatt.paper.plan import Place, Places
+from robustatt.summary import Grid
+
+PLAN = """
+[sweep]
+data = "cifar10"
+models = ["vgg", "vgg_att2"]
+eps = "1,8"
+n = 24
+[fine_grained]
+data = "birds"
+eps = "4"
+weights = "birds-weights"
+[transfer]
+data = ["strange", "nowhere"]
+models = ["vgg", "vgg_att2"]
+folds = 3
+[segment]
+data = ["shapes"]
+models = ["vgg", "vgg_att2"]
+eps = "4"
+attack = "fgsm"
+attack_n = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "says"), [(0.01, 0.3, HELD), (-0.3, -0.01, REVERSED), (-0.1, 0.1, OPEN), (0.0, 0.1, OPEN)]
+)
+def test_a_verdict_needs_the_whole_interval(low: float, high: float, says: str) -> None:
+    assert verdict(Estimate((low + high) / 2, low, high)) == says
+
+
+def test_a_difference_the_other_way_round() -> None:
+    assert negative(Estimate(0.25, -0.125, 0.5)) == Estimate(-0.25, -0.5, 0.125)
+    assert points(Estimate(0.012, -0.03, 0.05)) == "+1.2 points (-3.0 to +5.0)"
+
+
+def test_a_claim_counts_its_comparisons() -> None:
+    findings = [Finding("a", verdict=HELD), Finding("b", verdict=HELD), Finding("c", verdict=OPEN), Finding("d")]
+    assert Claim(1, "", findings).summary() == "held: 2, not decided: 1, not tested here: 1"
+
+
+def entry(a: tuple[str, str], b: tuple[str, str]) -> dict[str, object]:
+    sides = ({"model": model, "method": method} for model, method in (a, b))
+    return dict(zip("ab", sides, strict=True)) | {"difference": 0.1, "low": 0.05, "high": 0.15, "p_holm": 0.01}
+
+
+def test_overlaps_are_of_attention_against_something_else_whichever_way_they_were_compared() -> None:
+    first = _overlap(entry(("vgg_att2", "product"), ("vgg", "gradcam")), "x")
+    assert first is not None
+    assert (first.what, first.verdict) == ("`vgg_att2` product against `vgg` gradcam on x", HELD)
+    turned = _overlap(entry(("vgg_gap", "cam"), ("vgg_att2", "product")), "x")
+    assert turned is not None
+    assert (turned.verdict, turned.here) == (REVERSED, "Jaccard -0.100 (-0.150 to -0.050)")
+    floor = _overlap(entry(("vgg_att2", "product"), ("floor", "gaussian")), "x")
+    assert floor is not None
+    assert "the floor `gaussian`" in floor.what
+    assert _overlap(entry(("vgg_att2", "product"), ("vgg_att3", "product")), "x") is None
+    assert _overlap(entry(("vgg", "gradcam"), ("floor", "gaussian")), "x") is None
+
+
+def test_clean_accuracies_are_compared_on_the_images_that_both_saw() -> None:
+    def grid(index: list[int], right: list[int]) -> Grid:
+        n = len(index)
+        there = np.ones((n, 1), bool)
+        return Grid("m", "fgsm", ("0/255",), np.array(index), np.ones(n, np.int64), np.array(right), there, there * 1)
+
+    change = paired_accuracy(grid([0, 1, 2, 3], [1, 1, 1, 0]), grid([1, 2, 3, 9], [0, 1, 0, 1]))
+    assert change.value == pytest.approx(1 / 3)
+
+
+def test_data_is_found_by_name_in_the_root_or_where_it_is_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROBUSTATT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "data" / "birds" / "wren").mkdir(parents=True)
+    (tmp_path / "data" / "cifar10").mkdir()
+    (tmp_path / "data" / "cifar10" / "scrap.webp").touch()
+    places = Places(tmp_path / "data", {"shapes": tmp_path / "data"})
+    assert places.find("birds") == Place(str(tmp_path / "data" / "birds"))
+    assert places.find("shapes") == Place(str(tmp_path / "data"))
+    assert places.find("cifar10") is None
+    (tmp_path / "data" / "cifar10" / "cifar-10-batches-py").mkdir()
+    (tmp_path / "data" / "cifar10" / "cifar-10-batches-py" / "test_batch").touch()
+    assert places.find("cifar10") == Place("cifar10", tmp_path / "data" / "cifar10")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand-ins: digits as CIFAR-10, as a strange set and as birds; discs with their masks."""
+    monkeypatch.setenv("ROBUSTATT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    digits = load("digits")
+    images, labels = digits.tensors(range(40))
+    data = tmp_path / "data"
+    (data / "cifar10" / "cifar-10-batches-py").mkdir(parents=True)
+    (data / "cifar10" / "cifar-10-batches-py" / "test_batch").touch()
+    standing = TensorDataset(images, labels, digits.classes, name="cifar10")
+    monkeypatch.setattr("robustatt.data.vision.vision", lambda *_: standing)
+    np.savez(data / "strange.npz", images=images.permute(0, 2, 3, 1).numpy(), labels=labels.numpy() % 2)
+    np.savez(data / "birds.npz", images=images.permute(0, 2, 3, 1).numpy(), labels=labels.numpy())
+    (tmp_path / "birds-weights").mkdir()
+    for name in ("vgg", "vgg_att2"):
+        network = build(name, 10, 0.05, dropout=0.0)
+        card = Card(
+            name=name,
+            options=dict(network.architecture.options),
+            width=0.05,
+            classes=10,
+            mean=(0, 0, 0),
+            std=(1, 1, 1),
+            data="birds",
+        )
+        save_checkpoint(tmp_path / "birds-weights" / f"{name}.safetensors", network.state_dict(), card)
+    discs(data / "shapes")
+    (tmp_path / "plan.toml").write_text(PLAN)
+    return tmp_path
+
+
+def discs(folder: Path, count: int = 8) -> None:
+    """Bright discs on noise, as Parquet with masks."""
+    rows = {"img": [], "mask": []}
+    down, across = np.mgrid[:40, :40]
+    for place in range(count):
+        disc = (down - 15 - place) ** 2 + (across - 20) ** 2 < 64
+        noise = np.random.default_rng(place).integers(0, 120, (40, 40, 3))
+        rows["img"].append(png((noise + 130 * disc[:, :, None]).astype(np.uint8)))
+        rows["mask"].append(png((255 * disc).astype(np.uint8)))
+    folder.mkdir()
+    pq.write_table(pa.table(rows), folder / "test.parquet")
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def run(*more: object) -> int:
+    places = ["--data", "strange=data/strange.npz", "--data", "birds=data/birds.npz"]
+    return cli.main(
+        [str(word) for word in ("paper", "--plan", "plan.toml", "--data-root", "data", *places, "--out", "page", *more)]
+    )
+
+
+def test_the_whole_page(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 0, capsys.readouterr().err
+    text = (here / "page" / "README.md").read_text()
+    for number in range(1, 7):
+        assert f'<a id="claim-{number}"></a>' in text
+    assert "| `vgg_att2` against `vgg` on CIFAR-10 | +2.3 points | accuracy +" in text
+    assert "on birds | " in text
+    assert "| `vgg_att2` against `vgg` on strange |" in text
+    assert "| on nowhere |  |  | not tested here | no data: say where it lies by `--data nowhere=DIR` |" in text
+    assert "`vgg_att2` product against `vgg` gradcam on shapes" in text
+    assert "attention on the object, l3 against l2 on shapes" in text
+    assert "do the maps still find the object under attack?" in text
+    assert "robustatt segment --model vgg --model vgg_att2 --data DIR/shapes" in text
+    assert str(here) not in text
+    names = {path.name for path in (here / "page").iterdir()}
+    assert names == {"README.md", "out", "transfer.png", "localisation.png", "fooling-cifar10.png", "fooling-birds.png"}
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("measured twice")
+
+    monkeypatch.setattr("robustatt.paper.run.segment", refuse)
+    monkeypatch.setattr("robustatt.paper.run.transfers.transfer", refuse)
+    before = sorted((here / "page" / "out").rglob("*.parquet"))
+    assert run() == 0
+    assert (here / "page" / "README.md").read_text() == text
+    assert sorted((here / "page" / "out").rglob("*.parquet")) == before
+
+
+def test_without_any_data_the_page_says_what_is_missing(here: Path) -> None:
+    command = ["paper", "--plan", "plan.toml", "--data-root", "nothing", "--out", "page"]
+    assert cli.main(command) == 0
+    text = (here / "page" / "README.md").read_text()
+    assert "| on CIFAR-10 | about -5 points at 1/255 |  | not tested here | no data: " in text
+    assert text.count("no data") >= 5
+
+
+@pytest.mark.parametrize(
+    ("plan", "more", "says"),
+    [
+        (PLAN + "colour = 1\n", [], "segment.colour"),
+        (PLAN, ["--data", "bird=data"], "did you mean 'birds'"),
+        (PLAN, ["--data", "birds"], "such as --data stl10=DIR"),
+        (PLAN, ["--data", "shapes=gone"], "no such folder"),
+        (PLAN.replace('"vgg_att2"', '"vgg_at2"'), [], "did you mean 'vgg_att2'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    plan: str, more: list[str], says: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "plan.toml").write_text(plan)
+    assert run(*more) == 2
+    problem = capsys.readouterr().err
+    assert says in problem
+    assert problem.count("\n") == 1
