@@ -1,0 +1,100 @@
+"""The gate as a whole: its error rates, and what it says of reruns and of disturbed weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import images, small_net
+from gate import World, alarm_rate, reruns
+
+from robustatt import cli
+
+
+def run(*arguments: object) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def test_error_rates_small() -> None:
+    assert alarm_rate(World(churn=0.03), 60) <= 0.05
+    assert alarm_rate(World(drop=3.0), 60) == 1.0
+    assert alarm_rate(World(drop=3.0, hit=1), 60) >= 0.8
+    assert alarm_rate(World(drop=3.0), 60, max_drop=5.0) <= 0.05
+
+
+@pytest.mark.slow
+def test_error_rates_in_full() -> None:
+    for churn in (0.002, 0.01, 0.03):
+        assert alarm_rate(World(churn=churn), 1000) <= 0.01
+        assert alarm_rate(World(drop=3.0, churn=churn), 1000) >= 0.9
+    assert alarm_rate(World(drop=3.0, hit=1), 1000) >= 0.9
+
+
+@pytest.fixture
+def swept(tmp_path: Path) -> Callable[..., Path]:
+    """Sweeps of one small network, from a weights file, into a folder."""
+    batch = (images(100, 12) * 255).round()
+    with torch.no_grad():
+        label = small_net()(batch / 255).argmax(1)
+    np.savez(tmp_path / "data.npz", images=batch.to(torch.uint8).numpy(), labels=label.numpy())
+
+    def sweep(name: str, share: float = 0.0, *more: object) -> Path:
+        state = small_net().state_dict()
+        generator = torch.Generator().manual_seed(1)
+        for key in ("features.4.weight", "head.weight"):
+            state[key] += share * state[key].std() * torch.randn(state[key].shape, generator=generator)
+        torch.save(state, tmp_path / f"{name}.pt")
+        common = ["--data", tmp_path / "data.npz", "--eps", "4,8,16"]
+        model = ["--model", "net=conftest:small_net", "--weights", tmp_path / f"{name}.pt"]
+        assert run("sweep", *model, *common, *more, "--out", tmp_path / name) == 0
+        return tmp_path / name
+
+    return sweep
+
+
+def test_disturbed_weights_fail_and_reruns_pass(
+    swept: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, reference = swept("first"), tmp_path / "reference.json"
+    assert run("check", first, "--update", reference) == 0
+    before = torch.get_num_threads()
+    try:
+        for threads, batch in ((1, 7), (2, 64)):
+            torch.set_num_threads(threads)
+            again = swept(f"again-{threads}-{batch}", 0.0, "--batch-size", batch)
+            assert run("check", again, "--reference", reference, "--same-weights") == 0
+    finally:
+        torch.set_num_threads(before)
+    worse = swept("worse", 1.5)
+    capsys.readouterr()
+    assert run("check", worse, "--reference", reference, "--markdown", tmp_path / "new" / "check.md") == 1
+    said = capsys.readouterr().out
+    assert "regression: net under" in said
+    assert "Compared although changed: weights of net" in said
+    assert "Robustness check failed" in (tmp_path / "new" / "check.md").read_text()
+    assert run("check", worse, "--reference", reference, "--same-weights") == 2
+    assert "weights of net" in capsys.readouterr().out
+    other = swept("seed", 0.0, "--seed", 1)
+    assert run("check", other, "--reference", reference) == 2
+    assert run("check", other, "--reference", reference, "--allow", "seed") == 0
+
+
+def test_files_that_cannot_be_written_are_one_line(
+    swept: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = swept("first")
+    (tmp_path / "file").write_text("")
+    assert run("check", first, "--update", tmp_path / "file" / "r.json") == 2
+    assert run("check", first, "--update", tmp_path / "r.json") == 0
+    assert run("check", first, "--reference", tmp_path / "r.json", "--markdown", tmp_path / "file" / "c.md") == 2
+    assert capsys.readouterr().err.count("cannot write") == 2
+
+
+@pytest.mark.slow
+def test_a_bundled_network_with_disturbed_weights() -> None:
+    """Two thread counts and two batch sizes pass; disturbed weights fail."""
+    rows = [line for line in reruns(60) if "thread" in line]
+    assert [row.rstrip(" |")[-1] for row in rows] == ["0", "0", "0", "0", "1"], rows
