@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,20 +16,23 @@ from robustatt import cli
 from robustatt.data import TensorDataset, load
 from robustatt.metrics import Estimate
 from robustatt.models import Card, build, save_checkpoint
-from robustatt.paper.claims import _overlap, paired_accuracy
+from robustatt.paper.claims import Measured, _overlap, claims, paired_accuracy
 from robustatt.paper.finding import HELD, OPEN, REVERSED, Claim, Finding, negative, points, verdict
+from robustatt.paper.page import page, write_figures
 from robustatt.paper.plan import Place, Places
+from robustatt.reproduction import Evidence
 from robustatt.summary import Grid
 
 PLAN = """
 [sweep]
 data = "cifar10"
 models = ["vgg", "vgg_att2"]
-eps = "1,8"
-n = 24
+eps = "1"
+n = 8
 [fine_grained]
 data = "birds"
 eps = "4"
+n = 8
 weights = "birds-weights"
 [transfer]
 data = ["strange", "nowhere"]
@@ -39,7 +43,7 @@ data = ["shapes"]
 models = ["vgg", "vgg_att2"]
 eps = "4"
 attack = "fgsm"
-attack_n = 3
+attack_n = 2
 """
 
 
@@ -60,7 +64,7 @@ def test_a_claim_counts_its_comparisons() -> None:
     assert Claim(1, "", findings).summary() == "held: 2, not decided: 1, not tested here: 1"
 
 
-def entry(a: tuple[str, str], b: tuple[str, str]) -> dict[str, object]:
+def entry(a: tuple[str, str], b: tuple[str, str]) -> dict[str, Any]:
     sides = ({"model": model, "method": method} for model, method in (a, b))
     return dict(zip("ab", sides, strict=True)) | {"difference": 0.1, "low": 0.05, "high": 0.15, "p_holm": 0.01}
 
@@ -87,6 +91,60 @@ def test_clean_accuracies_are_compared_on_the_images_that_both_saw() -> None:
 
     change = paired_accuracy(grid([0, 1, 2, 3], [1, 1, 1, 0]), grid([1, 2, 3, 9], [0, 1, 0, 1]))
     assert change.value == pytest.approx(1 / 3)
+
+
+def segmented() -> dict[str, Any]:
+    """segment.json of two networks and a floor, with what the page reads of it."""
+    mean = {"mean": 0.3, "low": 0.2, "high": 0.4}
+    trend = {
+        "model": "vgg_att2",
+        "lower": "l2",
+        "higher": "l3",
+        "difference": 0.05,
+        "low": 0.01,
+        "high": 0.09,
+        "p_holm": 0.02,
+    }
+    mass = {"model": "vgg_att2", "level": "l3", "ratio": {"mean": 1.2, "low": 1.1, "high": 1.3}}
+    curve = [{"eps": eps, "n": 5, "jaccard_otsu": mean} for eps in ("0/255", "4/255")]
+    return {
+        "comparisons": [
+            entry(("vgg_att2", "product"), ("vgg", "gradcam")) | {"measure": "jaccard_otsu"},
+            entry(("vgg_att2", "product"), ("vgg", "gradcam")) | {"measure": "average_precision"},
+        ],
+        "level_trend": [trend, trend | {"model": "vgg_pan"}],
+        "attention_mass": [mass],
+        "robustness": [{"model": "vgg_att2", "method": "product", "headline": True, "points": curve}],
+    }
+
+
+def test_the_page_of_what_was_measured(tmp_path: Path) -> None:
+    cards = {
+        name: {"width": 0.125, "epochs": 3, "clean_accuracy": share}
+        for name, share in (("vgg", 0.7), ("vgg_att2", 0.8))
+    }
+    names = ("shapes", "gone")
+    measured = Measured(
+        Evidence(cards, {}), segments={"shapes": segmented()}, segment_names=names, absent={"gone": "no data: fetch it"}
+    )
+    found = claims(measured, {4: ["robustatt segment --data DIR/shapes"]})
+    text = page(found, measured, "plan.toml", write_figures(measured, {}, None, tmp_path))
+    assert (
+        "| `vgg_att2` against `vgg` on CIFAR-10 | +2.3 points | accuracy +10.0 points (+8.8 to +11.2) | **held here** |  |"
+        in text
+    )
+    assert (
+        "| `vgg_att2` product against `vgg` gradcam on shapes |  | Jaccard +0.100 (+0.050 to +0.150) | **held here** |"
+        in text
+    )
+    assert text.count("against `vgg` gradcam") == 1
+    assert text.count("| on gone |  |  | not tested here | no data: fetch it |") == 2
+    assert "l3 against l2 on shapes |  | +5.0 points (+1.0 to +9.0) of the attention | **held here** |" in text
+    assert "shapes: `vgg_att2` l3 1.20 (1.10 to 1.30)." in text
+    assert "vgg_pan`, attention on" not in text
+    assert "| data | map | clean | 4/255 |" in text
+    assert "```\nrobustatt segment --data DIR/shapes\n```" in text
+    assert (tmp_path / "localisation.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_data_is_found_by_name_in_the_root_or_where_it_is_said_to_be(
@@ -137,7 +195,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def discs(folder: Path, count: int = 8) -> None:
+def discs(folder: Path, count: int = 6) -> None:
     """Bright discs on noise, as Parquet with masks."""
     rows = {"img": [], "mask": []}
     down, across = np.mgrid[:40, :40]
@@ -163,6 +221,7 @@ def run(*more: object) -> int:
     )
 
 
+@pytest.mark.slow
 def test_the_whole_page(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == 0, capsys.readouterr().err
     text = (here / "page" / "README.md").read_text()
