@@ -16,12 +16,14 @@ from robustatt import data as data_sets
 from robustatt.attack import recipe as recipes
 from robustatt.attack.recipe import Recipe
 from robustatt.data.base import Dataset, TensorDataset
-from robustatt.engine import Loader, Outcome, run
+from robustatt.engine import Loader, Outcome, load_data, model_loader, run
 from robustatt.eps import STEP, format_radius, parse_grid
 from robustatt.errors import InputError, did_you_mean
 from robustatt.health import Warning
 from robustatt.plan import ModelEntry, Plan, model_entries
 from robustatt.summary import curve_frame
+
+__all__ = ["Result", "load_data", "model_loader", "sweep"]
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,30 +147,6 @@ def _models(model: Models, dataset: Dataset) -> tuple[tuple[ModelEntry, ...], Lo
             raise InputError(f"model {label!r} is a {type(module).__name__}: give a torch.nn.Module")
     entries = tuple(ModelEntry(name=label, spec=type(module).__qualname__) for label, module in modules.items())
     return entries, lambda entry: modules[entry.name]
-
-
-def model_loader(dataset: Dataset) -> Loader:
-    """How the models of a plan are found: by name, file or outside source, for the classes of this data set."""
-    from robustatt.models import resolve
-
-    def load(entry: ModelEntry) -> nn.Module:
-        return resolve(
-            entry.spec,
-            weights=entry.weights,
-            data=dataset.name,
-            classes=len(dataset.classes),
-            normalize=entry.normalize,
-        ).module
-
-    return load
-
-
-def load_data(plan: Plan) -> Dataset:
-    """The data set that a plan names, read in the way the plan says. Raises InputError if it cannot be."""
-    return data_sets.load(
-        plan.data, plan.split, root=plan.data_root, download=plan.download,
-        label_column=plan.label_column, image_size=plan.input_size,
-    )  # fmt: skip
 
 
 def _several(attacks: Sequence[str | Recipe]) -> Sequence[str | Recipe]:

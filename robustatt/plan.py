@@ -249,13 +249,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class BoundPlan:
-    """A plan together with the data set and models it was run on, so that its Cells and keys are known."""
+    """A plan together with the data set and models it was run on, so that its Cells and keys are known.
+
+    `records` is the URL of the records, if they do not lie in the folder of the results.
+    """
 
     plan: Plan
     examples: int
     classes: tuple[str, ...]
     data_fingerprint: str
     model_fingerprints: tuple[str, ...]
+    records: str | None = None
 
     def cells(self) -> Iterator[Cell]:
         """Every Cell, model by model."""
@@ -296,6 +300,7 @@ class BoundPlan:
             "classes": list(self.classes),
             "data_fingerprint": self.data_fingerprint,
             "model_fingerprints": list(self.model_fingerprints),
+            **({} if self.records is None else {"records": self.records}),
         }
         write_atomically(folder / "plan.toml", tomli_w.dumps(document).encode())
 
@@ -313,6 +318,7 @@ class BoundPlan:
             result = BoundPlan(
                 Plan.from_toml(document, where=f"plan {path}"), int(bound["examples"]), tuple(map(str, bound["classes"])),
                 str(bound["data_fingerprint"]), tuple(map(str, bound["model_fingerprints"])),
+                bound.get("records"),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError) as problem:
             raise InputError(f"plan {path}: its [bound] table is incomplete ({problem}): run the sweep again") from None

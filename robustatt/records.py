@@ -1,7 +1,7 @@
 """The store of results: one Parquet file a Cell, named by the Cell's key, with a checksum over every byte.
 
-A file that exists is whole (written under a temporary name, synced, renamed). One that was altered since is found
-by its checksum, moved aside and computed again. Nothing here imports torch.
+A file that exists is whole (see `places`). One that was altered since is found by its checksum, moved aside and
+computed again. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from robustatt.errors import InputError
-from robustatt.plan import write_atomically
+from robustatt.places import place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,47 +72,33 @@ def _type(column: str) -> Any:
 
 
 class Store:
-    """The records folder of a sweep. Several processes may use one: a Cell computed twice is the same bytes."""
+    """The records of a sweep, in a folder or at a URL. Many processes may use one: a Cell computed twice is the same bytes."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, where: Path | str) -> None:
+        self.place = place(where)
         #: files that were altered or cut short and were moved aside, for the user to be told
-        self.moved_aside: list[Path] = []
+        self.moved_aside: list[PurePath] = []
+
+    def check(self) -> None:
+        """InputError if nothing can be written here; leaves nothing behind."""
+        self.place.check()
 
     def prepare(self) -> None:
         """Make the folder; InputError if it cannot be written to."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.folder / ".writable", b"")
-            (self.folder / ".writable").unlink(missing_ok=True)
-        except OSError as problem:
-            raise InputError(
-                f"--out: cannot write to {self.folder.parent} ({problem.strerror}): give a folder you may write to"
-            ) from None
-
-    def path(self, key: str) -> Path:
-        """Where the records of a Cell lie."""
-        return self.folder / f"{key}.parquet"
+        self.place.prepare()
 
     def has(self, key: str) -> bool:
         """Whether the Cell's records are there and whole; a damaged file is moved aside."""
-        path = self.path(key)
-        try:
-            content = path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError as problem:
-            raise InputError(f"records {path}: cannot be read ({problem.strerror})") from None
-        if is_whole(content):
-            return True
-        aside = path.with_suffix(".damaged")
-        path.replace(aside)
-        self.moved_aside.append(aside)
-        return False
+        return self._content(key) is not None
+
+    def missing(self, keys: Iterable[str]) -> set[str]:
+        """Those keys whose records are not there, or not whole."""
+        there = self.place.names()
+        return {key for key in keys if _name(key) not in there or not self.has(key)}
 
     def put(self, key: str, columns: dict[str, Any]) -> None:
         """Write the records of a Cell."""
-        write_atomically(self.path(key), encode(columns))
+        self.place.put(_name(key), encode(columns))
 
     def read(self, keys: Iterable[str]) -> pd.DataFrame:
         """The records of those Cells that are there and whole, in the order of the keys."""
@@ -121,7 +106,8 @@ class Store:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        tables = [pq.read_table(self.path(key)) for key in keys if self.has(key)]
+        contents = [content for key in keys if (content := self._content(key)) is not None]
+        tables = [pq.read_table(pa.BufferReader(content)) for content in contents]
         if not tables:
             return pd.DataFrame(
                 {name: pd.Series(dtype="object" if kind == "string" else kind) for name, kind in COLUMNS.items()}
@@ -130,3 +116,19 @@ class Store:
             pa.concat_tables(tables, promote_options="default").replace_schema_metadata(None).to_pandas()
         )
         return frame
+
+    def _content(self, key: str) -> bytes | None:
+        try:
+            content = self.place.read(_name(key))
+        except FileNotFoundError:
+            return None
+        if is_whole(content):
+            return content
+        aside = f"{key}.damaged"
+        self.place.rename(_name(key), aside)
+        self.moved_aside.append(PurePath(aside))
+        return None
+
+
+def _name(key: str) -> str:
+    return f"{key}.parquet"

@@ -47,7 +47,7 @@ def test_a_damaged_file_is_moved_aside(tmp_path: Path) -> None:
     store.put("b", COLUMNS)
     assert store.has("a")
     assert len(store.read(["a", "b"])) == 12
-    store.path("a").write_bytes(CONTENT[:-7])
+    (tmp_path / "records" / "a.parquet").write_bytes(CONTENT[:-7])
     assert not store.has("a")
     assert [path.name for path in store.moved_aside] == ["a.damaged"]
     assert len(store.read(["a", "b"])) == 6

@@ -18,7 +18,7 @@ def read_results(directory: Path) -> tuple[Any, dict[str, Any]]:
     if not directory.is_dir():
         raise InputError(f"{directory}: no such folder: give the folder a sweep wrote (its --out)")
     bound = BoundPlan.read(directory)
-    store = Store(directory / "records")
+    store = Store(bound.records or directory / "records")
     records = store.read(cell.key for cell in bound.cells())
     for path in store.moved_aside:
         warn(f"records {path.name} were damaged and moved aside: run the sweep again to complete them")

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robustatt.cli.options import DataRoot, Download, InputSize, LabelColumn, Normalize
-from robustatt.cli.terminal import SweepBar, print_table, warn
+from robustatt.cli.terminal import SweepBar, duration, print_table, warn
 from robustatt.errors import InputError
 
 if TYPE_CHECKING:
+    from robustatt.data import Dataset
+    from robustatt.engine import Execution
     from robustatt.plan import Plan
 
 
@@ -54,6 +56,25 @@ def sweep(
     eps_unit: Annotated[
         str | None, typer.Option(help="What a bare number of --eps counts in: 1/255 or 1. [default: 1/255]")
     ] = None,
+    engine: Annotated[str, typer.Option(help="Who computes: local (this machine) or ray (a Ray cluster).")] = "local",
+    workers: Annotated[
+        str, typer.Option(help="Cells computed at the same time; auto: one for each GPU, on CPUs as many as pay off.")
+    ] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads a Cell. [default: 1; more if there are fewer Cells than threads]")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="The Ray cluster: auto or HOST:PORT. [default: one of this machine alone]")
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(help="GPUs of each Ray worker, also a share. [default: 1 if there are any]")
+    ] = None,
+    records: Annotated[
+        str | None, typer.Option(help="Where records go: file://, s3://, gs://, ... [default: OUT/records]")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it will cost, measured on a few images of each model.")
+    ] = False,
 ) -> None:
     """Attack models over a grid of radii and print accuracies."""
     wanted = _plan_from_flags(plan, eps, eps_unit, model, weights, normalize, attack, {
@@ -62,12 +83,15 @@ def sweep(
         "data_root": None if data_root is None else str(data_root), "download": download or None, "input_size": input_size,
     })  # fmt: skip
     folder = out or Path("reports/out") / _safe_name(wanted.data)
-    from robustatt.api import load_data, model_loader
-    from robustatt.engine import run
+    from robustatt.engine import Execution, load_data, model_loader, run
 
+    execution = Execution(engine, _parse_workers(workers), threads, address, gpus_per_worker, records)
     dataset = load_data(wanted)
+    if dry_run:
+        _print_forecast(wanted, dataset, folder, execution)
+        return
     with SweepBar() as bar:
-        outcome = run(wanted, dataset, model_loader(dataset), folder, bar)
+        outcome = run(wanted, dataset, model_loader(dataset), folder, bar, execution=execution)
     for path in outcome.moved_aside:
         warn(f"records {path.name} were damaged: moved aside and computed again")
     _print_summary(outcome.summary)
@@ -116,6 +140,39 @@ def _parse_batch_size(text: str | None) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise InputError(f"--batch-size {text!r}: give auto or a whole number of at least 1")
     return int(text)
+
+
+def _parse_workers(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"--workers {text!r}: give auto or a whole number of at least 1")
+    return int(text)
+
+
+def _print_forecast(plan: Plan, dataset: Dataset, folder: Path, execution: Execution) -> None:
+    """Cost by model and attack, then what all of it takes on this machine and on the workers asked for."""
+    from robustatt.engine import bound, model_loader
+    from robustatt.engine.forecast import forecast
+
+    with bound(plan, dataset, model_loader(dataset), folder, execution) as sweep:
+        cost = forecast(sweep)
+    heads = ["model", "attack", "cells", "gradients", "forwards", "time of one worker", "measured on"]
+    print_table(heads, [
+        [kind.model, kind.attack, f"{kind.cells:,}", f"{kind.gradients:,.0f}", f"{kind.forwards:,.0f}",
+         duration(kind.seconds), f"{kind.piloted} examples"]
+        for kind in cost.kinds
+    ])  # fmt: skip
+    ready = f", {cost.ready} more found on disk" if cost.ready else ""
+    print(
+        f"{cost.total('cells'):,.0f} cells{ready}: {cost.total('gradients'):,.0f} gradients, "
+        f"{cost.total('forwards'):,.0f} forwards, {duration(cost.total('seconds'))} on one worker"
+    )
+    start = f", {duration(cost.start_seconds)} of it to start them" if cost.start_seconds else ""
+    print(
+        f"With {cost.workers} workers: {duration(cost.seconds)}{start}; "
+        f"peak memory of all processes {cost.peak_bytes / 2**30:.1f} GiB. Nothing was written."
+    )
 
 
 def _safe_name(data: str) -> str:

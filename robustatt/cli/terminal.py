@@ -39,6 +39,14 @@ def _table(columns: list[str], rows: list[list[str]]) -> Any:
     return table
 
 
+def duration(seconds: float) -> str:
+    """Seconds, minutes, hours or days, whichever says most."""
+    for unit, size in (("days", 2 * 86400), ("h", 2 * 3600), ("min", 2 * 60)):
+        if seconds >= size:
+            return f"{seconds / {'days': 86400, 'h': 3600, 'min': 60}[unit]:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
 def warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
@@ -86,6 +94,10 @@ class SweepBar(ProgressBar):
         self._progress.update(self._task, advance=images, description=f"{cell.model} {cell.attack.name}")
         speed = self._progress.tasks[0].speed
         self._progress.update(self._task, rate=f"{speed:,.0f} images/s" if speed else "")
+
+    def failed(self, cell: Cell, cause: str, log: str) -> None:
+        said = "".join(f"\n  {line}" for line in log.splitlines())
+        self._progress.console.print(f"{cell}: {cause}{said}", markup=False, highlight=False, soft_wrap=True)
 
 
 class TrainingBar(ProgressBar):

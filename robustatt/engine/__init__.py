@@ -1,0 +1,15 @@
+"""Who computes which Cell: this process, processes of this machine, or the workers of a Ray cluster.
+
+`sweep` runs a plan; `scheduler` decides who is next; an `Executor` computes Cells; a `Worker` is what computes one.
+"""
+
+from robustatt.engine.execution import Execution
+from robustatt.engine.models import FrozenModels, Loader
+from robustatt.engine.progress import Progress, Silent
+from robustatt.engine.sources import load_data, model_loader
+from robustatt.engine.sweep import Outcome, automatic_batch_size, bound, run
+
+__all__ = [
+    "Execution", "FrozenModels", "Loader", "Outcome", "Progress", "Silent", "automatic_batch_size", "bound", "load_data",
+    "model_loader", "run",
+]  # fmt: skip

@@ -1,0 +1,100 @@
+"""Chooses how many workers compute a sweep, and starts them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+
+from robustatt.data.base import Dataset
+from robustatt.engine.costs import Costs
+from robustatt.engine.execution import Execution, fitting_workers, paying_workers
+from robustatt.engine.executor import Executor
+from robustatt.engine.inline import ThisProcess
+from robustatt.engine.models import FrozenModels
+from robustatt.engine.processes import LocalProcesses
+from robustatt.engine.worker import Setup, Worker, peak_memory
+from robustatt.evaluate import load_images
+from robustatt.plan import Cell, ModelEntry
+from robustatt.records import Store
+
+
+class Crew:
+    """The workers of a sweep, as the user asked for them or as many as pay off.
+
+    Args:
+        setup: what every worker has to know.
+        execution: what the user asked for.
+        dataset: the whole data set, of which `setup.plan` may want a sample.
+        models: the driver's own.
+        threads: CPU threads there are in all.
+        start_seconds: what a process takes until it can begin a Cell.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        execution: Execution,
+        dataset: Dataset,
+        models: FrozenModels,
+        threads: int,
+        start_seconds: float,
+    ) -> None:
+        self.setup, self.execution, self.start_seconds = setup, execution, start_seconds
+        self._dataset, self._models, self._threads = dataset, models, threads
+
+    @cached_property
+    def forward_seconds(self) -> dict[str, float]:
+        """Of one image through each model, measured; empty if the order of the Cells makes no difference."""
+        if self.execution.engine == "local" and self.execution.workers == 1:
+            return {}
+        return {entry.name: self.measured(entry) for entry in self.setup.plan.models}
+
+    def measured(self, entry: ModelEntry) -> float:
+        """Seconds of the forward pass of one image through a model, in a full batch."""
+        classifier = self._models.get(entry)
+        count = min(self.setup.batch_size, len(self._dataset))
+        images, _ = load_images(self._dataset, range(count), classifier)
+        taken = []
+        for _ in range(2):
+            began = time.perf_counter()
+            with torch.no_grad():
+                float(classifier.logits(images).sum())
+            taken.append(time.perf_counter() - began)
+        return min(taken) / count
+
+    def size(self, todo: Sequence[Cell]) -> int:
+        """How many workers are to compute these Cells."""
+        if self.execution.engine == "ray":
+            from robustatt.engine.cluster import cluster_workers
+
+            return min(len(todo), cluster_workers(self.execution, self.setup))
+        if self.execution.workers is not None:
+            return min(len(todo), self.execution.workers)
+        if self._models.device.type == "cuda":
+            return min(len(todo), torch.cuda.device_count())
+        most = min(self._threads // (self.setup.threads or 1), fitting_workers(peak_memory(self._models.device)))
+        if most < 2 or len(todo) < 2:
+            return 1
+        costs = Costs(self.setup.plan, self.forward_seconds)
+        return paying_workers(sum(map(costs.expected, todo)), self.start_seconds, len(todo), most)
+
+    def assemble(self, todo: Sequence[Cell]) -> Executor:
+        """Start the workers for these Cells."""
+        workers = self.size(todo)
+        if self.execution.engine == "ray":
+            from robustatt.engine.cluster import RayActors
+
+            return RayActors(self.setup, self.execution, workers, self._dataset, self._models)
+        if workers == 1:
+            sample = self._models.dataset
+            return ThisProcess(Worker(self.setup, sample, self._models, Store(self.setup.records)))
+        return LocalProcesses(self.setup, self.devices(workers))
+
+    def devices(self, workers: int) -> list[str]:
+        """Where each of so many local workers computes: the GPUs in turn, if it is on GPUs."""
+        if self.setup.device != "cuda":
+            return [self.setup.device] * workers
+        return [f"cuda:{number % torch.cuda.device_count()}" for number in range(workers)]

@@ -1,0 +1,38 @@
+"""`log.jsonl`: what each Cell cost when it was computed, one line a Cell. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from robustatt.engine.executor import Spent
+from robustatt.plan import Cell
+
+FILE = "log.jsonl"
+SUMS = ("seconds", "gradients", "forwards")
+
+
+def note(out: Path, cell: Cell, spent: Spent) -> None:
+    """Append what a Cell cost, one line in one write, so that sweeps may share the file."""
+    entry = {
+        "key": cell.key, "cell": str(cell), "model": cell.model, "attack": cell.attack.name,
+        "examples": cell.stop - cell.start, "seconds": round(spent.seconds, 3), "gradients": spent.gradients,
+        "forwards": spent.forwards, "batch_size": spent.batch_size, "peak_bytes": spent.peak_bytes, "worker": spent.worker,
+    }  # fmt: skip
+    with open(out / FILE, "a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def costs(out: Path, keys: set[str]) -> Mapping[str, float]:
+    """What the Cells of a plan cost when they were computed, summed."""
+    latest: dict[str, dict[str, Any]] = {}
+    for line in (out / FILE).read_text(encoding="utf-8").splitlines() if (out / FILE).exists() else []:
+        try:
+            entry = json.loads(line)
+            if entry["key"] in keys:
+                latest[entry["key"]] = {name: float(entry[name]) for name in SUMS}
+        except (ValueError, KeyError, TypeError):
+            continue
+    return {name: sum(entry[name] for entry in latest.values()) for name in SUMS}

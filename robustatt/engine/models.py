@@ -1,0 +1,82 @@
+"""The models of a plan as workers hold them: loaded and frozen once, and kept while they fit."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from robustatt.classifier import Classifier, fingerprint, frozen
+from robustatt.data.base import Dataset
+from robustatt.evaluate import as_float
+from robustatt.plan import ModelEntry
+
+FREEZE_IMAGES = 16  # to measure the rounding between the fast copy of a model and the original
+KEPT_BYTES = 2**30  # of parameters; the model asked for longest ago goes first
+
+Loader = Callable[[ModelEntry], nn.Module]
+
+
+@dataclass
+class _Held:
+    module: nn.Module
+    stack: ExitStack
+    fingerprint: str | None = None
+    classifier: Classifier | None = None
+
+    @property
+    def size(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.module.state_dict().values())
+
+
+class FrozenModels:
+    """The models of a plan, each loaded and frozen when it is first asked for.
+
+    Inside the context the global random state is the project's own; afterwards it is as before.
+    """
+
+    def __init__(self, load: Loader, device: torch.device, dataset: Dataset) -> None:
+        self._load, self.device, self.dataset = load, device, dataset
+        self._probe = as_float(dataset.tensors(range(min(FREEZE_IMAGES, len(dataset))))[0]).to(device)
+        self._held: OrderedDict[ModelEntry, _Held] = OrderedDict()
+        self._random = ExitStack()
+
+    def __enter__(self) -> FrozenModels:
+        devices = [self.device] if self.device.type == "cuda" else []
+        self._random.enter_context(torch.random.fork_rng(devices=devices))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._held:
+            self._held.popitem()[1].stack.close()
+        self._random.close()
+
+    def fingerprint(self, entry: ModelEntry) -> str:
+        """The hash of what decides an entry's outputs; InputError if it cannot be loaded."""
+        held = self._hold(entry)
+        if held.fingerprint is None:
+            held.fingerprint = fingerprint(held.module)
+        return held.fingerprint
+
+    def module(self, entry: ModelEntry) -> nn.Module:
+        """The module as the user gave it; InputError if it cannot be loaded."""
+        return self._hold(entry).module
+
+    def get(self, entry: ModelEntry) -> Classifier:
+        """The classifier of an entry; InputError if it cannot be loaded or does not take these images."""
+        held = self._hold(entry)
+        if held.classifier is None:
+            held.classifier = held.stack.enter_context(frozen(held.module, entry.name, self.device, self._probe))
+        return held.classifier
+
+    def _hold(self, entry: ModelEntry) -> _Held:
+        if entry not in self._held:
+            self._held[entry] = _Held(self._load(entry), ExitStack())
+            while len(self._held) > 1 and sum(held.size for held in self._held.values()) > KEPT_BYTES:
+                self._held.popitem(last=False)[1].stack.close()
+        self._held.move_to_end(entry)
+        return self._held[entry]

@@ -1,0 +1,142 @@
+"""Who is next: longest Cell first, no more begun than there are workers, failures tried again or set aside.
+
+Nothing here imports torch, and nothing here knows where Cells are computed.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+
+from robustatt.engine.costs import Costs
+from robustatt.engine.executor import Advanced, Event, Executor, Failed, Fate, Finished, Spent, Task
+from robustatt.engine.progress import Progress
+from robustatt.errors import InputError
+from robustatt.plan import Cell
+
+ATTEMPTS = 3
+
+
+class Queue:
+    """The Cells nobody has begun, longest first.
+
+    It holds one Cell of each kind (model, attack): the others are made when it is their turn, so that a long queue
+    costs no more memory than a short one.
+
+    Args:
+        kinds: for each kind, its Cells, the longest first.
+    """
+
+    def __init__(self, kinds: Iterable[Iterator[Cell]], costs: Costs) -> None:
+        self._costs = costs
+        self._again: deque[Task] = deque()
+        self._heads: list[tuple[float, int, Cell, Iterator[Cell]]] = []
+        for order, cells in enumerate(kinds):
+            self._advance(order, cells)
+
+    def _advance(self, order: int, cells: Iterator[Cell]) -> None:
+        cell = next(cells, None)
+        if cell is not None:
+            heapq.heappush(self._heads, (-self._costs.expected(cell), order, cell, cells))
+
+    def take(self) -> Task | None:
+        """The next task: one to be tried again, or else the longest; None if there is nothing left."""
+        if self._again:
+            return self._again.popleft()
+        if not self._heads:
+            return None
+        _, order, cell, cells = heapq.heappop(self._heads)
+        self._advance(order, cells)
+        return Task(cell)
+
+    def put_back(self, task: Task) -> None:
+        """A task that is to be tried again."""
+        self._again.append(task)
+
+    def reorder(self) -> None:
+        """Sort afresh by what is now known of the costs."""
+        self._heads = [(-self._costs.expected(cell), order, cell, cells) for _, order, cell, cells in self._heads]
+        heapq.heapify(self._heads)
+
+    def __bool__(self) -> bool:
+        return bool(self._again or self._heads)
+
+
+def kinds(cells: Iterable[Cell]) -> list[Iterator[Cell]]:
+    """Cells that come model by model and attack by attack, as one iterator a kind."""
+    return [iter(list(group)) for _, group in groupby(cells, key=lambda cell: (cell.model, cell.attack.name))]
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A Cell that was given up, with the cause of its last failure in one line."""
+
+    cell: Cell
+    cause: str
+    problem: BaseException | None = None
+
+
+@dataclass
+class Scheduler:
+    """Runs every Cell of a queue on an executor. `finished` is told of each Cell with what it cost."""
+
+    queue: Queue
+    executor: Executor
+    costs: Costs
+    progress: Progress
+    finished: Callable[[Cell, Spent], None] = lambda _cell, _spent: None
+    set_aside: list[SetAside] = field(default_factory=list)
+    _told: dict[str, int] = field(default_factory=dict)
+
+    def run(self) -> list[SetAside]:
+        """Until every Cell is in the store or set aside; returns the latter.
+
+        Raises:
+            InputError: a worker found that the user's input is wrong.
+            RobustattError: no worker can be had.
+        """
+        while self.queue or self._told:
+            while self.executor.room() > 0 and (task := self.queue.take()) is not None:
+                self._told[task.cell.key] = 0
+                self.executor.submit(task)
+            self.executor.wait(self._handle)
+        return self.set_aside
+
+    def _handle(self, event: Event) -> None:
+        cell = event.task.cell
+        if isinstance(event, Advanced):
+            self._tell(cell, event.examples)
+        elif isinstance(event, Finished):
+            self._tell(cell, cell.stop - cell.start - self._told[cell.key])
+            del self._told[cell.key]
+            if self.costs.learn(cell, event.spent.seconds):
+                self.queue.reorder()
+            self.finished(cell, event.spent)
+        else:
+            self._tell(cell, -self._told.pop(cell.key))
+            self._failed(event)
+
+    def _tell(self, cell: Cell, examples: int) -> None:
+        if examples:
+            self.progress.advance(cell, examples * max(1, len(cell.radii)))
+            if cell.key in self._told:
+                self._told[cell.key] += examples
+
+    def _failed(self, event: Failed) -> None:
+        task = event.task
+        if event.fate is Fate.WRONG_INPUT:
+            raise InputError(event.cause)
+        again = {
+            Fate.RETRY: replace(task, attempt=task.attempt + 1),
+            Fate.OUT_OF_MEMORY: replace(task, halvings=task.halvings + 1),
+            Fate.LOST: task,
+        }.get(event.fate)
+        if again is None or again.attempt > ATTEMPTS:
+            self.set_aside.append(SetAside(task.cell, event.cause, event.problem))
+            self.progress.failed(task.cell, f"{event.cause}; set aside", event.log)
+            return
+        self.progress.failed(task.cell, f"{event.cause}; tried again", event.log)
+        self.queue.put_back(again)

@@ -1,0 +1,280 @@
+"""Runs a plan: every Cell that is not in the store yet is evaluated, then the records are summarised."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from robustatt import health, provenance
+from robustatt.classifier import Classifier
+from robustatt.data.base import Dataset
+from robustatt.device import choose_device
+from robustatt.engine import journal
+from robustatt.engine.costs import Costs
+from robustatt.engine.crew import Crew
+from robustatt.engine.execution import Execution
+from robustatt.engine.executor import Spent
+from robustatt.engine.models import FrozenModels, Loader
+from robustatt.engine.progress import Progress, Silent
+from robustatt.engine.scheduler import Queue, Scheduler, SetAside, kinds
+from robustatt.engine.sources import drawn
+from robustatt.engine.worker import Setup
+from robustatt.errors import InputError, RobustattError, RunInterrupted
+from robustatt.evaluate import load_images
+from robustatt.examples import attack_to_show, choose, pictures
+from robustatt.plan import BoundPlan, Cell, Plan
+from robustatt.records import Store
+from robustatt.report.gallery import GALLERY_FILE, GalleryEntry, write_gallery
+from robustatt.summary import read_summary, summarise, write_summary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PROBE_IMAGES = 64  # for the health checks
+NAMED = 3  # Cells that were set aside, in the message at the end
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a sweep leaves behind: the records, the summary, and how many Cells were computed by this run."""
+
+    records: pd.DataFrame
+    summary: dict[str, Any]
+    computed: int
+    ready: int
+    moved_aside: list[PurePath] = field(default_factory=list)
+
+
+def run(
+    plan: Plan,
+    dataset: Dataset,
+    load: Loader,
+    out: Path,
+    progress: Progress | None = None,
+    gallery: bool = True,
+    execution: Execution | None = None,
+) -> Outcome:
+    """Evaluate a plan into the folder `out`, going on where an earlier run stopped.
+
+    Everything the user could have got wrong is checked before anything is written. `gallery` keeps pictures of a few
+    examples for the report. `execution` says who computes; by default this process, with its threads as they are.
+
+    Raises:
+        InputError: the model, data or folder cannot be used, or the cluster does not answer.
+        RunInterrupted: stopped half way (Ctrl-C or an error), or some Cells could not be computed; says what is safe.
+    """
+    with bound(plan, dataset, load, out, execution) as sweep:
+        return sweep.run(progress or Silent(), gallery)
+
+
+@contextmanager
+def bound(plan: Plan, dataset: Dataset, load: Loader, out: Path, execution: Execution | None = None) -> Iterator[Sweep]:
+    """A plan bound to its data and models, ready to run or to be forecast; nothing is written yet."""
+    start_seconds = time.process_time()
+    device = choose_device(plan.device)
+    examples = _count(plan, dataset)
+    chosen = drawn(dataset, plan)
+    records = (execution.records if execution else None) or str(out / "records")
+    store = Store(records)
+    store.check()
+    where = records if "://" in records else str(Path(records).absolute())
+    cells = sum(1 for _ in BoundPlan(plan, examples, dataset.classes, "", ("",) * len(plan.models)).cells())
+    threads = execution.cell_threads(cells, torch.get_num_threads()) if execution else None
+    batch_size = plan.batch_size or automatic_batch_size(dataset.image_shape, device)
+    with _cluster(execution), _threads(threads) as available, FrozenModels(load, device, chosen) as models:
+        fingerprints = tuple(map(models.fingerprint, plan.models))
+        bound = BoundPlan(plan, examples, chosen.classes, chosen.fingerprint, fingerprints, _url(execution))
+        setup = Setup(plan, chosen.fingerprint, where, str(device), batch_size, threads)
+        crew = Crew(setup, execution or Execution(workers=1), dataset, models, available, start_seconds)
+        yield Sweep(bound, chosen, models, store, out, setup, crew)
+
+
+def _cluster(execution: Execution | None) -> AbstractContextManager[None]:
+    if execution is None or execution.engine != "ray":
+        return nullcontext()
+    from robustatt.engine.cluster import connected
+
+    return connected(execution)
+
+
+def _url(execution: Execution | None) -> str | None:
+    return execution.records if execution else None
+
+
+@contextmanager
+def _threads(wanted: int | None) -> Iterator[int]:
+    """So many CPU threads for a Cell; yields how many there were, and sets them again afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted or before)
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass
+class Sweep:
+    """A plan with its data, models and store at hand."""
+
+    bound: BoundPlan
+    dataset: Dataset
+    models: FrozenModels
+    store: Store
+    out: Path
+    setup: Setup
+    crew: Crew
+
+    def run(self, progress: Progress, gallery: bool) -> Outcome:
+        """Compute what is missing, then summarise everything."""
+        plan, bound, store = self.bound.plan, self.bound, self.store
+        cells = list(bound.cells())
+        missing = store.missing(cell.key for cell in cells)
+        todo = [cell for cell in cells if cell.key in missing]
+        if not todo and (summary := _finished(bound, self.out)) is not None:
+            return Outcome(store.read(cell.key for cell in cells), summary, 0, len(cells))
+        warnings: list[health.Warning] = []
+        cards = {}
+        for entry in plan.models:
+            module = self.models.module(entry)
+            warnings += _inspect(self.models.get(entry), module, self.dataset, bound.examples)
+            cards[entry.name] = getattr(module, "card", None)
+        store.prepare()
+        self.out.mkdir(parents=True, exist_ok=True)
+        bound.write(self.out)
+        progress.begin(sum(map(_images, todo)), len(cells), len(cells) - len(todo))
+        began = time.time()
+        self._compute(todo, progress, len(cells))
+        records = store.read(cell.key for cell in cells)
+        warnings += health.of_records(records, plan.attacks, bound.describe())
+        for name, card in cards.items():
+            warnings += health.of_card(name, card, self.dataset, records) if card is not None else []
+        origin = _origin(bound, self.out, began, self.models.device)
+        said = [warning.as_dict() for warning in health.distinct(warnings)]
+        summary = summarise(records, bound.describe(), origin, said)
+        write_summary(self.out, summary)
+        if gallery:
+            _keep_pictures(cells, plan, self.dataset, self.models, records, self.out)
+        return Outcome(records, summary, len(todo), len(cells) - len(todo), store.moved_aside)
+
+    def _compute(self, todo: list[Cell], progress: Progress, total: int) -> None:
+        """Have every Cell computed. RunInterrupted if some could not be."""
+        if not todo:
+            return
+        left = {cell.key for cell in todo}
+
+        def finished(cell: Cell, spent: Spent) -> None:
+            left.discard(cell.key)
+            journal.note(self.out, cell, spent)
+
+        try:
+            executor = self.crew.assemble(todo)
+            try:
+                costs = Costs(self.bound.plan, self.crew.forward_seconds)
+                scheduler = Scheduler(Queue(kinds(todo), costs), executor, costs, progress, finished)
+                set_aside = scheduler.run()
+            finally:
+                executor.close()
+        except KeyboardInterrupt:
+            raise RunInterrupted(self._safe("stopped by Ctrl-C", total - len(left), total), 130) from None
+        except InputError:
+            raise
+        except (RobustattError, OSError) as problem:
+            said = str(problem).splitlines()[0]
+            raise RunInterrupted(self._safe(said, total - len(left), total), 3) from problem
+        if set_aside:
+            raise RunInterrupted(self._safe(_names(set_aside), total - len(left), total), 3) from set_aside[0].problem
+
+    def _safe(self, reason: str, finished: int, total: int) -> str:
+        return (
+            f"{reason}. Safe on disk: {finished} of {total} cells in {self.store.place}. "
+            "Run the same command again to go on from there"
+        )
+
+
+def _names(set_aside: Sequence[SetAside]) -> str:
+    said = "; ".join(f"{entry.cell}: {entry.cause}" for entry in set_aside[:NAMED])
+    more = f"; and {len(set_aside) - NAMED} more" if len(set_aside) > NAMED else ""
+    return f"{len(set_aside)} cells could not be computed: {said}{more}"
+
+
+def _finished(bound: BoundPlan, out: Path) -> dict[str, Any] | None:
+    """The summary of this very plan if an earlier run completed it, pictures and all."""
+    try:
+        summary = read_summary(out)
+        same = BoundPlan.read(out).describe() == bound.describe() == summary["plan"]
+    except InputError:
+        return None
+    return summary if same and (out / GALLERY_FILE).exists() else None
+
+
+def _inspect(classifier: Classifier, module: nn.Module, dataset: Dataset, examples: int) -> list[health.Warning]:
+    """Checks of a model before anything is written, on images spread over those that will be attacked."""
+    spread = range(0, examples, max(1, examples // PROBE_IMAGES))[:PROBE_IMAGES]
+    images, labels = load_images(dataset, spread, classifier)
+    return health.of_model(classifier.original, classifier.label, images, labels, module)
+
+
+def _keep_pictures(
+    cells: list[Cell],
+    plan: Plan,
+    dataset: Dataset,
+    models: FrozenModels,
+    records: pd.DataFrame,
+    out: Path,
+) -> None:
+    """Attack a few examples of each model again, keeping images and attention maps for the report's gallery."""
+    channels, height, width = dataset.image_shape
+    attack = attack_to_show(plan.attacks, records)
+    shown = (
+        choose(records, attack, height * width, plan.seed) if attack is not None and channels == 3 and plan.eps else []
+    )
+    entries: list[GalleryEntry] = []
+    for entry in plan.models if shown else ():
+        cell = next(cell for cell in cells if cell.model == entry.name and cell.attack.name == attack)
+        batch_size = automatic_batch_size(dataset.image_shape, models.device)
+        entries += pictures(cell, models.get(entry), dataset, shown, batch_size)
+    write_gallery(out, entries)
+
+
+def _images(cell: Cell) -> int:
+    return (cell.stop - cell.start) * max(1, len(cell.radii))
+
+
+def _count(plan: Plan, dataset: Dataset) -> int:
+    if plan.n is not None and plan.n > len(dataset):
+        raise InputError(f"-n {plan.n}: {plan.data} {plan.split} has {len(dataset)} examples")
+    if len(dataset) == 0:
+        raise InputError(f"data {plan.data!r} has no examples")
+    return plan.n or plan.sample or len(dataset)
+
+
+def automatic_batch_size(image_shape: tuple[int, int, int], device: torch.device) -> int:
+    """64 images of 32x32 on a CPU (more fall out of its caches), 1024 on a GPU, fewer of larger ones.
+
+    The same on every machine of a kind, so that two machines compute the same bytes.
+    """
+    _, height, width = image_shape
+    full = 1024 if device.type == "cuda" else 64
+    return max(8, min(full, full * 32 * 32 // (height * width)))
+
+
+def _origin(bound: BoundPlan, out: Path, began: float, device: torch.device) -> dict[str, Any]:
+    costs = journal.costs(out, {cell.key for cell in bound.cells()})
+    return {
+        "command": provenance.command(),
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware(str(device)),
+        "git": provenance.git_state(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds_this_run": round(time.time() - began, 3),
+        "seconds": round(costs["seconds"], 3),
+        "gradients": int(costs["gradients"]),
+        "forwards": int(costs["forwards"]),
+    }

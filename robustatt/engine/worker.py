@@ -1,0 +1,129 @@
+"""A worker: holds the data and the models, and turns Cells into records, whichever engine it serves."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+
+from robustatt.data.base import Dataset
+from robustatt.engine.executor import Failed, Fate, Finished, Spent, Task
+from robustatt.engine.models import FrozenModels, Loader
+from robustatt.engine.sources import drawn, load_data, model_loader
+from robustatt.errors import InputError, RobustattError
+from robustatt.evaluate import Evaluation, evaluate
+from robustatt.plan import ModelEntry, Plan
+from robustatt.records import Store
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker has to know; small enough to be sent anywhere.
+
+    `threads` None leaves torch's number of CPU threads alone. A number that is the same everywhere makes the records
+    the same bytes everywhere: some kernels round differently on another number of threads.
+    """
+
+    plan: Plan
+    data_fingerprint: str
+    records: str
+    device: str
+    batch_size: int
+    threads: int | None
+
+
+class Worker:
+    """Computes one Cell at a time into the store."""
+
+    def __init__(self, setup: Setup, dataset: Dataset, models: FrozenModels, store: Store) -> None:
+        self._setup, self._dataset, self._models, self._store = setup, dataset, models, store
+        self._entries: dict[str, ModelEntry] = {entry.name: entry for entry in setup.plan.models}
+        self._halvings = 0  # what fitted last, so that not every Cell has to run out of memory first
+
+    def attempt(self, task: Task, advance: Callable[[int], None] = lambda _: None) -> Finished | Failed:
+        """Compute a Cell and store its records, or say why not. Never raises but for an interrupt."""
+        try:
+            return Finished(task, self._compute(task, advance))
+        except InputError as problem:
+            return Failed(task, str(problem), Fate.WRONG_INPUT, problem=problem)
+        except RobustattError as problem:
+            return Failed(task, str(problem), Fate.HOPELESS, problem=problem)
+        except Exception as problem:  # a model or an attack from outside may raise anything
+            said = (str(problem).splitlines() or [""])[0]
+            cause = f"{type(problem).__name__}: {said}" if said else type(problem).__name__
+            fate = Fate.OUT_OF_MEMORY if self._smaller_may_fit(problem, task) else Fate.RETRY
+            return Failed(task, cause, fate, traceback.format_exc(), problem)
+
+    def _smaller_may_fit(self, problem: Exception, task: Task) -> bool:
+        return is_out_of_memory(problem) and self._batch_size(task) > 1
+
+    def _batch_size(self, task: Task) -> int:
+        self._halvings = max(self._halvings, task.halvings)
+        return max(1, self._setup.batch_size >> self._halvings)
+
+    def _compute(self, task: Task, advance: Callable[[int], None]) -> Spent:
+        cell, entry = task.cell, self._entries[task.cell.model]
+        if self._models.fingerprint(entry) != cell.model_fingerprint:
+            raise RobustattError(f"model {cell.model!r} on {platform.node()} is not the one this sweep began with")
+        classifier = self._models.get(entry)
+        torch.manual_seed(int(cell.key[:15], 16))
+        began = time.perf_counter()
+        found = evaluate(cell, classifier, self._dataset, self._batch_size(task), advance)
+        self._store.put(cell.key, found.columns)
+        return self._spent(found, self._batch_size(task), time.perf_counter() - began)
+
+    def _spent(self, found: Evaluation, batch_size: int, seconds: float) -> Spent:
+        return Spent(
+            seconds, found.gradients, found.forwards, batch_size, peak_memory(self._models.device),
+            f"{platform.node()}:{os.getpid()}",
+        )  # fmt: skip
+
+
+@contextmanager
+def hosted(setup: Setup, dataset: Dataset | None = None, load: Loader | None = None) -> Iterator[Worker]:
+    """A worker in a process of its own. It reads data and models as the plan says, unless they are handed to it.
+
+    Raises:
+        RobustattError: the data here is not what the sweep began with, or cannot be read.
+    """
+    if setup.threads is not None:
+        torch.set_num_threads(setup.threads)
+    dataset = load_data(setup.plan) if dataset is None else dataset
+    chosen = drawn(dataset, setup.plan)
+    if chosen.fingerprint != setup.data_fingerprint:
+        raise RobustattError(
+            f"the data on {platform.node()} is not what this sweep began with: are the files the same?"
+        )
+    with FrozenModels(load or model_loader(dataset), torch.device(setup.device), chosen) as models:
+        yield Worker(setup, chosen, models, Store(setup.records))
+
+
+def portable(event: Finished | Failed) -> Finished | Failed:
+    """The event without its exception, which need not survive a journey to another process."""
+    return replace(event, problem=None) if isinstance(event, Failed) else event
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Whether an error says that memory ran out."""
+    said = str(problem).lower()
+    memory = "can't allocate memory" in said or "out of memory" in said
+    return isinstance(problem, torch.OutOfMemoryError | MemoryError) or (isinstance(problem, RuntimeError) and memory)
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory this process has held so far, in bytes: on the GPU if it computes there, else resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
