@@ -73,7 +73,7 @@ def attend(
         [[row.name, one.picture.fitted, row.clean, row.attacked] for row, one in zip(rows, seen, strict=True)],
     )
     print(map_note(seen[0].entry))
-    print(f"Maps: {file}")
+    print(f"Figure: {file}")
 
 
 def _one_radius(text: str, norm: str) -> str:
