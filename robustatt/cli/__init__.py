@@ -51,7 +51,22 @@ def _root(
     pass
 
 
-for command in (sweep, report, check, compare, reproduce, train, models, attacks, doctor, attend, export, segment, transfer, paper):
+for command in (
+    sweep,
+    report,
+    check,
+    compare,
+    reproduce,
+    train,
+    models,
+    attacks,
+    doctor,
+    attend,
+    export,
+    segment,
+    transfer,
+    paper,
+):
     app.command()(command)
 app.command(name="data")(list_data)
 
