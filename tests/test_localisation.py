@@ -17,8 +17,10 @@ from robustatt.attack.recipe import load as load_recipe
 from robustatt.classifier import frozen
 from robustatt.errors import InputError
 from robustatt.localisation import floors
+from robustatt.localisation.binarise import THRESHOLDS, jaccard_by_threshold
 from robustatt.localisation.floors import FLOORS, floor_maps
 from robustatt.localisation.maps import Floors, Prior, Viewer, combine, to_scale
+from robustatt.localisation.masks import open_masked
 from robustatt.localisation.perturb import build_attack, perturb
 from robustatt.localisation.request import choose, split
 from robustatt.models import build
@@ -101,6 +103,15 @@ def test_at_its_own_size_a_network_is_asked_as_it_is() -> None:
     product = look.maps["l2"] * look.maps["l3"]
     expected = product / product.sum(dim=(1, 2), keepdim=True)
     torch.testing.assert_close(look.maps["product"], expected, atol=1e-6, rtol=1e-3)
+
+
+def test_no_scale_enlarges_an_image_that_a_smaller_one_fits() -> None:
+    network, image = build("vgg_att1", width=0.0625).eval(), torch.rand(1, 3, 40, 60)
+    both, small, large = (
+        viewer(network, *scales).look(image, torch.tensor([0])) for scales in ((32, 64), (32,), (64,))
+    )
+    torch.testing.assert_close(both.maps["l3"], small.maps["l3"])
+    assert not torch.allclose(both.maps["l3"], large.maps["l3"])
 
 
 METHODS = {
@@ -262,6 +273,7 @@ def test_from_the_command_line_to_the_files(tmp_path: Path, capsys: pytest.Captu
     assert "above its own mean map" in best
     check_rows(pd.read_parquet(out / "images.parquet"), summary)
     check_mass(summary)
+    check_fit(data, by_name)
     names = {path.stem for path in (out / "figures").glob("*.png")}
     assert names == {
         "jaccard",
@@ -291,6 +303,18 @@ def check_rows(images: pd.DataFrame, summary: dict) -> None:
     (curve,) = (it for it in summary["robustness"] if it["model"] == "bright")
     assert [(point["eps"], point["n"]) for point in curve["points"]] == [("0/255", 4), ("8/255", 4), ("24/255", 4)]
     assert curve["points"][0]["change"]["difference"] == 0
+
+
+def check_fit(data: Path, by_name: dict) -> None:
+    """Thresholds and priors come from the held-out images."""
+    source = open_masked(data)
+    curve = sum(
+        jaccard_by_threshold(floors.gaussian(*example.mask.shape), example.mask)
+        for example in source.read(split(range(12), 0).held_out)
+    )
+    assert by_name["floor", "gaussian"]["threshold"] == THRESHOLDS[np.argmax(curve)]
+    # objects lie in the upper left, and so does the mean map of what attends to them
+    assert by_name["bright", "prior"]["mass"]["mean"] > 1.2 * by_name["floor", "whole"]["mass"]["mean"]
 
 
 def check_mass(summary: dict) -> None:

@@ -140,9 +140,12 @@ def test_sets_without_masks_are_refused(tmp_path: Path) -> None:
 
 
 class Counted(MaskedImages):
-    """Images of 25 sizes that count how many have been read."""
+    """Images of some sizes that count how many have been read."""
 
     name, count = "counted", 0
+
+    def __init__(self, sizes: int) -> None:
+        self.sizes = sizes
 
     def __len__(self) -> int:
         return 60
@@ -150,12 +153,12 @@ class Counted(MaskedImages):
     def encoded(self, positions: Sequence[int]) -> Iterator[tuple[int, str, bytes, str, bytes]]:
         for position in positions:
             self.count += 1
-            size = (20 + position % 25, 12)
+            size = (20 + position % self.sizes, 12)
             yield position, "image", png(picture(position, size)), "mask", png(object_mask(size))
 
 
 def test_batches_are_of_one_size_and_few_images_wait() -> None:
-    source, seen, most = Counted(), list[int](), 0
+    source, seen, most = Counted(25), list[int](), 0
     for batch in batches(source, range(60), 2):
         most = max(most, source.count - len(seen))
         assert len({example.mask.shape for example in batch}) == 1
@@ -163,6 +166,7 @@ def test_batches_are_of_one_size_and_few_images_wait() -> None:
         seen += [example.index for example in batch]
     assert sorted(seen) == list(range(60))
     assert most == 16
+    assert [len(batch) for batch in batches(Counted(2), range(7), 2)] == [2, 2, 2, 1]
 
 
 def test_the_survey_hash_is_of_content(tmp_path: Path) -> None:

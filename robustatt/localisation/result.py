@@ -239,6 +239,7 @@ def markdown(summary: Entry) -> str:
         *_mass_section(summary),
         *_robust_section(summary),
         *_comparison_section(summary),
+        *_method_section(how),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
@@ -288,6 +289,27 @@ def _comparison_section(summary: Entry) -> list[str]:
         for it in summary["comparisons"]
     ]
     return ["", "## Compared on the same images", "", *_table(["a", "b", "measure", "a - b", "p (Holm)"], rows)]
+
+
+def _method_section(how: Entry) -> list[str]:
+    """How everything was measured, for a reader who has only this page."""
+    return [
+        "",
+        "## How it was measured",
+        "",
+        "- An image is resized so that its shorter side is the scale, extended by reflection to a multiple of 16, and the map "
+        "upsampled bilinearly to the image, the extension cut off; maps and logits are averaged over the scales that do "
+        "not enlarge the image.",
+        "- `product` and `mean` combine the last two levels, `product_all` all three. That the paper multiplies two levels is "
+        "recollection; the others are ours. `cam`: the activation map of the predicted class; `gradcam` and `gradient`: "
+        "saliency of the predicted class.",
+        f"- Otsu's threshold; the pixels at or above the {how['quantile']} quantile; one threshold a method, fitted on held-out images. "
+        "A constant map marks the whole picture.",
+        f"- Floors: the whole picture; a Gaussian in the middle, a standard deviation of {how['gaussian_width']:.2f} of each side; spectral "
+        "residual (Hou & Zhang 2007) and fine-grained saliency (Montabone & Soto 2010) by OpenCV. `prior`: see above.",
+        "- Pointing game: the highest pixel is on the object, without a margin. Intervals: Student's t over images, Wilson's for "
+        "hits and fooling rates, paired bootstrap for differences, bootstrap for ratios. p: Wilcoxon's signed-rank test.",
+    ]
 
 
 def _name(entry: Entry) -> str:
