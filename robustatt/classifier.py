@@ -1,8 +1,9 @@
 """The model under evaluation: a frozen copy of the user's, made fast, and checked against the original.
 
 The fast copy has BatchNorm folded into the convolutions and works in channels-last. Its logits differ from the
-original's by rounding only; that difference is measured, and every prediction whose margin is not clearly larger
-is made again by the original, so that the recorded labels are those of the user's own model.
+original's by rounding only; that difference is measured, and every prediction whose lead is not clearly larger
+is made again by the original, so that the recorded labels are those of the user's own model. On request the copy is
+compiled, and predictions are first made in bfloat16, on the same terms.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,8 +25,20 @@ from robustatt.errors import InputError, NonFiniteLogits
 from robustatt.measures import GRADCAM
 from robustatt.saliency import last_spatial_layer, logits_and_cam
 
-SAFETY = 8.0  # how many times the measured rounding error a margin must exceed to be believed
+SAFETY = 8.0  # how many times the measured rounding error a lead must exceed to be believed
 MOST_ERROR = 1e-3  # relative to the logits' scale; a larger difference is no rounding, and the copy is not used
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How a model is run.
+
+    `precision` "bf16-screen": predictions are made in bfloat16, and again in float32 where their lead is within the
+    measured error; attacks stay in float32. `compiled`: by torch.compile, which takes a minute first.
+    """
+
+    precision: str = "float32"
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,10 @@ class Verdict:
 class Classifier:
     """A frozen classifier from images in [0, 1] to logits. Build it by `frozen`, which leaves the original untouched."""
 
-    def __init__(self, original: nn.Module, label: str, device: torch.device, probe: Float[Tensor, "n c h w"]) -> None:
+    def __init__(
+        self, original: nn.Module, label: str, device: torch.device, probe: Float[Tensor, "n c h w"],
+        numerics: Numerics = Numerics(),
+    ) -> None:  # fmt: skip
         self.label = label
         self.device = device
         self.original = original
@@ -52,6 +68,11 @@ class Classifier:
         self.classes = self._check(probe)
         self.fast, self.memory_format, self.rounding = self._speed_up(probe)
         self._layer = None if self.attended else last_spatial_layer(self.fast, self._in_format(probe))
+        self._forward: Callable[[Tensor], Tensor] = self.fast
+        self._attend: Callable[[Tensor], tuple[Tensor, list[Tensor]]] = getattr(self.fast, "attend", None)  # type: ignore[assignment]
+        if numerics.compiled:
+            self._compile(self._in_format(probe))
+        self.screen = self._bfloat16_error(probe) if numerics.precision == "bf16-screen" else None
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -63,36 +84,74 @@ class Classifier:
 
     @property
     def tolerance(self) -> float:
-        """The margin (in logits) below which the fast copy's prediction is made again by the original."""
+        """The lead (in logits) below which the fast copy's prediction is made again by the original."""
         return SAFETY * self.rounding
 
     def logits(self, image: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         """The fast copy's logits; differentiable with respect to the image."""
-        result: Tensor = self.fast(self._in_format(image))
-        return result
+        return self._forward(self._in_format(image))
 
     def judge(self, image: Float[Tensor, "n c h w"], label: Int[Tensor, " n"], index: Int[Tensor, " n"]) -> Verdict:
         """Fresh predictions in a forward pass of their own. NonFiniteLogits names the example."""
         with torch.no_grad():
-            logits, maps = self._look(self._in_format(image))
+            logits, maps = self._screened(image)
             require_finite(logits, index, self.label)
             margin = -misclassification(logits, label)
-            close = margin.abs() <= self.tolerance
+            close = lead(logits) <= self.tolerance
             if self.fast is not self.original and bool(close.any()):
                 logits = logits.clone()
                 logits[close] = self.original(image[close])
                 margin = -misclassification(logits, label)
         return Verdict(logits.argmax(1), margin, logits, maps)
 
+    def _compile(self, probe: Tensor) -> None:
+        """Compile the fast copy's passes, for any batch size. InputError if that is not possible here."""
+        self._forward = torch.compile(self._forward, dynamic=True)
+        self._attend = torch.compile(self._attend, dynamic=True) if self.attended else self._attend
+        try:
+            with torch.no_grad():
+                self._look(probe)
+        except torch._dynamo.exc.TorchDynamoException as problem:
+            said = str(problem).strip().splitlines()[0]
+            raise InputError(
+                f"--compile: model {self.label!r} cannot be compiled here ({said}): leave it out"
+            ) from None
+
+    def _screened(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits and maps of the fast copy, in bfloat16 where the screen allows it."""
+        if self.screen is None:
+            return self._look(self._in_format(image))
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            logits, maps = self._look(self._in_format(image))
+        logits, maps = logits.float(), [level.float() for level in maps]
+        unsure = ~(lead(logits) > SAFETY * self.screen)  # NaN is unsure
+        if bool(unsure.any()):
+            exact, exact_maps = self._look(self._in_format(image[unsure]))
+            logits[unsure] = exact
+            for level, again in zip(maps, exact_maps, strict=True):
+                level[unsure] = again
+        return logits, maps
+
+    def _bfloat16_error(self, probe: Tensor) -> float | None:
+        """The largest change of a logit of the probe in bfloat16; None if the model does not run in it."""
+        with torch.no_grad():
+            expected = self.logits(probe)
+            try:
+                with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                    error = float((self.logits(probe).float() - expected).abs().max())
+            except RuntimeError:
+                return None
+        return error if error == error else None
+
     def _look(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Logits and maps of one forward pass of the fast copy."""
         if self.attended:
-            logits, maps = self.fast.attend(image)  # type: ignore[operator]
+            logits, maps = self._attend(image)
             return logits, list(maps)
         if self._layer:
             logits, saliency = logits_and_cam(self.fast, self._layer, image)
             return logits, [saliency]
-        return self.fast(image), []
+        return self._forward(image), []
 
     def _in_format(self, image: Tensor) -> Tensor:
         return image.contiguous(memory_format=self.memory_format)
@@ -131,6 +190,12 @@ class Classifier:
         return self.original, torch.contiguous_format, 0.0
 
 
+def lead(logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+    """By how much the predicted class is ahead of the next: the smallest change that could alter the prediction."""
+    best = logits.topk(2, dim=1).values
+    return best[:, 0] - best[:, 1]
+
+
 def require_finite(logits: Float[Tensor, "n classes"], index: Int[Tensor, " n"], label: str) -> None:
     """NonFiniteLogits if any row holds NaN or infinity: such an example is neither robust nor fooled."""
     wrong = ~logits.isfinite().all(1)
@@ -145,8 +210,9 @@ def require_finite(logits: Float[Tensor, "n classes"], index: Int[Tensor, " n"],
 
 @contextmanager
 def frozen(
-    module: nn.Module, label: str, device: torch.device, probe: Float[Tensor, "n c h w"]
-) -> Iterator[Classifier]:
+    module: nn.Module, label: str, device: torch.device, probe: Float[Tensor, "n c h w"],
+    numerics: Numerics = Numerics(),
+) -> Iterator[Classifier]:  # fmt: skip
     """A Classifier made of a copy of the module; the module itself and the global RNG are as before afterwards.
 
     A module that cannot be copied is used itself, and its flags are put back.
@@ -156,10 +222,10 @@ def frozen(
             duplicate = copy.deepcopy(module)
         except Exception:  # any module may refuse to be copied, in any way
             with borrowed(module) as lent:
-                yield Classifier(lent, label, device, probe)
+                yield Classifier(lent, label, device, probe, numerics)
             return
         duplicate = duplicate.to(device).eval().requires_grad_(False)
-        yield Classifier(duplicate, label, device, probe)
+        yield Classifier(duplicate, label, device, probe, numerics)
 
 
 def fold_batchnorm(module: nn.Module) -> nn.Module:

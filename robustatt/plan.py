@@ -26,11 +26,13 @@ from robustatt.errors import InputError, did_you_mean
 #: part of every key: raise it when the same Cell would give other numbers
 SEMANTICS = 2
 CELL_EXAMPLES = 256
+PRECISIONS = ("float32", "bf16-screen")
 #: keys of a plan file that hold one plain value: its type, and an example
 SIMPLE_KEYS: dict[str, tuple[type, str]] = {
     "data": (str, '"digits"'), "split": (str, '"test"'), "n": (int, "500"), "sample": (int, "500"), "seed": (int, "0"),
     "independent": (bool, "false"), "batch_size": (int, "128"), "device": (str, '"auto"'), "data_root": (str, '"/data"'),
     "download": (bool, "true"), "label_column": (str, '"label"'), "input_size": (int, "224"),
+    "precision": (str, '"float32"'), "compile": (bool, "true"),
 }  # fmt: skip
 
 
@@ -49,7 +51,8 @@ class Plan:
     """Everything a sweep needs to know. `eps` never holds 0: it is implied.
 
     `n`: the first n examples; `sample`: so many drawn by `seed`, classes in proportion; all if both are None. `data_root`,
-    `download`, `label_column` and `input_size` say how the data is found and read.
+    `download`, `label_column` and `input_size` say how the data is found and read; `precision` and `compile` how models
+    are run (see `robustatt.classifier.Numerics`).
     """
 
     models: tuple[ModelEntry, ...]
@@ -67,6 +70,8 @@ class Plan:
     download: bool = False
     label_column: str | None = None
     input_size: int | None = None
+    precision: str = "float32"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", tuple(sorted(set(self.eps) - {Fraction(0)})))
@@ -86,6 +91,8 @@ class Plan:
             raise InputError(f"--input-size {self.input_size}: give the pixels a side, such as 32 or 224")
         if self.batch_size is not None and self.batch_size < 1:
             raise InputError(f"--batch-size {self.batch_size}: give auto or at least 1")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"--precision {self.precision!r}: {did_you_mean(self.precision, PRECISIONS)}")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"--seed {self.seed}: give a whole number from 0 to {2**63 - 1}")
         if any(entry.norm == "linf" for entry in self.attacks) and self.eps and self.eps[-1] > 1:
@@ -109,6 +116,9 @@ class Plan:
         }
         for key in ("n", "sample", "data_root", "label_column", "input_size"):
             if getattr(self, key) is not None:
+                document[key] = getattr(self, key)
+        for key, usual in (("precision", "float32"), ("compile", False)):
+            if getattr(self, key) != usual:
                 document[key] = getattr(self, key)
         document["models"] = [{k: v for k, v in vars(entry).items() if v is not None} for entry in self.models]
         document["attacks"] = [entry.model_dump(mode="json", exclude_none=True) for entry in self.attacks]
@@ -227,6 +237,7 @@ class Cell:
     stop: int
     seed: int
     independent: bool
+    precision: str = "float32"
 
     @property
     def key(self) -> str:
@@ -240,6 +251,7 @@ class Cell:
             "range": [self.start, self.stop],
             "seed": self.seed,
             "independent": self.independent,
+            **({} if self.precision == "float32" else {"precision": self.precision}),
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -262,15 +274,24 @@ class BoundPlan:
     records: str | None = None
 
     def cells(self) -> Iterator[Cell]:
-        """Every Cell, model by model."""
+        """Every Cell, model by model, attack by attack."""
+        for kind in self.kinds():
+            yield from kind
+
+    def kinds(self) -> Iterator[Iterator[Cell]]:
+        """For each model and attack its Cells, the longest first."""
         for entry, fingerprint in zip(self.plan.models, self.model_fingerprints, strict=True):
             for attack in self.plan.attacks:
-                for start in range(0, self.examples, CELL_EXAMPLES):
-                    stop = min(start + CELL_EXAMPLES, self.examples)
-                    yield Cell(
-                        entry.name, fingerprint, self.data_fingerprint, attack, self.plan.radii(),
-                        start, stop, self.plan.seed, self.plan.independent,
-                    )  # fmt: skip
+                yield self._of_kind(entry, fingerprint, attack)
+
+    def _of_kind(self, entry: ModelEntry, fingerprint: str, attack: Recipe) -> Iterator[Cell]:
+        radii = self.plan.radii()
+        for start in range(0, self.examples, CELL_EXAMPLES):
+            yield Cell(
+                entry.name, fingerprint, self.data_fingerprint, attack, radii,
+                start, min(start + CELL_EXAMPLES, self.examples), self.plan.seed, self.plan.independent,
+                self.plan.precision,
+            )  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
         """The plan as summary.json holds it."""
@@ -289,6 +310,7 @@ class BoundPlan:
             "eps": list(plan.radii()),
             "seed": plan.seed,
             "evaluation": "independent" if plan.independent else "threshold search",
+            **({} if plan.precision == "float32" else {"precision": plan.precision}),
             "semantics": SEMANTICS,
         }  # fmt: skip
 

@@ -72,6 +72,13 @@ def sweep(
     records: Annotated[
         str | None, typer.Option(help="Where records go: file://, s3://, gs://, ... [default: OUT/records]")
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="float32, or bf16-screen: predictions in bfloat16 first, again in float32 where close."),
+    ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the model: a minute first, then somewhat faster passes.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what it will cost, measured on a few images of each model.")
     ] = False,
@@ -81,6 +88,7 @@ def sweep(
         "data": data, "n": n, "seed": seed, "device": device, "independent": independent,
         "batch_size": _parse_batch_size(batch_size), "sample": sample, "split": split, "label_column": label_column,
         "data_root": None if data_root is None else str(data_root), "download": download or None, "input_size": input_size,
+        "precision": precision, "compile": compiled or None,
     })  # fmt: skip
     folder = out or Path("reports/out") / _safe_name(wanted.data)
     from robustatt.engine import Execution, load_data, model_loader, run

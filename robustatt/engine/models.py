@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from robustatt.classifier import Classifier, fingerprint, frozen
+from robustatt.classifier import Classifier, Numerics, fingerprint, frozen
 from robustatt.data.base import Dataset
 from robustatt.evaluate import as_float
-from robustatt.plan import ModelEntry
+from robustatt.plan import ModelEntry, Plan
 
 FREEZE_IMAGES = 16  # to measure the rounding between the fast copy of a model and the original
 KEPT_BYTES = 2**30  # of parameters; the model asked for longest ago goes first
@@ -39,8 +39,9 @@ class FrozenModels:
     Inside the context the global random state is the project's own; afterwards it is as before.
     """
 
-    def __init__(self, load: Loader, device: torch.device, dataset: Dataset) -> None:
+    def __init__(self, load: Loader, device: torch.device, dataset: Dataset, plan: Plan) -> None:
         self._load, self.device, self.dataset = load, device, dataset
+        self._numerics = Numerics(plan.precision, plan.compile)
         self._probe = as_float(dataset.tensors(range(min(FREEZE_IMAGES, len(dataset))))[0]).to(device)
         self._held: OrderedDict[ModelEntry, _Held] = OrderedDict()
         self._random = ExitStack()
@@ -70,7 +71,9 @@ class FrozenModels:
         """The classifier of an entry; InputError if it cannot be loaded or does not take these images."""
         held = self._hold(entry)
         if held.classifier is None:
-            held.classifier = held.stack.enter_context(frozen(held.module, entry.name, self.device, self._probe))
+            held.classifier = held.stack.enter_context(
+                frozen(held.module, entry.name, self.device, self._probe, self._numerics)
+            )
         return held.classifier
 
     def _hold(self, entry: ModelEntry) -> _Held:

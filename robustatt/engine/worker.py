@@ -101,7 +101,7 @@ def hosted(setup: Setup, dataset: Dataset | None = None, load: Loader | None = N
         raise RobustattError(
             f"the data on {platform.node()} is not what this sweep began with: are the files the same?"
         )
-    with FrozenModels(load or model_loader(dataset), torch.device(setup.device), chosen) as models:
+    with FrozenModels(load or model_loader(dataset), torch.device(setup.device), chosen, setup.plan) as models:
         yield Worker(setup, chosen, models, Store(setup.records))
 
 
