@@ -135,13 +135,13 @@ def _accuracy_table(evidence: Evidence) -> str:
         if card is None:
             lines.append(f"| `{name}` | {published} | | {UNTRAINED} | | |")
             continue
-        low, high = metrics.wilson(_right(card), TEST_IMAGES)
+        low, high = metrics.wilson(right(card), TEST_IMAGES)
         share = f"{100 * card['clean_accuracy']:.2f} | {100 * float(low):.2f} to {100 * float(high):.2f}"
         lines.append(f"| `{name}` | {published} | {share} | {card['width']:g} | {card['epochs']} |")
     return "\n".join(lines)
 
 
-def _right(card: Mapping[str, Any]) -> int:
+def right(card: Mapping[str, Any]) -> int:
     return round(float(card["clean_accuracy"]) * TEST_IMAGES)
 
 
@@ -211,7 +211,7 @@ def _accuracy(evidence: Evidence, name: str, rival: str) -> Finding:
     missing = [it for it in (name, rival) if it not in evidence.cards]
     if missing:
         return Finding(what, paper, why=f"`{'` and `'.join(missing)}` {UNTRAINED}")
-    change = difference(_right(evidence.cards[name]), _right(evidence.cards[rival]), TEST_IMAGES)
+    change = difference(right(evidence.cards[name]), right(evidence.cards[rival]), TEST_IMAGES)
     return Finding(what, paper, f"accuracy {points(change)}", verdict(change))
 
 
@@ -240,7 +240,7 @@ def _resistance(evidence: Evidence, name: str) -> Iterator[Finding]:
 def _narrowing(first: Estimate, last: Estimate) -> tuple[str, str]:
     """Verdict and reason: a gap in the paper's sense must be there, and be smaller beyond both intervals."""
     if first.high >= 0:
-        return OPEN, "there is no gap in the paper's sense to narrow"
+        return OPEN, "no gap in the paper's sense beyond chance at the smallest radius"
     if first.high < last.low:
         return HELD, ""
     return (REVERSED, "it widens") if last.high < first.low else (OPEN, "")

@@ -54,6 +54,11 @@ def test_a_verdict_needs_the_whole_interval(low: float, high: float, says: str) 
     assert verdict(Estimate((low + high) / 2, low, high)) == says
 
 
+def test_a_test_that_is_not_sure_decides_nothing() -> None:
+    assert verdict(Estimate(0.1, 0.05, 0.15), p=0.05) == HELD
+    assert verdict(Estimate(0.1, 0.05, 0.15), p=0.051) == OPEN
+
+
 def test_a_difference_the_other_way_round() -> None:
     assert negative(Estimate(0.25, -0.125, 0.5)) == Estimate(-0.25, -0.5, 0.125)
     assert points(Estimate(0.012, -0.03, 0.05)) == "+1.2 points (-3.0 to +5.0)"
@@ -107,7 +112,9 @@ def segmented() -> dict[str, Any]:
     }
     mass = {"model": "vgg_att2", "level": "l3", "ratio": {"mean": 1.2, "low": 1.1, "high": 1.3}}
     curve = [{"eps": eps, "n": 5, "jaccard_otsu": mean} for eps in ("0/255", "4/255")]
+    both = {"model": "vgg", "method": "gradcam"}, {"model": "vgg_att2", "method": "product"}
     return {
+        "methods": [side | {"headline": True, "n": 5, "jaccard_otsu": mean} for side in both],
         "comparisons": [
             entry(("vgg_att2", "product"), ("vgg", "gradcam")) | {"measure": "jaccard_otsu"},
             entry(("vgg_att2", "product"), ("vgg", "gradcam")) | {"measure": "average_precision"},
@@ -140,8 +147,11 @@ def test_the_page_of_what_was_measured(tmp_path: Path) -> None:
     assert text.count("against `vgg` gradcam") == 1
     assert text.count("| on gone |  |  | not tested here | no data: fetch it |") == 2
     assert "l3 against l2 on shapes |  | +5.0 points (+1.0 to +9.0) of the attention | **held here** |" in text
-    assert "shapes: `vgg_att2` l3 1.20 (1.10 to 1.30)." in text
+    prose = " ".join(text.split())
+    assert "shapes: `vgg_att2` l3 1.20 (1.10 to 1.30)." in prose
     assert "vgg_pan`, attention on" not in text
+    assert "Mean Jaccard index on shapes, 5 images: `vgg` gradcam 0.300 (0.200 to 0.400)" in prose
+    assert "`vgg` 70.0 % (69.1 to 70.9)" in prose
     assert "| data | map | clean | 4/255 |" in text
     assert "```\nrobustatt segment --data DIR/shapes\n```" in text
     assert (tmp_path / "localisation.png").read_bytes()[:4] == b"\x89PNG"

@@ -14,7 +14,7 @@ from robustatt.paper.finding import Claim, Finding, points, verdict
 from robustatt.summary import Grid
 
 if TYPE_CHECKING:
-    from robustatt.transfer.result import Transfer
+    from robustatt.transfer.result import DataSet, Transfer
 
 ATTENTION = ("vgg_att1", "vgg_att2", "vgg_att3")
 PLAIN = "vgg"
@@ -53,11 +53,11 @@ class Measured:
 def claims(measured: Measured, commands: Mapping[int, Sequence[str]]) -> list[Claim]:
     """All six, each with the commands its numbers come from."""
     found: dict[int, tuple[list[Finding], list[str]]] = {
-        1: (_claim_1(measured), [EPOCHS]),
+        1: (_claim_1(measured), _notes_1(measured)),
         2: (reproduction.rivals(measured.sweep), []),
         3: (_claim_3(measured), _notes_3(measured)),
-        4: (_claim_4(measured), []),
-        5: (_claim_5(measured), []),
+        4: (_claim_4(measured), _notes_4(measured)),
+        5: (_claim_5(measured), _notes_5(measured)),
         6: (_claim_6(measured), _notes_6(measured)),
     }
     return [
@@ -66,15 +66,33 @@ def claims(measured: Measured, commands: Mapping[int, Sequence[str]]) -> list[Cl
     ]
 
 
-EPOCHS = (
-    "The paper's networks are of width 1 and had 300 epochs; see the cards in `robustatt/weights` for these. Accuracies "
-    "on CIFAR-10 are of all 10,000 test images; intervals speak of other test images, not of other seeds."
-)
+def _share(right: int, n: int) -> str:
+    low, high = metrics.wilson(right, n)
+    return f"{100 * right / n:.1f} % ({100 * float(low):.1f} to {100 * float(high):.1f})"
+
+
+def _notes_1(measured: Measured) -> list[str]:
+    cards = measured.sweep.cards
+    n = reproduction.TEST_IMAGES
+    shares = ", ".join(f"`{name}` {_share(reproduction.right(cards[name]), n)}" for name in cards)
+    notes = [f"Accuracy on all {n:,} test images of CIFAR-10, as the cards of the weights have it: {shares}."]
+    grids = {model: grid for (model, _), grid in measured.fine.items()}
+    if grids:
+        fine = ", ".join(
+            f"`{name}` {_share(int((grid.clean_pred == grid.label).sum()), len(grid.index))}"
+            for name, grid in grids.items()
+        )
+        notes.append(f"Accuracy on {measured.fine_name}, {len(next(iter(grids.values())).index):,} images: {fine}.")
+    return notes
 
 
 def _claim_1(measured: Measured) -> list[Finding]:
     on_cifar = [_on(finding, "CIFAR-10") for finding in reproduction.classification(measured.sweep)]
-    return [*on_cifar, *_fine_grained(measured), Finding("CIFAR-100 and SVHN", why="no weights: train some")]
+    return [
+        *on_cifar,
+        *_fine_grained(measured),
+        Finding("on CIFAR-100 and SVHN", why="no weights: `robustatt train --data cifar100` makes them"),
+    ]
 
 
 def _on(finding: Finding, data: str) -> Finding:
@@ -122,7 +140,7 @@ def _claim_3(measured: Measured) -> list[Finding]:
         if _is_claimed(it.a, it.b)
     ]  # fmt: skip
     each = [
-        Finding(f"`{it.a}` against `{it.b}` on {it.data}", "", *_judged(it.difference, it.ci_low, it.ci_high), why=f"p {it.p_holm:.2g} after Holm")
+        Finding(f"`{it.a}` against `{it.b}` on {it.data}", "", *_judged(it.difference, it.ci_low, it.ci_high, it.p_holm), why=f"p {it.p_holm:.2g} after Holm")
         for it in result.comparisons
         if _is_claimed(it.a, it.b)
     ]  # fmt: skip
@@ -133,9 +151,9 @@ def _is_claimed(a: str, b: str) -> bool:
     return a in ATTENTION and b == PLAIN
 
 
-def _judged(value: float, low: float, high: float) -> tuple[str, str]:
+def _judged(value: float, low: float, high: float, p: float = 0.0) -> tuple[str, str]:
     change = Estimate(value, low, high)
-    return f"accuracy {points(change)}", verdict(change)
+    return f"accuracy {points(change)}", verdict(change, p)
 
 
 def _notes_3(measured: Measured) -> list[str]:
@@ -143,11 +161,15 @@ def _notes_3(measured: Measured) -> list[str]:
     if result is None:
         return []
     widths = ", ".join(f"`{model.name}` {model.width}" for model in result.models)
-    floors = ", ".join(f"{data.name} {100 * data.floor:.1f} %" for data in result.sets)
     return [
-        f"Numbers an image: {widths}. A longer vector is an advantage that the claim does not speak of. "
-        f"Always answering the largest class: {floors}."
+        f"Numbers an image: {widths}. A longer vector is an advantage that the claim does not speak of.",
+        *(_accuracies(result, data) for data in result.sets),
     ]
+
+
+def _accuracies(result: Transfer, data: DataSet) -> str:
+    scores = ", ".join(f"`{it.model}` {_share(it.right, it.n)}" for it in result.scores if it.data == data.name)
+    return f"On {data.name}, {data.n:,} images, {data.protocol}: {scores}; the largest class {100 * data.floor:.1f} %."
 
 
 def _claim_4(measured: Measured) -> list[Finding]:
@@ -173,10 +195,27 @@ def _overlap(entry: Mapping[str, Any], data: str) -> Finding | None:
         return None
     what = f"`{a['model']}` {a['method']} against {_named(b)} on {data}"
     here = f"Jaccard {change.value:+.3f} ({change.low:+.3f} to {change.high:+.3f})"
-    return Finding(what, "", here, verdict(change), f"p {entry['p_holm']:.2g} after Holm")
+    return Finding(what, "", here, verdict(change, entry["p_holm"]), f"p {entry['p_holm']:.2g} after Holm")
 
 
-def _named(side: Mapping[str, str]) -> str:
+def _notes_4(measured: Measured) -> list[str]:
+    """The mean Jaccard index of every map compared."""
+    lines = []
+    for name, summary in measured.segments.items():
+        heads = [it for it in summary["methods"] if it["headline"]]
+        said = ", ".join(f"{_named(it)} {interval(it[JACCARD])}" for it in heads)
+        lines.append(f"Mean Jaccard index on {name}, {heads[0]['n']:,} images: {said}.")
+    return lines
+
+
+def interval(entry: Mapping[str, Any]) -> str:
+    """A mean of shares with its interval."""
+    if entry["low"] is None:
+        return f"{entry['mean']:.3f}"
+    return f"{entry['mean']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})"
+
+
+def _named(side: Mapping[str, Any]) -> str:
     method = side["method"].replace("_", " ")
     return f"the floor `{method}`" if side["model"] == "floor" else f"`{side['model']}` {method}"
 
@@ -195,6 +234,19 @@ def _claim_5(measured: Measured) -> list[Finding]:
     ]
 
 
+def _notes_5(measured: Measured) -> list[str]:
+    """The fooling rates themselves at the smallest radius."""
+    lines = []
+    for data, layout in ((measured.sweep_name, measured.sweep.layout), (measured.fine_name, measured.fine)):
+        grids = [grid for (_, attack), grid in layout.items() if attack == "fgsm" and len(grid.eps) > 1]
+        if grids:
+            said = ", ".join(
+                f"`{it.model}` {_share(int(it.fooled[:, 1].sum()), int(it.present[:, 1].sum()))}" for it in grids
+            )
+            lines.append(f"Fooling rate under FGSM at {grids[0].eps[1]} on {data}: {said}.")
+    return lines
+
+
 def _claim_6(measured: Measured) -> list[Finding]:
     found = [_untested(measured, name) for name in measured.segment_names if name not in measured.segments]
     for name, summary in measured.segments.items():
@@ -207,7 +259,7 @@ def _claim_6(measured: Measured) -> list[Finding]:
                         what,
                         "",
                         f"{points(change)} of the attention",
-                        verdict(change),
+                        verdict(change, it["p_holm"]),
                         f"p {it['p_holm']:.2g} after Holm",
                     )
                 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from robustatt import metrics
 from robustatt.metrics import Estimate
 
 HELD, REVERSED, OPEN = "**held here**", "**did not hold here** (the reverse was measured)", "**not decided here**"
 UNTESTED = "not tested here"
+SIGNIFICANT = 0.05
 SHORT = {HELD: "held", REVERSED: "reversed", OPEN: "not decided", UNTESTED: UNTESTED}
 
 
@@ -38,7 +39,6 @@ class Claim:
     findings: Sequence[Finding]
     notes: Sequence[str] = ()
     commands: Sequence[str] = ()
-    figures: Sequence[tuple[str, str]] = field(default_factory=tuple)
 
     def summary(self) -> str:
         """How many comparisons held, in words."""
@@ -46,8 +46,13 @@ class Claim:
         return ", ".join(f"{word}: {count}" for word, count in counts.items() if count) or UNTESTED
 
 
-def verdict(change: Estimate) -> str:
-    """Held where the whole interval is above 0, reversed where it is below, otherwise open."""
+def verdict(change: Estimate, p: float = 0.0) -> str:
+    """Held where the whole interval is above 0, reversed where it is below, otherwise open.
+
+    ``p``: of a test adjusted for all comparisons made with it; above 0.05 nothing is decided.
+    """
+    if p > SIGNIFICANT:
+        return OPEN
     if change.low > 0:
         return HELD
     return REVERSED if change.high < 0 else OPEN

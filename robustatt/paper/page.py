@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from robustatt.paper.claims import JACCARD, Measured
+from robustatt.paper.claims import JACCARD, Measured, interval
 from robustatt.paper.finding import Claim
 from robustatt.report.figures import STYLE, draw
 from robustatt.report.panels import FigureSpec, Panel, Series, fooling_figure
@@ -14,6 +15,7 @@ from robustatt.report.style import Look
 
 HEADS = ("comparison", "the paper", "here, with its 95 % interval", "verdict", "")
 FIGURE_DPI = 120
+WIDTH = 120
 
 
 def page(found: Sequence[Claim], measured: Measured, plan: str, figures: Mapping[str, str]) -> str:
@@ -39,6 +41,15 @@ def page(found: Sequence[Claim], measured: Measured, plan: str, figures: Mapping
 def _head(measured: Measured, plan: str) -> str:
     cards = measured.sweep.cards
     names = ", ".join(f"`{name}` (width {card['width']:g}, {card['epochs']} epochs)" for name, card in cards.items())
+    prose = textwrap.fill(
+        f"The networks are those that come with the package: {names}. The paper's are of width 1 and had 300 epochs, so no "
+        "number here reproduces one of the paper; what can be asked is whether its comparisons point the same way. **Held "
+        "here**: the whole 95 % interval lies on the paper's side of 0 and, where several comparisons were made on the same "
+        "images, the paired test says so after Holm's correction too (p at most 0.05). **Did not hold here**: the same on "
+        "the other side. Otherwise the comparison is **not decided here**. Each network was trained once: the intervals "
+        "speak of other images, not of other seeds.",
+        WIDTH,
+    )
     return f"""# *Learn To Pay Attention*: its claims, measured here
 
 Written by `robustatt paper`; not edited by hand. Jetley, Lord, Lee & Torr, ICLR 2018, arXiv 1804.02391. Everything on
@@ -48,10 +59,7 @@ this page, with DIR the folder of the data sets:
 robustatt paper --plan {plan} --data-root DIR
 ```
 
-The networks are those that come with the package: {names}. The paper's are of width 1 and had 300 epochs, so no number
-here reproduces one of the paper; what can be asked is whether its comparisons point the same way. **Held here**: the
-whole interval lies on the paper's side of 0. **Did not hold**: it lies on the other side. Otherwise the comparison is
-**not decided**. Each network was trained once: the intervals speak of other images, not of other seeds."""
+{prose}"""
 
 
 def _overview(found: Sequence[Claim]) -> str:
@@ -61,7 +69,7 @@ def _overview(found: Sequence[Claim]) -> str:
 
 def _section(claim: Claim) -> str:
     lines = [f'<a id="claim-{claim.number}"></a>\n\n## {claim.number}. {claim.title}\n', *_table(claim)]
-    lines += [f"\n{note}" for note in claim.notes]
+    lines += ["\n" + textwrap.fill(note, WIDTH, break_on_hyphens=False) for note in claim.notes]
     if claim.commands:
         lines += ["\n```", *claim.commands, "```"]
     return "\n".join(lines)
@@ -78,7 +86,7 @@ def _under_attack(measured: Measured) -> Iterator[str]:
     """Beyond the paper: whether the maps still find the object in attacked images."""
     rows = [
         f"| {data} | `{entry['model']}` {entry['method'].replace('_', ' ')} | "
-        + " | ".join(_interval(point[JACCARD]) for point in entry["points"])
+        + " | ".join(interval(point[JACCARD]) for point in entry["points"])
         + " |"
         for data, entry in _attacked(measured)
     ]
@@ -100,12 +108,6 @@ def _attacked(measured: Measured) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 yield data, entry
 
 
-def _interval(entry: Mapping[str, Any]) -> str:
-    if entry["low"] is None:
-        return f"{entry['mean']:.3f}"
-    return f"{entry['mean']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})"
-
-
 def write_figures(
     measured: Measured, summaries: Mapping[str, Mapping[str, Any]], transfer: Path | None, folder: Path
 ) -> dict[str, str]:
@@ -120,10 +122,9 @@ def write_figures(
         written["transfer.png"] = (
             "A linear SVM on fixed features (claim 3); dashed: always answering the largest class."
         )
-    panels = [_localisation_panel(data, measured) for data in measured.segments]
-    shown = [panel for panel in panels if panel.series]
+    shown = _localisation_panels(measured)
     if shown:
-        spec = FigureSpec("localisation", "Localisation under attack", "", tuple(shown))
+        spec = FigureSpec("localisation", "Localisation under attack", "", shown)
         _png(spec, folder / "localisation.png")
         written["localisation.png"] = (
             "Jaccard index of each network's map over the radius of the attack; bands: 95 % intervals."
@@ -131,11 +132,18 @@ def write_figures(
     return written
 
 
-def _localisation_panel(data: str, measured: Measured) -> Panel:
-    entries = [entry for name, entry in _attacked(measured) if name == data]
-    series = tuple(_series(entry, Look(number)) for number, entry in enumerate(entries))
-    highest = max((high for one in series for high in one.high if high is not None), default=1.0)
-    return Panel(data, data, "Jaccard index", series, percent=False, y_range=(0.0, min(1.0, 1.1 * highest)))
+def _localisation_panels(measured: Measured) -> tuple[Panel, ...]:
+    """A panel for each data set whose images were attacked, all of one height."""
+    curves: dict[str, list[Series]] = {}
+    for data, entry in _attacked(measured):
+        drawn = curves.setdefault(data, [])
+        drawn.append(_series(entry, Look(len(drawn))))
+    ends = [end for drawn in curves.values() for one in drawn for end in (*one.y, *one.high) if end is not None]
+    top = min(1.0, 1.05 * max(ends, default=1.0))
+    return tuple(
+        Panel(data, data, "Jaccard index", tuple(drawn), percent=False, y_range=(0.0, top))
+        for data, drawn in curves.items()
+    )
 
 
 def _series(entry: Mapping[str, Any], look: Look) -> Series:
