@@ -13,6 +13,8 @@ MODULES = [
     "robustatt.report.html",
     "robustatt.regress",
     "robustatt.reproduction",
+    "robustatt.paper.page",
+    "robustatt.transfer.report",
 ]
 
 
