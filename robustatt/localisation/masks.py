@@ -123,6 +123,8 @@ class ParquetMasks(MaskedImages):
                     images, masks = batch.column(self._image), batch.column(MASK_COLUMN)
                     yield from ((start + r, images[r], masks[r]) for r in range(batch.num_rows) if start + r in wanted)
                     start += batch.num_rows
+                    if start > max(wanted):
+                        return
             except (pa.ArrowException, OSError) as error:
                 raise InputError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
 

@@ -37,7 +37,7 @@ def average_precision(values: Map, mask: Mask) -> float:
     """
     if is_constant(values):
         return float(mask.mean())
-    order = np.argsort(-values, axis=None, kind="stable")
+    order = np.argsort(values, axis=None)[::-1]
     ranked, hits = values.ravel()[order], np.cumsum(mask.ravel()[order])
     last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
     gained = np.diff(hits[last], prepend=0)
