@@ -40,8 +40,8 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(READY) ## time attacks against torchattacks, foolbox and ART; print ratios
-	@$(BIN)/python -c 'import art' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+bench: $(READY) ## time attacks against other libraries (half an hour on 2 cores); print ratios
+	@$(BIN)/python -c 'import art, pyautoattack' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python tests/bench.py --out reports/bench
 
 clean: ## remove what runs have written (not .venv)

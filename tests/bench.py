@@ -1,35 +1,38 @@
 """How fast a grid of radii is evaluated here and by other libraries: same model, images, radii, machine, run.
 
-    python tests/bench.py [--attack fgsm] [--attack pgd] [--attack apgd-ce] [--attack autoattack] [-n 256] [--model vgg_att3]
+    python tests/bench.py [--attack fgsm] [--attack autoattack] [-n 256] [--case digits/vgg_att3] [--out reports/bench]
 
 Each library is timed at the batch sizes given by --batch and the fastest counts. Prints a Markdown table; --out also
-writes it to a folder. `grad` and `fwd` are gradients and forward passes an image; `peak` is the share of the float32
+writes it to a folder, with the timings as JSON and a figure. `grad` and `fwd` are gradients and forward passes an image; `peak` is the share of the float32
 matrix-product speed measured in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 os.environ["GIT_PYTHON_REFRESH"] = "quiet"
 
 import numpy as np
 import torch
+from bench_peers import LIBRARIES, Strength
 from torch import Tensor, nn
 
 import robustatt
 from robustatt import data, models
+from robustatt.attack import recipe as recipes
 from robustatt.models import catalogue
+from robustatt.plan import write_atomically
 
-RADII = [step / 255 for step in range(1, 17)]
-IMAGES = {"fgsm": 256, "pgd": 64, "apgd-ce": 32, "autoattack": 8}
+OURS = "robustatt"
+IMAGES = {"fgsm": 256, "pgd": 64, "apgd-ce": 16, "autoattack": 8}
 BATCHES = {"fgsm": [32, 64, 128], "pgd": [64], "apgd-ce": [64], "autoattack": [64]}
 
 
@@ -45,6 +48,7 @@ class Timing:
     gradients: float
     forwards: float
     images: int
+    share_of_peak: float = 0.0  # of the float32 matrix product
 
 
 class Counted(nn.Module):
@@ -62,99 +66,28 @@ class Counted(nn.Module):
         return self.model(image)
 
 
-def correct(model: nn.Module, image: Tensor, label: Tensor, batch: int) -> Tensor:
-    """Which images the model classifies right."""
-    with torch.no_grad():
-        return torch.cat([model(x).argmax(1) for x in image.split(batch)]) == label
+def ours(attack: str, strength: Strength) -> recipes.Recipe:
+    """The shipped recipe, AutoAttack at the strength asked for."""
+    recipe = recipes.load(attack)
+    wanted = {"steps": strength.steps, "queries": strength.queries} if attack == "autoattack" else {}
+    return recipe.model_copy(update=wanted)
 
 
-def in_batches(attack: Callable[[Tensor, Tensor], Tensor], image: Tensor, label: Tensor, batch: int) -> Tensor:
-    """An attack over all images, a batch at a time."""
-    return torch.cat([attack(x, y).detach() for x, y in zip(image.split(batch), label.split(batch), strict=True)])
-
-
-def by_torchattacks(attack: str, model: nn.Module, image: Tensor, label: Tensor, batch: int) -> list[float]:
-    """torchattacks, radius by radius."""
-    import torchattacks as ta
-
-    makers: dict[str, Callable[[float], object]] = {
-        "fgsm": lambda eps: ta.FGSM(model, eps=eps),
-        "pgd": lambda eps: ta.PGD(model, eps=eps, alpha=eps / 10, steps=40, random_start=True),
-        "apgd-ce": lambda eps: ta.APGD(model, norm="Linf", eps=eps, steps=100, n_restarts=1, loss="ce"),
-        "autoattack": lambda eps: ta.AutoAttack(model, norm="Linf", eps=eps, version="standard", n_classes=10, seed=0),
-    }
-    return [
-        float(correct(model, in_batches(makers[attack](eps), image, label, batch), label, batch).float().mean())  # type: ignore[arg-type]
-        for eps in RADII
-    ]
-
-
-def by_foolbox(attack: str, model: nn.Module, image: Tensor, label: Tensor, batch: int) -> list[float]:
-    """foolbox, all radii in one call, as its interface offers."""
-    import foolbox as fb
-
-    wrapped = fb.PyTorchModel(model, bounds=(0, 1))
-    method = (
-        fb.attacks.FGSM() if attack == "fgsm" else fb.attacks.LinfPGD(rel_stepsize=0.1, steps=40, random_start=True)
-    )
-    broken = [
-        method(wrapped, x, y, epsilons=RADII)[2] for x, y in zip(image.split(batch), label.split(batch), strict=True)
-    ]
-    return [float(1 - share) for share in torch.cat(broken, dim=1).float().mean(1)]
-
-
-def by_art(attack: str, model: nn.Module, image: Tensor, label: Tensor, batch: int) -> list[float]:
-    """adversarial-robustness-toolbox, radius by radius."""
-    from art.attacks.evasion import AutoProjectedGradientDescent, FastGradientMethod, ProjectedGradientDescentPyTorch
-    from art.estimators.classification import PyTorchClassifier
-
-    wrapped = PyTorchClassifier(
-        model, nn.CrossEntropyLoss(), tuple(image.shape[1:]), 10, clip_values=(0, 1), device_type="cpu"
-    )
-    found = []
-    for eps in RADII:
-        if attack == "fgsm":
-            method = FastGradientMethod(wrapped, eps=eps, batch_size=batch)
-        elif attack == "pgd":
-            method = ProjectedGradientDescentPyTorch(
-                wrapped, eps=eps, eps_step=eps / 10, max_iter=40, num_random_init=1, batch_size=batch, verbose=False
-            )
-        else:
-            method = AutoProjectedGradientDescent(
-                wrapped,
-                eps=eps,
-                eps_step=2 * eps,
-                max_iter=100,
-                nb_random_init=1,
-                batch_size=batch,
-                loss_type="cross_entropy",
-                verbose=False,
-            )
-        attacked = method.generate(image.numpy(), label.numpy())
-        found.append(float((wrapped.predict(attacked, batch_size=batch).argmax(1) == label.numpy()).mean()))
-    return found
-
-
-LIBRARIES: dict[str, tuple[Callable[..., list[float]], tuple[str, ...]]] = {
-    "torchattacks": (by_torchattacks, ("fgsm", "pgd", "apgd-ce", "autoattack")),
-    "foolbox": (by_foolbox, ("fgsm", "pgd")),
-    "adversarial-robustness-toolbox": (by_art, ("fgsm", "pgd", "apgd-ce")),
-}
-
-
-def time_robustatt(attack: str, model: nn.Module, image: Tensor, label: Tensor, tries: int) -> Timing:
+def time_robustatt(
+    attack: str, model: nn.Module, image: Tensor, label: Tensor, tries: int, strength: Strength
+) -> Timing:
     """This project's sweep over the same grid, records and summary included; the best of as many tries as the others get."""
     best: Timing | None = None
     for _ in range(tries):
         began = time.perf_counter()
-        result = robustatt.sweep(model, (image, label), attacks=[attack], eps="1..16")
+        result = robustatt.sweep(model, (image, label), attacks=[ours(attack, strength)], eps="1..16")
         seconds = time.perf_counter() - began
         if best is None or seconds < best.seconds:
             origin, count = result.summary["provenance"], len(label)
             accuracy = result.curve(attack)["accuracy"].tolist()[1:]
             best = Timing(
                 attack,
-                "robustatt",
+                OURS,
                 64,
                 seconds,
                 accuracy,
@@ -166,7 +99,9 @@ def time_robustatt(attack: str, model: nn.Module, image: Tensor, label: Tensor, 
     return best
 
 
-def time_library(name: str, attack: str, model: nn.Module, image: Tensor, label: Tensor, batches: list[int]) -> Timing:
+def time_library(
+    name: str, attack: str, model: nn.Module, image: Tensor, label: Tensor, batches: list[int], strength: Strength
+) -> Timing:
     """A library at its fastest batch size."""
     method, _ = LIBRARIES[name]
     best: Timing | None = None
@@ -175,7 +110,7 @@ def time_library(name: str, attack: str, model: nn.Module, image: Tensor, label:
         began = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            accuracy = method(attack, counted, image, label, batch)
+            accuracy = method(attack, counted, image, label, batch, strength)
         seconds = time.perf_counter() - began
         if best is None or seconds < best.seconds:
             best = Timing(
@@ -204,89 +139,140 @@ def matrix_peak() -> float:
     return best
 
 
-def table(timings: list[Timing], peak: float, gflop: float) -> str:
+def table(timings: list[Timing]) -> str:
     """The timings as Markdown; a gradient counts as two forward passes (no weight gradients are needed)."""
     lines = [
-        "| attack | images | library | batch | seconds | ratio | accuracy at 4, 8, 16 /255 | grad | fwd | peak |",
+        "| attack | images | library | batch | seconds | ratio | accuracy at 1, 4, 8, 16 /255 | grad | fwd | peak |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    ours = {timing.attack: timing.seconds for timing in timings if timing.library == "robustatt"}
+    ours = {timing.attack: timing.seconds for timing in timings if timing.library == OURS}
     for timing in timings:
-        work = (2 * timing.gradients + timing.forwards) * gflop * timing.images
-        accuracy = ", ".join(f"{100 * timing.accuracy[step - 1]:.1f}" for step in (4, 8, 16))
+        accuracy = ", ".join(f"{100 * timing.accuracy[step - 1]:.1f}" for step in (1, 4, 8, 16))
         lines.append(
             f"| {timing.attack} | {timing.images} | {timing.library} | {timing.batch} | {timing.seconds:.1f} "
             f"| {timing.seconds / ours[timing.attack]:.1f} | {accuracy} "
-            f"| {timing.gradients:.0f} | {timing.forwards:.0f} | {work / timing.seconds / peak:.0%} |"
+            f"| {timing.gradients:.0f} | {timing.forwards:.0f} | {timing.share_of_peak:.0%} |"
         )
     return "\n".join(lines)
 
 
-def verdicts(timings: list[Timing]) -> str:
-    """For each attack how much faster than the fastest other library, and whether strength was given up for it."""
-    lines = []
-    for ours in (timing for timing in timings if timing.library == "robustatt"):
-        others = [timing for timing in timings if timing.attack == ours.attack and timing is not ours]
+def ratios(timings: list[Timing]) -> dict[str, tuple[float, Timing, float]]:
+    """For each attack the fastest other's seconds over ours, that other, and our largest excess of robust accuracy."""
+    found = {}
+    for mine in (timing for timing in timings if timing.library == OURS):
+        others = [timing for timing in timings if timing.attack == mine.attack and timing is not mine]
         if others:
             fastest = min(others, key=lambda timing: timing.seconds)
-            excess = max(np.array(ours.accuracy) - np.array(fastest.accuracy))
-            lines.append(
-                f"{ours.attack}: {fastest.seconds / ours.seconds:.1f} times as fast as the fastest other "
-                f"({fastest.library}); largest excess of robust accuracy over it {100 * excess:+.1f} points"
-            )
-    return "\n".join(lines)
+            excess = float(max(np.array(mine.accuracy) - np.array(fastest.accuracy)))
+            found[mine.attack] = fastest.seconds / mine.seconds, fastest, excess
+    return found
 
 
-def conditions(arguments: argparse.Namespace, peak: float) -> str:
+def verdicts(timings: list[Timing]) -> str:
+    """How much faster than the fastest other library, and whether strength was given up for it."""
+    return "\n".join(
+        f"- {attack}: {ratio:.1f} times as fast as the fastest other ({fastest.library}); largest excess of robust "
+        f"accuracy over it {100 * excess:+.1f} points ({round(excess * fastest.images):+d} of {fastest.images} images)"
+        for attack, (ratio, fastest, excess) in ratios(timings).items()
+    )
+
+
+def conditions(case: str, peak: float, strength: Strength) -> str:
     """What the numbers hold for."""
     return (
-        f"`python tests/bench.py` on {arguments.model} ({arguments.data}), eps 1..16/255; {platform.machine()}, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}, float32 matrix product {peak:.0f} GFLOP/s. "
-        "Ratio: seconds over robustatt's; every library at the best of the batch sizes tried, robustatt the best of as "
-        "many runs at its own."
+        f"`python tests/bench.py --case {case}`: eps 1..16/255; {platform.machine()}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, float32 matrix product {peak:.0f} GFLOP/s. Ratio: seconds over robustatt's. Every "
+        "other library at the fastest of the batch sizes tried, robustatt the best of as many runs at its own. AutoAttack "
+        f"with {strength.steps} steps a run and {strength.queries} queries in all libraries (published: 100 and 5000)."
     )
+
+
+def run(case: str, arguments: argparse.Namespace) -> tuple[str, list[Timing]]:
+    """Everything asked for on one model: the conditions and the timings."""
+    data_name, _, name = case.partition("/")
+    model = models.load(name, data_name).eval().requires_grad_(False)
+    everything = data.load(data_name, root=arguments.data_root)
+    strength, peak = Strength(arguments.steps, arguments.queries), matrix_peak()
+    said = conditions(case, peak, strength)
+    print(said, flush=True)
+    work = gflop(name, data_name)
+    timings: list[Timing] = []
+    for attack in arguments.attack or list(IMAGES):
+        images, label = everything.tensors(range(arguments.n or IMAGES[attack]))
+        image = images.float() / 255
+        batches = arguments.batch or BATCHES[attack]
+        time_robustatt("fgsm", model, image[:4], label[:4], 1, strength)
+        timings.append(time_robustatt(attack, model, image, label, len(batches), strength))
+        for library, (_, supported) in LIBRARIES.items():
+            if attack in supported and (not arguments.library or library in arguments.library):
+                timings.append(time_library(library, attack, model, image, label, batches, strength))
+                print(f"  {attack} {library}: {timings[-1].seconds:.1f} s", flush=True)
+    for timing in timings:
+        done = (2 * timing.gradients + timing.forwards) * work * timing.images
+        timing.share_of_peak = done / timing.seconds / peak
+    return said, timings
+
+
+def gflop(name: str, data_name: str) -> float:
+    """GFLOP of one forward pass of a bundled model at its width."""
+    row = next(entry for entry in catalogue() if entry.name == name.removesuffix("_adv"))
+    return row.gflop * float(models.read_card(models.bundled_path(name, data_name)).width) ** 2
+
+
+def draw(results: dict[str, list[Timing]], path: Path) -> None:
+    """Seconds of the fastest other library over ours, by attack and model."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    width = 0.8 / len(results)
+    for place, (case, timings) in enumerate(results.items()):
+        found = [(list(IMAGES).index(attack), ratio) for attack, (ratio, _, _) in ratios(timings).items()]
+        bars = axes.bar(
+            [x + (place - (len(results) - 1) / 2) * width for x, _ in found], [y for _, y in found], width, label=case
+        )
+        axes.bar_label(bars, fmt="%.1f", fontsize=8)
+    axes.axhline(1, color="0.4", linewidth=0.8)
+    axes.set_xticks(range(len(IMAGES)), list(IMAGES))
+    axes.set_ylabel("times as fast as the\nfastest other library")
+    axes.set_title("A grid of 16 radii, CPU", loc="left", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
+    figure.savefig(path, dpi=200)
+
+
+def keep(case: str, said: str, timings: list[Timing], folder: Path) -> None:
+    """The timings into the folder beside those of other runs, and the figure of all of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = case.replace("/", "-")
+    write_atomically(folder / f"{stem}.md", "\n\n".join([said, table(timings), verdicts(timings), ""]).encode())
+    document = {"case": case, "conditions": said, "timings": [asdict(timing) for timing in timings]}
+    write_atomically(folder / f"{stem}.json", json.dumps(document, indent=1).encode())
+    results = {}
+    for path in sorted(folder.glob("*.json")):
+        document = json.loads(path.read_text())
+        if "case" in document:
+            results[document["case"]] = [Timing(**timing) for timing in document["timings"]]
+    draw(results, folder / "speed.png")
 
 
 def main() -> None:
     """Time everything asked for and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--attack", action="append", choices=["fgsm", "pgd", "apgd-ce", "autoattack"])
-    parser.add_argument("--model", default="vgg_att3")
-    parser.add_argument("--data", default="digits")
+    parser.add_argument("--attack", action="append", choices=list(IMAGES))
+    parser.add_argument("--case", action="append", help="DATA/MODEL with bundled weights [default: digits/vgg_att3]")
     parser.add_argument("--data-root")
     parser.add_argument("-n", type=int, help="images; by default fewer for dearer attacks")
     parser.add_argument("--batch", type=int, action="append", help="batch sizes the other libraries may choose from")
     parser.add_argument("--library", action="append", choices=list(LIBRARIES))
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--steps", type=int, default=20, help="steps of AutoAttack's parts (published: 100)")
+    parser.add_argument("--queries", type=int, default=1000, help="queries of AutoAttack's last part (published: 5000)")
+    parser.add_argument("--out", type=Path, help="a folder for the table, the timings and a figure")
     arguments = parser.parse_args()
-    model = models.load(arguments.model, arguments.data).eval().requires_grad_(False)
-    everything = data.load(arguments.data, root=arguments.data_root)
-    peak = matrix_peak()
-    print(conditions(arguments, peak), flush=True)
-    row = next(entry for entry in catalogue() if entry.name == arguments.model)
-    gflop = row.gflop * _width(arguments.model, arguments.data) ** 2
-    timings: list[Timing] = []
-    for attack in arguments.attack or ["fgsm", "pgd"]:
-        images, label = everything.tensors(range(arguments.n or IMAGES[attack]))
-        image = images.float() / 255
-        batches = arguments.batch or BATCHES[attack]
-        time_robustatt(attack, model, image[:4], label[:4], 1)
-        timings.append(time_robustatt(attack, model, image, label, len(batches)))
-        for name, (_, supported) in LIBRARIES.items():
-            if attack in supported and (not arguments.library or name in arguments.library):
-                timings.append(time_library(name, attack, model, image, label, batches))
-                print(f"  {attack} {name}: {timings[-1].seconds:.1f} s", flush=True)
-    print(table(timings, peak, gflop), verdicts(timings), sep="\n\n")
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        text = "\n\n".join([conditions(arguments, peak), table(timings, peak, gflop), verdicts(timings)])
-        (arguments.out / f"{arguments.data}-{arguments.model}.md").write_text(text + "\n")
-
-
-def _width(model: str, data_name: str) -> float:
-    from robustatt.models import bundled_path, read_card
-
-    return float(read_card(bundled_path(model, data_name)).width)
+    for case in arguments.case or ["digits/vgg_att3"]:
+        said, timings = run(case, arguments)
+        print(table(timings), verdicts(timings), sep="\n\n", flush=True)
+        if arguments.out:
+            keep(case, said, timings, arguments.out)
 
 
 if __name__ == "__main__":
