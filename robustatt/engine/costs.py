@@ -42,6 +42,14 @@ class Costs:
         self._seconds: dict[tuple[str, str], float] = {}
         self._examples: dict[tuple[str, str], int] = {}
 
+    @staticmethod
+    def measured(plan: Plan, per_example: Mapping[tuple[str, str], float]) -> Costs:
+        """Costs that know the seconds of one example of some kinds already."""
+        costs = Costs(plan)
+        costs._seconds.update(per_example)
+        costs._examples.update(dict.fromkeys(per_example, 1))
+        return costs
+
     def expected(self, cell: Cell) -> float:
         """Seconds of a Cell on one worker."""
         return self.per_example(cell.model, cell.attack.name) * (cell.stop - cell.start)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from functools import cached_property
 
 import torch
@@ -65,32 +65,30 @@ class Crew:
             taken.append(time.perf_counter() - began)
         return min(taken) / count
 
-    def size(self, todo: Sequence[Cell]) -> int:
-        """How many workers are to compute these Cells."""
+    def size(self, cells: int, todo: Callable[[], Iterable[Cell]]) -> int:
+        """How many workers are to compute so many Cells, which `todo` lists."""
         if self.execution.engine == "ray":
             from robustatt.engine.cluster import cluster_workers
 
-            return min(len(todo), cluster_workers(self.execution, self.setup))
+            return min(cells, cluster_workers(self.execution, self.setup))
         if self.execution.workers is not None:
-            return min(len(todo), self.execution.workers)
+            return min(cells, self.execution.workers)
         if self._models.device.type == "cuda":
-            return min(len(todo), torch.cuda.device_count())
+            return min(cells, torch.cuda.device_count())
         most = min(self._threads // (self.setup.threads or 1), fitting_workers(peak_memory(self._models.device)))
-        if most < 2 or len(todo) < 2:
+        if min(cells, most) < 2:
             return 1
         costs = Costs(self.setup.plan, self.forward_seconds)
-        return paying_workers(sum(map(costs.expected, todo)), self.start_seconds, len(todo), most)
+        return paying_workers(sum(map(costs.expected, todo())), self.start_seconds, cells, most)
 
-    def assemble(self, todo: Sequence[Cell]) -> Executor:
-        """Start the workers for these Cells."""
-        workers = self.size(todo)
+    def assemble(self, workers: int) -> Executor:
+        """Start so many workers."""
         if self.execution.engine == "ray":
             from robustatt.engine.cluster import RayActors
 
             return RayActors(self.setup, self.execution, workers, self._dataset, self._models)
-        if workers == 1:
-            sample = self._models.dataset
-            return ThisProcess(Worker(self.setup, sample, self._models, Store(self.setup.records)))
+        if workers <= 1:
+            return ThisProcess(Worker(self.setup, self._models.dataset, self._models, Store(self.setup.records)))
         return LocalProcesses(self.setup, self.devices(workers))
 
     def devices(self, workers: int) -> list[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 
 from robustatt.engine.costs import GRADIENT, Costs, full_strength
 from robustatt.engine.progress import Silent
-from robustatt.engine.scheduler import Queue, Scheduler, kinds
+from robustatt.engine.scheduler import Scheduler
 from robustatt.engine.sweep import Sweep
 from robustatt.engine.virtual import VirtualWorkers
 from robustatt.engine.worker import peak_memory
@@ -54,30 +54,30 @@ def forecast(sweep: Sweep) -> Forecast:
 
     Raises InputError where the sweep would.
     """
-    cells = list(sweep.bound.cells())
-    missing = sweep.store.missing(cell.key for cell in cells)
-    todo = [cell for cell in cells if cell.key in missing]
-    by_kind: dict[tuple[str, str], list[Cell]] = {}
-    for cell in todo:
-        by_kind.setdefault((cell.model, cell.attack.name), []).append(cell)
-    found = tuple(_pilot(sweep, mine) for mine in by_kind.values())
-    workers = sweep.crew.size(todo) if todo else 1
+    keys = [cell.key for cell in sweep.bound.cells()]
+    missing = sweep.store.missing(keys)
+    found = tuple(_pilots(sweep, missing))
+    workers = max(1, sweep.size(missing))
     start = sweep.crew.start_seconds if workers > 1 or sweep.crew.execution.engine == "ray" else 0.0
-    processes = workers + 1 if start else 1
-    memory = peak_memory(sweep.models.device) * processes
+    memory = peak_memory(sweep.models.device) * (workers + 1 if start else 1)
     return Forecast(
-        found, workers, start, start + makespan(sweep, todo, found, workers), memory, len(cells) - len(todo)
+        found, workers, start, start + makespan(sweep, missing, found, workers), memory, len(keys) - len(missing)
     )
 
 
-def makespan(sweep: Sweep, todo: Sequence[Cell], found: Sequence[KindForecast], workers: int) -> float:
-    """Wall seconds of these Cells on so many workers, by the scheduler that will run them."""
-    costs = Costs(sweep.bound.plan)
+def _pilots(sweep: Sweep, missing: Set[str]) -> Iterator[KindForecast]:
+    for kind in sweep.bound.kinds():
+        cells = [cell for cell in kind if cell.key in missing]
+        if cells:
+            yield _pilot(sweep, cells)
+
+
+def makespan(sweep: Sweep, missing: Set[str], found: Sequence[KindForecast], workers: int) -> float:
+    """Wall seconds of the missing Cells on so many workers, by the scheduler that will run them."""
     each = {(kind.model, kind.attack): kind.seconds / kind.examples for kind in found}
-    for cell in todo:
-        costs.learn(cell, each[cell.model, cell.attack.name] * (cell.stop - cell.start))
+    costs = Costs.measured(sweep.bound.plan, each)
     machine = VirtualWorkers(workers, costs.expected)
-    Scheduler(Queue(kinds(todo), costs), machine, costs, Silent()).run()
+    Scheduler(sweep.queue(missing, costs), machine, costs, Silent()).run()
     return machine.now
 
 

@@ -9,7 +9,6 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 
 from robustatt.engine.costs import Costs
 from robustatt.engine.executor import Advanced, Event, Executor, Failed, Fate, Finished, Spent, Task
@@ -63,11 +62,6 @@ class Queue:
 
     def __bool__(self) -> bool:
         return bool(self._again or self._heads)
-
-
-def kinds(cells: Iterable[Cell]) -> list[Iterator[Cell]]:
-    """Cells that come model by model and attack by attack, as one iterator a kind."""
-    return [iter(list(group)) for _, group in groupby(cells, key=lambda cell: (cell.model, cell.attack.name))]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -23,7 +23,7 @@ from robustatt.engine.execution import Execution
 from robustatt.engine.executor import Spent
 from robustatt.engine.models import FrozenModels, Loader
 from robustatt.engine.progress import Progress, Silent
-from robustatt.engine.scheduler import Queue, Scheduler, SetAside, kinds
+from robustatt.engine.scheduler import Queue, Scheduler, SetAside
 from robustatt.engine.sources import drawn
 from robustatt.engine.worker import Setup
 from robustatt.errors import InputError, RobustattError, RunInterrupted
@@ -88,7 +88,7 @@ def bound(plan: Plan, dataset: Dataset, load: Loader, out: Path, execution: Exec
     cells = sum(1 for _ in BoundPlan(plan, examples, dataset.classes, "", ("",) * len(plan.models)).cells())
     threads = execution.cell_threads(cells, torch.get_num_threads()) if execution else None
     batch_size = plan.batch_size or automatic_batch_size(dataset.image_shape, device)
-    with _cluster(execution), _threads(threads) as available, FrozenModels(load, device, chosen) as models:
+    with _cluster(execution), _threads(threads) as available, FrozenModels(load, device, chosen, plan) as models:
         fingerprints = tuple(map(models.fingerprint, plan.models))
         bound = BoundPlan(plan, examples, chosen.classes, chosen.fingerprint, fingerprints, _url(execution))
         setup = Setup(plan, chosen.fingerprint, where, str(device), batch_size, threads)
@@ -134,11 +134,10 @@ class Sweep:
     def run(self, progress: Progress, gallery: bool) -> Outcome:
         """Compute what is missing, then summarise everything."""
         plan, bound, store = self.bound.plan, self.bound, self.store
-        cells = list(bound.cells())
-        missing = store.missing(cell.key for cell in cells)
-        todo = [cell for cell in cells if cell.key in missing]
-        if not todo and (summary := _finished(bound, self.out)) is not None:
-            return Outcome(store.read(cell.key for cell in cells), summary, 0, len(cells))
+        keys = [cell.key for cell in bound.cells()]
+        missing = store.missing(keys)
+        if not missing and (summary := _finished(bound, self.out)) is not None:
+            return Outcome(store.read(keys), summary, 0, len(keys))
         warnings: list[health.Warning] = []
         cards = {}
         for entry in plan.models:
@@ -148,10 +147,11 @@ class Sweep:
         store.prepare()
         self.out.mkdir(parents=True, exist_ok=True)
         bound.write(self.out)
-        progress.begin(sum(map(_images, todo)), len(cells), len(cells) - len(todo))
-        began = time.time()
-        self._compute(todo, progress, len(cells))
-        records = store.read(cell.key for cell in cells)
+        images = sum(_images(cell) for cell in bound.cells() if cell.key in missing)
+        progress.begin(images, len(keys), len(keys) - len(missing))
+        began, computed = time.time(), len(missing)
+        self._compute(missing, progress, len(keys))
+        records = store.read(keys)
         warnings += health.of_records(records, plan.attacks, bound.describe())
         for name, card in cards.items():
             warnings += health.of_card(name, card, self.dataset, records) if card is not None else []
@@ -160,36 +160,43 @@ class Sweep:
         summary = summarise(records, bound.describe(), origin, said)
         write_summary(self.out, summary)
         if gallery:
-            _keep_pictures(cells, plan, self.dataset, self.models, records, self.out)
-        return Outcome(records, summary, len(todo), len(cells) - len(todo), store.moved_aside)
+            _keep_pictures(bound, self.dataset, self.models, records, self.out)
+        return Outcome(records, summary, computed, len(keys) - computed, store.moved_aside)
 
-    def _compute(self, todo: list[Cell], progress: Progress, total: int) -> None:
-        """Have every Cell computed. RunInterrupted if some could not be."""
-        if not todo:
-            return
-        left = {cell.key for cell in todo}
+    def queue(self, missing: Set[str], costs: Costs) -> Queue:
+        """The Cells that are missing in the store, longest first."""
+        return Queue(((cell for cell in kind if cell.key in missing) for kind in self.bound.kinds()), costs)
+
+    def size(self, missing: Set[str]) -> int:
+        """How many workers are to compute the missing Cells."""
+        return self.crew.size(len(missing), lambda: (cell for cell in self.bound.cells() if cell.key in missing))
+
+    def _compute(self, missing: set[str], progress: Progress, total: int) -> None:
+        """Have every missing Cell computed. RunInterrupted if some could not be."""
 
         def finished(cell: Cell, spent: Spent) -> None:
-            left.discard(cell.key)
+            missing.discard(cell.key)
             journal.note(self.out, cell, spent)
 
         try:
-            executor = self.crew.assemble(todo)
+            executor = self.crew.assemble(self.size(missing))
             try:
                 costs = Costs(self.bound.plan, self.crew.forward_seconds)
-                scheduler = Scheduler(Queue(kinds(todo), costs), executor, costs, progress, finished)
-                set_aside = scheduler.run()
+                queue = self.queue(frozenset(missing), costs)
+                set_aside = Scheduler(queue, executor, costs, progress, finished).run()
             finally:
                 executor.close()
         except KeyboardInterrupt:
-            raise RunInterrupted(self._safe("stopped by Ctrl-C", total - len(left), total), 130) from None
+            raise RunInterrupted(self._safe("stopped by Ctrl-C", total - len(missing), total), 130) from None
         except InputError:
             raise
         except (RobustattError, OSError) as problem:
             said = str(problem).splitlines()[0]
-            raise RunInterrupted(self._safe(said, total - len(left), total), 3) from problem
+            raise RunInterrupted(self._safe(said, total - len(missing), total), 3) from problem
         if set_aside:
-            raise RunInterrupted(self._safe(_names(set_aside), total - len(left), total), 3) from set_aside[0].problem
+            raise RunInterrupted(self._safe(_names(set_aside), total - len(missing), total), 3) from set_aside[
+                0
+            ].problem
 
     def _safe(self, reason: str, finished: int, total: int) -> str:
         return (
@@ -221,15 +228,9 @@ def _inspect(classifier: Classifier, module: nn.Module, dataset: Dataset, exampl
     return health.of_model(classifier.original, classifier.label, images, labels, module)
 
 
-def _keep_pictures(
-    cells: list[Cell],
-    plan: Plan,
-    dataset: Dataset,
-    models: FrozenModels,
-    records: pd.DataFrame,
-    out: Path,
-) -> None:
+def _keep_pictures(bound: BoundPlan, dataset: Dataset, models: FrozenModels, records: pd.DataFrame, out: Path) -> None:
     """Attack a few examples of each model again, keeping images and attention maps for the report's gallery."""
+    plan = bound.plan
     channels, height, width = dataset.image_shape
     attack = attack_to_show(plan.attacks, records)
     shown = (
@@ -237,7 +238,7 @@ def _keep_pictures(
     )
     entries: list[GalleryEntry] = []
     for entry in plan.models if shown else ():
-        cell = next(cell for cell in cells if cell.model == entry.name and cell.attack.name == attack)
+        cell = next(cell for cell in bound.cells() if cell.model == entry.name and cell.attack.name == attack)
         batch_size = automatic_batch_size(dataset.image_shape, models.device)
         entries += pictures(cell, models.get(entry), dataset, shown, batch_size)
     write_gallery(out, entries)
