@@ -85,6 +85,9 @@ def test_overlaps_are_of_attention_against_something_else_whichever_way_they_wer
     assert floor is not None
     assert "the floor `gaussian`" in floor.what
     assert _overlap(entry(("vgg_att2", "product"), ("vgg_att3", "product")), "x") is None
+    own = _overlap(entry(("vgg_att2", "prior"), ("vgg_att2", "product")), "x")
+    assert own is not None
+    assert (own.what, own.verdict) == ("`vgg_att2` product against its own mean map on x", REVERSED)
     assert _overlap(entry(("vgg", "gradcam"), ("floor", "gaussian")), "x") is None
 
 
@@ -132,7 +135,10 @@ def test_the_page_of_what_was_measured(tmp_path: Path) -> None:
     }
     names = ("shapes", "gone")
     measured = Measured(
-        Evidence(cards, {}), segments={"shapes": segmented()}, segment_names=names, absent={"gone": "no data: fetch it"}
+        Evidence(cards, {}),
+        segments={"shapes": segmented()},
+        segment_names=names,
+        absent={("segment", "gone"): "no data: fetch it"},
     )
     found = claims(measured, {4: ["robustatt segment --data DIR/shapes"]})
     text = page(found, measured, "plan.toml", write_figures(measured, {}, None, tmp_path))

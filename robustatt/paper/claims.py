@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robustatt import metrics, reproduction
+from robustatt.localisation.result import HEADLINE, PRIOR
 from robustatt.metrics import Estimate
 from robustatt.paper.finding import Claim, Finding, points, verdict
 from robustatt.summary import Grid
@@ -20,7 +21,6 @@ ATTENTION = ("vgg_att1", "vgg_att2", "vgg_att3")
 PLAIN = "vgg"
 PAPER_CUB = {"vgg": 65.19, "vgg_att2": 73.13, "vgg_att3": 73.21}
 PAPER_TRANSFER = "about +6 % on average of six sets"
-JACCARD = "jaccard_otsu"
 TITLES = {
     1: "Attention classifies better than the plain network",
     2: "The last two or three levels beat one level, class activation maps and progressive attention",
@@ -36,7 +36,7 @@ class Measured:
     """What there is to judge by; None or missing where nothing was measured.
 
     ``sweep``: of ``sweep_name``, CIFAR-10, with the cards; ``fine``: grids of the fine-grained sweep by (model, attack); ``segments``:
-    segment.json by data set; ``absent``: why a data set was not measured, by its name in the plan.
+    segment.json by data set; ``absent``: why a data set was not measured, by the part of the plan and its name there.
     """
 
     sweep: reproduction.Evidence
@@ -47,7 +47,7 @@ class Measured:
     transfer_names: Sequence[str] = ()
     segments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     segment_names: Sequence[str] = ()
-    absent: Mapping[str, str] = field(default_factory=dict)
+    absent: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 def claims(measured: Measured, commands: Mapping[int, Sequence[str]]) -> list[Claim]:
@@ -103,8 +103,8 @@ def _fine_grained(measured: Measured) -> Iterator[Finding]:
     """Clean accuracy on fine-grained classes, paired on the same test images."""
     name = measured.fine_name
     grids = {model: grid for (model, _), grid in measured.fine.items()}
-    if name in measured.absent:
-        yield Finding(f"on {name}", _paper_difference("vgg_att2"), why=measured.absent[name])
+    if ("fine_grained", name) in measured.absent:
+        yield Finding(f"on {name}", _paper_difference("vgg_att2"), why=measured.absent["fine_grained", name])
         return
     for model in (model for model in ATTENTION if model in grids and PLAIN in grids):
         change = paired_accuracy(grids[model], grids[PLAIN])
@@ -129,7 +129,9 @@ def paired_accuracy(a: Grid, b: Grid) -> Estimate:
 
 def _claim_3(measured: Measured) -> list[Finding]:
     absent = [
-        Finding(f"on {name}", why=measured.absent[name]) for name in measured.transfer_names if name in measured.absent
+        Finding(f"on {name}", why=measured.absent["transfer", name])
+        for name in measured.transfer_names
+        if ("transfer", name) in measured.absent
     ]
     result = measured.transfer
     if result is None:
@@ -176,24 +178,26 @@ def _claim_4(measured: Measured) -> list[Finding]:
     found = [_untested(measured, name) for name in measured.segment_names if name not in measured.segments]
     for name, summary in measured.segments.items():
         for entry in summary["comparisons"]:
-            if entry["measure"] == JACCARD and (finding := _overlap(entry, name)) is not None:
+            if entry["measure"] == HEADLINE and (finding := _overlap(entry, name)) is not None:
                 found.append(finding)
     return found
 
 
 def _untested(measured: Measured, name: str) -> Finding:
-    return Finding(f"on {name}", why=measured.absent.get(name, "not measured"))
+    return Finding(f"on {name}", why=measured.absent.get(("segment", name), "not measured"))
 
 
 def _overlap(entry: Mapping[str, Any], data: str) -> Finding | None:
     """Attention against something else, whichever way round they were compared; None for any other pair."""
     a, b = entry["a"], entry["b"]
     change = Estimate(entry["difference"], entry["low"], entry["high"])
-    if b["model"] in ATTENTION and a["model"] not in ATTENTION:
+    if a["method"] == PRIOR or (b["model"] in ATTENTION and a["model"] not in ATTENTION):
         a, b, change = b, a, Estimate(-change.value, -change.high, -change.low)
-    if a["model"] not in ATTENTION or b["model"] in ATTENTION or b["model"].endswith("_adv"):
+    rival = b["model"] not in ATTENTION and not b["model"].endswith("_adv")
+    if a["model"] not in ATTENTION or not (rival or b["method"] == PRIOR):
         return None
-    what = f"`{a['model']}` {a['method']} against {_named(b)} on {data}"
+    other = "its own mean map" if b["method"] == PRIOR else _named(b)
+    what = f"`{a['model']}` {a['method']} against {other} on {data}"
     here = f"Jaccard {change.value:+.3f} ({change.low:+.3f} to {change.high:+.3f})"
     return Finding(what, "", here, verdict(change, entry["p_holm"]), f"p {entry['p_holm']:.2g} after Holm")
 
@@ -203,7 +207,7 @@ def _notes_4(measured: Measured) -> list[str]:
     lines = []
     for name, summary in measured.segments.items():
         heads = [it for it in summary["methods"] if it["headline"]]
-        said = ", ".join(f"{_named(it)} {interval(it[JACCARD])}" for it in heads)
+        said = ", ".join(f"{_named(it)} {interval(it[HEADLINE])}" for it in heads)
         lines.append(f"Mean Jaccard index on {name}, {heads[0]['n']:,} images: {said}.")
     return lines
 
@@ -222,8 +226,8 @@ def _named(side: Mapping[str, Any]) -> str:
 
 def _claim_5(measured: Measured) -> list[Finding]:
     on_cifar = [_on(finding, "CIFAR-10") for finding in reproduction.resistance(measured.sweep)]
-    if measured.sweep_name in measured.absent:
-        on_cifar = [Finding("on CIFAR-10", on_cifar[0].paper, why=measured.absent[measured.sweep_name])]
+    if ("sweep", measured.sweep_name) in measured.absent:
+        on_cifar = [Finding("on CIFAR-10", on_cifar[0].paper, why=measured.absent["sweep", measured.sweep_name])]
     if not measured.fine:
         return on_cifar
     fine = reproduction.Evidence(measured.sweep.cards, measured.fine)

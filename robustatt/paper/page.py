@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from robustatt.paper.claims import JACCARD, Measured, interval
+from robustatt.localisation.result import HEADLINE
+from robustatt.paper.claims import Measured, interval
 from robustatt.paper.finding import Claim
 from robustatt.report.figures import STYLE, draw
 from robustatt.report.panels import FigureSpec, Panel, Series, fooling_figure
@@ -86,7 +87,7 @@ def _under_attack(measured: Measured) -> Iterator[str]:
     """Beyond the paper: whether the maps still find the object in attacked images."""
     rows = [
         f"| {data} | `{entry['model']}` {entry['method'].replace('_', ' ')} | "
-        + " | ".join(interval(point[JACCARD]) for point in entry["points"])
+        + " | ".join(interval(point[HEADLINE]) for point in entry["points"])
         + " |"
         for data, entry in _attacked(measured)
     ]
@@ -147,7 +148,7 @@ def _localisation_panels(measured: Measured) -> tuple[Panel, ...]:
 
 
 def _series(entry: Mapping[str, Any], look: Look) -> Series:
-    points = [point[JACCARD] for point in entry["points"]]
+    points = [point[HEADLINE] for point in entry["points"]]
     return Series(
         f"{entry['model']} {entry['method'].replace('_', ' ')}",
         look,

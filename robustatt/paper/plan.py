@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -145,8 +144,16 @@ def parse_places(root: Path | None, given: list[str]) -> Places:
     return Places(root, folders)
 
 
+def parts_of(plan: PaperPlan) -> dict[str, tuple[str, ...]]:
+    """The data sets of each part of the plan."""
+    single = {"sweep": plan.sweep, "fine_grained": plan.fine_grained}
+    several = {"transfer": plan.transfer, "segment": plan.segment}
+    return {
+        **{part: (entry.data,) for part, entry in single.items() if entry is not None},
+        **{part: entry.data for part, entry in several.items() if entry is not None},
+    }
+
+
 def names_of(plan: PaperPlan) -> list[str]:
     """All data sets of the plan."""
-    single: list[Any] = [part.data for part in (plan.sweep, plan.fine_grained) if part is not None]
-    several = [name for part in (plan.transfer, plan.segment) if part is not None for name in part.data]
-    return list(dict.fromkeys([*single, *several]))
+    return list(dict.fromkeys(name for names in parts_of(plan).values() for name in names))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from robustatt import reproduction
+from robustatt import __version__, reproduction
 from robustatt import transfer as transfers
 from robustatt.api import Result, sweep
 from robustatt.data import load
@@ -18,6 +18,7 @@ from robustatt.eps import parse_grid
 from robustatt.errors import InputError, did_you_mean
 from robustatt.localisation import SegmentRequest, segment
 from robustatt.localisation import write as write_segment
+from robustatt.localisation.floors import require_libraries
 from robustatt.models import bundled, bundled_path, canonical, load_checkpoint
 from robustatt.paper import commands
 from robustatt.paper.claims import Measured
@@ -31,6 +32,7 @@ from robustatt.paper.plan import (
     TransferPart,
     how_to_get,
     names_of,
+    parts_of,
 )
 from robustatt.plan import ModelEntry, write_atomically
 from robustatt.reproduction import WEIGHTS, Evidence
@@ -83,7 +85,8 @@ class _Run:
         self._plan, self._out, self._watch = plan, out, watch
         found = {name: places.find(name) for name in names_of(plan)}
         self._places = {name: place for name, place in found.items() if place is not None}
-        self._absent = {name: how_to_get(name) for name, place in found.items() if place is None}
+        wanted = [(part, name) for part, names in parts_of(plan).items() for name in names]
+        self._absent = {(part, name): how_to_get(name) for part, name in wanted if found[name] is None}
         self._summaries: dict[str, Mapping[str, Any]] = {}
         self._commands: dict[int, list[str]] = {}
 
@@ -124,7 +127,9 @@ class _Run:
             return None
         files = _fine_weights(part)
         if not files:
-            self._absent[part.data] = "no weights: `robustatt train --init FILE --input-size 80` makes them"
+            self._absent["fine_grained", part.data] = (
+                "no weights: `robustatt train --init FILE --input-size 80` makes them"
+            )
             return None
         sides = {reproduction.read_card(file)["input_size"] for file in files.values()}
         if len(sides) > 1:
@@ -166,10 +171,14 @@ class _Run:
 
     def _segments(self) -> dict[str, Mapping[str, Any]]:
         part, found = self._plan.segment, {}
+        lacking = _lacking()
         for name in part.data if part else ():
             if name in self._places and part is not None:
+                if lacking:
+                    self._absent["segment", name] = lacking
+                    continue
                 if self._places[name].root is not None:
-                    self._absent[name] = f"no masks: give Parquet files with masks by `--data {name}=DIR`"
+                    self._absent["segment", name] = f"no masks: give Parquet files with masks by `--data {name}=DIR`"
                     continue
                 found[name] = self._segment(part, name)
         return found
@@ -190,6 +199,15 @@ class _Run:
             write_atomically(out / STAMP, stamp.encode())
         summary: dict[str, Any] = json.loads((out / SEGMENT_FILE).read_text(encoding="utf-8"))
         return summary
+
+
+def _lacking() -> str:
+    """Which library segment lacks on this machine, and how to get it; empty if none."""
+    try:
+        require_libraries()
+    except InputError as problem:
+        return str(problem)
+    return ""
 
 
 def _layout(swept: Result | None) -> dict[tuple[str, str], Any]:
@@ -242,8 +260,8 @@ def _transfer_request(
 def _stamp(
     seed: int, part: TransferPart | SegmentPart, entries: Sequence[ModelEntry], places: Mapping[str, Place]
 ) -> str:
-    """The hash of all that decides a result: the plan, the weights, and name, size and time of the data's files."""
-    digest = hashlib.sha256(f"{seed}|{part.model_dump_json()}|{list(places)}".encode())
+    """The hash of all that decides a result: this version, the plan, the weights, and name, size and time of the data's files."""
+    digest = hashlib.sha256(f"{__version__}|{seed}|{part.model_dump_json()}|{list(places)}".encode())
     for entry in entries:
         digest.update(f"{entry.name}|{hashlib.sha256(Path(str(entry.weights)).read_bytes()).hexdigest()}".encode())
     for place in places.values():
