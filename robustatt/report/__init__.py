@@ -51,10 +51,10 @@ def write_report(
     more = html.example_parts(summary, records, stored)
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
-        written = _write_figures(summary, curves, drift, stored, folder / "figures") if figures else []
         page = html.render(summary, html.Page(curves, drift, more))
         write_atomically(folder / "report.html", page.encode())
         listed = tables.write_tables(summary, html.overview(summary), folder / "tables") if curves else []
+        written = _write_figures(summary, curves, drift, stored, folder / "figures") if figures else []
     except OSError as error:
         raise InputError(f"cannot write the report into {folder}: {error.strerror or error}") from None
     return ReportPaths(folder / "report.html", tuple(written), tuple(listed))

@@ -142,7 +142,7 @@ def draw_rows(rows: Sequence[GalleryEntry], names: Sequence[str], note: str = ""
     high = 0.5 + below + height / 130
     figure = Figure(figsize=(wide, high))
     axis = figure.add_axes((left / wide, below / high, width / 130 / wide, height / 130 / high))
-    axis.imshow(np.clip(canvas, 0, 1), interpolation="none")
+    axis.imshow(np.round(255 * np.clip(canvas, 0, 1)).astype(np.uint8), interpolation="none")
     _label(axis, heads, names)
     figure.text(0.1 / wide, (below - 0.06) / high, note, fontsize=8, va="top")
     return figure
