@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -333,6 +335,7 @@ def check_mass(summary: dict) -> None:
     (["--sample", "99"], "there are 12 images"), (["--scales", "big"], "whole numbers of pixels"),
     (["--scales", "16"], "32 or more"), (["--quantile", "2"], "below 1"), (["--attack", "pgf"], "did you mean 'pgd'"),
     (["--masks", "/nowhere"], "no such folder"), (["--eps", "x"], "is not a radius"),
+    (["--eps", "1", "--attack", "autoattack"], "give fgsm, pgd"), (["--eps", "300"], "at most 255/255"),
     (["--trained-on", "cifar9"], "no weights are bundled"), (["-n", "6", "--sample", "6"], "not both"),
 ])  # fmt: skip
 def test_wrong_input_is_told_in_one_line(
@@ -352,6 +355,13 @@ def test_a_model_of_unknown_size_asks_for_scales(tmp_path: Path, capsys: pytest.
     model = ["--model", "test_localisation:Bright", "--data", str(data), "--out", str(tmp_path / "out")]
     assert cli.main(["segment", *model]) == 2
     assert "give --scales" in capsys.readouterr().err
+
+
+def test_tables_and_figures_leave_torch_out() -> None:
+    code = (
+        "import sys, robustatt.localisation.figures, robustatt.localisation.request; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.slow

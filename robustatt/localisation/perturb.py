@@ -23,8 +23,8 @@ from robustatt.threat import measure, per_row
 Forward = Callable[[Tensor], Tensor]
 
 
-def build_attack(recipe: Recipe, classes: int) -> Attack:
-    """The attack of a recipe.
+def build_attack(recipe: Recipe, classes: int | None = None) -> Attack:
+    """The attack of a recipe, for a model with that many classes (None: not known yet).
 
     Raises:
         InputError: it has no fixed radius, belongs to another library, is a chain of several, or is targeted.

@@ -72,7 +72,7 @@ def segment(request: SegmentRequest, progress: Progress = lambda *_: None) -> Lo
         NonFiniteLogits, ThreatModelViolation: see ``robustatt.classifier`` and ``robustatt.threat``.
     """
     require_libraries()
-    recipe = recipes.load(request.attack)
+    recipe = _recipe(request)
     source = open_masked(request.data, request.masks)
     chosen = choose(len(source), request.n, request.sample, request.seed)
     parts = split(chosen, request.seed)
@@ -111,6 +111,16 @@ def segment(request: SegmentRequest, progress: Progress = lambda *_: None) -> Lo
         },
     }  # fmt: skip
     return Localisation(summary, images, work.pictures)
+
+
+def _recipe(request: SegmentRequest) -> Recipe:
+    recipe = recipes.load(request.attack)
+    if request.eps:
+        build_attack(recipe)
+        largest = max(request.eps)
+        if recipe.norm == "linf" and largest > 1:
+            raise InputError(f"--eps {format_radius(largest)}: an L-infinity radius is at most 255/255, all of [0, 1]")
+    return recipe
 
 
 def _resolve(entry: ModelEntry, request: SegmentRequest) -> ResolvedModel:
