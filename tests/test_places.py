@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
-from conftest import small_net
 from fsspec.implementations.memory import MemoryFileSystem
 from test_records import COLUMNS, CONTENT
-from torch import Tensor
 
-import robustatt
 from robustatt import cli
 from robustatt.attack import recipe as recipes
 from robustatt.engine import Execution, load_data, run
@@ -27,9 +24,9 @@ class Slow(MemoryFileSystem):
     """Not one of the stores whose put is atomic; files only appear whole if they are moved into place."""
 
     protocol = "slow"
-    store: dict[str, Any] = {}
-    pseudo_dirs = [""]
-    puts: list[str] = []
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    puts: ClassVar[list[str]] = []
 
     def pipe_file(self, path: str, value: bytes, **_: Any) -> None:  # type: ignore[override]
         Slow.puts.append(path)
@@ -106,7 +103,7 @@ def test_a_missing_driver_is_said_with_its_extra(monkeypatch: pytest.MonkeyPatch
         Remote("s3://bucket/records")
 
 
-def test_no_permission_is_found_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_permission_is_found_before_any_work(tmp_path: Path) -> None:
     def never(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
@@ -116,11 +113,7 @@ def test_no_permission_is_found_before_any_work(tmp_path: Path, monkeypatch: pyt
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sweep_with_records_elsewhere_is_read_back(
-    tmp_path: Path, labelled: tuple[Tensor, Tensor], capsys: pytest.CaptureFixture[str]
-) -> None:
-    expected = robustatt.sweep(small_net(), labelled, eps="2", out=tmp_path / "here")
-    del expected
+def test_a_sweep_with_records_elsewhere_is_read_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = f"memory://{tmp_path.name}/records"
     command = ["sweep", "--model", "vgg", "--eps", "2", "-n", "8", "--out", str(tmp_path / "out"), "--records", url]
     assert cli.main(command) == 0

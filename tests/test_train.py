@@ -17,11 +17,11 @@ from robustatt.data import TensorDataset
 from robustatt.errors import InputError, TrainingDiverged
 from robustatt.train import (
     TrainRequest,
-    _start_from,
     adversarial_images,
     augment,
     channel_statistics,
     learning_rate,
+    start_from,
     train,
 )
 
@@ -37,7 +37,7 @@ def tiny(split: str) -> TensorDataset:
 
 @pytest.fixture(autouse=True)
 def _tiny_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("robustatt.train.datasets.load", lambda _, split, **__: tiny(split))
+    monkeypatch.setattr("robustatt.data.load", lambda _, split, **__: tiny(split))
 
 
 def request(out: Path, **fields: Any) -> TrainRequest:
@@ -136,7 +136,7 @@ def test_a_start_with_other_classes_gets_a_new_head(tmp_path: Path) -> None:
     train(first)
     network = models.build("vgg_att1", classes=7, width=0.03125)
     fresh = network.head.classify.weight.clone()
-    said = _start_from(first.out, network)
+    said = start_from(first.out, network)
     assert said is not None
     assert said["head"] == "new"
     assert torch.equal(network.head.classify.weight, fresh)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +48,9 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     half: Annotated[bool, typer.Option(help="Store the weights as float16.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on from an interrupted run of the same command.")] = True,
+    distributed: Annotated[
+        bool, typer.Option("--distributed", help="Share each batch with the processes that torchrun started.")
+    ] = False,
 ) -> None:
     """Train a network of the paper; go on after an interruption."""
     from robustatt.train import TrainRequest
@@ -57,9 +61,12 @@ def train(
         batch_size=batch_size, dropout=dropout, label_smoothing=label_smoothing, flip=flip, crop=crop,
         adversarial=adversarial, train_eps=train_eps, data_root=data_root, download=download, label_column=label_column,
         input_size=input_size, init=init, keep=keep, test_every=test_every, device=device, half=half, resume=resume,
+        distributed=distributed,
     )  # fmt: skip
     with TrainingBar() as bar:
         card = run_training(request, bar)
+    if os.environ.get("RANK", "0") != "0" and distributed:
+        return
     print(f"Wrote {out}: clean test accuracy {card.clean_accuracy:.2%}")
     print(f"Log: {request.log_path}, curve: {request.curve_path}")
     size = f" --input-size {input_size}" if input_size else ""

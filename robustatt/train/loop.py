@@ -1,0 +1,274 @@
+"""Training of the networks: from a request to a checkpoint with its card, also across an interruption.
+
+The train split stays on the device as uint8 and is augmented there. A run that was interrupted goes on where
+it was: the same command gives the same bits as an uninterrupted one on the same machine.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from robustatt import data as datasets
+from robustatt.data import Dataset, TensorDataset
+from robustatt.data.sample import stratified
+from robustatt.device import choose_device
+from robustatt.errors import InputError, TrainingDiverged
+from robustatt.models import Card, build, save_checkpoint
+from robustatt.models.checkpoint import rounded
+from robustatt.plan import write_whole
+from robustatt.report.learning import curve_png
+from robustatt.train.augment import adversarial_images, augment, augmentation
+from robustatt.train.card import card_of, channel_statistics, start_from
+from robustatt.train.ranks import Ranks, own_device, ranks, synced
+from robustatt.train.request import TrainRequest
+from robustatt.train.schedule import learning_rate, peak_rate
+from robustatt.train.state import Run, try_resume, write_log, write_state
+
+SMALL_TEST_SET = 1000
+
+
+class OnStep(Protocol):
+    """Called after each step with the running means of the epoch; accuracy is a share."""
+
+    def __call__(self, epoch: int, step: int, steps: int, loss: float, accuracy: float) -> None: ...
+
+
+def train(request: TrainRequest, on_step: OnStep | None = None) -> Card:
+    """Trains a network and writes ``request.out`` (weights and card) and the CSV log beside it.
+
+    The weights kept are those of the last epoch, or with ``keep`` "best" those of the epoch that does best
+    on a tenth of the training images, held out; the test split is only ever measured, never used to choose.
+    The state goes to ``<out>.resume.pt`` after every epoch and is removed at the end.
+
+    Args:
+        request: what to train, on what, how.
+        on_step: told of every step.
+
+    Raises:
+        InputError: the model, the data or the out folder is wrong, or the resume file is of another run.
+        TrainingDiverged: the loss is no longer finite; the last whole epoch stays in the resume file.
+    """
+    device = choose_device(request.device)
+    _check_place(request.out)
+    if request.distributed:
+        device = own_device(device)
+    devices = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), ranks(request.distributed, device) as mine:
+        torch.manual_seed(request.seed)
+        return _train(request, device, mine, on_step if mine.first else None)
+
+
+def _train(request: TrainRequest, device: torch.device, mine: Ranks, on_step: OnStep | None) -> Card:
+    if not mine.first:
+        mine.wait()  # the first process fetches the data, if that is needed
+    train_set = _load(request, "train")
+    test_set = _load(request, "test")
+    if mine.first:
+        mine.wait()
+    pixels, labels = train_set.tensors(range(len(train_set)))
+    if len(pixels) < 2:
+        raise InputError(f"data {request.data!r}: its train split holds {len(pixels)} images, 2 are needed")
+    mean, std = channel_statistics(pixels)
+    network = build(
+        request.model,
+        len(train_set.classes),
+        request.width,
+        dropout=request.dropout,
+        mean=mean,
+        std=std,
+        input_size=min(train_set.image_shape[1:]),
+    )
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    synced(network, mine)
+    origin = start_from(request.init, network)
+    optimiser = torch.optim.SGD(
+        network.parameters(),
+        lr=0.1,
+        momentum=0.9,
+        weight_decay=5e-4,
+        nesterov=request.schedule == "onecycle" or request.model.startswith("resnet"),
+    )
+    run = Run(network, optimiser, _generator(request.seed, 1), _generator(request.seed, 2))
+    try_resume(request, run)
+    if not mine.first:
+        torch.manual_seed(torch.initial_seed() + 1009 * mine.rank + run.epoch)  # masks of its own for dropout
+    called = mine.wrapped(network, device)
+    kept, held = _hold_out(request, labels)
+    images = pixels[kept].permute(0, 2, 3, 1).contiguous().to(device)
+    held_out = None if held is None else TensorDataset(pixels[held], labels[held], train_set.classes)
+    labels = labels[kept].to(device)
+    batches = _epoch_sizes(len(images), request.batch_size)
+    while run.epoch < request.epochs:
+        started = time.perf_counter()
+        loss, accuracy = _epoch(request, run, called, mine, images, labels, batches, on_step)
+        run.epoch += 1
+        seconds = time.perf_counter() - started
+        test_accuracy = math.nan
+        if _test_now(request, run.epoch, len(test_set)):
+            test_accuracy = clean_accuracy(network, test_set, device=device)
+        row = {
+            "epoch": run.epoch,
+            "lr": optimiser.param_groups[0]["lr"],
+            "train_loss": loss,
+            "train_accuracy": accuracy,
+            "test_accuracy": test_accuracy,
+            "seconds": round(seconds, 2),
+            "images_per_second": round(len(images) / seconds, 1),
+        }
+        if held_out is not None:
+            row["held_out_accuracy"] = clean_accuracy(network, held_out, device=device)
+            _keep_if_best(run, row["held_out_accuracy"])
+        run.rows.append(row)
+        if mine.first:
+            write_log(request.log_path, run.rows)
+            write_state(request.resume_path, run.state(request.identity()))
+    if run.best is not None:
+        network.load_state_dict(run.best)
+    if request.half:
+        network.load_state_dict(rounded(network.state_dict()))
+    if request.half or run.best_epoch not in (0, run.epoch):
+        run.rows[-1]["test_accuracy"] = clean_accuracy(network, test_set, device=device)
+    card = card_of(request, run, train_set, mean, std, origin)
+    if not mine.first:
+        return card
+    write_log(request.log_path, run.rows)
+    write_whole(request.curve_path, curve_png(run.rows, f"{card.name}, width {card.width:g}, {card.data}"))
+    save_checkpoint(request.out, network.state_dict(), card, half=request.half)
+    request.resume_path.unlink(missing_ok=True)
+    return card
+
+
+def _hold_out(request: TrainRequest, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Which training images are trained on, and which are held out to choose the best epoch."""
+    every = torch.arange(len(labels))
+    if request.keep == "last":
+        return every, None
+    if len(labels) < 20:
+        raise InputError(f"--keep best: {len(labels)} training images are too few to hold a tenth out")
+    held = stratified(labels, len(labels) // 10, request.seed)
+    kept = torch.ones(len(labels), dtype=torch.bool)
+    kept[held] = False
+    return every[kept], held
+
+
+def _keep_if_best(run: Run, accuracy: float) -> None:
+    if run.best is None or accuracy > max(row["held_out_accuracy"] for row in run.rows):
+        run.best = {name: tensor.detach().clone() for name, tensor in run.network.state_dict().items()}
+        run.best_epoch = run.epoch
+
+
+def _check_place(out: Path) -> None:
+    """Finds out before the training, and not after it, that its result cannot be written."""
+    if out.suffix != ".safetensors":
+        raise InputError(f"cannot write {out}: the name of a checkpoint ends in .safetensors")
+    if out.is_dir():
+        raise InputError(f"cannot write {out}: it is a folder")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}") from error
+    if not os.access(out.parent, os.W_OK):
+        raise InputError(f"cannot write {out}: no permission in {out.parent}")
+
+
+def _load(request: TrainRequest, split: str) -> Dataset:
+    return datasets.load(
+        request.data,
+        split,
+        root=request.data_root,
+        download=request.download,
+        label_column=request.label_column,
+        image_size=request.input_size,
+    )
+
+
+def _generator(seed: int, stream: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed * 1009 + stream)
+
+
+def _epoch_sizes(count: int, batch: int) -> int:
+    """Steps an epoch; a last batch of one image is dropped, as BatchNorm cannot be trained on it."""
+    return count // batch + (count % batch > 1)
+
+
+def _epoch(
+    request: TrainRequest,
+    run: Run,
+    called: nn.Module,
+    mine: Ranks,
+    images: Tensor,
+    labels: Tensor,
+    steps: int,
+    on_step: OnStep | None,
+) -> tuple[float, float]:
+    """One pass over the images ``(n, h, w, 3)``; the mean loss and the share classified right on the way."""
+    flip, crop = augmentation(request)
+    run.network.train()
+    order = torch.randperm(len(images), generator=run.order)
+    total_loss, right, seen = 0.0, 0, 0
+    for step in range(steps):
+        chosen = order[step * request.batch_size : (step + 1) * request.batch_size]
+        for group in run.optimiser.param_groups:
+            group["lr"] = learning_rate(request, run.epoch + step / steps)
+        x = augment(images, chosen, run.noise, flip=flip, crop=crop)
+        y = labels[chosen.to(labels.device)]
+        batch, x, y = len(y), mine.share(x), mine.share(y)
+        loss, logits = _step(request, run, called, mine, x, y, batch)
+        total, hits = mine.sums(loss, (logits.argmax(dim=1) == y).sum())
+        value = total / mine.world
+        if not math.isfinite(value):
+            raise TrainingDiverged(
+                f"the loss is {value} in epoch {run.epoch + 1}, step {step + 1} of {steps}: "
+                f"try a lower --lr than {peak_rate(request):g} (nothing was written to {request.out})"
+            )
+        total_loss += value * batch
+        right += int(hits)
+        seen += batch
+        if on_step is not None:
+            on_step(epoch=run.epoch + 1, step=step + 1, steps=steps, loss=total_loss / seen, accuracy=right / seen)
+    return total_loss / seen, right / seen
+
+
+def _step(
+    request: TrainRequest, run: Run, called: nn.Module, mine: Ranks, x: Tensor, y: Tensor, batch: int
+) -> tuple[Tensor, Tensor]:
+    """One step on this process's rows of a batch; the loss is its part of the mean loss of all."""
+    autocast = torch.autocast("cuda", dtype=torch.bfloat16) if x.is_cuda else nullcontext()
+    with autocast:
+        if request.adversarial is not None:
+            x = adversarial_images(
+                run.network, x, y, request.adversarial, request.train_eps / 255, run.noise, mine, batch
+            )
+        logits = called(x)
+        loss = mine.mean_loss(logits.float(), y, batch, request.label_smoothing)
+    run.optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    run.optimiser.step()
+    return loss.detach(), logits.detach()
+
+
+def _test_now(request: TrainRequest, epoch: int, size: int) -> bool:
+    every = request.test_every or (1 if size <= SMALL_TEST_SET else request.epochs)
+    return epoch % every == 0 or epoch == request.epochs
+
+
+def clean_accuracy(network: nn.Module, dataset: Dataset, *, device: torch.device, batch_size: int = 256) -> float:
+    """The share of a data set that the network classifies right, in eval mode; the mode is put back."""
+    was_training = network.training
+    network.eval()
+    right = 0
+    with torch.inference_mode():
+        for images, labels in dataset.batches(batch_size):
+            x = images.to(device).contiguous(memory_format=torch.channels_last)
+            x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
+            right += int((network(x).argmax(dim=1).cpu() == labels).sum())
+    network.train(was_training)
+    return right / len(dataset)

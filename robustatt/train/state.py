@@ -1,0 +1,96 @@
+"""The moving parts of a training run, on their way to disk and back."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustatt.errors import InputError
+from robustatt.models import Network
+from robustatt.plan import write_whole
+from robustatt.train.request import TrainRequest
+
+
+@dataclass
+class Run:
+    """The moving parts of a training run: what a resume file has to hold."""
+
+    network: Network
+    optimiser: torch.optim.SGD
+    order: torch.Generator
+    noise: torch.Generator
+    epoch: int = 0
+    rows: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, Tensor] | None = None
+    best_epoch: int = 0
+
+    def state(self, identity: str) -> dict[str, Any]:
+        rng = {
+            "order": self.order.get_state(),
+            "noise": self.noise.get_state(),
+            "torch": torch.get_rng_state(),
+        }
+        if next(self.network.parameters()).is_cuda:
+            rng["cuda"] = torch.cuda.get_rng_state()
+        return {
+            "identity": identity,
+            "epoch": self.epoch,
+            "rows": self.rows,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "rng": rng,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.epoch, self.rows = state["epoch"], state["rows"]
+        self.best, self.best_epoch = state.get("best"), state.get("best_epoch", 0)
+        self.order.set_state(state["rng"]["order"])
+        self.noise.set_state(state["rng"]["noise"])
+        torch.set_rng_state(state["rng"]["torch"])
+        if "cuda" in state["rng"]:
+            torch.cuda.set_rng_state(state["rng"]["cuda"])
+
+
+def write_log(path: Path, rows: list[dict[str, float]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: "" if math.isnan(value) else f"{value:.6g}" for key, value in row.items()} for row in rows)
+    write_whole(path, text.getvalue().encode())
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_whole(path, content.getvalue())
+
+
+def try_resume(request: TrainRequest, run: Run) -> None:
+    """Goes on from the resume file, if there is one and it is asked for.
+
+    Raises:
+        InputError: the file is damaged or belongs to a run with other settings.
+    """
+    path = request.resume_path
+    if not request.resume or not path.exists():
+        return
+    way_out = "delete it or train with --no-resume"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        same = state["identity"] == request.identity()
+    except Exception as error:
+        raise InputError(f"{path} cannot be read: {way_out}") from error
+    if not same:
+        raise InputError(f"{path} is of a run with other settings: {way_out}")
+    run.restore(state)

@@ -1,0 +1,166 @@
+"""The same sweep on a Ray cluster of several nodes on this machine: the same bytes, also while nodes are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import images, small_net
+
+from robustatt import cli
+from robustatt.attack import recipe as recipes
+from robustatt.engine import Execution, Silent, load_data, model_loader, run
+from robustatt.eps import parse_grid
+from robustatt.plan import Cell, ModelEntry, Plan
+
+HERE = Path(__file__).parent
+STORE_BYTES = 200 * 2**20
+KILLS = 10
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::ResourceWarning:ray"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # sockets of killed raylets
+]
+
+
+@contextmanager
+def cluster(nodes: int) -> Iterator[Any]:
+    """A head without CPUs and so many nodes of one CPU each, all on this machine."""
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", OMP_NUM_THREADS="1", PYTHONPATH=str(HERE))
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        for _ in range(nodes):
+            made.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+        yield made
+    finally:
+        made.shutdown()
+
+
+def plan_of(folder: Path, examples: int, attack: str = "pgd") -> Plan:
+    """PGD on random images of 12x12 labelled by the small network, read from a file."""
+    batch = (images(examples, 12) * 255).round()
+    with torch.no_grad():
+        label = small_net()(batch / 255).argmax(1)
+    np.savez(folder / "random.npz", images=batch.to(torch.uint8).numpy(), labels=label.numpy())
+    entry = ModelEntry("net", "conftest:small_net")
+    return Plan((entry,), (recipes.load(attack),), parse_grid("1..16"), data=str(folder / "random.npz"))
+
+
+def sweep(plan: Plan, out: Path, execution: Execution, progress: Silent | None = None) -> dict[str, bytes]:
+    dataset = load_data(plan)
+    run(plan, dataset, model_loader(dataset), out, progress, gallery=False, execution=execution)
+    return {path.name: path.read_bytes() for path in (out / "records").glob("*.parquet")}
+
+
+def computed(out: Path) -> Counter[str]:
+    return Counter(json.loads(line)["key"] for line in (out / "log.jsonl").read_text().splitlines())
+
+
+class Killer(threading.Thread):
+    """Kills a node at random moments and puts a fresh one in its place."""
+
+    def __init__(self, made: Any, kills: int, seed: int) -> None:
+        super().__init__()
+        self.made, self.kills, self.random = made, kills, random.Random(seed)
+        self.done = 0
+
+    def run(self) -> None:
+        for _ in range(self.kills):
+            time.sleep(self.random.uniform(0.5, 8))
+            nodes = [node for node in self.made.worker_nodes if node is not self.made.head_node]
+            self.made.remove_node(self.random.choice(nodes), allow_graceful=False)
+            self.made.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+            self.done += 1
+
+
+class Causes(Silent):
+    def __init__(self) -> None:
+        self.images, self.causes = 0, list[str]()
+
+    def advance(self, cell: Cell, images: int) -> None:  # noqa: ARG002
+        self.images += images
+
+    def failed(self, cell: Cell, cause: str, log: str) -> None:  # noqa: ARG002
+        self.causes.append(cause)
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, dict[str, bytes]]:
+    folder = tmp_path_factory.mktemp("local")
+    plan = plan_of(folder, 256 * 20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(HERE))
+        return plan, sweep(plan, folder / "out", Execution(workers=1, threads=1))
+
+
+@pytest.mark.parametrize("nodes", [2, 4])
+def test_the_records_are_those_of_the_local_engine(
+    nodes: int, local: tuple[Plan, dict[str, bytes]], tmp_path: Path
+) -> None:
+    plan, expected = local
+    with cluster(nodes) as made:
+        found = sweep(plan, tmp_path, Execution("ray", address=made.address))
+    assert len(expected) == 20
+    assert found == expected
+    assert set(computed(tmp_path).values()) == {1}
+
+
+def test_nodes_killed_at_random_moments(local: tuple[Plan, dict[str, bytes]], tmp_path: Path) -> None:
+    plan, expected = local
+    watching = Causes()
+    with cluster(4) as made:
+        killer = Killer(made, KILLS, seed=0)
+        killer.start()
+        found = sweep(plan, tmp_path, Execution("ray", address=made.address, workers=4), watching)
+        during = killer.done
+        killer.join()
+    print(
+        f"{during} of {KILLS} nodes were killed before the sweep ended; Cells lost and computed again: {watching.causes}"
+    )
+    assert during >= 3, "too few nodes were killed while the sweep ran to show anything"
+    assert found == expected
+    assert set(computed(tmp_path).values()) == {1}, "nothing twice"
+    assert watching.images == 256 * 20 * 16
+
+
+def test_an_address_where_nothing_is_ray(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        began = time.monotonic()
+        code = cli.main(
+            [
+                "sweep",
+                "--model",
+                "vgg",
+                "-n",
+                "4",
+                "--engine",
+                "ray",
+                "--address",
+                address,
+                "--out",
+                str(tmp_path / "o"),
+            ]
+        )
+    assert code == 2
+    assert time.monotonic() - began < 20
+    said = capsys.readouterr().err
+    assert f"--address {address}" in said
+    assert not (tmp_path / "o").exists()
