@@ -270,7 +270,7 @@ def test_from_the_command_line_to_the_files(tmp_path: Path, capsys: pytest.Captu
     assert by_name["floor", "whole"]["jaccard_otsu"]["mean"] == pytest.approx(
         by_name["floor", "whole"]["average_precision"]["mean"]
     )
-    best = next(line for line in summary["standing"] if line.startswith("bright l1, Jaccard"))
+    best = next(line for line in summary["standing"] if line.startswith("bright l1, Jaccard (Otsu)"))
     assert "above the best floor" in best
     assert "above its own mean map" in best
     check_rows(pd.read_parquet(out / "images.parquet"), summary)

@@ -21,7 +21,11 @@ from robustatt.localisation.binarise import WAYS
 from robustatt.localisation.floors import FLOOR
 
 HEADLINE = "jaccard_otsu"
-COMPARED = (HEADLINE, "average_precision")
+COMPARED = {
+    HEADLINE: "Jaccard (Otsu)",
+    "jaccard_threshold": "Jaccard (fitted threshold)",
+    "average_precision": "average precision",
+}
 MEASURES = (
     *(f"{name}_{way}" for name in ("jaccard", "precision", "recall") for way in WAYS),
     "average_precision",
@@ -78,7 +82,7 @@ def paired(a: Any, b: Any, seed: int) -> Entry:
 def comparisons(images: pd.DataFrame, seed: int) -> list[Entry]:
     """Headline methods against each other, the floors and their own prior, on clean images.
 
-    By Jaccard index (Otsu) and by average precision.
+    By each measure of ``COMPARED``.
     """
     compared = images["headline"] | (images["kind"] == PRIOR)
     clean = images[(images["eps"] == CLEAN) & compared].sort_values("index", kind="stable")
@@ -173,7 +177,7 @@ def standing(summary: Entry) -> Iterator[str]:
     for entry in summary["methods"]:
         if entry["model"] == FLOOR or not entry["headline"]:
             continue
-        for name, words in ((HEADLINE, "Jaccard index (Otsu)"), ("average_precision", "average precision")):
+        for name, words in COMPARED.items():
             best = _best(floors, name)
             prior = next(it for it in summary["methods"] if (it["model"], it["method"]) == (entry["model"], PRIOR))
             verdicts = (
@@ -282,7 +286,7 @@ def _comparison_section(summary: Entry) -> list[str]:
         [
             _name(it["a"]),
             _name(it["b"]),
-            it["measure"].replace("_", " "),
+            COMPARED[it["measure"]],
             interval(it, "difference"),
             f"{it['p_holm']:.2g}",
         ]
