@@ -59,7 +59,9 @@ class Worker:
             said = (str(problem).splitlines() or [""])[0]
             cause = f"{type(problem).__name__}: {said}" if said else type(problem).__name__
             fate = Fate.OUT_OF_MEMORY if self._smaller_may_fit(problem, task) else Fate.RETRY
-            return Failed(task, cause, fate, traceback.format_exc(), problem)
+            # a full disk is nobody's bug: the line says all there is to say
+            log = "" if isinstance(problem, OSError) else traceback.format_exc()
+            return Failed(task, cause, fate, log, problem)
 
     def _smaller_may_fit(self, problem: Exception, task: Task) -> bool:
         return is_out_of_memory(problem) and self._batch_size(task) > 1
