@@ -83,6 +83,8 @@ class LocalFolder(Place):
 
     def read(self, name: str) -> bytes:
         try:
+            if (self.folder / name).is_symlink():
+                return b""  # a link leads out of the folder: whatever is there, it is no file of ours
             return (self.folder / name).read_bytes()
         except NotADirectoryError:
             raise FileNotFoundError(name) from None
