@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 import robustatt
 from robustatt.attack import recipe as recipes
+from robustatt.attack.base import Attack, Chain, Noise, Oracle, RayAttack, Rows, SteppedAttack
+from robustatt.attack.builder import build
 from robustatt.attack.kinds import KINDS
 from robustatt.errors import InputError
 
@@ -184,7 +186,7 @@ def test_every_shipped_attack_is_tested_here() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CHEAP))
-def test_batch_size_and_order_change_nothing(name: str, net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
+def test_batch_size_changes_nothing(name: str, net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
     """Randomness belongs to the example and rows do not see each other: another batch size gives the same
     records."""
     recipe = short(name, **CHEAP[name])
@@ -195,6 +197,36 @@ def test_batch_size_and_order_change_nothing(name: str, net: nn.Module, data: tu
     same = ["adv_pred", "attacked", "zero_grad"]
     pd.testing.assert_frame_equal(whole[same], small[same])
     np.testing.assert_allclose(whole.adv_margin, small.adv_margin, atol=2e-3)
+
+
+def proposals(attack: Attack, rows: Rows, net: nn.Module) -> Tensor:
+    """Where an attack stands after a few answers, a row each."""
+    oracle, noise = Oracle(net), Noise(0, attack.name)
+    if isinstance(attack, RayAttack):
+        return attack.direction(rows, oracle, noise)[0]
+    assert isinstance(attack, SteppedAttack)
+    state = attack.start(rows, noise)
+    for _ in range(min(4, attack.steps)):
+        loss = attack.objective(rows, state)
+        answer = oracle.ask(attack.query(state), rows.label, loss, gradient=attack.needs_gradient)
+        state = attack.step(rows, state, answer)
+    return attack.query(state)
+
+
+@pytest.mark.parametrize("name", sorted(CHEAP))
+def test_rows_in_another_order_get_the_same_proposals(name: str, net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
+    image, label = data[0][:9], data[1][:9]
+    with torch.no_grad():
+        clean = net(image)
+    index, zero = torch.arange(9), torch.zeros(9, dtype=torch.int64)
+    eps = torch.linspace(0.02, 0.2, 9) * {"linf": 1, "l2": 10, "l1": 60}[recipes.load(name).norm]
+    rows = Rows(image, label, eps, index, zero, clean, zero - 1)
+    order = torch.tensor([4, 0, 8, 2, 6, 1, 7, 3, 5])
+    attack = build(short(name, **CHEAP[name]), 10)
+    for part in attack.parts if isinstance(attack, Chain) else [attack]:
+        straight, shuffled = proposals(part, rows, net), proposals(part, rows.select(order), net)
+        off = (shuffled - straight[order]).abs().flatten(1)
+        assert (off > 1e-4).float().mean() < 0.01, part.name  # a sign of a gradient that is zero to rounding
 
 
 @pytest.mark.parametrize("name", ["pgd", "apgd-ce", "apgd-t", "fab-t", "square", "autoattack"])
@@ -327,8 +359,6 @@ def test_dlr_is_refused_where_it_is_not_defined() -> None:
 
 
 def test_an_attack_costs_nothing_for_examples_that_are_wrong_already() -> None:
-    from robustatt.attack.base import Noise, Oracle
-    from robustatt.attack.builder import build
     from robustatt.classifier import frozen
     from robustatt.grid import GridSearch, Target
     from robustatt.threat import NORMS
