@@ -284,9 +284,10 @@ def drift_auc(grid: Grid, metric: str = "js") -> Iterator[dict[str, Any]]:
     Only examples whose clean prediction is right enter, and each radius is judged by itself: both drift and
     fooling grow with the radius, so an area pooled over radii would be high even if drift said nothing about
     which example falls. Attacks that stop at the first success have moved fooled images in fewer steps than
-    held ones; FGSM, one step for all, is free of that. ``headline`` marks the radius at which the share fooled is nearest to one half, where
-    the question is hardest to answer by guessing and the interval narrowest. Radii at which all or none are
-    fooled have no area. Interval: 95 %, DeLong.
+    held ones, and a threshold search attacks at a radius those that break near it; FGSM, one step for all images at
+    all radii, is free of both. ``headline`` marks the radius with the most pairs to tell apart for its number of
+    images, where the interval is narrowest: were all images attacked, the one where half are fooled. Radii at which
+    all or none are fooled have no area. Interval: 95 %, DeLong.
     """
     if is_control(grid.attack):
         return
@@ -319,12 +320,13 @@ def drift_auc(grid: Grid, metric: str = "js") -> Iterator[dict[str, Any]]:
                 }
             )
         if rows:
-            min(rows, key=_distance_from_even)["headline"] = True
+            max(rows, key=_weight)["headline"] = True
         yield from rows
 
 
-def _distance_from_even(row: Mapping[str, Any]) -> float:
-    return abs(float(row["n_fooled"] / (row["n_fooled"] + row["n_held"])) - 0.5)
+def _weight(row: Mapping[str, Any]) -> float:
+    """What a radius has to say: the variance of an area goes about as the inverse of this."""
+    return float(row["n_fooled"] * row["n_held"] / (row["n_fooled"] + row["n_held"]))
 
 
 # Comparisons ----------------------------------------------------------------------------------------------

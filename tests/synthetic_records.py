@@ -33,7 +33,7 @@ def make_records(
         clean_pred = np.where(rng.random(n) < 0.98, label, (label + 1) % classes)
         difficulty = 0.8 * shared + 0.6 * rng.normal(size=n)
         for attack in attacks:
-            strength = {"fgsm": 1.35, "pgd": 1.0, "noise": 30.0}.get(attack, 1.1)
+            strength = {"fgsm": 1.35, "pgd": 1.0, "noise": 30.0, "sign-noise": 20.0}.get(attack, 1.1)
             threshold = MEDIAN_RADIUS.get(model, 5.0) * strength * np.exp(0.5 * difficulty)
             broken = eps[None, :] >= threshold[:, None]
             if attack == "fgsm":  # now and then a single step overshoots and recovers

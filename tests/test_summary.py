@@ -188,3 +188,19 @@ def test_unknown_curve_names_the_known() -> None:
     records = make_records(n=5, models=("vgg",), attacks=("fgsm",))
     with pytest.raises(InputError, match="vgg under fgsm"):
         curve_frame(summarise(records, {}, {}, []), "vgg", "nope")
+
+
+def test_the_radius_of_the_headline_has_the_most_to_tell_apart() -> None:
+    """Under a threshold search one image of each kind at some radius would be an even split, and say nothing."""
+    records = make_records(models=("vgg_att3",), n=200, attacks=("pgd",))
+    at = records["eps"] == "2/255"
+    fooled = records["adv_pred"] != records["clean_pred"]
+    right = records["clean_pred"] == records["label"]
+    few = pd.concat([records[at & right & fooled].head(1), records[at & right & ~fooled].head(1)]).index
+    records.loc[at, "attacked"] = False
+    records.loc[few, "attacked"] = True
+    rows = [r for r in summarise(records, {}, {}, [])["drift_predicts_fooling"] if r["level"] == "l3"]
+    assert [(r["n_fooled"], r["n_held"]) for r in rows if r["eps"] == "2/255"] == [(1, 1)]
+    (headline,) = [r for r in rows if r["headline"]]
+    narrowest = min(rows, key=lambda r: abs(r["n_fooled"] - r["n_held"]) if r["eps"] != "2/255" else 1000)
+    assert headline["eps"] == narrowest["eps"]

@@ -18,7 +18,7 @@ from robustatt.report.charts import chart, hover_data, swatch
 from robustatt.report.confusion import matrices
 from robustatt.report.explorer import explorer_data
 from robustatt.report.heatmaps import page_gallery
-from robustatt.report.panels import KIND_WORDS, FigureSpec, Panel, Summary, curve_names
+from robustatt.report.panels import KIND_WORDS, FigureSpec, Panel, Summary, attack_title, curve_names
 from robustatt.report.style import DARK, LIGHT, Look, looks
 from robustatt.summary import eps_steps, grids, is_control, names_of
 
@@ -129,6 +129,7 @@ def context(summary: Summary, page: Page) -> dict[str, Any]:
         "legend": legend(models, attacks),
         "curves": [_figure(spec) for spec in page.curves],
         "drift": drift_groups(page.drift),
+        "attack_title": attack_title,
         "controls": [attack for attack in attacks if is_control(attack)],
         "drift_metrics": METRICS,
         "drift_auc": narrative.prediction_rows(summary),
@@ -174,7 +175,9 @@ def legend(models: Sequence[str], attacks: Sequence[str]) -> dict[str, list[tupl
     first = attacks[0] if attacks else ""
     return {
         "models": [(swatch(Look(look[model, first].colour)), model) for model in models if first],
-        "attacks": [(swatch(look[models[0], attack], marker=False), attack) for attack in attacks if models],
+        "attacks": [
+            (swatch(look[models[0], attack], marker=False), attack_title(attack)) for attack in attacks if models
+        ],
     }
 
 

@@ -67,6 +67,11 @@ def curve_names(summary: Summary) -> tuple[list[str], list[str]]:
     return models, attacks
 
 
+def attack_title(attack: str) -> str:
+    """An attack's name, and that it is none where it is a control."""
+    return f"{attack} (control)" if is_control(attack) else attack
+
+
 def figures(summary: Summary) -> list[FigureSpec]:
     """Every curve figure that the summary holds data for."""
     if not summary["curves"]:
@@ -88,7 +93,7 @@ def _curves(summary: Summary, measure: str) -> tuple[Series, ...]:
         model, attack = str(curve["model"]), str(curve["attack"])
         series.append(
             Series(
-                f"{model}, {attack}",
+                f"{model}, {attack_title(attack)}",
                 look[model, attack],
                 tuple(str(point["eps"]) for point in points),
                 y,
