@@ -24,10 +24,9 @@ from robustatt.classifier import Classifier
 from robustatt.data.base import Dataset
 from robustatt.eps import CLEAN, parse_radius
 from robustatt.errors import InputError
-from robustatt.grid import GridSearch, Ledger, Target, along_rays
+from robustatt.grid import GridSearch, Ledger, Target, along_rays, whole_curve
 from robustatt.measures import METRICS
 from robustatt.plan import Cell
-from robustatt.pools import whole_curve
 
 
 @dataclass(frozen=True)
