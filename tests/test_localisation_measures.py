@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.metrics import average_precision_score, jaccard_score
 
-from robustatt.localisation import binarise
+from robustatt.localisation import binarise, result
 from robustatt.localisation.binarise import THRESHOLDS, above, is_constant, jaccard_by_threshold, otsu, upper_share
 from robustatt.localisation.floors import gaussian
 from robustatt.localisation.measures import average_precision, mass_on_object, measure, overlap, pointing
@@ -152,3 +152,30 @@ def test_mass_is_a_share_of_the_sum() -> None:
 def test_an_empty_mask_has_no_overlap() -> None:
     with pytest.raises(ValueError, match="empty"):
         overlap(np.ones(SHAPE, bool), np.zeros(SHAPE, bool))
+
+
+def test_paired_differences_of_known_values() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.random(60)
+    same, shifted = result.paired(base, base, seed=1), result.paired(base + 0.1, base, seed=1)
+    assert (same["difference"], same["low"], same["high"], same["p"]) == (0, 0, 0, 1)
+    assert shifted["difference"] == pytest.approx(0.1)
+    assert shifted["p"] < 1e-10
+    alike = result.paired(rng.random(60), rng.random(60), seed=1)
+    assert alike["low"] < 0 < alike["high"]
+    assert alike["p"] > 0.05
+
+
+def test_holm_is_over_all_comparisons_of_a_table() -> None:
+    found = result.adjusted([{"p": 0.01}, {"p": 0.04}, {"p": 0.03}])
+    assert [entry["p_holm"] for entry in found] == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_intervals_stay_shares() -> None:
+    assert result.mean([1.0]) == {"mean": 1.0, "low": None, "high": None}
+    wide = result.mean([1.0, 1.0, 0.2])
+    assert wide["high"] == 1.0
+    assert 0 <= wide["low"] < wide["mean"]
+    none = result.hits([0.0] * 20)
+    assert none["low"] == 0
+    assert 0.1 < none["high"] < 0.2  # Wilson: no hit among 20 says little
