@@ -41,7 +41,8 @@ def paper(
     found = claims(outcome.measured, outcome.commands)
     transfer = out / "out" / "transfer" / "transfer.png" if outcome.measured.transfer is not None else None
     figures = write_figures(outcome.measured, outcome.summaries, transfer, out)
-    write_atomically(out / "README.md", page(found, outcome.measured, plan.as_posix(), figures).encode())
+    named = f"DIR/{plan.name}" if plan.is_absolute() else plan.as_posix()
+    write_atomically(out / "README.md", page(found, outcome.measured, named, figures).encode())
     print_table(["claim", "", "comparisons here"], [[str(it.number), it.title, it.summary()] for it in found])
     print(f"Page: {out / 'README.md'}")
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from robustatt.localisation.result import HEADLINE
 from robustatt.paper.claims import Measured, interval
-from robustatt.paper.finding import Claim
+from robustatt.paper.finding import Claim, Finding
 from robustatt.report.figures import STYLE, draw
 from robustatt.report.panels import FigureSpec, Panel, Series, fooling_figure
 from robustatt.report.style import Look
@@ -79,7 +79,7 @@ def _section(claim: Claim) -> str:
 def _table(claim: Claim) -> Iterator[str]:
     yield f"| {' | '.join(HEADS)} |"
     yield "|---" * len(HEADS) + "|"
-    for it in claim.findings:
+    for it in claim.findings or [Finding("none", why="not in the plan")]:
         yield f"| {it.what} | {it.paper} | {it.here} | {it.verdict} | {it.why} |"
 
 
