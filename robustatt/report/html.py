@@ -130,6 +130,7 @@ def context(summary: Summary, page: Page) -> dict[str, Any]:
         "curves": [_figure(spec) for spec in page.curves],
         "drift": drift_groups(page.drift),
         "attack_title": attack_title,
+        "saliency_note": narrative.SALIENCY_NOTE,
         "controls": [attack for attack in attacks if is_control(attack)],
         "drift_metrics": METRICS,
         "drift_auc": narrative.prediction_rows(summary),

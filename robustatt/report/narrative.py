@@ -176,6 +176,12 @@ def missing_parts(summary: Summary) -> list[str]:
     return notes
 
 
+SALIENCY_NOTE = (
+    "Grad-CAM asks about the predicted class. Once an image is fooled that is another class, so part of the drift "
+    "of saliency is the fooling itself."
+)
+
+
 @dataclass(frozen=True)
 class Prediction:
     """One row of the answer to: does drift predict being fooled?"""

@@ -210,6 +210,9 @@ KIND_WORDS: dict[Kind, tuple[str, str, str]] = {
 """For each kind of map: how files of its figures begin, what its drift is called, and what the maps are."""
 
 
+LEAST_IMAGES = 5
+"""A mean of fewer is not drawn unless there is nothing else: its interval would fill the axes."""
+
 CONTROLS = {"noise": "uniform noise up to ε", "sign-noise": "random signs times ε"}
 """What the controls are called in the figures of drift."""
 
@@ -247,14 +250,16 @@ def drift_figure(
     caption = (
         f"{name} between the {maps} of the clean and the attacked image ({unit}): mean over images that were "
         "fooled at this radius and over those that held, of the images attacked at exactly this radius. "
-        f"Model {model}, attack {attack}. Bands: 95 % t intervals of the mean."
+        f"Model {model}, attack {attack}. Bands: 95 % t intervals of the mean; means of fewer than "
+        f"{LEAST_IMAGES} images are left out."
     )
     title = f"{what} of {model}: {name if metric == 'js' else name.lower()}"
     return FigureSpec(f"{stem}-{metric}-{file_safe(model)}", title, caption, _one_scale(panels))
 
 
 def _drift_series(rows: Sequence[Mapping[str, Any]], attack: str, group: str, label: str) -> Series | None:
-    chosen = [row for row in rows if row["attack"] == attack and row["group"] == group]
+    chosen = [row for row in rows if row["attack"] == attack and row["group"] == group and parse_radius(row["eps"]) > 0]
+    chosen = [row for row in chosen if row["n"] >= LEAST_IMAGES] or chosen
     chosen.sort(key=lambda row: parse_radius(row["eps"]))
     if not chosen:
         return None
