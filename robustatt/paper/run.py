@@ -128,7 +128,7 @@ class _Run:
         files = _fine_weights(part)
         if not files:
             self._absent["fine_grained", part.data] = (
-                "no weights: `robustatt train --init FILE --input-size 80` makes them"
+                "no weights: `robustatt train --init FILE --input-size 80` makes them (see the plan)"
             )
             return None
         sides = {reproduction.read_card(file)["input_size"] for file in files.values()}
