@@ -7,8 +7,10 @@ import multiprocessing
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -207,6 +209,35 @@ def test_wrong_flags_are_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert cli_run("sweep", "--model", "vgg", "-n", 4, *flags) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"), [(b"HTTP/1.1 400 Bad Request", "not Ray"), (b"", "not Ray"), (None, "nobody answers")]
+)
+def test_an_address_where_nothing_is_ray(
+    answer: bytes | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("robustatt.engine.cluster.ANSWER_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            line, _ = server.accept()
+            with line:
+                line.recv(100)
+                if answer is None:
+                    time.sleep(1)
+                else:
+                    line.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert cli_run("sweep", "--model", "vgg", "-n", 4, "--engine", "ray", "--address", address) == 2
     captured = capsys.readouterr()
     assert said in captured.err
     assert captured.err.count("\n") == 1

@@ -30,6 +30,9 @@ from robustatt.plan import ModelEntry
 INSTALL = "pip install 'robustatt[ray]'"
 ANSWER_SECONDS = 10.0
 PATIENCE_SECONDS = 1.0
+HTTP2_SETTINGS = b"\x04"
+#: what a client of gRPC, which Ray speaks, says first; a server answers with a frame of its settings
+HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00" + HTTP2_SETTINGS + b"\x00" * 5
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
@@ -75,11 +78,18 @@ def _require_answer(address: str) -> None:
     if not host or not port.isdecimal():
         raise InputError(f"--address {address!r}: give auto or HOST:PORT, such as 10.0.0.1:6379")
     try:
-        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+        with socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS) as line:
+            line.settimeout(ANSWER_SECONDS)
+            line.sendall(HTTP2_GREETING)
+            answer = line.recv(9) if os.environ.get("RAY_USE_TLS", "0") == "0" else HTTP2_GREETING[-9:]
     except OSError as problem:
         raise InputError(
             f"--address {address}: nobody answers ({problem}): is the head node up, and the port open?"
         ) from None
+    if answer[3:4] != HTTP2_SETTINGS:
+        raise InputError(
+            f"--address {address}: what answers is not Ray: give the port of `ray start --head`, usually 6379"
+        )
 
 
 def cluster_workers(execution: Execution, setup: Setup) -> int:
