@@ -19,10 +19,11 @@ from robustatt import health, metrics
 from robustatt.attack import recipe as recipes
 from robustatt.attack.loss import misclassification, stable
 from robustatt.classifier import Classifier, frozen
-from robustatt.data import Dataset
+from robustatt.data import Dataset, TensorDataset
 from robustatt.data.sample import stratified
 from robustatt.device import choose_device
 from robustatt.engine import automatic_batch_size
+from robustatt.errors import InputError
 from robustatt.evaluate import as_float
 from robustatt.models import Card, ResolvedModel, resolve
 from robustatt.plan import ModelEntry
@@ -112,13 +113,34 @@ def examine(patient: Patient, *, deep: bool = False) -> list[Finding]:
     )
     entry, classes = patient.entry, len(dataset.classes)
     resolved = resolve(entry.spec, weights=entry.weights, data=dataset.name, classes=classes, normalize=entry.normalize)
-    return examine_model(resolved, dataset, choose_device(patient.device), deep=deep)
+    train = _training_images(patient)
+    return examine_model(resolved, dataset, choose_device(patient.device), train=train, deep=deep)
+
+
+def _training_images(patient: Patient) -> Tensor | None:
+    """The images of the training split, if they are at hand and fit into memory: nothing is downloaded or decoded."""
+    try:
+        found = data_sets.load(
+            patient.data,
+            "train",
+            root=patient.data_root,
+            label_column=patient.label_column,
+            image_size=patient.input_size,
+        )
+    except InputError:
+        return None
+    return found.images if isinstance(found, TensorDataset) else None
 
 
 def examine_model(
-    resolved: ResolvedModel, dataset: Dataset, device: torch.device, *, deep: bool = False
+    resolved: ResolvedModel,
+    dataset: Dataset,
+    device: torch.device,
+    *,
+    train: Tensor | None = None,
+    deep: bool = False,
 ) -> list[Finding]:
-    """All checks of a model that is in memory. It is left as it was."""
+    """All checks of a model that is in memory, which is left as it was. `train` holds the training images, if known."""
     first = as_float(dataset.tensors(range(min(32, len(dataset))))[0]).to(device)
     with frozen(resolved.module, resolved.label, device, first) as classifier:
         look = _look(classifier, dataset, first)
@@ -126,6 +148,7 @@ def examine_model(
         warnings = health.of_model(classifier.original, resolved.label, chosen, labels, resolved.module)
         findings = [_input_range(look.images), _accuracy(look, resolved.card, dataset)]
         findings += _by_topic(warnings, look)
+        findings += _training(look, train) if train is not None else []
         findings += _speed(look, len(dataset))
     if deep:
         warnings = health.deep(resolved.module, resolved.label, chosen.cpu(), labels.cpu())
@@ -234,6 +257,12 @@ def _ask_gradient(look: _Look, images: Tensor, labels: Tensor) -> Tensor | None:
         images = images.clone().requires_grad_(True)
         loss = stable(look.classifier.logits(images), labels).sum()
         return torch.autograd.grad(loss, images, allow_unused=True)[0] if loss.requires_grad else None
+
+
+def _training(look: _Look, train: Tensor) -> list[Finding]:
+    found = health.seen_in_training(look.classifier.label, look.images, train)
+    fine = f"under 1 % of {len(look.images)} test images are among the {len(train):,} training images, to the pixel"
+    return [_wrong("training images", one) for one in found] or [Finding("training images", True, fine)]
 
 
 def _speed(look: _Look, total: int) -> Iterator[Finding]:

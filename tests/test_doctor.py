@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from robustatt import cli
 from robustatt.data import TensorDataset
-from robustatt.doctor import Finding, examine_model
+from robustatt.doctor import Finding, Patient, _training_images, examine_model
 from robustatt.models import Card, ResolvedModel
+from robustatt.plan import ModelEntry
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -88,6 +89,25 @@ def test_a_planted_fault_is_found(fault: object, line: str, good: nn.Module) -> 
     found = shown(fault(good))[line]  # type: ignore[operator]
     assert (found.fine, found.mark) == (False, "!!")
     assert found.advice
+
+
+def test_test_images_among_the_training_images(good: nn.Module) -> None:
+    images, labels = digits_data()
+    pixels = (images * 255).round().to(torch.uint8)
+    test = TensorDataset(pixels[-100:], labels[-100:])
+    for train, fine in ((pixels[:-100], True), (pixels, False)):
+        found = examine_model(ResolvedModel(good, "mine", None, "memory"), test, CPU, train=train)
+        (line,) = [it for it in found if it.check == "training images"]
+        assert line.fine == fine
+        assert ("100 of 100" in line.finding) != fine
+
+
+def test_the_training_split_is_looked_for() -> None:
+    """Digits come with one; a folder without one says nothing."""
+    images = _training_images(Patient(ModelEntry("vgg", "vgg"), "digits"))
+    assert images is not None
+    assert len(images) == 1297
+    assert _training_images(Patient(ModelEntry("vgg", "vgg"), "/nowhere")) is None
 
 
 def test_the_command_exits_with_0_and_says_what_is_wrong(
