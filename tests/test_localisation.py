@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -287,7 +288,9 @@ def test_from_the_command_line_to_the_files(tmp_path: Path, capsys: pytest.Captu
         "examples-vgg_pan",
     }
     assert all((out / "figures" / f"{name}.{ending}").stat().st_size for name in names for ending in ("svg", "csv"))
-    assert "## Under attack" in (out / "segment.md").read_text()
+    page = (out / "segment.md").read_text()
+    assert "## Under attack" in page
+    assert all((out / target).exists() for target in re.findall(r"\]\((figures/[^)]+)\)", page))
 
 
 def check_rows(images: pd.DataFrame, summary: dict) -> None:

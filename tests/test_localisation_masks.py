@@ -107,7 +107,7 @@ def test_a_bad_mask_is_named(tmp_path: Path, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         survey(source, range(5))
     assert "x.parquet row 4, column mask" in str(caught.value)
-    assert survey(source, range(4)).shorter_side == 12  # the others are fine
+    assert survey(source, range(4)).object_share == pytest.approx(40 / 240)  # the others are fine
 
 
 @pytest.mark.parametrize(("image", "mask", "words"), [

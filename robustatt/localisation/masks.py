@@ -225,23 +225,21 @@ def _mask(picture: Image.Image, where: str, size: tuple[int, ...]) -> NDArray[np
 
 @dataclass(frozen=True)
 class Survey:
-    """What was seen when all chosen examples were read once: hash, least shorter side, mean share of the object."""
+    """What was seen when all chosen examples were read once: hash, mean share of the object."""
 
     fingerprint: str
-    shorter_side: int
     object_share: float
 
 
 def survey(source: MaskedImages, positions: Sequence[int]) -> Survey:
     """Reads every chosen example once, so that what is wrong with the data is said before anything is computed."""
-    digest, side, shares = hashlib.sha256(), 2**31, 0.0
+    digest, shares = hashlib.sha256(), 0.0
     for example in source.read(positions):
         digest.update(f"{example.image.shape}".encode())
         digest.update(example.image.tobytes())
         digest.update(np.packbits(example.mask).tobytes())
-        side = min(side, *example.mask.shape)
         shares += float(example.mask.mean())
-    return Survey(digest.hexdigest(), side, shares / len(positions))
+    return Survey(digest.hexdigest(), shares / len(positions))
 
 
 def batches(source: MaskedImages, positions: Sequence[int], size: int) -> Iterator[list[Example]]:

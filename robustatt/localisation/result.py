@@ -229,6 +229,8 @@ def markdown(summary: Entry) -> str:
         "",
         *(f"- {line}" for line in summary["standing"]),
         "",
+        "![Jaccard index and average precision of every map](figures/jaccard.png)",
+        "",
         *_table(
             ["model", "map", "Jaccard, Otsu", f"Jaccard, upper {100 * (1 - how['quantile']):.0f} %", "Jaccard, fitted", "precision", "recall",
              "average precision", "pointing", "mass on object"],
@@ -261,7 +263,8 @@ def _mass_section(summary: Entry) -> list[str]:
         for it in summary["level_trend"]
     ]
     heads = ["model", "level", "attention on the object", "object's share", "ratio"]
-    return ["", "## Which level looks at the object", "", *_table(heads, rows), "", *trend]
+    figure = "![Attention on the object by level](figures/attention-mass.png)"
+    return ["", "## Which level looks at the object", "", figure, "", *_table(heads, rows), "", *trend]
 
 
 def _robust_section(summary: Entry) -> list[str]:
@@ -278,7 +281,8 @@ def _robust_section(summary: Entry) -> list[str]:
         f"{how['attack']} on the class the model predicts, run to its last step, on {summary['robustness'][0]['points'][0]['n']} "
         "of the reported images."
     )
-    return ["", "## Under attack", "", said, "", *_table(heads, rows)]
+    figure = "![Jaccard index over the radius](figures/jaccard-eps.png)"
+    return ["", "## Under attack", "", said, "", figure, "", *_table(heads, rows)]
 
 
 def _comparison_section(summary: Entry) -> list[str]:
