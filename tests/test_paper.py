@@ -282,6 +282,7 @@ def test_without_any_data_the_page_says_what_is_missing(here: Path) -> None:
         (PLAN, ["--data", "birds"], "such as --data stl10=DIR"),
         (PLAN, ["--data", "shapes=gone"], "no such folder"),
         (PLAN.replace('"vgg_att2"', '"vgg_at2"'), [], "did you mean 'vgg_att2'"),
+        (PLAN.replace('"vgg", "vgg_att2"', '"resnet164"'), [], "models resnet164: no weights for cifar10"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(

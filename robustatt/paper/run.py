@@ -218,7 +218,7 @@ def _entries(wanted: Sequence[str]) -> tuple[ModelEntry, ...]:
     """The networks with bundled CIFAR-10 weights: all but adversarially trained ones, or those wanted that there are.
 
     Raises:
-        InputError: a name that is no network.
+        InputError: a name that is no network, or none of them has weights.
     """
     have = bundled().get(TRAINED_ON, ())
     for name in wanted:
@@ -227,7 +227,11 @@ def _entries(wanted: Sequence[str]) -> tuple[ModelEntry, ...]:
     usual = sorted(
         (name for name in have if not name.endswith(ADVERSARIAL)), key=lambda name: (*order, name).index(name)
     )
-    names = [name for name in wanted if name in have] or usual
+    names = [name for name in wanted if name in have] if wanted else usual
+    if not names:
+        raise InputError(
+            f"models {', '.join(wanted)}: no weights for {TRAINED_ON} are bundled: {did_you_mean(wanted[0], have)}"
+        )
     return tuple(ModelEntry(name, name, str(bundled_path(name, TRAINED_ON))) for name in names)
 
 
