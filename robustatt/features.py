@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from robustatt.classifier import Classifier, fingerprint, frozen
 from robustatt.data.base import Dataset, Pixels
+from robustatt.engine import automatic_batch_size
 from robustatt.errors import InputError, NonFiniteLogits
 from robustatt.evaluate import as_float
 from robustatt.models.attention import Network
@@ -72,7 +73,7 @@ class FeatureExtractor:
         return hashlib.sha256(decisive.encode()).hexdigest()[:32]
 
     def _range(self, dataset: Dataset, start: int, stop: int) -> Features:
-        size = batch_size(dataset.image_shape, self.device)
+        size = automatic_batch_size(dataset.image_shape, self.device)
         ranges = [range(first, min(first + size, stop)) for first in range(start, stop, size)]
         found = [
             self(as_float(images).to(self.device)).float().cpu().numpy() for images in _read_ahead(dataset, ranges)
@@ -83,13 +84,6 @@ class FeatureExtractor:
             example = int(dataset.original([start + int(wrong[0])])[0])
             raise NonFiniteLogits(f"model {self.label!r} has NaN or infinite features for example {example}")
         return features
-
-
-def batch_size(image_shape: tuple[int, int, int], device: torch.device) -> int:
-    """64 images of 32x32 on a CPU, 1024 on a GPU, fewer of larger ones."""
-    _, height, width = image_shape
-    full = 1024 if device.type == "cuda" else 64
-    return max(8, min(full, full * 32 * 32 // (height * width)))
 
 
 def _read_ahead(dataset: Dataset, ranges: Sequence[range]) -> Iterator[Pixels]:

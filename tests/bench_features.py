@@ -15,8 +15,9 @@ import torch
 
 from robustatt import models
 from robustatt.data import TensorDataset
+from robustatt.engine import automatic_batch_size
 from robustatt.evaluate import as_float
-from robustatt.features import FeatureExtractor, batch_size, feature_extractor
+from robustatt.features import FeatureExtractor, feature_extractor
 from robustatt.transfer import svm
 
 CPU = torch.device("cpu")
@@ -24,7 +25,7 @@ CPU = torch.device("cpu")
 
 def bare(network: torch.nn.Module, dataset: TensorDataset, memory_format: torch.memory_format) -> float:
     """Seconds of nothing but forward passes of the same frozen network, on images that are floats already."""
-    size = batch_size(dataset.image_shape, CPU)
+    size = automatic_batch_size(dataset.image_shape, CPU)
     batches = [part.contiguous(memory_format=memory_format) for part in as_float(dataset.images).split(size)]
     started = time.perf_counter()
     with torch.inference_mode():
