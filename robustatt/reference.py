@@ -149,10 +149,11 @@ def read_reference(path: Path) -> Reference:
     try:
         curves = tuple(_unpack_curve(entry) for entry in document["curves"])
         made, plan = document["made_by"], document["identity"]
-        if not isinstance(plan, dict) or not isinstance(made, dict) or not curves:
+        if not isinstance(made, dict) or not curves:
             raise ValueError("no curves")
+        _check_identity(plan)
     except (
-        KeyError,
+        LookupError,
         TypeError,
         ValueError,
         AttributeError,
@@ -163,6 +164,15 @@ def read_reference(path: Path) -> Reference:
     ):
         raise InputError(f"{path} is damaged: a curve does not unpack; restore the committed file") from None
     return Reference(plan, made, curves)
+
+
+def _check_identity(plan: Mapping[str, Any]) -> None:
+    """Raise ValueError (or what reading it raises) unless it has the form that `identity` gives."""
+    tables = [plan["data"], *plan["models"].values(), *plan["attacks"].values()]
+    if not all(isinstance(table, dict) for table in tables) or not isinstance(plan["eps"], list):
+        raise ValueError("not an identity")
+    for eps in plan["eps"]:
+        parse_radius(eps)
 
 
 def _unpack(text: str, size: int) -> bytes:

@@ -120,8 +120,8 @@ class _Confusion(_Row):
 class _Doubt(_Row):
     code: str
     message: str
-    model: str = ""
-    attack: str = ""
+    model: str | None = None
+    attack: str | None = None
     evidence: dict[str, Any] = {}
 
 

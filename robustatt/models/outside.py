@@ -237,12 +237,14 @@ def _read_folder(path: Path) -> dict[str, Tensor]:
 def _read_shards(index: Path) -> dict[str, Tensor]:
     try:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise InputError(f"{index} is no index of weight files: {_brief(error)}") from error
     tensors: dict[str, Tensor] = {}
     for name in names:
-        if Path(name).name != name:
-            raise InputError(f"{index} names {name!r}, which lies outside the folder")
+        if not isinstance(name, str) or not name or Path(name).name != name or "\0" in name:
+            raise InputError(f"{index} names {name!r}, which is no file of its folder")
+        if (index.parent / name).is_dir():
+            raise InputError(f"{index} names {name!r}, which is a folder and not a file of weights")
         tensors |= read_weights(index.parent / name)
     return tensors
 
