@@ -12,9 +12,9 @@ from robustatt.classifier import Classifier
 from robustatt.data.base import Dataset
 from robustatt.evaluate import attack_examples
 from robustatt.grid import map_columns
+from robustatt.layout import grids, is_control
 from robustatt.plan import Cell
 from robustatt.report.gallery import GalleryEntry, choose_examples
-from robustatt.summary import grids, is_control
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,163 +1,35 @@
 """Records to summary: every aggregate of a run, computed once from its per-example rows.
 
-Rows are first laid out as one (example, radius) grid for each model and attack; all numbers are array
-operations on those grids. The report and the gate read the summary and the same grids.
+All numbers are array operations on the grids of `layout`. The report and the gate read the summary and the same
+grids.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from robustatt import metrics
-from robustatt.eps import CLEAN, parse_radius
+from robustatt.eps import parse_radius
 from robustatt.errors import InputError
+from robustatt.layout import Grid, eps_steps, grids, is_control
 from robustatt.measures import METRICS, kind_of
 from robustatt.plan import write_atomically
+from robustatt.summary_schema import check_form
+
+__all__ = [
+    "Grid", "baselines", "compare_grids", "confusion", "curve_frame", "drift_auc", "drift_rows", "eps_steps", "grids",
+    "is_control", "names_of", "paired_differences", "read_summary", "summarise", "write_summary",
+]  # fmt: skip
 
 SCHEMA = 1
 SUMMARY_FILE = "summary.json"
-DRIFT_COLUMN = re.compile(r"drift_(?P<metric>[a-z]+)_(?P<level>\w+)")
-CONTROL_ATTACKS = ("noise", "sign-noise")
-"""Attacks that are a control and no adversary: random noise of the same size."""
-
-_COLUMNS = ("model", "attack", "eps", "index", "label", "clean_pred", "adv_pred")
-
-
-def eps_steps(text: str) -> float:
-    """The radius in steps of 1/255, the axis of every curve."""
-    return float(parse_radius(text) * 255)
-
-
-def is_control(attack: str) -> bool:
-    """Whether this attack is a control (random noise) and not an adversary."""
-    return attack in CONTROL_ATTACKS
-
-
-@dataclass(frozen=True)
-class Grid:
-    """All rows of one model under one attack as arrays ``(examples, radii)``, radii ascending."""
-
-    model: str
-    attack: str
-    eps: tuple[str, ...]
-    index: NDArray[np.int64]
-    label: NDArray[np.int64]
-    clean_pred: NDArray[np.int64]
-    present: NDArray[np.bool_]
-    adv_pred: NDArray[np.int64]
-    drift: dict[tuple[str, str], NDArray[np.float32]] = field(default_factory=dict)
-    """By (metric, level); NaN where it was not measured."""
-
-    @property
-    def correct(self) -> NDArray[np.bool_]:
-        """Classified right under the attack at exactly this radius and right when clean; False where the row is missing."""
-        clean = self.clean_pred == self.label
-        right: NDArray[np.bool_] = self.present & clean[:, None] & (self.adv_pred == self.label[:, None])
-        return right
-
-    @property
-    def fooled(self) -> NDArray[np.bool_]:
-        """Predicted otherwise than the clean image; False where the row is missing."""
-        changed: NDArray[np.bool_] = self.present & (self.adv_pred != self.clean_pred[:, None])
-        return changed
-
-    @property
-    def held(self) -> NDArray[np.bool_]:
-        """Right at this radius and at every smaller one; a missing row breaks nothing."""
-        return metrics.held_up_to(self.correct | ~self.present)
-
-
-def grids(records: pd.DataFrame) -> Iterator[Grid]:
-    """Lay out records (columns of the design) by model and attack; raises InputError on a row twice."""
-    missing = [name for name in _COLUMNS if name not in records.columns]
-    if missing:
-        raise InputError(f"records lack the columns {', '.join(missing)}")
-    if records.empty:
-        return
-    eps_code, eps_text = _eps_codes(records["eps"])
-    models, model_names = pd.factorize(records["model"])
-    attacks, attack_names = pd.factorize(records["attack"])
-    group = models.astype(np.int64) * len(attack_names) + attacks
-    columns = {name: records[name].to_numpy() for name in ("index", "label", "clean_pred", "adv_pred")}
-    comparable = _comparable(records)
-    drift = {
-        (match["metric"], match["level"]): np.where(
-            comparable, records[name].to_numpy(np.float32, na_value=np.nan), np.nan
-        )
-        for name in records.columns
-        if (match := DRIFT_COLUMN.fullmatch(str(name)))
-    }
-    for code in np.unique(group):
-        rows = np.flatnonzero(group == code)
-        model = str(model_names[code // len(attack_names)])
-        attack = str(attack_names[code % len(attack_names)])
-        yield _grid(model, attack, rows, eps_code[rows], eps_text, columns, drift)
-
-
-def _comparable(records: pd.DataFrame) -> NDArray[np.bool_]:
-    """Rows whose drift belongs to their radius: clean ones, and those attacked at exactly that radius.
-
-    The other rows of a threshold search are backed by an image found at another radius, and misclassified images are
-    not attacked at all: their drift would be compared with that of a larger perturbation.
-    """
-    if "attacked" not in records.columns:
-        return np.ones(len(records), dtype=bool)
-    clean = records["eps"].isin(["0", CLEAN]).to_numpy()
-    rows: NDArray[np.bool_] = clean | records["attacked"].to_numpy(dtype=bool)
-    return rows
-
-
-def _eps_codes(column: pd.Series[Any]) -> tuple[NDArray[np.int64], list[str]]:
-    """Codes of each row's radius into the texts of the distinct radii, ascending."""
-    codes, texts = pd.factorize(column)
-    values = [parse_radius(text) for text in texts]
-    distinct = sorted(set(values))
-    rank = np.array([distinct.index(value) for value in values], dtype=np.int64)
-    names = {value: str(text) for text, value in zip(texts, values, strict=True)}
-    names[Fraction(0)] = CLEAN
-    return rank[codes], [names[value] for value in distinct]
-
-
-def _grid(
-    model: str,
-    attack: str,
-    rows: NDArray[np.int64],
-    eps_code: NDArray[np.int64],
-    eps_text: list[str],
-    columns: Mapping[str, NDArray[Any]],
-    drift: Mapping[tuple[str, str], NDArray[np.float32]],
-) -> Grid:
-    used, radius = np.unique(eps_code, return_inverse=True)
-    index, example = np.unique(columns["index"][rows], return_inverse=True)
-    shape = (index.size, used.size)
-    present = np.zeros(shape, dtype=bool)
-    present[example, radius] = True
-    if int(present.sum()) != rows.size:
-        raise InputError(f"records hold an example twice at one radius for {model} under {attack}")
-    adv_pred = np.full(shape, -1, dtype=np.int64)
-    adv_pred[example, radius] = columns["adv_pred"][rows]
-    label, clean_pred = np.empty(index.size, np.int64), np.empty(index.size, np.int64)
-    label[example], clean_pred[example] = columns["label"][rows], columns["clean_pred"][rows]
-    layers = {}
-    for key, values in drift.items():
-        here = values[rows]
-        if not np.isnan(here).all():
-            layer = np.full(shape, np.nan, dtype=np.float32)
-            layer[example, radius] = here
-            layers[key] = layer
-    eps = tuple(eps_text[i] for i in used)
-    return Grid(model, attack, eps, index.astype(np.int64), label, clean_pred, present, adv_pred, layers)
 
 
 def summarise(
@@ -459,36 +331,12 @@ def read_summary(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not a summary: it has no 'schema'")
     if summary["schema"] != SCHEMA:
         raise InputError(f"{path} has schema {summary['schema']!r}; this version reads schema {SCHEMA}")
-    _check_shape(summary, path)
+    check_form(summary, str(path))
+    for key in ("plan", "provenance"):
+        summary.setdefault(key, {})
+    for key in ("curves", "drift", "drift_predicts_fooling", "differences", "confusion", "health"):
+        summary.setdefault(key, [])
     return summary
-
-
-_POINT = ("accuracy", "ci_low", "ci_high", "worst_case_accuracy", "fooling_rate")
-
-
-def _check_shape(summary: dict[str, Any], path: Path) -> None:
-    """Raise InputError unless the parts that every reader relies on have their types."""
-    for key, kind in (
-        ("plan", dict),
-        ("provenance", dict),
-        ("curves", list),
-        ("drift", list),
-        ("health", list),
-    ):
-        if not isinstance(summary.setdefault(key, kind()), kind):
-            raise InputError(f"{path} is not a summary: {key!r} should be a {kind.__name__}")
-    for key in ("drift_predicts_fooling", "differences", "confusion"):
-        if not isinstance(summary.setdefault(key, []), list):
-            raise InputError(f"{path} is not a summary: {key!r} should be a list")
-    for curve in summary["curves"]:
-        try:
-            str(curve["model"]), str(curve["attack"])
-            for point in curve["points"]:
-                parse_radius(point["eps"])
-                if int(point["n"]) < 1 or not all(0 <= float(point[name]) <= 1 for name in _POINT):
-                    raise ValueError
-        except (KeyError, TypeError, ValueError, InputError):
-            raise InputError(f"{path} is not a summary: a curve has a missing or impossible value") from None
 
 
 def curve_frame(summary: Mapping[str, Any], model: str, attack: str) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from robustatt.errors import InputError
+from robustatt.layout import Grid, eps_steps, grids, is_control
 from robustatt.plan import write_atomically
 from robustatt.reference import identity
 from robustatt.regress import plan_changes
@@ -18,7 +19,7 @@ from robustatt.report import html, narrative
 from robustatt.report.charts import chart, hover_data
 from robustatt.report.panels import Panel, accuracy_panel
 from robustatt.report.style import DASHES
-from robustatt.summary import Grid, compare_grids, eps_steps, grids, is_control
+from robustatt.summary import compare_grids
 
 Run = tuple[str, pd.DataFrame, Mapping[str, Any]]
 MOST_FLIPS = 200

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from robustatt.summary import Grid, is_control
+from robustatt.layout import Grid, is_control
 
 MOST_CELLS = 1_500_000
 """Beyond so many predictions the page keeps only the strongest attack, to stay well under 10 MB."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from robustatt.eps import parse_radius
+from robustatt.layout import eps_steps, grids, is_control
 from robustatt.measures import METRICS
 from robustatt.report import narrative
 from robustatt.report.charts import chart, hover_data, swatch
@@ -20,7 +21,7 @@ from robustatt.report.explorer import explorer_data
 from robustatt.report.heatmaps import page_gallery
 from robustatt.report.panels import KIND_WORDS, FigureSpec, Panel, Summary, attack_title, curve_names
 from robustatt.report.style import DARK, LIGHT, Look, looks
-from robustatt.summary import eps_steps, grids, is_control, names_of
+from robustatt.summary import names_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from robustatt.eps import format_radius, parse_radius
+from robustatt.layout import is_control
 from robustatt.measures import kind_of, level_title
 from robustatt.report.panels import Summary, curve_names, drift_models
-from robustatt.summary import is_control, names_of
+from robustatt.summary import names_of
 
 HEADLINE_EPS = "8/255"
 

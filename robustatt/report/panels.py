@@ -9,9 +9,9 @@ from typing import Any
 
 from robustatt import metrics
 from robustatt.eps import parse_radius
+from robustatt.layout import eps_steps, is_control
 from robustatt.measures import METRICS, Kind, kind_of, level_title
 from robustatt.report.style import GROUP_LOOKS, Look, looks
-from robustatt.summary import eps_steps, is_control
 
 Summary = Mapping[str, Any]
 
