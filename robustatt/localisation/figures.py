@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 GREY = "#6b7780"
 MAP_COLOURS = "viridis"
+FOOLED = "fooling_rate"
 ROW = 0.2  # inches of height for a line of a dot plot
 
 #: of the dot plot: title, then what each kind of dot is: measure, label, marker, filled
@@ -187,7 +188,7 @@ def _robust(result: Localisation) -> list[FigureSpec]:
     ]
     attack = result.summary["settings"]["attack"]
     band = f"{attack} on the predicted class, run to its last step. Bands: 95 % intervals."
-    fooled = Panel("fooling", "Fooling rate", "fooling rate", _series(curves, "fooling_rate"))
+    fooled = Panel("fooling", "Fooling rate", "fooling rate", _series(curves, FOOLED))
     return [
         *(FigureSpec(f"{slug}-eps", panel.title, band, (panel,)) for slug, panel in zip(("jaccard", "precision"), panels, strict=True)),
         FigureSpec("fooling-eps", "Fooling rate", band, (fooled,)),
@@ -197,7 +198,7 @@ def _robust(result: Localisation) -> list[FigureSpec]:
 def _series(curves: Iterable[dict[str, Any]], name: str) -> tuple[Series, ...]:
     return tuple(
         Series(
-            f"{entry['model']} {entry['method']}", Look(place),
+            entry["model"] if name == FOOLED else f"{entry['model']} {entry['method']}", Look(place),
             tuple(point["eps"] for point in entry["points"]),
             tuple(point[name]["mean"] for point in entry["points"]),
             tuple(point[name]["low"] for point in entry["points"]),
