@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from robustatt import cli
-from robustatt.train.ranks import ALONE, Ranks, SyncedBatchNorm2d, synced
+from robustatt.models import build
+from robustatt.train import adversarial_images
+from robustatt.train.ranks import ALONE, Ranks, SyncedBatchNorm, synced
 
 
 def test_shares_make_up_the_batch() -> None:
@@ -34,17 +36,21 @@ def test_the_mean_of_the_losses_is_the_loss_of_the_batch() -> None:
     torch.testing.assert_close(torch.stack(each).mean(), whole)
 
 
-def test_synced_normalisation_alone_is_batch_norm(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_synced_normalisation_alone_is_batch_norm(dimensions: int, tmp_path: Path) -> None:
     """With one process, its outputs, gradients and running statistics are those of torch's own."""
     torch.distributed.init_process_group(
         "gloo", store=torch.distributed.FileStore(str(tmp_path / "s"), 1), rank=0, world_size=1
     )
     try:
-        image = torch.randn(6, 3, 5, 5, generator=torch.Generator().manual_seed(1))
-        plain = nn.Sequential(nn.BatchNorm2d(3))
-        other = nn.Sequential(nn.BatchNorm2d(3))
+        generator = torch.Generator().manual_seed(1)
+        image = (
+            torch.randn(6, 3, 5, 5, generator=generator) if dimensions == 2 else torch.randn(6, 3, generator=generator)
+        )
+        kind = nn.BatchNorm2d if dimensions == 2 else nn.BatchNorm1d
+        plain, other = nn.Sequential(kind(3)), nn.Sequential(kind(3))
         synced(other, Ranks(0, 2))
-        assert isinstance(other[0], SyncedBatchNorm2d)
+        assert isinstance(other[0], SyncedBatchNorm)
         found = []
         for network in (plain, other):
             x = image.clone().requires_grad_()
@@ -66,6 +72,42 @@ def test_without_torchrun_it_is_said(
     assert cli.main(command) == 2
     assert "torchrun" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def _one_step(ranks: Ranks, adversarial: bool) -> dict[str, torch.Tensor]:
+    """Gradients and running statistics after 33 images, which two processes share unevenly, in float64."""
+    torch.manual_seed(0)
+    settings = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2), "input_size": 32}
+    network = build("vgg_att1", 10, 0.03125, dropout=0.0, **settings).double()
+    synced(network, ranks)
+    network.train()
+    generator = torch.Generator().manual_seed(3)
+    x = torch.rand(33, 3, 32, 32, generator=generator, dtype=torch.float64)
+    y = torch.randint(10, (33,), generator=generator)
+    called = ranks.wrapped(network, torch.device("cpu"))
+    x, y = ranks.share(x), ranks.share(y)
+    if adversarial:
+        x = adversarial_images(network, x, y, "fgsm", 8 / 255, torch.Generator().manual_seed(1), ranks, 33)
+    ranks.mean_loss(called(x), y, 33).backward()
+    return {name: part.grad for name, part in network.named_parameters()} | dict(network.named_buffers())
+
+
+def _compare(rank: int, store: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    for adversarial in (False, True):
+        together = _one_step(Ranks(rank, 2), adversarial)
+        for name, expected in _one_step(ALONE, adversarial).items():
+            torch.testing.assert_close(
+                together[name], expected, rtol=1e-6, atol=1e-9, msg=lambda s, name=name: f"{name}: {s}"
+            )
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_a_step_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
+    """Every gradient and running statistic, also of adversarial training, to float64's precision."""
+    torch.multiprocessing.spawn(_compare, (str(tmp_path / "store"),), nprocs=2)
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ class Ranks:
         if self.world == 1:
             return network
         devices = [device.index or 0] if device.type == "cuda" else None
-        return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(network, device_ids=devices)
 
     def wait(self) -> None:
         """Until every process is here."""
@@ -115,21 +115,27 @@ class _Summed(torch.autograd.Function):
 
 
 @final
-class SyncedBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm that counts the rows of all processes, on any device; torch's own is for GPUs only."""
+class SyncedBatchNorm(nn.BatchNorm2d):
+    """BatchNorm of any number of dimensions that counts the rows of all processes, on any device; torch's own is for
+    GPUs only."""
+
+    def _check_input_dim(self, input: Tensor) -> None: ...
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        counted = torch.cat([input.sum((0, 2, 3)), input.square().sum((0, 2, 3))])
+        others = [0, *range(2, input.ndim)]
+        shape = [-1] + [1] * (input.ndim - 2)
         rows = input.new_tensor([input.numel() / input.shape[1]])
-        totals: Tensor = _Summed.apply(torch.cat([counted, rows]))
-        count = totals[-1]
-        mean, square = (totals[:-1] / count).chunk(2)
-        variance = (square - mean.square()).clamp_min(0)
-        self._remember(mean.detach(), variance.detach() * count.detach() / (count.detach() - 1))
-        normal = (input - mean[:, None, None]) * torch.rsqrt(variance + self.eps)[:, None, None]
-        return normal * self.weight[:, None, None] + self.bias[:, None, None]
+        totals: Tensor = _Summed.apply(torch.cat([input.sum(others), rows]))
+        count = totals[-1].detach()
+        mean = totals[:-1] / count
+        centred = input - mean.view(shape)
+        squares: Tensor = _Summed.apply(centred.square().sum(others))
+        variance = squares / count
+        self._remember(mean.detach(), variance.detach() * count / (count - 1))
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return centred * scale.view(shape) + self.bias.view(shape)
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
@@ -147,7 +153,7 @@ def synced(network: nn.Module, ranks: Ranks) -> None:
     if ranks.world == 1:
         return
     for name, part in list(network.named_modules()):
-        if isinstance(part, nn.BatchNorm2d):
-            fresh = SyncedBatchNorm2d(part.num_features, part.eps, part.momentum)
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            fresh = SyncedBatchNorm(part.num_features, part.eps, part.momentum).to(part.weight)
             fresh.load_state_dict(part.state_dict())
             network.set_submodule(name, fresh)
