@@ -36,6 +36,9 @@ test: $(READY) ## run the fast tests
 test-slow: $(READY) ## run the slow tests
 	$(BIN)/python -m pytest -m slow
 
+fuzz: $(READY) ## feed every reader 10,000 damaged and hostile inputs
+	ROBUSTATT_FUZZ=10000 $(BIN)/python -m pytest tests/test_fuzz.py
+
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy

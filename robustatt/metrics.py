@@ -55,16 +55,6 @@ def mean(values: ArrayLike) -> float:
     return float(array.mean())
 
 
-def accuracy(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """Share of predictions equal to their labels, both ``(n,)``."""
-    return mean(np.asarray(predictions) == np.asarray(labels))
-
-
-def fooling_rate(clean_predictions: ArrayLike, adversarial_predictions: ArrayLike) -> float:
-    """Share of examples whose prediction differs from the clean one (Jetley et al. 2018), both ``(n,)``."""
-    return mean(np.asarray(clean_predictions) != np.asarray(adversarial_predictions))
-
-
 def held_up_to(correct: ArrayLike) -> BoolArray:
     """Whether an example is right at this radius and all smaller ones: ``(n, radii)``, radii ascending.
 

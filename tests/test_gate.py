@@ -11,7 +11,8 @@ import torch
 from conftest import images, small_net
 from gate import World, alarm_rate, reruns
 
-from robustatt import cli
+from robustatt import cli, metrics
+from robustatt.cli.reporting import _power
 
 
 def run(*arguments: object) -> int:
@@ -91,6 +92,17 @@ def test_files_that_cannot_be_written_are_one_line(
     assert run("check", first, "--update", tmp_path / "r.json") == 0
     assert run("check", first, "--reference", tmp_path / "r.json", "--markdown", tmp_path / "file" / "c.md") == 2
     assert capsys.readouterr().err.count("cannot write") == 2
+
+
+def test_compare_says_what_the_examples_can_show() -> None:
+    """500 examples on which two models disagree on a fifth: the difference whose power is 80 % at 0.05 over four points."""
+    rows = [{"n": 500, "only_model": 60 - place, "only_baseline": 40} for place in range(4)]
+    least = metrics.detectable_difference(500, 0.2, 0.05 / 4)
+    assert metrics.mcnemar_power(500, least, 0.2, 0.05 / 4) == pytest.approx(0.8, abs=1e-6)
+    assert f"With 500 examples a true difference of {100 * least:.1f} points is detectable" in _power(rows)
+    assert "take more" in _power([{"n": 9, "only_model": 1, "only_baseline": 0}])
+    assert "take more" in _power([{"n": 9, "only_model": 0, "only_baseline": 0}])
+    assert "in common" in _power([])
 
 
 @pytest.mark.slow

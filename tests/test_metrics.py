@@ -32,13 +32,6 @@ def test_wilson_refuses_impossible_counts(k: int, n: int) -> None:
 def test_mean_of_nothing_raises() -> None:
     with pytest.raises(ValueError, match="nothing"):
         metrics.mean([])
-    with pytest.raises(ValueError, match="nothing"):
-        metrics.accuracy([], [])
-
-
-def test_accuracy_and_fooling_rate() -> None:
-    assert metrics.accuracy([1, 2, 3, 4], [1, 2, 0, 0]) == 0.5
-    assert metrics.fooling_rate([1, 2, 3, 4], [1, 2, 3, 0]) == 0.25
 
 
 def test_held_up_to_never_recovers() -> None:

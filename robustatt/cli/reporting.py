@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -112,6 +113,24 @@ def compare(
     )  # fmt: skip
     print(
         "Points of accuracy on the same images; real: exact McNemar test below 0.05 after Holm's correction over the curve."
+    )
+    print(_power(rows))
+
+
+def _power(rows: list[dict[str, Any]]) -> str:
+    """What the examples can show: the least difference found in four runs of five, wherever the models disagree most."""
+    from robustatt import metrics
+
+    if not rows:
+        return "The two models have no attack and radius in common."
+    n = min(int(row["n"]) for row in rows)
+    disagree = max((row["only_model"] + row["only_baseline"]) / row["n"] for row in rows)
+    least = metrics.detectable_difference(n, disagree, 0.05 / len(rows)) if disagree else float("nan")
+    if math.isnan(least):
+        return f"The models disagree on so few of {n} examples that no difference could be shown: take more."
+    return (
+        f"With {n} examples a true difference of {100 * least:.1f} points is detectable (in four runs of five, "
+        f"where the models disagree on {disagree:.1%} of them)."
     )
 
 
