@@ -91,10 +91,16 @@ class Store:
         """Whether the Cell's records are there and whole; a damaged file is moved aside."""
         return self._content(key) is not None
 
+    def absent(self, keys: Iterable[str]) -> set[str]:
+        """Those keys that have no file."""
+        there = self.place.names()
+        return {key for key in keys if _name(key) not in there}
+
     def missing(self, keys: Iterable[str]) -> set[str]:
         """Those keys whose records are not there, or not whole."""
-        there = self.place.names()
-        return {key for key in keys if _name(key) not in there or not self.has(key)}
+        keys = set(keys)
+        absent = self.absent(keys)
+        return absent | {key for key in keys - absent if not self.has(key)}
 
     def put(self, key: str, columns: dict[str, Any]) -> None:
         """Write the records of a Cell."""

@@ -153,6 +153,14 @@ def test_out_of_memory_halves_the_batch_until_it_fits(tmp_path: Path, monkeypatc
     assert sizes == [64, 64, 16], "64 and 32 hold all 20 images of the Cell, 16 is the first that does not"
 
 
+def test_records_that_are_not_seen_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a cluster whose workers have an --out of their own: no summary is made of what is not there."""
+    monkeypatch.setattr("robustatt.records.Store.put", lambda *_: None)
+    with pytest.raises(RunInterrupted, match="workers wrote 3 cells where this machine does not see them"):
+        sweep_failing(FailsAt(""), 0, tmp_path, monkeypatch)
+    assert not (tmp_path / "summary.json").exists()
+
+
 def test_randomised_models_give_the_same_bytes_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The random state belongs to the Cell, not to what was computed before it."""
     monkeypatch.setattr("robustatt.plan.CELL_EXAMPLES", 20)

@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from robustatt.plan import ModelEntry
 INSTALL = "pip install 'robustatt[ray]'"
 ANSWER_SECONDS = 10.0
 PATIENCE_SECONDS = 1.0
+ROOM_SECONDS = 600.0  # that the cluster may take until it has room for any worker at all
 HTTP2_SETTINGS = b"\x04"
 #: what a client of gRPC, which Ray speaks, says first; a server answers with a frame of its settings
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00" + HTTP2_SETTINGS + b"\x00" * 5
@@ -167,6 +169,7 @@ class RayActors:
         self._weights: dict[str, Any] = {}
         data = [ray.put(dataset)] if isinstance(dataset, TensorDataset) else []
         self._arguments = (setup, data)
+        self._last_worker = time.monotonic()
         kind = ray.remote(Actor).options(num_cpus=setup.threads or 1, num_gpus=gpus, max_restarts=-1)
         self._slots = [self._begun(_Slot(kind.remote())) for _ in range(workers)]
 
@@ -193,6 +196,7 @@ class RayActors:
         ray = _ray()
         by_reference = {slot.pending: slot for slot in self._slots if slot.pending is not None}
         done, _ = ray.wait(list(by_reference), num_returns=1, timeout=PATIENCE_SECONDS)
+        self._require_workers()
         for reference in done:
             slot = by_reference[reference]
             try:
@@ -202,6 +206,14 @@ class RayActors:
                 continue
             slot.pending = None
             self._receive(slot, answer, handle)
+
+    def _require_workers(self) -> None:
+        if any(slot.pending is None or slot.task is not None for slot in self._slots):
+            self._last_worker = time.monotonic()
+        elif time.monotonic() - self._last_worker > ROOM_SECONDS:
+            raise RobustattError(
+                f"the cluster had no room for a worker in {ROOM_SECONDS / 60:.0f} minutes: `ray status` says what is asked for"
+            )
 
     def _receive(self, slot: _Slot, answer: Any, handle: Handler) -> None:
         task, slot.task = slot.task, None

@@ -81,11 +81,6 @@ class LocalProcesses:
         theirs.close()
         return _Slot(device, log, process, ours)
 
-    @property
-    def process_ids(self) -> list[int]:
-        """Of the workers, in no particular order."""
-        return [slot.process.pid for slot in self._slots if slot.process.pid is not None]
-
     def room(self) -> int:
         return sum(slot.ready and slot.task is None for slot in self._slots)
 

@@ -173,6 +173,7 @@ class Sweep:
 
     def _compute(self, missing: set[str], progress: Progress, total: int) -> None:
         """Have every missing Cell computed. RunInterrupted if some could not be."""
+        wanted = frozenset(missing)
 
         def finished(cell: Cell, spent: Spent) -> None:
             missing.discard(cell.key)
@@ -182,7 +183,7 @@ class Sweep:
             executor = self.crew.assemble(self.size(missing))
             try:
                 costs = Costs(self.bound.plan, self.crew.forward_seconds)
-                queue = self.queue(frozenset(missing), costs)
+                queue = self.queue(wanted, costs)
                 set_aside = Scheduler(queue, executor, costs, progress, finished).run()
             finally:
                 executor.close()
@@ -194,9 +195,12 @@ class Sweep:
             said = str(problem).splitlines()[0]
             raise RunInterrupted(self._safe(said, total - len(missing), total), 3) from problem
         if set_aside:
-            raise RunInterrupted(self._safe(_names(set_aside), total - len(missing), total), 3) from set_aside[
-                0
-            ].problem
+            cause = set_aside[0].problem
+            raise RunInterrupted(self._safe(_names(set_aside), total - len(missing), total), 3) from cause
+        unseen = self.store.absent(wanted)
+        if unseen:
+            reason = f"workers wrote {len(unseen)} cells where this machine does not see them: give --records a URL all reach"
+            raise RunInterrupted(self._safe(reason, total - len(unseen), total), 3)
 
     def _safe(self, reason: str, finished: int, total: int) -> str:
         return (
