@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -74,8 +75,8 @@ def test_without_torchrun_it_is_said(
     assert list(tmp_path.iterdir()) == []
 
 
-def _one_step(ranks: Ranks, adversarial: bool) -> dict[str, torch.Tensor]:
-    """Gradients and running statistics after 33 images, which two processes share unevenly, in float64."""
+def _three_steps(ranks: Ranks, adversarial: bool) -> dict[str, torch.Tensor]:
+    """Weights and running statistics after steps on 33 images, which two processes share unevenly, in float64."""
     torch.manual_seed(0)
     settings = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2), "input_size": 32}
     network = build("vgg_att1", 10, 0.03125, dropout=0.0, **settings).double()
@@ -86,18 +87,22 @@ def _one_step(ranks: Ranks, adversarial: bool) -> dict[str, torch.Tensor]:
     y = torch.randint(10, (33,), generator=generator)
     called = ranks.wrapped(network, torch.device("cpu"))
     x, y = ranks.share(x), ranks.share(y)
-    if adversarial:
-        x = adversarial_images(network, x, y, "fgsm", 8 / 255, torch.Generator().manual_seed(1), ranks, 33)
-    ranks.mean_loss(called(x), y, 33).backward()
-    return {name: part.grad for name, part in network.named_parameters()} | dict(network.named_buffers())
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9)
+    for step in range(3):
+        if adversarial:
+            x = adversarial_images(network, x, y, "fgsm", 8 / 255, torch.Generator().manual_seed(step), ranks, 33)
+        optimiser.zero_grad()
+        ranks.mean_loss(called(x), y, 33).backward()
+        optimiser.step()
+    return {name: tensor.detach() for name, tensor in (*network.named_parameters(), *network.named_buffers())}
 
 
 def _compare(rank: int, store: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     for adversarial in (False, True):
-        together = _one_step(Ranks(rank, 2), adversarial)
-        for name, expected in _one_step(ALONE, adversarial).items():
+        together = _three_steps(Ranks(rank, 2), adversarial)
+        for name, expected in _three_steps(ALONE, adversarial).items():
             torch.testing.assert_close(
                 together[name], expected, rtol=1e-6, atol=1e-9, msg=lambda s, name=name: f"{name}: {s}"
             )
@@ -105,15 +110,15 @@ def _compare(rank: int, store: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_step_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
-    """Every gradient and running statistic, also of adversarial training, to float64's precision."""
+def test_steps_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
+    """Every weight and running statistic, also of adversarial training, to float64's precision."""
     torch.multiprocessing.spawn(_compare, (str(tmp_path / "store"),), nprocs=2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", [[], ["--adversarial", "fgsm"]], ids=["plain", "adversarial"])
 def test_two_processes_are_one(tmp_path: Path, flags: list[str]) -> None:
-    """Three steps on digits; the last batch is split into shares of different sizes."""
+    """Three steps on digits from the command line; in float32 an untrained network amplifies rounding to some 1e-3."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     settings = ["--width", "0.0625", "--epochs", "1", "--batch-size", "433", "--dropout", "0", "--lr", "0.02"]
     for name, how in (("one", []), ("two", ["--distributed"])):
@@ -125,11 +130,11 @@ def test_two_processes_are_one(tmp_path: Path, flags: list[str]) -> None:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("Wrote") == 1
-    one, two = (load_file(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
-    moved = 0.0
-    for name, tensor in one.items():
-        torch.testing.assert_close(
-            two[name], tensor, rtol=2e-3, atol=2e-4, msg=lambda said, name=name: f"{name}: {said}"
-        )
-        moved = max(moved, float((two[name].double() - tensor.double()).abs().max()))
-    print(f"largest difference of any weight: {moved:.2g}")
+    one, two = (pd.read_csv(tmp_path / f"{name}.csv").iloc[-1] for name in ("one", "two"))
+    print(f"loss of one process {one.train_loss:.6f}, of two {two.train_loss:.6f}")
+    assert two.train_loss == pytest.approx(one.train_loss, rel=1e-2)
+    assert two.train_accuracy == pytest.approx(one.train_accuracy, abs=0.01)
+    shapes = [
+        {name: part.shape for name, part in load_file(tmp_path / f"{n}.safetensors").items()} for n in ("one", "two")
+    ]
+    assert shapes[0] == shapes[1], "the checkpoint does not tell by how many it was trained"
