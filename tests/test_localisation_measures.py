@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -179,3 +180,22 @@ def test_intervals_stay_shares() -> None:
     none = result.hits([0.0] * 20)
     assert none["low"] == 0
     assert 0.1 < none["high"] < 0.2  # Wilson: no hit among 20 says little
+
+
+def test_the_level_trend_is_higher_minus_lower() -> None:
+    rows = [
+        {
+            "model": "mine",
+            "method": level,
+            "kind": "attention",
+            "eps": "0/255",
+            "index": index,
+            "mass": mass + index / 100,
+        }
+        for level, mass in (("l3", 0.6), ("l1", 0.2), ("l2", 0.3))
+        for index in range(9)
+    ]
+    (trend,) = result.level_trend(pd.DataFrame(rows), seed=0)
+    assert (trend["lower"], trend["higher"]) == ("l1", "l3")
+    assert trend["difference"] == pytest.approx(0.4)
+    assert trend["p_holm"] < 0.01
