@@ -274,6 +274,14 @@ def test_without_any_data_the_page_says_what_is_missing(here: Path) -> None:
     assert text.count("no data") >= 5
 
 
+def test_parts_that_are_left_out_say_so(here: Path) -> None:
+    parts = ["--skip", "sweep", "--skip", "fine_grained", "--skip", "transfer", "--skip", "segment"]
+    assert run(*parts) == 0
+    text = (here / "page" / "README.md").read_text()
+    assert "| on CIFAR-10 | about -5 points at 1/255 |  | not tested here | left out by `--skip sweep` |" in text
+    assert text.count("| on shapes |  |  | not tested here | left out by `--skip segment` |") == 2
+
+
 @pytest.mark.parametrize(
     ("plan", "more", "says"),
     [
@@ -281,6 +289,7 @@ def test_without_any_data_the_page_says_what_is_missing(here: Path) -> None:
         (PLAN, ["--data", "bird=data"], "did you mean 'birds'"),
         (PLAN, ["--data", "birds"], "such as --data stl10=DIR"),
         (PLAN, ["--data", "shapes=gone"], "no such folder"),
+        (PLAN, ["--skip", "segments"], "did you mean 'segment'"),
         (PLAN.replace('"vgg_att2"', '"vgg_at2"'), [], "did you mean 'vgg_att2'"),
         (PLAN.replace('"vgg", "vgg_att2"', '"resnet164"'), [], "models resnet164: no weights for cifar10"),
     ],

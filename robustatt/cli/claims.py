@@ -24,6 +24,10 @@ def paper(
         list[str] | None,
         typer.Option(metavar="NAME=DIR", help="Where one data set of the plan lies; repeat for several."),
     ] = None,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave a part out: sweep, fine_grained, transfer, segment; repeat for several."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the page; results go to its folder out.")] = Path(
         "reports/paper"
     ),
@@ -37,7 +41,7 @@ def paper(
 
     wanted, places = PaperPlan.read(plan), parse_places(data_root, data or [])
     _make(out)
-    outcome = run(wanted, places, out / "out", _Watch())
+    outcome = run(wanted, places, out / "out", _Watch(), skip or [])
     found = claims(outcome.measured, outcome.commands)
     transfer = out / "out" / "transfer" / "transfer.png" if outcome.measured.transfer is not None else None
     figures = write_figures(outcome.measured, outcome.summaries, transfer, out)

@@ -12,6 +12,8 @@ from robustatt.data.vision import PLACES, default_root
 from robustatt.errors import InputError
 from robustatt.plan import read_plan
 
+PARTS = ("sweep", "fine_grained", "transfer", "segment")
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -23,6 +23,7 @@ from robustatt.models import bundled, bundled_path, canonical, load_checkpoint
 from robustatt.paper import commands
 from robustatt.paper.claims import Measured
 from robustatt.paper.plan import (
+    PARTS,
     FinePart,
     PaperPlan,
     Place,
@@ -68,25 +69,29 @@ class Outcome:
     commands: dict[int, list[str]] = field(default_factory=dict)
 
 
-def run(plan: PaperPlan, places: Places, out: Path, watch: Watch) -> Outcome:
-    """Every part of the plan for which there are data and weights; results go to folders below ``out``.
+def run(plan: PaperPlan, places: Places, out: Path, watch: Watch, skip: Sequence[str] = ()) -> Outcome:
+    """Every part of the plan but ``skip`` for which there are data and weights; results go to folders below ``out``.
 
     Raises:
-        InputError: the plan names an unknown model, or data that is there cannot be used.
+        InputError: the plan names an unknown model, ``skip`` an unknown part, or data that is there cannot be used.
     """
+    for part in skip:
+        if part not in PARTS:
+            raise InputError(f"--skip {part}: {did_you_mean(part, PARTS)}")
     for name in places.given:
         if name not in names_of(plan):
             raise InputError(f"--data {name}=...: it is not in the plan: {did_you_mean(name, names_of(plan))}")
-    return _Run(plan, places, out, watch).everything()
+    return _Run(plan, places, out, watch, skip).everything()
 
 
 class _Run:
-    def __init__(self, plan: PaperPlan, places: Places, out: Path, watch: Watch) -> None:
+    def __init__(self, plan: PaperPlan, places: Places, out: Path, watch: Watch, skip: Sequence[str]) -> None:
         self._plan, self._out, self._watch = plan, out, watch
         found = {name: places.find(name) for name in names_of(plan)}
         self._places = {name: place for name, place in found.items() if place is not None}
         wanted = [(part, name) for part, names in parts_of(plan).items() for name in names]
         self._absent = {(part, name): how_to_get(name) for part, name in wanted if found[name] is None}
+        self._absent |= {(part, name): f"left out by `--skip {part}`" for part, name in wanted if part in skip}
         self._summaries: dict[str, Mapping[str, Any]] = {}
         self._commands: dict[int, list[str]] = {}
 
@@ -113,7 +118,7 @@ class _Run:
 
     def _sweep(self) -> Result | None:
         part = self._plan.sweep
-        if part is None or part.data not in self._places:
+        if part is None or ("sweep", part.data) in self._absent:
             return None
         entries = _entries(part.models)
         names = [entry.name for entry in entries]
@@ -123,7 +128,7 @@ class _Run:
 
     def _fine_grained(self) -> Result | None:
         part = self._plan.fine_grained
-        if part is None or part.data not in self._places:
+        if part is None or ("fine_grained", part.data) in self._absent:
             return None
         files = _fine_weights(part)
         if not files:
@@ -156,7 +161,9 @@ class _Run:
 
     def _transfer(self) -> transfers.Transfer | None:
         part = self._plan.transfer
-        places = {name: self._places[name] for name in part.data if name in self._places} if part else {}
+        places = (
+            {name: self._places[name] for name in part.data if ("transfer", name) not in self._absent} if part else {}
+        )
         if part is None or not places:
             return None
         entries, out = _entries(part.models), self._out / "transfer"
@@ -173,7 +180,7 @@ class _Run:
         part, found = self._plan.segment, {}
         lacking = _lacking()
         for name in part.data if part else ():
-            if name in self._places and part is not None:
+            if part is not None and ("segment", name) not in self._absent:
                 if lacking:
                     self._absent["segment", name] = lacking
                     continue
