@@ -96,7 +96,7 @@ def rates(runs: int) -> list[str]:
     return lines
 
 
-def disturbed(path: Path, share: float = 0.5) -> Path:
+def disturbed(path: Path, share: float = 1.0) -> Path:
     """A checkpoint of the bundled network whose weights have noise of `share` of their spread."""
     import torch
 
