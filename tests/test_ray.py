@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
-import threading
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,14 +20,14 @@ import torch
 from conftest import images, small_net
 
 from robustatt.attack import recipe as recipes
-from robustatt.engine import Execution, Silent, load_data, model_loader, run
+from robustatt.engine import Execution, load_data, model_loader, run
 from robustatt.eps import parse_grid
-from robustatt.plan import Cell, ModelEntry, Plan
+from robustatt.plan import ModelEntry, Plan
 
 HERE = Path(__file__).parent
 STORE_BYTES = 200 * 2**20
 KILLS = 10
-CELLS = 6
+CELLS = 16
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::ResourceWarning:ray"),
@@ -61,42 +62,14 @@ def plan_of(folder: Path, examples: int, attack: str = "pgd") -> Plan:
     return Plan((entry,), (recipes.load(attack),), parse_grid("4,8"), data=str(folder / "random.npz"))
 
 
-def sweep(plan: Plan, out: Path, execution: Execution, progress: Silent | None = None) -> dict[str, bytes]:
+def sweep(plan: Plan, out: Path, execution: Execution) -> dict[str, bytes]:
     dataset = load_data(plan)
-    run(plan, dataset, model_loader(dataset), out, progress, gallery=False, execution=execution)
+    run(plan, dataset, model_loader(dataset), out, gallery=False, execution=execution)
     return {path.name: path.read_bytes() for path in (out / "records").glob("*.parquet")}
 
 
 def computed(out: Path) -> Counter[str]:
     return Counter(json.loads(line)["key"] for line in (out / "log.jsonl").read_text().splitlines())
-
-
-class Killer(threading.Thread):
-    """Kills a node at random moments and puts a fresh one in its place."""
-
-    def __init__(self, made: Any, kills: int, seed: int) -> None:
-        super().__init__()
-        self.made, self.kills, self.random = made, kills, random.Random(seed)
-        self.done = 0
-
-    def run(self) -> None:
-        for _ in range(self.kills):
-            time.sleep(self.random.uniform(0.5, 8))
-            nodes = [node for node in self.made.worker_nodes if node is not self.made.head_node]
-            self.made.remove_node(self.random.choice(nodes), allow_graceful=False)
-            self.made.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
-            self.done += 1
-
-
-class Causes(Silent):
-    def __init__(self) -> None:
-        self.images, self.causes = 0, list[str]()
-
-    def advance(self, cell: Cell, images: int) -> None:  # noqa: ARG002
-        self.images += images
-
-    def failed(self, cell: Cell, cause: str, log: str) -> None:  # noqa: ARG002
-        self.causes.append(cause)
 
 
 @pytest.fixture(scope="module")
@@ -121,18 +94,24 @@ def test_the_records_are_those_of_the_local_engine(
 
 
 def test_nodes_killed_at_random_moments(local: tuple[Plan, dict[str, bytes]], tmp_path: Path) -> None:
+    """A node is killed and a fresh one put in its place, again and again while the sweep runs."""
     plan, expected = local
-    watching = Causes()
+    dice, killed = random.Random(0), 0
     with cluster(4) as made:
-        killer = Killer(made, KILLS, seed=0)
-        killer.start()
-        found = sweep(plan, tmp_path, Execution("ray", address=made.address, workers=4), watching)
-        during = killer.done
-        killer.join()
-    print(
-        f"{during} of {KILLS} nodes were killed before the sweep ended; Cells lost and computed again: {watching.causes}"
-    )
-    assert during >= 3, "too few nodes were killed while the sweep ran to show anything"
+        flags = ["--engine", "ray", "--address", made.address, "--workers", "4", "--out", str(tmp_path)]
+        what = ["--model", "net=conftest:small_net", "--data", plan.data, "--attack", "pgd", "--eps", "4,8"]
+        command = [sys.executable, "-m", "robustatt", "sweep", *what, *flags]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and killed < KILLS:
+            time.sleep(dice.uniform(0.5, 6))
+            node = dice.choice(sorted(made.worker_nodes, key=lambda node: node.unique_id))
+            made.remove_node(node, allow_graceful=False)
+            made.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+            killed += process.poll() is None
+        _, said = process.communicate()
+    print(f"{killed} nodes were killed while the sweep ran; it said:\n{said}")
+    assert process.returncode == 0, said
+    assert killed >= 3, "too few nodes were killed while the sweep ran to show anything"
+    found = {path.name: path.read_bytes() for path in (tmp_path / "records").glob("*.parquet")}
     assert found == expected
     assert set(computed(tmp_path).values()) == {1}, "nothing twice"
-    assert watching.images == 256 * CELLS * 2

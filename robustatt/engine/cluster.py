@@ -31,6 +31,7 @@ from robustatt.plan import ModelEntry
 INSTALL = "pip install 'robustatt[ray]'"
 ANSWER_SECONDS = 10.0
 PATIENCE_SECONDS = 1.0
+NOTICE_SECONDS = 5.0
 ROOM_SECONDS = 600.0  # that the cluster may take until it has room for any worker at all
 HTTP2_SETTINGS = b"\x04"
 #: what a client of gRPC, which Ray speaks, says first; a server answers with a frame of its settings
@@ -240,9 +241,18 @@ class RayActors:
 def _failure(task: Task, problem: Exception, node: str) -> Failed:
     ray = _ray()
     said = str(problem)
-    alive = {entry["NodeID"] for entry in ray.nodes() if entry["Alive"]}
     if isinstance(problem, ray.exceptions.OutOfMemoryError) or "memory" in said.lower():
         return Failed(task, "its actor ran out of memory", Fate.OUT_OF_MEMORY, said)
-    if node not in alive:
+    if not _stays(node):
         return Failed(task, f"its node {node[:8]} was lost", Fate.LOST)
     return Failed(task, "its actor died", Fate.RETRY, said)
+
+
+def _stays(node: str) -> bool:
+    """Whether a node is still there after the time in which Ray would notice that it is not."""
+    limit = time.monotonic() + NOTICE_SECONDS
+    while time.monotonic() < limit:
+        if node not in {entry["NodeID"] for entry in _ray().nodes() if entry["Alive"]}:
+            return False
+        time.sleep(0.2)
+    return True
