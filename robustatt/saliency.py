@@ -6,7 +6,7 @@ the forward pass and decides what the classifier sees. The two answer different 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,10 +28,12 @@ PROBE_IMAGES = 4
 
 @dataclass(frozen=True)
 class Layer:
-    """A place in a forward pass: the n-th call (from 0) of the submodule of that name."""
+    """A place in a forward pass: the n-th call (from 0) of the submodule of that name, and the positions it has."""
 
     name: str
     call: int
+    height: int = field(default=1, compare=False)
+    width: int = field(default=1, compare=False)
 
 
 def grad_cam(
@@ -71,7 +73,10 @@ def input_gradient(
 def logits_and_cam(
     model: nn.Module, layer: Layer, images: Float[Tensor, "batch c height width"], target: Tensor | None = None
 ) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch h w"]]:
-    """Logits and Grad-CAM at the layer in one forward pass, of a model in eval mode."""
+    """Logits and Grad-CAM at the layer in one forward pass, of a model in eval mode.
+
+    The map is uniform if the model did not come by that layer this time.
+    """
     opened: list[Tensor] = []
     calls = 0
 
@@ -90,6 +95,8 @@ def logits_and_cam(
             logits: Tensor = model(images)
     finally:
         handle.remove()
+    if not opened:
+        return logits, as_shares(logits.new_zeros(len(logits), layer.height, layer.width))
     (features,) = opened
     weights = _gradient(logits, features, target).mean(dim=(2, 3), keepdim=True)
     return logits.detach(), as_shares((weights * features.detach()).sum(dim=1).relu())
@@ -140,13 +147,13 @@ class _Listener:
         """The hook of the submodule of that name."""
 
         def hear(module: nn.Module, _inputs: Any, output: Any) -> None:
-            layer = Layer(name, self.calls.get(name, 0))
-            self.calls[name] = layer.call + 1
+            call = self.calls.get(name, 0)
+            self.calls[name] = call + 1
             self.convolved = self.convolved or any(weight.ndim == 4 for weight in module.parameters(recurse=False))
             if not isinstance(output, Tensor) or not self.convolved:
                 return
             if output.ndim == 4 and min(output.shape[2:]) > 1 and self._is_upright(output):
-                self.maps.append((layer, output))
+                self.maps.append((Layer(name, call, *output.shape[2:]), output))
             elif output.ndim in (3, 4) and min(output.shape[-2:]) > 1:
                 self.maps.clear()
 

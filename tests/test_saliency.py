@@ -244,3 +244,23 @@ def test_no_map_no_drift() -> None:
     net, batch = TwoClassLinear(), images(4)
     records = robustatt.sweep(net, (batch, torch.zeros(4, dtype=torch.int64)), eps="4").records
     assert not [name for name in records if name.startswith("drift_")]
+
+
+def test_a_pass_that_does_not_reach_the_layer_gives_a_uniform_map() -> None:
+    class Detour(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 2)
+
+        def forward(self, images: Tensor) -> Tensor:
+            if bool((images > 2).any()):
+                return torch.full((len(images), 2), torch.nan)
+            logits: Tensor = self.head(self.conv(images).mean(dim=(2, 3)))
+            return logits
+
+    net, images = Detour().eval(), torch.rand(3, 3, 6, 5)
+    layer = last_spatial_layer(net, images)
+    assert layer is not None
+    logits, maps = logits_and_cam(net, layer, images + 2)
+    assert logits.isnan().all()
+    assert torch.equal(maps, torch.full((3, 6, 5), 1 / 30))

@@ -32,7 +32,9 @@ def paper(
         "reports/paper"
     ),
 ) -> None:
-    """Measure what *Learn To Pay Attention* claims, as far as data and weights go, and write it down."""
+    """Measure what *Learn To Pay Attention* claims.
+
+    As far as data and weights go; writes a page."""
     from robustatt.paper.claims import claims
     from robustatt.paper.page import page, write_figures
     from robustatt.paper.plan import PaperPlan, parse_places

@@ -15,7 +15,7 @@ def export(
     to: Annotated[list[str], typer.Option(help="tensorboard, mlflow or wandb; repeat for several.")],
     out: Annotated[Path | None, typer.Option(help="Folder for what is kept locally. [default: DIR/<tool>]")] = None,
 ) -> None:
-    """Hand the curves of a sweep to TensorBoard, MLflow or Weights & Biases."""
+    """Hand a sweep to TensorBoard, MLflow or Weights & Biases."""
     from robustatt.export import export as hand_over
 
     _, summary = read_results(directory)

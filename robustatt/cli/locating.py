@@ -57,7 +57,7 @@ def segment(
     batch_size: Annotated[int, typer.Option(help="Images a batch.")] = 16,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:  # fmt: skip
-    """Hold attention and saliency maps against object masks, clean and under attack."""
+    """Hold attention and saliency maps against object masks."""
     from robustatt.eps import parse_grid
     from robustatt.localisation import SegmentRequest, write
     from robustatt.localisation import segment as run

@@ -59,7 +59,7 @@ def check(
     markdown: Annotated[Path | None, typer.Option(help="Write the outcome for a pull request.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the outcome as JUnit XML.")] = None,
 ) -> None:
-    """Compare a run with a reference; exit 1 on a regression, 2 if the plan is another.
+    """Compare a run with a reference; exit 1 on a regression.
 
     A model is known by its label: other weights under it are compared and mentioned, for they are what a gate is for.
     Other data, attacks, radii, seed or rules of evaluation make a changed plan, which is not compared.

@@ -39,7 +39,7 @@ def transfer(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("reports/out/transfer"),
 ) -> None:
-    """Fit a linear SVM on fixed features of other data sets, and compare models by it."""
+    """Compare models by their features on other data sets."""
     from robustatt import transfer as transfers
     from robustatt.plan import model_entries
     from robustatt.transfer.report import accuracy_rows, comparison_rows
