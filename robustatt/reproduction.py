@@ -30,7 +30,7 @@ from robustatt.paper.finding import (
     signed,
     verdict,
 )
-from robustatt.summary import Grid, grids
+from robustatt.summary import Grid, grids, is_control
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +84,7 @@ def reproduce(records: pd.DataFrame, summary: Mapping[str, Any], weights: Path =
     cards = {file.stem: read_card(file) for file in sorted(weights.glob("*.safetensors"))}
     layout = {(grid.model, grid.attack): grid for grid in grids(records)}
     evidence = Evidence(cards, layout, summary)
-    attacks = list(dict.fromkeys(attack for _, attack in layout))
+    attacks = [attack for attack in dict.fromkeys(attack for _, attack in layout) if not is_control(attack)]
     parts = [_head(evidence), _accuracy_table(evidence), *(_fooling_table(evidence, it) for it in attacks)]
     return "\n\n".join([*parts, _claims(evidence), _commands()]) + "\n"
 

@@ -178,8 +178,12 @@ def missing_parts(summary: Summary) -> list[str]:
 
 
 SALIENCY_NOTE = (
-    "Grad-CAM asks about the predicted class. Once an image is fooled that is another class, so part of the drift "
-    "of saliency is the fooling itself."
+    "Grad-CAM, like the class activation map of vgg_gap, asks about the predicted class. Once an image is fooled that is "
+    "another class, so part of the drift is the fooling itself."
+)
+STOPPING_NOTE = (
+    "FGSM moves every image by the same step. An attack in several steps ends at the first mistake and goes on where it "
+    "finds none, so under it fooled images may have moved less for that reason alone."
 )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robustatt.plan import write_atomically
-from robustatt.report.narrative import SALIENCY_NOTE, Prediction, prediction_rows
+from robustatt.report.narrative import SALIENCY_NOTE, STOPPING_NOTE, Prediction, prediction_rows
 from robustatt.report.panels import Summary
 
 COLUMNS = ("eps", "n", "accuracy", "ci_low", "ci_high", "worst_case_accuracy", "fooling_rate")
@@ -70,7 +70,7 @@ def drift_markdown(rows: Sequence[Prediction]) -> str:
             f"{row.auc:.3f} ({row.low:.3f} to {row.high:.3f})", str(row.n_fooled), str(row.n_held), row.reading,
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
-    notes = ["", SALIENCY_NOTE] if any(row.kind == "saliency" for row in rows) else []
+    notes = ["", STOPPING_NOTE, *([SALIENCY_NOTE] if any(row.kind == "saliency" for row in rows) else [])]
     return "\n".join([*lines, *notes]) + "\n"
 
 
