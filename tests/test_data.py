@@ -387,3 +387,13 @@ def test_real_parquet() -> None:
         data.load(SHARED / "cub20").tensors(range(10))
     with pytest.raises(InputError, match="no label column"):
         data.load(SHARED / "ecssd")
+
+
+def test_a_truncated_jpeg_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "a" / "1.jpg")
+    content = (tmp_path / "a" / "1.jpg").read_bytes()
+    (tmp_path / "a" / "1.jpg").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"1\.jpg is a damaged image"):
+        data.load(str(tmp_path)).tensors([0])
