@@ -330,7 +330,7 @@ def test_bundled_weights_load_and_say_what_they_are() -> None:
             assert stem in (card.name, f"{card.name}_adv")
             if data == "digits":
                 assert card.clean_accuracy is not None
-                assert card.clean_accuracy >= (0.98 if stem.startswith("vgg") else 0.85)  # ResNets had 15 epochs
+                assert card.clean_accuracy >= (0.98 if stem.startswith("vgg") else 0.95)
     with pytest.raises(InputError, match="did you mean 'vgg_att3'"):
         models.load("vgg_att3_dp", "digits")
     with pytest.raises(InputError, match="no weights are bundled for data 'moon'"):
