@@ -103,30 +103,24 @@ def examine(patient: Patient, *, deep: bool = False) -> list[Finding]:
     Raises:
         InputError: the model or the data cannot be had, or the model does not take these images.
     """
-    dataset = data_sets.load(
-        patient.data,
-        "test",
-        root=patient.data_root,
-        download=patient.download,
-        label_column=patient.label_column,
-        image_size=patient.input_size,
-    )
+    dataset = _load(patient, "test", download=patient.download)
     entry, classes = patient.entry, len(dataset.classes)
     resolved = resolve(entry.spec, weights=entry.weights, data=dataset.name, classes=classes, normalize=entry.normalize)
     train = _training_images(patient)
     return examine_model(resolved, dataset, choose_device(patient.device), train=train, deep=deep)
 
 
+def _load(patient: Patient, split: str, *, download: bool) -> Dataset:
+    return data_sets.load(
+        patient.data, split, root=patient.data_root, download=download,
+        label_column=patient.label_column, image_size=patient.input_size,
+    )  # fmt: skip
+
+
 def _training_images(patient: Patient) -> Tensor | None:
     """The images of the training split, if they are at hand and fit into memory: nothing is downloaded or decoded."""
     try:
-        found = data_sets.load(
-            patient.data,
-            "train",
-            root=patient.data_root,
-            label_column=patient.label_column,
-            image_size=patient.input_size,
-        )
+        found = _load(patient, "train", download=False)
     except InputError:
         return None
     return found.images if isinstance(found, TensorDataset) else None

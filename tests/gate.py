@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
+from marked import write_between
 
 from robustatt import cli, metrics, regress
 
@@ -173,9 +174,7 @@ def main() -> None:
     text = "\n\n".join("\n".join(table) for table in tables)
     print(text)
     if wanted.write:
-        before, _, rest = wanted.write.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        wanted.write.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+        write_between(wanted.write, BEGIN, END, text)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ def attend(
     from robustatt.models.resolve import resolve
     from robustatt.plan import write_whole
     from robustatt.report.attended import Row, attended_png, map_note
+    from robustatt.report.panels import file_safe
 
     found = resolve(model, weights=weights, data=data, classes=classes, normalize=normalize)
     side = input_size or (found.card.input_size if found.card else SIDE_OF_OTHERS)
@@ -66,7 +67,7 @@ def attend(
         device=device,
     )
     rows = [Row(one.picture.name, *_said(found, one), one.entry) for one in seen]
-    file = out or Path(f"attend-{_safe(found.label)}.png")
+    file = out or Path(f"attend-{file_safe(found.label)}.png")
     write_whole(file, attended_png(rows, found.label, recipe.name, radius))
     print_table(
         ["picture", "given to the network", "clean", f"{recipe.name} at {radius}"],
@@ -98,9 +99,3 @@ def _said(found: ResolvedModel, one: Seen) -> tuple[str, str]:
         said(one.entry.clean_pred, one.clean_probability),
         said(one.entry.adv_pred, one.adv_probability),
     )
-
-
-def _safe(name: str) -> str:
-    from robustatt.report.panels import file_safe
-
-    return file_safe(name)

@@ -9,9 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from robustatt.cli.locating import _LookBar
-from robustatt.cli.terminal import print_table
-from robustatt.cli.transferring import TransferBar
+from robustatt.cli.terminal import LookBar, TransferBar, print_table
 from robustatt.errors import InputError
 
 
@@ -75,5 +73,5 @@ class _Watch:
     @contextlib.contextmanager
     def segment(self, name: str) -> Iterator[Any]:
         self.stage(f"maps against masks on {name}")
-        with _LookBar() as bar:
+        with LookBar() as bar:
             yield bar

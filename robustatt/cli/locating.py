@@ -8,22 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from robustatt.cli.options import Normalize
-from robustatt.cli.terminal import ProgressBar, print_table
+from robustatt.cli.terminal import LookBar, print_table
 from robustatt.errors import InputError
-
-
-class _LookBar(ProgressBar):
-    """The progress bar of a localisation: whose maps, and how many of all."""
-
-    def _columns(self) -> list[Any]:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
-        return [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-
-    def __call__(self, label: str, done: int, total: int) -> None:
-        if self._task is None:
-            self._begin(total)
-        self._progress.update(self._task, completed=done, description=label)
 
 
 def segment(
@@ -70,7 +56,7 @@ def segment(
         sample=sample, scales=_parse_scales(scales), eps=parse_grid(eps) if eps else (), attack=attack, attack_n=attack_n,
         quantile=quantile, seed=seed, batch_size=batch_size, device=device,
     )  # fmt: skip
-    with _LookBar() as bar:
+    with LookBar() as bar:
         result = run(request, bar)
     write(result, out)
     _print_summary(result.summary)

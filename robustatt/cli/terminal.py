@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import io
 import sys
 from typing import TYPE_CHECKING, Any, Self
@@ -51,7 +52,7 @@ def warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 
-class ProgressBar:
+class ProgressBar(abc.ABC):
     """A progress bar on standard error that appears with its first task and is gone afterwards."""
 
     def __init__(self) -> None:
@@ -61,8 +62,9 @@ class ProgressBar:
         self._progress = Progress(*self._columns(), console=Console(stderr=True), transient=True)
         self._task: Any = None
 
+    @abc.abstractmethod
     def _columns(self) -> list[Any]:
-        raise NotImplementedError
+        """What stands in the bar, from left to right."""
 
     def __enter__(self) -> Self:
         return self
@@ -98,6 +100,34 @@ class SweepBar(ProgressBar):
     def failed(self, cell: Cell, cause: str, log: str) -> None:
         said = "".join(f"\n  {line}" for line in log.splitlines())
         self._progress.console.print(f"{cell}: {cause}{said}", markup=False, highlight=False, soft_wrap=True)
+
+
+class CountBar(ProgressBar):
+    """A progress bar of things to do one after another: which, how many of all, time left."""
+
+    def _columns(self) -> list[Any]:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+        return [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+
+
+class LookBar(CountBar):
+    """The progress bar of a localisation: whose maps, and how many of all."""
+
+    def __call__(self, label: str, done: int, total: int) -> None:
+        if self._task is None:
+            self._begin(total)
+        self._progress.update(self._task, completed=done, description=label)
+
+
+class TransferBar(CountBar):
+    """The progress bar of a transfer: of which model and set the features are, and how many images of all."""
+
+    def begin(self, images: int) -> None:
+        self._begin(images)
+
+    def advance(self, what: str, images: int) -> None:
+        self._progress.update(self._task, advance=images, description=what)
 
 
 class TrainingBar(ProgressBar):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from robustatt.cli.options import DataRoot, Download, LabelColumn, Normalize
-from robustatt.cli.terminal import ProgressBar, print_table
+from robustatt.cli.terminal import TransferBar, print_table
 
 
 def transfer(
@@ -58,18 +58,3 @@ def transfer(
         print_table(*comparison_rows(result))
     paths = transfers.write(result, out)
     print(f"Results: {paths[-1]}, page: {out / 'transfer.md'}, figure: {paths[0]}")
-
-
-class TransferBar(ProgressBar):
-    """The progress bar of a transfer: images a second and time left."""
-
-    def _columns(self) -> list[Any]:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
-        return [TextColumn("{task.fields[what]}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-
-    def begin(self, images: int) -> None:
-        self._begin(images, what="")
-
-    def advance(self, what: str, images: int) -> None:
-        self._progress.update(self._task, advance=images, what=what)

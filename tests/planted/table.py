@@ -15,6 +15,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from marked import write_between
+
 from planted import peers
 from planted.cases import CASES, Case
 
@@ -52,9 +54,7 @@ def main() -> None:
     lines = table(wanted.autoattack)
     print(lines[-1])
     if wanted.write:
-        before, _, rest = wanted.write.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        wanted.write.write_text(f"{before}{BEGIN}\n{chr(10).join(lines)}\n{END}{after}", encoding="utf-8")
+        write_between(wanted.write, BEGIN, END, "\n".join(lines))
 
 
 if __name__ == "__main__":
