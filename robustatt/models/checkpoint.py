@@ -138,7 +138,7 @@ def load(path: str | Path) -> tuple[Network, Card]:
     tensors, metadata = read_safetensors(path)
     card = _card(Path(path), metadata)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"):
             network = card.build()
     except InputError as error:
         raise InputError(f"{path}: its card asks for a network that cannot be built: {error}") from error
@@ -150,16 +150,22 @@ def load(path: str | Path) -> tuple[Network, Card]:
 def fill(network: torch.nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     """Copies weights into a network.
 
+    A network on the meta device is given memory, on the CPU, only once every name and shape has been compared: so a
+    checkpoint cannot ask for more than it brings itself.
+
     Raises:
         InputError: names the first tensor that is missing, of another shape, not finite or not expected.
     """
     expected = network.state_dict()
+    uncounted = {
+        name: torch.zeros_like(tensor, device="cpu")
+        for name, tensor in expected.items()
+        if name.endswith("num_batches_tracked") and name not in tensors
+    }
+    tensors = tensors | uncounted
     for name, tensor in expected.items():
         want = tuple(tensor.shape)
         have = tuple(tensors[name].shape) if name in tensors else None
-        if have is None and name.endswith("num_batches_tracked"):
-            tensors = {**tensors, name: tensor}
-            continue
         if have is None:
             raise InputError(f"{source}: tensor {name} is missing, expected shape {want}")
         if have != want:
@@ -169,4 +175,6 @@ def fill(network: torch.nn.Module, tensors: dict[str, Tensor], source: str) -> N
     for name in tensors:
         if name not in expected:
             raise InputError(f"{source}: tensor {name} is not part of this network")
+    if any(tensor.is_meta for tensor in expected.values()):
+        network.to_empty(device="cpu")
     network.load_state_dict(tensors)

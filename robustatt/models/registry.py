@@ -15,6 +15,8 @@ from robustatt.models.vgg import Shape
 COMMON = ("dropout", "mean", "std", "input_size")
 CHOICES: dict[str, tuple[str, ...]] = {"compatibility": get_args(Compatibility), "head": get_args(Head)}
 DEFAULTS: dict[str, Any] = {"compatibility": "pc", "head": "concat", "depth": 164}
+MOST_CLASSES, DEEPEST, LARGEST_INPUT = 2**20, 1001, 4096
+"""What the largest networks in use stay below: a file that asks for more is damaged, or means harm."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,10 @@ def build(name: str, classes: int = 10, width: float = 1.0, **options: Any) -> N
 
     Args:
         name: a base name, or one with endings, such as ``vgg_att2_indep_dp``.
-        classes: number of classes, at least 2.
+        classes: number of classes, from 2 to 2^20.
         width: multiplies all channels; 1.0 is the paper's.
         **options: ``compatibility`` ("pc" or "dp") and ``head`` ("concat" or "indep") for attention networks;
-            ``depth`` (9n + 2) for the ResNet;
+            ``depth`` (9n + 2, at most 1,001) for the ResNet;
             ``dropout``, a multiplier on the paper's rates (default 1.0); ``mean`` and ``std``, three floats
             each, of the images in [0, 1]; ``input_size``, the side the network is meant for (recorded only).
 
@@ -138,8 +140,8 @@ def build(name: str, classes: int = 10, width: float = 1.0, **options: Any) -> N
         choice = chosen.get(option)
         if option in chosen and choice not in CHOICES[option]:
             raise InputError(f"{option} {choice!r}: {did_you_mean(str(choice), CHOICES[option])}")
-    input_size = _whole("input_size", chosen.pop("input_size", 32), least=32)
-    if "depth" in chosen and (_whole("depth", chosen["depth"], least=11) - 2) % 9:
+    input_size = _whole("input_size", chosen.pop("input_size", 32), 32, LARGEST_INPUT)
+    if "depth" in chosen and (_whole("depth", chosen["depth"], 11, DEEPEST) - 2) % 9:
         raise InputError(f"depth {chosen['depth']}: it must be 9n + 2, such as 29, 56, 110 or 164")
     shape = _shape(classes, width, chosen)
     network = family.make(shape, chosen)
@@ -161,12 +163,12 @@ def _shape(classes: int, width: float, options: dict[str, Any]) -> Shape:
     std = _triple("std", options.pop("std", (1.0, 1.0, 1.0)))
     if min(std) <= 0:
         raise InputError(f"std {std}: all three must be above 0")
-    return Shape(_whole("classes", classes, least=2), width, dropout, mean, std)
+    return Shape(_whole("classes", classes, 2, MOST_CLASSES), width, dropout, mean, std)
 
 
-def _whole(what: str, value: Any, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{what} {value!r}: a whole number, at least {least}")
+def _whole(what: str, value: Any, least: int, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise InputError(f"{what} {value!r}: a whole number from {least} to {most:,} is needed")
     return value
 
 

@@ -1,0 +1,77 @@
+"""Files that somebody else prepared: they take no more memory than they bring, and lead nothing out of a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from robustatt import models
+from robustatt.errors import InputError
+from robustatt.models.checkpoint import Card, load, save_checkpoint
+
+resource = pytest.importorskip("resource", reason="memory is limited by POSIX means")
+SPARE = 256 * 2**20
+
+
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """This process may take 256 MiB of addresses more than it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + SPARE, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def card(**fields: object) -> Card:
+    """Of a network that fits into a few kilobytes."""
+    usual = {"name": "vgg", "width": 0.02, "classes": 3, "mean": (0, 0, 0), "std": (1, 1, 1), "data": "digits"}
+    return Card.model_validate(usual | fields)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells how much memory a process has")
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"width": 16}, "has shape (1, 3, 3, 3), expected (1024, 3, 3, 3)"),
+        ({"classes": 2**20, "width": 16}, "expected (1024, 3, 3, 3)"),
+        ({"classes": 2**20}, "classify.1.weight has shape (3, 10), expected (1048576, 10)"),
+        ({"classes": 2**62}, "classes 4611686018427387904"),
+        ({"input_size": 10**6}, "input_size 1000000"),
+        ({"name": "resnet164", "options": {"depth": 9 * 10**9 + 2}}, "depth 9000000002"),
+    ],
+    ids=str,
+)
+def test_a_card_cannot_ask_for_more_than_its_file_brings(asked: dict[str, object], said: str, tmp_path: Path) -> None:
+    """16 times the paper's width were 15 GB, a million classes at that width 34 GB more."""
+    path = tmp_path / "w.safetensors"
+    save_checkpoint(path, models.build("vgg", 3, 0.02).state_dict(), card(**asked))
+    with little_memory(), pytest.raises(InputError) as caught:
+        load(path)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_limit_holds() -> None:
+    with little_memory(), pytest.raises(RuntimeError, match="memory"):
+        torch.empty(2 * SPARE, dtype=torch.uint8)
+
+
+def test_what_fits_is_loaded_with_room_of_its_own(tmp_path: Path) -> None:
+    """A network that was compared on shapes alone has real weights afterwards, apart from the file."""
+    path = tmp_path / "w.safetensors"
+    network = models.build("vgg_att2", 3, 0.02).eval()
+    state = {name: tensor for name, tensor in network.state_dict().items() if "num_batches" not in name}
+    save_checkpoint(path, state, card(name="vgg_att2"))
+    again, _ = load(path)
+    path.write_bytes(b"gone")
+    image = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(again(image), network(image), rtol=0, atol=0)
+    assert not any(tensor.is_meta for tensor in again.state_dict().values())
+    assert all(parameter.requires_grad for parameter in again.parameters())
