@@ -24,8 +24,8 @@ from robustatt.data.base import Dataset, Pixels
 from robustatt.engine import automatic_batch_size
 from robustatt.errors import InputError, NonFiniteLogits
 from robustatt.evaluate import as_float
+from robustatt.files import write_atomically
 from robustatt.models.attention import Network
-from robustatt.plan import write_atomically
 
 #: part of every key: raise it when the same network and images would give other features
 SEMANTICS = 1

@@ -13,7 +13,7 @@ from typing import Any, final
 from urllib.parse import unquote, urlsplit
 
 from robustatt.errors import InputError, did_you_mean
-from robustatt.plan import write_atomically
+from robustatt.files import write_atomically
 
 #: which extra brings the driver of a scheme
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}

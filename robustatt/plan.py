@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from robustatt.attack import recipe as recipes
 from robustatt.attack.recipe import Recipe
 from robustatt.eps import STEP, format_radius, parse_grid, parse_radius
 from robustatt.errors import InputError, did_you_mean
+from robustatt.files import write_atomically
 
 #: part of every key: raise it when the same Cell would give other numbers
 SEMANTICS = 2
@@ -347,34 +346,3 @@ class BoundPlan:
         if len(result.model_fingerprints) != len(result.plan.models) or result.examples < 1:
             raise InputError(f"plan {path}: its [bound] table does not fit its models: run the sweep again")
         return result
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """A file that is there is whole: written to a temporary name beside it, synced to disk, renamed."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def write_whole(path: str | Path, content: bytes) -> None:
-    """Writes a file whole or not at all, making its folder; InputError if it cannot be written."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

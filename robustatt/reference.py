@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from robustatt.eps import parse_radius
 from robustatt.errors import InputError
-from robustatt.plan import write_whole
+from robustatt.files import write_whole
 from robustatt.summary import Grid, grids, is_control
 
 SCHEMA = 1

@@ -18,9 +18,9 @@ import pandas as pd
 from robustatt import metrics
 from robustatt.eps import parse_radius
 from robustatt.errors import InputError
+from robustatt.files import write_atomically
 from robustatt.layout import Grid, eps_steps, grids, is_control
 from robustatt.measures import METRICS, kind_of
-from robustatt.plan import write_atomically
 from robustatt.summary_schema import check_form
 
 __all__ = [

@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import robustatt
 from robustatt import data, models
 from robustatt.attack import recipe as recipes
-from robustatt.plan import write_atomically
+from robustatt.files import write_atomically
 
 OURS = "robustatt"
 IMAGES = {"fgsm": 256, "pgd": 32, "apgd-ce": 8, "autoattack": 4}

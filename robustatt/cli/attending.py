@@ -50,8 +50,8 @@ def attend(
     radius = _one_radius(eps, recipe.norm)
     from robustatt.attend import attend as look
     from robustatt.attend import read_picture
+    from robustatt.files import write_whole
     from robustatt.models.resolve import resolve
-    from robustatt.plan import write_whole
     from robustatt.report.attended import Row, attended_png, map_note
     from robustatt.report.panels import file_safe
 

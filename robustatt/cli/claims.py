@@ -33,11 +33,11 @@ def paper(
     """Measure what *Learn To Pay Attention* claims.
 
     As far as data and weights go; writes a page."""
+    from robustatt.files import write_atomically
     from robustatt.paper.claims import claims
     from robustatt.paper.page import page, write_figures
     from robustatt.paper.plan import PaperPlan, parse_places
     from robustatt.paper.run import run
-    from robustatt.plan import write_atomically
 
     wanted, places = PaperPlan.read(plan), parse_places(data_root, data or [])
     _make(out)

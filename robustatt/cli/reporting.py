@@ -64,7 +64,7 @@ def check(
     A model is known by its label: other weights under it are compared and mentioned, for they are what a gate is for.
     Other data, attacks, radii, seed or rules of evaluation make a changed plan, which is not compared.
     """
-    from robustatt.plan import write_whole
+    from robustatt.files import write_whole
     from robustatt.reference import make_reference, read_reference, write_reference
     from robustatt.regress import check as compare_with
     from robustatt.report import check as outcome
@@ -141,7 +141,7 @@ def reproduce(
     ] = None,
 ) -> None:
     """Hold a run on CIFAR-10 against the paper's numbers."""
-    from robustatt.plan import write_whole
+    from robustatt.files import write_whole
     from robustatt.reproduction import reproduce as written
 
     text = written(*read_results(directory))

@@ -13,7 +13,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from robustatt.export import Export
-from robustatt.plan import write_whole
+from robustatt.files import write_whole
 
 FILE = "events.out.tfevents.0.robustatt"
 

@@ -23,6 +23,7 @@ from robustatt.data import SOURCES
 from robustatt.device import choose_device
 from robustatt.eps import CLEAN, format_radius
 from robustatt.errors import InputError
+from robustatt.files import write_atomically
 from robustatt.localisation import figures
 from robustatt.localisation.binarise import THRESHOLDS, jaccard_by_threshold, otsu
 from robustatt.localisation.floors import WIDTH, require_libraries
@@ -34,7 +35,7 @@ from robustatt.localisation.request import HELD_OUT, SegmentRequest, Split, choo
 from robustatt.localisation.result import HEADLINE, PRIOR, markdown, summarise
 from robustatt.models import resolve
 from robustatt.models.resolve import ResolvedModel
-from robustatt.plan import ModelEntry, write_atomically
+from robustatt.plan import ModelEntry
 
 Progress = Callable[[str, int, int], None]
 """Called with what is looked at, how many looks are done and how many there are."""

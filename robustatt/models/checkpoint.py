@@ -16,9 +16,9 @@ from torch import Tensor
 
 from robustatt import __version__
 from robustatt.errors import InputError
+from robustatt.files import write_whole
 from robustatt.models.attention import Network
 from robustatt.models.registry import build
-from robustatt.plan import write_whole
 
 
 class Card(BaseModel):

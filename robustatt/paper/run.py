@@ -16,6 +16,7 @@ from robustatt.api import Result, sweep
 from robustatt.data import load
 from robustatt.eps import parse_grid
 from robustatt.errors import InputError, did_you_mean
+from robustatt.files import write_atomically
 from robustatt.localisation import SegmentRequest, segment
 from robustatt.localisation import write as write_segment
 from robustatt.localisation.floors import require_libraries
@@ -35,7 +36,7 @@ from robustatt.paper.plan import (
     names_of,
     parts_of,
 )
-from robustatt.plan import ModelEntry, write_atomically
+from robustatt.plan import ModelEntry
 from robustatt.reproduction import WEIGHTS, Evidence
 from robustatt.summary import grids
 from robustatt.transfer.result import FILE as TRANSFER_FILE

@@ -41,7 +41,7 @@ def write_report(
     examples in ``directory/gallery/``. ``figures`` False writes page and tables only. Raises InputError if
     the folder cannot be written or the gallery is damaged.
     """
-    from robustatt.plan import write_atomically
+    from robustatt.files import write_atomically
     from robustatt.report import html, panels, tables
     from robustatt.report.gallery import read_gallery
 

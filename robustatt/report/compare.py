@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from robustatt.errors import InputError
+from robustatt.files import write_atomically
 from robustatt.layout import Grid, eps_steps, grids, is_control
-from robustatt.plan import write_atomically
 from robustatt.reference import identity
 from robustatt.regress import plan_changes
 from robustatt.report import html, narrative

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from robustatt.eps import parse_radius
 from robustatt.errors import InputError
-from robustatt.plan import write_atomically
+from robustatt.files import write_atomically
 
 GALLERY_FILE = Path("gallery") / "gallery.npz"
 MOST_ENTRIES = 20_000

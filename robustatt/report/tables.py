@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from robustatt.plan import write_atomically
+from robustatt.files import write_atomically
 from robustatt.report.narrative import SALIENCY_NOTE, STOPPING_NOTE, Prediction, prediction_rows
 from robustatt.report.panels import Summary
 

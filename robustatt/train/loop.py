@@ -21,9 +21,9 @@ from robustatt.data import Dataset, TensorDataset
 from robustatt.data.sample import stratified
 from robustatt.device import choose_device
 from robustatt.errors import InputError, TrainingDiverged
+from robustatt.files import write_whole
 from robustatt.models import Card, build, save_checkpoint
 from robustatt.models.checkpoint import rounded
-from robustatt.plan import write_whole
 from robustatt.report.learning import curve_png
 from robustatt.train.augment import adversarial_images, augment, augmentation
 from robustatt.train.card import card_of, channel_statistics, start_from

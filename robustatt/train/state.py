@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from robustatt.errors import InputError
+from robustatt.files import write_whole
 from robustatt.models import Network
-from robustatt.plan import write_whole
 from robustatt.train.request import TrainRequest
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from robustatt.errors import InputError
-from robustatt.plan import write_atomically
+from robustatt.files import write_atomically
 from robustatt.report.figures import STYLE, save, shorten
 from robustatt.report.style import looks
 from robustatt.transfer.result import FILE, PREDICTIONS, Comparison, Transfer
