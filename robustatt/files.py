@@ -66,10 +66,10 @@ def subfolder(folder: Path, name: str) -> Path:
     return inner
 
 
-def refuse_link(folder: Path) -> None:
-    """InputError if a folder that results go to is a link which the user has not named."""
+def refuse_link(folder: Path, remedy: str = "remove the link") -> None:
+    """InputError if a folder inside a folder of results is a link, which the user has not named as a place to write to."""
     if folder.is_symlink():
-        raise InputError(f"{folder} is a link to {os.readlink(folder)}: results stay in {folder.parent}; remove it")
+        raise InputError(f"{folder} is a link to {os.readlink(folder)}, and results stay in {folder.parent}: {remedy}")
 
 
 def _umask() -> int:

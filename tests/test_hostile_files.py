@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
-from robustatt import models
+from robustatt import cli, models
+from robustatt.cli.sweeping import default_folder
 from robustatt.errors import InputError
+from robustatt.files import append_line
 from robustatt.models.checkpoint import Card, load, save_checkpoint
 
 resource = pytest.importorskip("resource", reason="memory is limited by POSIX means")
@@ -75,3 +77,105 @@ def test_what_fits_is_loaded_with_room_of_its_own(tmp_path: Path) -> None:
     torch.testing.assert_close(again(image), network(image), rtol=0, atol=0)
     assert not any(tensor.is_meta for tensor in again.state_dict().values())
     assert all(parameter.requires_grad for parameter in again.parameters())
+
+
+# Links among the results ------------------------------------------------------------------------------------
+
+SWEEP = ("sweep", "--model", "vgg", "-n", "4", "--eps", "4", "--out")
+GATE = ("plan.toml", "summary.json", "log.jsonl", "gallery/gallery.npz", "reference.json", "check.md", "check.xml")
+PAGE = (
+    "report.html",
+    "comparison.html",
+    "tables/summary.csv",
+    "tables/flips.csv",
+    "figures/accuracy.png",
+    "figures/accuracy.svg",
+    "figures/gap.csv",
+)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def run(*arguments: object) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def gate(out: Path) -> list[int]:
+    """A sweep and its check against itself; the exit codes."""
+    outcome = ("--markdown", out / "check.md", "--junit", out / "check.xml")
+    return [
+        run(*SWEEP, out),
+        run("check", out, "--update", out / "reference.json"),
+        run("check", out, "--reference", out / "reference.json", *outcome),
+    ]
+
+
+def pages(out: Path) -> list[int]:
+    """A sweep and what is shown of it."""
+    return [
+        run(*SWEEP, out),
+        run("report", out),
+        run("report", out, "--compare", out),
+        run("export", out, "--to", "tensorboard"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("work", "names"), [(gate, GATE), pytest.param(pages, PAGE, marks=pytest.mark.slow)], ids=["gate", "pages"]
+)
+def test_no_file_is_written_through_a_link(
+    work: Callable[[Path], list[int]], names: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Every file that a first run left becomes a link to a file elsewhere; a second run writes all of them again."""
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    assert not any(work(out))
+    made = contents(out)
+    assert set(names) <= set(made)
+    for name in made:
+        target = elsewhere / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if name != "log.jsonl":  # a link to what is not there yet would make a file
+            target.write_bytes(b"mine" if "summary" in name else made[name])
+        (out / name).unlink()
+        (out / name).symlink_to(target)
+    before = contents(elsewhere)
+    (out / "plan.toml").unlink()
+    assert not any(work(out))
+    assert contents(elsewhere) == before
+    assert {path.suffix for path in out.rglob("*") if path.is_symlink()} <= {".damaged"}
+    assert set(contents(out)) >= set(made)
+
+
+@pytest.mark.parametrize("name", ["records", "gallery", "figures", "tables"])
+def test_a_folder_of_results_that_is_a_link_is_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    out.mkdir()
+    if name in ("figures", "tables"):
+        assert run(*SWEEP, out) == 0
+    (out / name).symlink_to(elsewhere)
+    assert run(*(("report", out) if name in ("figures", "tables") else (*SWEEP, out))) == 2
+    said = capsys.readouterr().err
+    assert f"{out / name} is a link to {elsewhere}" in said
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_log_is_appended_to_and_a_link_replaced(tmp_path: Path) -> None:
+    log, target = tmp_path / "log.jsonl", tmp_path / "elsewhere"
+    log.symlink_to(target)
+    for line in "ab":
+        append_line(log, line)
+    assert log.read_text() == "a\nb\n"
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "folder"),
+    [("..", "data"), (".", "data"), ("/", "data"), ("digits", "digits"), ("a/b.npz", "b.npz"), ("x/..", "data")],
+)
+def test_the_default_folder_lies_in_reports_out(data: str, folder: str) -> None:
+    assert default_folder(data) == Path("reports/out") / folder

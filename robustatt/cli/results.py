@@ -11,6 +11,7 @@ from robustatt.errors import InputError
 
 def read_results(directory: Path) -> tuple[Any, dict[str, Any]]:
     """The records and the summary of an output folder; records may be fewer than planned."""
+    from robustatt.files import refuse_link
     from robustatt.plan import BoundPlan
     from robustatt.records import Store
     from robustatt.summary import read_summary, summarise
@@ -18,6 +19,7 @@ def read_results(directory: Path) -> tuple[Any, dict[str, Any]]:
     if not directory.is_dir():
         raise InputError(f"{directory}: no such folder: give the folder a sweep wrote (its --out)")
     bound = BoundPlan.read(directory)
+    refuse_link(directory / "records", "remove the link, or sweep with --records file://...")
     store = Store(bound.records or directory / "records")
     records = store.read(cell.key for cell in bound.cells())
     for path in store.moved_aside:

@@ -90,7 +90,7 @@ def sweep(
         "data_root": None if data_root is None else str(data_root), "download": download or None, "input_size": input_size,
         "precision": precision, "compile": compiled or None,
     })  # fmt: skip
-    folder = out or Path("reports/out") / _safe_name(wanted.data)
+    folder = out or default_folder(wanted.data)
     from robustatt.engine import Execution, load_data, model_loader, run
 
     execution = Execution(engine, _parse_workers(workers), threads, address, gpus_per_worker, records)
@@ -183,8 +183,10 @@ def _print_forecast(plan: Plan, dataset: Dataset, folder: Path, execution: Execu
     )
 
 
-def _safe_name(data: str) -> str:
-    return Path(data).name or "data"
+def default_folder(data: str) -> Path:
+    """Where results go unless told: a folder of the data's name, which never leads out of `reports/out`."""
+    name = Path(data).name
+    return Path("reports/out") / (name if name not in ("", "..") else "data")
 
 
 def _print_summary(summary: dict[str, Any]) -> None:

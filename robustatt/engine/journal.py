@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robustatt.engine.executor import Spent
+from robustatt.files import append_line
 from robustatt.plan import Cell
 
 FILE = "log.jsonl"
@@ -21,8 +22,7 @@ def note(out: Path, cell: Cell, spent: Spent) -> None:
         "examples": cell.stop - cell.start, "seconds": round(spent.seconds, 3), "gradients": spent.gradients,
         "forwards": spent.forwards, "batch_size": spent.batch_size, "peak_bytes": spent.peak_bytes, "worker": spent.worker,
     }  # fmt: skip
-    with open(out / FILE, "a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
+    append_line(out / FILE, json.dumps(entry))
 
 
 def costs(out: Path, keys: set[str]) -> Mapping[str, float]:

@@ -29,6 +29,7 @@ from robustatt.engine.worker import Setup
 from robustatt.errors import InputError, RobustattError, RunInterrupted
 from robustatt.evaluate import load_images
 from robustatt.examples import attack_to_show, choose, pictures
+from robustatt.files import refuse_link
 from robustatt.plan import BoundPlan, Cell, Plan
 from robustatt.records import Store
 from robustatt.report.gallery import GALLERY_FILE, GalleryEntry, write_gallery
@@ -82,6 +83,8 @@ def bound(plan: Plan, dataset: Dataset, load: Loader, out: Path, execution: Exec
     examples = _count(plan, dataset)
     chosen = drawn(dataset, plan)
     records = (execution.records if execution else None) or str(out / "records")
+    refuse_link(out / "records", "remove the link, or name the place with --records file://...")
+    refuse_link(out / GALLERY_FILE.parent)
     store = Store(records)
     store.check()
     where = records if "://" in records else str(Path(records).absolute())

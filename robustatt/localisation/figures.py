@@ -13,7 +13,7 @@ import pandas as pd
 from robustatt.eps import CLEAN
 from robustatt.localisation.floors import FLOOR
 from robustatt.localisation.result import HEADLINE
-from robustatt.report.figures import STYLE, save, write_figure
+from robustatt.report.figures import STYLE, save, write_csv, write_figure
 from robustatt.report.panels import FigureSpec, Panel, Series
 from robustatt.report.style import LIGHT, Look
 
@@ -55,7 +55,7 @@ def _finish(figure: Figure, stem: Path, table: pd.DataFrame) -> list[Path]:
 
     with matplotlib.rc_context(cast(Any, STYLE)):
         paths = save(figure, stem)
-    table.to_csv(stem.with_suffix(".csv"), index=False, lineterminator="\n")
+    write_csv(table, stem.with_suffix(".csv"))
     return [*paths, stem.with_suffix(".csv")]
 
 

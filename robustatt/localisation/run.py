@@ -23,7 +23,7 @@ from robustatt.data import SOURCES
 from robustatt.device import choose_device
 from robustatt.eps import CLEAN, format_radius
 from robustatt.errors import InputError
-from robustatt.files import write_atomically
+from robustatt.files import subfolder, write_atomically
 from robustatt.localisation import figures
 from robustatt.localisation.binarise import THRESHOLDS, jaccard_by_threshold, otsu
 from robustatt.localisation.floors import WIDTH, require_libraries
@@ -251,12 +251,12 @@ class _Work:
 def write(result: Localisation, folder: Path) -> list[Path]:
     """``images.parquet``, ``figures/``, ``segment.md`` and, last, ``segment.json``; the paths written."""
     try:
-        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        pictures = subfolder(folder, "figures")
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be written to ({error.strerror})") from error
     buffer = io.BytesIO()
     result.images.to_parquet(buffer, index=False)
-    written = [folder / "images.parquet", *figures.write_all(result, folder / "figures")]
+    written = [folder / "images.parquet", *figures.write_all(result, pictures)]
     write_atomically(written[0], buffer.getvalue())
     for name, text in (
         ("segment.md", markdown(result.summary)),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from robustatt.files import write_atomically
 from robustatt.localisation.result import HEADLINE
 from robustatt.paper.claims import Measured, interval
 from robustatt.paper.finding import Claim, Finding
@@ -119,7 +121,7 @@ def write_figures(
         _png(fooling_figure(summary), folder / name)
         written[name] = f"Fooling rate under FGSM on {data}, {summary['plan']['data']['n']:,} images (claim 5)."
     if transfer is not None:
-        (folder / "transfer.png").write_bytes(transfer.read_bytes())
+        write_atomically(folder / "transfer.png", transfer.read_bytes())
         written["transfer.png"] = (
             "A linear SVM on fixed features (claim 3); dashed: always answering the largest class."
         )
@@ -168,4 +170,6 @@ def _png(spec: FigureSpec, path: Path) -> None:
         figure = draw(spec)
     figure.set_dpi(FIGURE_DPI)
     raster: Any = FigureCanvasAgg(figure)
-    raster.print_png(path, metadata={"Software": None})
+    drawing = io.BytesIO()
+    raster.print_png(drawing, metadata={"Software": None})
+    write_atomically(path, drawing.getvalue())

@@ -41,7 +41,7 @@ def write_report(
     examples in ``directory/gallery/``. ``figures`` False writes page and tables only. Raises InputError if
     the folder cannot be written or the gallery is damaged.
     """
-    from robustatt.files import write_atomically
+    from robustatt.files import subfolder, write_atomically
     from robustatt.report import html, panels, tables
     from robustatt.report.gallery import read_gallery
 
@@ -50,11 +50,11 @@ def write_report(
     stored = read_gallery(Path(directory))
     more = html.example_parts(summary, records, stored)
     try:
-        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        pictures, rows = subfolder(folder, "figures"), subfolder(folder, "tables")
         page = html.render(summary, html.Page(curves, drift, more))
         write_atomically(folder / "report.html", page.encode())
-        listed = tables.write_tables(summary, html.overview(summary), folder / "tables") if curves else []
-        written = _write_figures(summary, curves, drift, stored, folder / "figures") if figures else []
+        listed = tables.write_tables(summary, html.overview(summary), rows) if curves else []
+        written = _write_figures(summary, curves, drift, stored, pictures) if figures else []
     except OSError as error:
         raise InputError(f"cannot write the report into {folder}: {error.strerror or error}") from None
     return ReportPaths(folder / "report.html", tuple(written), tuple(listed))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from robustatt.errors import InputError
-from robustatt.files import write_atomically
+from robustatt.files import subfolder, write_atomically
 from robustatt.layout import Grid, eps_steps, grids, is_control
 from robustatt.reference import identity
 from robustatt.regress import plan_changes
@@ -52,13 +52,13 @@ def write(first: Run, second: Run, out: Path) -> tuple[Path, tuple[Path, ...], t
     flips = pd.DataFrame([flip for key in common for flip in flip_rows(a[key], b[key])], columns=FLIP_COLUMNS)
     page = html.render_template("comparison.html.j2", context(first, second, rows, flips))
     try:
-        (out / "tables").mkdir(parents=True, exist_ok=True)
+        tables = subfolder(out, "tables")
         write_atomically(out / "comparison.html", page.encode())
-        pd.DataFrame(rows).to_csv(out / "tables" / "comparison.csv", index=False, lineterminator="\n")
-        flips.to_csv(out / "tables" / "flips.csv", index=False, lineterminator="\n")
+        for name, table in (("comparison.csv", pd.DataFrame(rows)), ("flips.csv", flips)):
+            write_atomically(tables / name, table.to_csv(index=False, lineterminator="\n").encode())
     except OSError as error:
         raise InputError(f"cannot write the comparison into {out}: {error.strerror or error}") from None
-    return out / "comparison.html", (), (out / "tables" / "comparison.csv", out / "tables" / "flips.csv")
+    return out / "comparison.html", (), (tables / "comparison.csv", tables / "flips.csv")
 
 
 def _same_images(old: Grid, new: Grid) -> None:

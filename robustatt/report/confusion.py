@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from robustatt.report.figures import STYLE, save
+from robustatt.report.figures import STYLE, save, write_csv
 from robustatt.report.heatmaps import class_name
 from robustatt.report.panels import Summary
 
@@ -87,7 +87,7 @@ def write_confusion(summary: Summary, attack: str | None, classes: Sequence[str]
         for m in found
         for true, taken, count in m["flows"]
     ]
-    pd.DataFrame(rows).to_csv(folder / "confusion.csv", index=False, lineterminator="\n")
+    write_csv(pd.DataFrame(rows), folder / "confusion.csv")
     return [*paths, folder / "confusion.csv"]
 
 

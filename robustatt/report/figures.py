@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
+from robustatt.files import write_atomically
 from robustatt.report.panels import FigureSpec, Panel, Series
 
 if TYPE_CHECKING:
@@ -55,8 +56,13 @@ def write_figure(spec: FigureSpec, folder: Path) -> list[Path]:
         figure = draw(spec)
         paths = save(figure, folder / spec.slug)
     table = folder / f"{spec.slug}.csv"
-    frame(spec).to_csv(table, index=False, lineterminator="\n")
+    write_csv(frame(spec), table)
     return [*paths, table]
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """The rows of a figure as CSV, whole or not at all."""
+    write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
@@ -67,9 +73,11 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     png, svg = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")
-    png.write_bytes(png_bytes(figure))
+    write_atomically(png, png_bytes(figure))
     vector: Any = FigureCanvasSVG(figure)
-    vector.print_svg(svg, metadata={"Date": None, "Creator": None})
+    drawing = io.BytesIO()
+    vector.print_svg(drawing, metadata={"Date": None, "Creator": None})
+    write_atomically(svg, drawing.getvalue())
     return [png, svg]
 
 

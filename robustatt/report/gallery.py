@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from robustatt.eps import parse_radius
 from robustatt.errors import InputError
-from robustatt.files import write_atomically
+from robustatt.files import subfolder, write_atomically
 
 GALLERY_FILE = Path("gallery") / "gallery.npz"
 MOST_ENTRIES = 20_000
@@ -120,8 +120,7 @@ def write_gallery(directory: Path, entries: Iterable[GalleryEntry]) -> Path:
             arrays[f"{number}.attacked.{level}"] = attacked.astype(np.float16)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    path = Path(directory) / GALLERY_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = subfolder(Path(directory), GALLERY_FILE.parent.name) / GALLERY_FILE.name
     write_atomically(path, buffer.getvalue())
     return path
 

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from robustatt.measures import level_title, map_title
-from robustatt.report.figures import STYLE, save
+from robustatt.report.figures import STYLE, save, write_csv
 from robustatt.report.gallery import GalleryEntry, as_float, by_example
 from robustatt.report.panels import file_safe
 
@@ -96,7 +96,7 @@ def gallery_figures(entries: Sequence[GalleryEntry], classes: Sequence[str], fol
         stem = folder / f"gallery-{file_safe(model)}-{file_safe(attack)}"
         names = ("model", "attack", "index", "eps", "label", "clean_pred", "adv_pred")
         table = pd.DataFrame([{name: getattr(entry, name) for name in names} for entry in rows])
-        table.to_csv(f"{stem}.csv", index=False, lineterminator="\n")
+        write_csv(table, stem.with_name(f"{stem.name}.csv"))
         with rc_context(cast(Any, PICTURE_STYLE)):
             figure = draw_rows(rows, [_row_name(entry, classes) for entry in rows])
             paths += [*save(figure, stem), stem.with_name(f"{stem.name}.csv")]

@@ -20,7 +20,6 @@ def write_tables(summary: Summary, overview: Mapping[str, Any], folder: Path) ->
 
     Where drift was recorded also ``drift.md``: does it predict being fooled?
     """
-    folder.mkdir(parents=True, exist_ok=True)
     texts = {
         "summary.csv": summary_csv(summary),
         "accuracy.md": markdown(overview),
