@@ -90,7 +90,6 @@ PAGE = (
     "tables/flips.csv",
     "figures/accuracy.png",
     "figures/accuracy.svg",
-    "figures/gap.csv",
 )
 
 
