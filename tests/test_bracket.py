@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import Linear, exact_distance, linear_data
 
+import robustatt
+from robustatt.attack.base import Oracle, Rows
 from robustatt.grid import Bracket
+from robustatt.grid.bracket import estimate_threshold
+from robustatt.threat import NORMS
 
 
-@given(st.integers(1, 64).flatmap(lambda k: st.tuples(st.just(k), st.integers(0, k), st.integers(-5, 80))))
-def test_every_threshold_is_found(case: tuple[int, int, int]) -> None:
+@given(
+    st.integers(1, 64).flatmap(lambda k: st.tuples(st.just(k), st.integers(0, k), st.integers(-5, 80))),
+    st.lists(st.one_of(st.none(), st.integers(-5, 80)), max_size=8),
+)
+def test_every_threshold_is_found(case: tuple[int, int, int], guesses: list[int | None]) -> None:
+    """Also while good and bad guesses arrive on the way."""
     radii, threshold, guess = case
     bracket, attacked = Bracket(radii, guess), []
     while (radius := bracket.next()) is not None:
@@ -17,6 +28,8 @@ def test_every_threshold_is_found(case: tuple[int, int, int]) -> None:
         assert radius not in attacked, "no radius is attacked twice"
         attacked.append(radius)
         bracket.learn(radius, broken=radius >= threshold)
+        if guesses and (better := guesses.pop()) is not None:
+            bracket.expect(better)
     assert (bracket.held, bracket.broken) == (threshold - 1, threshold)
     if 0 < threshold < radii:
         assert {threshold - 1, threshold} <= set(attacked), "full strength on both sides"
@@ -38,3 +51,46 @@ def test_a_smaller_radius_that_falls_reopens_the_search() -> None:
     bracket.fell_at(3, held=[8, 1])
     assert (bracket.held, bracket.broken) == (1, 3)
     assert bracket.next() == 2
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_the_estimate_is_near_also_for_a_model_that_is_never_sure(targeted: bool) -> None:
+    """Logits this small leave the right class less likely than all others together, and still ahead of each."""
+    model = Linear(4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 0.01
+    image, label = linear_data(model, 40)
+    assert model(image).softmax(1).amax() < 0.5
+    goal = model(image).topk(2).indices[:, 1] if targeted else torch.full_like(label, -1)
+    rows = Rows(
+        image,
+        label,
+        torch.full((40,), 16 / 255),
+        torch.arange(40),
+        torch.zeros_like(label),
+        model(image).detach(),
+        goal,
+    )
+    estimate = estimate_threshold(rows, NORMS["linf"], Oracle(model))
+    exact = exact_distance(model, image, label, "linf")
+    ratio = (estimate / exact)[(exact > 0) & (exact < 16 / 255)]
+    assert len(ratio) > 10
+    assert ratio.quantile(0.1) > 0.8, "below it every radius up to the threshold would be tried"
+    assert ratio.median() < 1.5
+
+
+def test_an_image_that_failed_is_scaled_to_the_next_radius_in_place_of_a_run() -> None:
+    """On a linear model that breaks an example exactly when a run there would: one run, and four gradients to guess."""
+    model = Linear(2)
+    image, label = linear_data(model, 60)
+    result = robustatt.sweep(model, (image, label), attacks=["pgd"], eps="0.25..6:0.25")
+    records = result.records[result.records["eps"] != "0/255"]
+    wrong = records.assign(wrong=records["adv_pred"] != records["label"])
+    holds = (~wrong["wrong"]).groupby(wrong["index"]).sum()
+    between = holds[(holds > 0) & (holds < 24)].index
+    at_once = (label == model(image).argmax(1)).sum() - len(between)  # broken at the first radius, in few steps
+    assert len(between) > 40
+    assert at_once <= 10
+    assert result.summary["provenance"]["gradients"] <= len(between) * (4 + 40) + at_once * (4 + 10)
+    assert (wrong[wrong["index"].isin(between)].groupby("index")["attacked"].sum() == 2).all()

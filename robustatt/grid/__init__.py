@@ -2,9 +2,10 @@
 
 Balls are nested: an image that breaks an example at eps breaks it at every larger radius, and what holds at eps
 under an attack is not expected to fall to it at a smaller one. So for each example only the radii around the one
-where it breaks are attacked, at full strength on both sides. Every row is still backed by a real image inside its
+where it breaks are attacked, at full strength where it holds. Every row is still backed by a real image inside its
 radius, judged in a forward pass of its own: above the threshold the image that broke it, below it the failed
-perturbation scaled into the ball.
+perturbation scaled into the ball. A failed perturbation is also scaled out to the next radius: if that breaks the
+example, no run is needed there.
 """
 
 from robustatt.grid.bracket import Bracket

@@ -38,6 +38,7 @@ class Finished:
     image: Tensor
     flat: bool
     distance: float = np.inf  # of the nearest mistake found, for minimum-norm attacks
+    scaled: bool = False  # made from a smaller radius's image, not by a run of its own
 
 
 class Pool:

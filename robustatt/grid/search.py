@@ -20,7 +20,7 @@ from robustatt.grid.bracket import Bracket, estimate_threshold
 from robustatt.grid.pool import Finished, Job, Pool
 from robustatt.grid.pools import ExternalPool, MinimumNormPool
 from robustatt.grid.target import Ledger, Target, leave_alone
-from robustatt.threat import per_row
+from robustatt.threat import per_row, project
 
 
 class GridSearch:
@@ -40,6 +40,7 @@ class GridSearch:
         self.pools = [self._pool(part, noise(part.name)) for part in parts]
         self.images: dict[tuple[int, int], Tensor] = {}
         self.brackets: dict[int, Bracket] = {}
+        self.handed_in: list[Finished] = []  # not yet judged
         self.proved: set[tuple[int, int]] = set()  # (example, radius) that held under the whole chain
         self.counted: set[int] = set()  # examples that were reported as done
 
@@ -101,15 +102,15 @@ class GridSearch:
 
         Later parts wait until what the earlier ones leave over fills their batch.
         """
-        pending: list[Finished] = []
         while True:
             for pool in self.pools:
                 pool.refill()
             busy = [pool for pool in self.pools if len(pool)]
             chosen = next((pool for pool in busy if len(pool) >= self.target.batch_size), busy[0] if busy else None)
+            pending = self.handed_in
             if pending and (chosen is None or len(pending) >= len(chosen) // 4):
-                batch, pending = pending[: self.target.batch_size], pending[self.target.batch_size :]
-                self._judge(batch)
+                self.handed_in = pending[self.target.batch_size :]
+                self._judge(pending[: self.target.batch_size])
             elif chosen is None:
                 return
             else:
@@ -123,7 +124,10 @@ class GridSearch:
         wrong = self.target.reached(positions, found["adv_pred"])
         for row, item in enumerate(batch):
             values = {name: column[row] for name, column in found.items()}
-            self._learn(item, values, bool(wrong[row]))
+            if item.scaled and not wrong[row]:
+                self._expect(item.job, float(values["adv_margin"]))
+            else:
+                self._learn(item, values, bool(wrong[row]))
 
     def _learn(self, item: Finished, values: dict[str, np.ndarray], broken: bool) -> None:
         job, columns = item.job, self.ledger.columns
@@ -141,7 +145,27 @@ class GridSearch:
             self.images.pop((job.example, job.radius), None)
         else:
             self._narrow(job, broken)
-            self._continue(job.example)
+            if not broken and job.part == 0 and job.radius + 1 < self.brackets[job.example].broken:
+                self.handed_in.append(self._scaled_up(job))
+            else:
+                self._continue(job.example)
+
+    def _scaled_up(self, job: Job) -> Finished:
+        """The image of a failed run moved out to the next radius, which often breaks the example without a run there."""
+        radii, clean = self.target.radii[job.radius : job.radius + 2], self.target.image[job.example]
+        image = clean + (self.images[job.example, job.radius] - clean) * (radii[1] / radii[0])
+        inside = project(self.target.norm, clean[None], image[None], radii[1:])[0]
+        flat = bool(self.ledger.columns["zero_grad"][job.example, job.radius])
+        return Finished(Job(job.example, job.radius + 1), inside, flat, scaled=True)
+
+    def _expect(self, job: Job, margin: float) -> None:
+        """Guess where an example breaks whose scaled image still holds: the margin's secant through the last two radii."""
+        held = float(self.ledger.columns["adv_margin"][job.example, job.radius - 1])
+        before, here = self.target.radii[job.radius - 1 : job.radius + 1].tolist()
+        if margin < held and self.target.goal[job.example] < 0:
+            edge = here + margin * (here - before) / (held - margin)
+            self.brackets[job.example].expect(int((self.target.radii < edge).sum()))
+        self._continue(job.example)
 
     def _narrow(self, job: Job, broken: bool) -> None:
         """Move the example's bracket by the outcome of one part at one radius."""
