@@ -231,7 +231,7 @@ def test_an_address_where_nothing_is_ray(
 ) -> None:
     pytest.importorskip("ray")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("robustatt.engine.cluster.ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr("robustatt.engine.connection.ANSWER_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:

@@ -14,7 +14,7 @@ from robustatt.engine.costs import Costs, full_strength
 from robustatt.engine.execution import Execution, paying_workers
 from robustatt.engine.executor import Advanced, Event, Failed, Fate, Finished, Handler, Spent, Task
 from robustatt.engine.progress import Silent
-from robustatt.engine.scheduler import ATTEMPTS, Queue, Scheduler
+from robustatt.engine.scheduler import ATTEMPTS, LOSSES, Queue, Scheduler
 from robustatt.engine.virtual import VirtualWorkers
 from robustatt.eps import parse_grid
 from robustatt.errors import InputError
@@ -164,10 +164,27 @@ def test_out_of_memory_halves_the_batch_and_counts_no_failure() -> None:
 
 def test_a_lost_machine_is_not_the_cells_fault() -> None:
     lives = iter(range(20))
-    executor = Scripted(lambda task: Failed(task, "node", Fate.LOST) if next(lives) < 10 else fine(task))
+    executor = Scripted(lambda task: Failed(task, "node", Fate.LOST) if next(lives) < LOSSES - 1 else fine(task))
     scheduler, _ = run(plan_of(100, models=1, attacks=("fgsm",)), executor)
     assert scheduler.set_aside == []
-    assert len(executor.seen) == 11
+    assert [(task.attempt, task.losses) for task in executor.seen] == [(1, count) for count in range(LOSSES)]
+
+
+def test_a_cell_that_ends_every_machine_waits_for_the_others_and_is_named_at_last() -> None:
+    bound = plan_of(600)
+    bad = next(bound.cells()).key
+
+    def outcome(task: Task) -> Event:
+        return Failed(task, "its node was lost", Fate.LOST) if task.cell.key == bad else fine(task)
+
+    executor = Scripted(outcome)
+    scheduler, watching = run(bound, executor)
+    assert [entry.cell.key for entry in scheduler.set_aside] == [bad]
+    assert scheduler.set_aside[0].cause == "its node was lost, as 9 before it: this Cell may be what ends them"
+    keys = [task.cell.key for task in executor.seen]
+    assert keys.count(bad) == LOSSES
+    assert keys[2 - LOSSES :] == [bad] * (LOSSES - 2), "after its second try the others go before it"
+    assert watching.images == sum(images(cell) for cell in bound.cells() if cell.key != bad)
 
 
 def test_wrong_input_ends_the_run() -> None:

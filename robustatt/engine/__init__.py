@@ -7,7 +7,8 @@ from robustatt.engine.execution import Execution
 from robustatt.engine.models import FrozenModels, Loader
 from robustatt.engine.progress import Progress, Silent
 from robustatt.engine.sources import load_data, model_loader
-from robustatt.engine.sweep import Outcome, automatic_batch_size, bound, run
+from robustatt.engine.sweep import Outcome, bound, run
+from robustatt.engine.worker import automatic_batch_size
 
 __all__ = [
     "Execution", "FrozenModels", "Loader", "Outcome", "Progress", "Silent", "automatic_batch_size", "bound", "load_data",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,12 +71,21 @@ def fitting_workers(bytes_each: int) -> int:
     return max(1, math.floor(min(0.8 * _available_memory() / max(bytes_each, 1), 1024)))
 
 
+def kernel_oom_kills() -> int:
+    """How many processes this machine's kernel has killed because memory ran out; 0 where it does not say."""
+    return _counted(Path("/proc/vmstat"), "oom_kill ") or 0
+
+
 def _available_memory() -> float:
     """Bytes that processes could still take; infinite where the system does not say."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return 1024.0 * int(line.split()[1])
-    except (OSError, ValueError):
-        pass
-    return float("inf")
+    kilobytes = _counted(Path("/proc/meminfo"), "MemAvailable:")
+    return float("inf") if kilobytes is None else 1024.0 * kilobytes
+
+
+def _counted(path: Path, name: str) -> int | None:
+    """The number behind a name in one of the kernel's tables."""
+    with suppress(OSError, ValueError):
+        for line in path.read_text().splitlines():
+            if line.startswith(name):
+                return int(line.split()[1])
+    return None

@@ -12,11 +12,15 @@ from robustatt.plan import Cell
 
 @dataclass(frozen=True)
 class Task:
-    """A Cell handed to an executor. `halvings` says how often its batch was halved because memory ran out."""
+    """A Cell handed to an executor.
+
+    `halvings` says how often its batch was halved because memory ran out, `losses` how many machines were lost with it.
+    """
 
     cell: Cell
     attempt: int = 1
     halvings: int = 0
+    losses: int = 0
 
 
 class Fate(Enum):

@@ -9,35 +9,29 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import final
 
+from robustatt.engine.execution import kernel_oom_kills
 from robustatt.engine.executor import Advanced, Failed, Fate, Finished, Handler, Task
-from robustatt.engine.worker import Setup, hosted, portable
+from robustatt.engine.worker import Setup, Unfit, hosted, portable, starved, tail
 from robustatt.errors import RobustattError
 
 TELL_SECONDS = 0.2  # a worker tells of its progress this often
 PATIENCE_SECONDS = 1.0
 STARTS = 3  # of one worker in a row that never became ready
-LOG_LINES = 20
+GRACE_SECONDS = 5.0  # for a process to end by itself
 _SPAWN = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
 class Ready:
     """A worker holds its data and waits for Cells."""
-
-
-@dataclass(frozen=True)
-class Unfit:
-    """A worker cannot work here; nor could another."""
-
-    cause: str
 
 
 Message = Ready | Unfit | Advanced | Finished | Failed
@@ -54,6 +48,7 @@ class _Slot:
     ready: bool = False
     task: Task | None = None
     starts: int = 1
+    oom_kills: int = field(default_factory=kernel_oom_kills)
 
 
 @final
@@ -77,7 +72,8 @@ class LocalProcesses:
         process = _SPAWN.Process(
             target=_serve, args=(theirs, replace(self._setup, device=device), str(log)), daemon=True
         )
-        process.start()
+        with _no_interrupt():
+            process.start()
         theirs.close()
         return _Slot(device, log, process, ours)
 
@@ -91,14 +87,22 @@ class LocalProcesses:
             idle[0].connection.send(task)
 
     def wait(self, handle: Handler) -> None:
-        by_line = {slot.connection: slot for slot in self._slots}
-        for line in wait(list(by_line), PATIENCE_SECONDS):
-            slot = by_line[line]  # type: ignore[index]
-            try:
-                message: Message = slot.connection.recv()
-            except (EOFError, OSError):
-                self._replace(slot, handle)
-                continue
+        heard = wait(
+            [each for slot in self._slots for each in (slot.connection, slot.process.sentinel)], PATIENCE_SECONDS
+        )
+        for slot in list(self._slots):
+            if slot.connection in heard or slot.process.sentinel in heard:
+                self._hear(slot, handle)
+
+    def _hear(self, slot: _Slot, handle: Handler) -> None:
+        """The next message of a worker, or its end: of its process too, as others may hold its end of the line open."""
+        try:
+            message: Message | None = slot.connection.recv() if slot.connection.poll() else None
+        except (EOFError, OSError):
+            message = None
+        if message is None:
+            self._replace(slot, handle)
+        else:
             self._receive(slot, message, handle)
 
     def _receive(self, slot: _Slot, message: Message, handle: Handler) -> None:
@@ -111,14 +115,14 @@ class LocalProcesses:
         else:
             slot.task = None
             if isinstance(message, Failed) and message.fate is Fate.RETRY:
-                message = replace(message, log=_tail(slot.log) + message.log)
+                message = replace(message, log=tail(slot.log) + message.log)
             handle(message)
 
     def _replace(self, slot: _Slot, handle: Handler) -> None:
         """A worker died: start another in its place, and say what happened to its Cell."""
-        slot.process.join()
+        _stop(slot.process)
         slot.connection.close()
-        cause, said = f"its worker {_end(slot.process)}", _tail(slot.log)
+        cause, said = f"its worker {_end(slot.process)}", tail(slot.log)
         if slot.starts >= STARTS:
             raise RobustattError(
                 f"a worker {_end(slot.process)} {STARTS} times while it started: {said.strip()[-200:]}"
@@ -126,7 +130,11 @@ class LocalProcesses:
         fresh = self._start(slot.device, slot.log)
         fresh.starts = slot.starts + 1
         self._slots[self._slots.index(slot)] = fresh
-        if slot.task is not None:
+        if slot.task is None:
+            return
+        if slot.process.exitcode == -signal.SIGKILL and kernel_oom_kills() > slot.oom_kills:
+            handle(starved(slot.task, self._setup, said))
+        else:
             handle(Failed(slot.task, cause, Fate.RETRY, said))
 
     def close(self) -> None:
@@ -134,8 +142,29 @@ class LocalProcesses:
             slot.connection.close()
             slot.process.terminate()
         for slot in self._slots:
-            slot.process.join()
+            _stop(slot.process)
         self._logs.cleanup()
+
+
+def _stop(process: BaseProcess) -> None:
+    """Wait for a process that is about to end, and end it if it does not."""
+    process.join(GRACE_SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Processes started inside never see a Ctrl-C, also not while they begin: the driver ends them. It sees its own afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(process: BaseProcess) -> str:
@@ -144,12 +173,6 @@ def _end(process: BaseProcess) -> str:
         return f"(process {process.pid}) ended with exit code {code}"
     hint = "; did memory run out?" if code == -signal.SIGKILL else ""
     return f"(process {process.pid}) was killed by {signal.Signals(-code).name}{hint}"
-
-
-def _tail(log: Path) -> str:
-    """The last lines a worker wrote to its standard streams."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-    return "".join(f"{line}\n" for line in lines[-LOG_LINES:])
 
 
 def _serve(connection: Connection, setup: Setup, log: str) -> None:

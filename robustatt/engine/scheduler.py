@@ -17,6 +17,8 @@ from robustatt.errors import InputError
 from robustatt.plan import Cell
 
 ATTEMPTS = 3
+LOSSES = 10  # machines that a Cell may lose until it counts as what ends them
+SUSPECT = 2  # machines lost with a Cell, from which on the others go first
 
 
 class Queue:
@@ -32,6 +34,7 @@ class Queue:
     def __init__(self, kinds: Iterable[Iterator[Cell]], costs: Costs) -> None:
         self._costs = costs
         self._again: deque[Task] = deque()
+        self._last: deque[Task] = deque()
         self._heads: list[tuple[float, int, Cell, Iterator[Cell]]] = []
         for order, cells in enumerate(kinds):
             self._advance(order, cells)
@@ -42,18 +45,18 @@ class Queue:
             heapq.heappush(self._heads, (-self._costs.expected(cell), order, cell, cells))
 
     def take(self) -> Task | None:
-        """The next task: one to be tried again, or else the longest; None if there is nothing left."""
+        """The next task: one to be tried again, or else the longest, or else a suspect; None if nothing is left."""
         if self._again:
             return self._again.popleft()
         if not self._heads:
-            return None
+            return self._last.popleft() if self._last else None
         _, order, cell, cells = heapq.heappop(self._heads)
         self._advance(order, cells)
         return Task(cell)
 
     def put_back(self, task: Task) -> None:
-        """A task that is to be tried again."""
-        self._again.append(task)
+        """A task that is to be tried again: before all others, unless it may be what ends the machines it was on."""
+        (self._last if task.losses >= SUSPECT else self._again).append(task)
 
     def reorder(self) -> None:
         """Sort afresh by what is now known of the costs."""
@@ -61,7 +64,7 @@ class Queue:
         heapq.heapify(self._heads)
 
     def __bool__(self) -> bool:
-        return bool(self._again or self._heads)
+        return bool(self._again or self._heads or self._last)
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,17 @@ class Scheduler:
         again = {
             Fate.RETRY: replace(task, attempt=task.attempt + 1),
             Fate.OUT_OF_MEMORY: replace(task, halvings=task.halvings + 1),
-            Fate.LOST: task,
+            Fate.LOST: replace(task, losses=task.losses + 1),
         }.get(event.fate)
-        if again is None or again.attempt > ATTEMPTS:
-            self.set_aside.append(SetAside(task.cell, event.cause, event.problem))
-            self.progress.failed(task.cell, f"{event.cause}; set aside", event.log)
+        if again is None or again.attempt > ATTEMPTS or again.losses >= LOSSES:
+            suspected = event.fate is Fate.LOST
+            cause = (
+                f"{event.cause}, as {LOSSES - 1} before it: this Cell may be what ends them"
+                if suspected
+                else event.cause
+            )
+            self.set_aside.append(SetAside(task.cell, cause, event.problem))
+            self.progress.failed(task.cell, f"{cause}; set aside", event.log)
             return
         self.progress.failed(task.cell, f"{event.cause}; tried again", event.log)
         self.queue.put_back(again)

@@ -25,7 +25,7 @@ from robustatt.engine.models import FrozenModels, Loader
 from robustatt.engine.progress import Progress, Silent
 from robustatt.engine.scheduler import Queue, Scheduler, SetAside
 from robustatt.engine.sources import drawn
-from robustatt.engine.worker import Setup
+from robustatt.engine.worker import Setup, automatic_batch_size
 from robustatt.errors import InputError, RobustattError, RunInterrupted
 from robustatt.evaluate import load_images
 from robustatt.examples import attack_to_show, choose, pictures
@@ -102,7 +102,7 @@ def bound(plan: Plan, dataset: Dataset, load: Loader, out: Path, execution: Exec
 def _cluster(execution: Execution | None) -> AbstractContextManager[None]:
     if execution is None or execution.engine != "ray":
         return nullcontext()
-    from robustatt.engine.cluster import connected
+    from robustatt.engine.connection import connected
 
     return connected(execution)
 
@@ -261,16 +261,6 @@ def _count(plan: Plan, dataset: Dataset) -> int:
     if len(dataset) == 0:
         raise InputError(f"data {plan.data!r} has no examples")
     return plan.n or plan.sample or len(dataset)
-
-
-def automatic_batch_size(image_shape: tuple[int, int, int], device: torch.device) -> int:
-    """64 images of 32x32 on a CPU (more fall out of its caches), 1024 on a GPU, fewer of larger ones.
-
-    The same on every machine of a kind, so that two machines compute the same bytes.
-    """
-    _, height, width = image_shape
-    full = 1024 if device.type == "cuda" else 64
-    return max(8, min(full, full * 32 * 32 // (height * width)))
 
 
 def _origin(bound: BoundPlan, out: Path, began: float, device: torch.device) -> dict[str, Any]:

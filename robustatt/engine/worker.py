@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -21,6 +22,8 @@ from robustatt.errors import InputError, RobustattError
 from robustatt.evaluate import Evaluation, evaluate
 from robustatt.plan import ModelEntry, Plan
 from robustatt.records import Store
+
+LOG_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,13 @@ class Setup:
     device: str
     batch_size: int
     threads: int | None
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """A worker cannot work where it is; nor could another."""
+
+    cause: str
 
 
 class Worker:
@@ -88,6 +98,16 @@ class Worker:
         )  # fmt: skip
 
 
+def automatic_batch_size(image_shape: tuple[int, int, int], device: torch.device) -> int:
+    """64 images of 32x32 on a CPU (more fall out of its caches), 1024 on a GPU, fewer of larger ones.
+
+    The same on every machine of a kind, so that two machines compute the same bytes.
+    """
+    _, height, width = image_shape
+    full = 1024 if device.type == "cuda" else 64
+    return max(8, min(full, full * 32 * 32 // (height * width)))
+
+
 @contextmanager
 def hosted(setup: Setup, dataset: Dataset | None = None, load: Loader | None = None) -> Iterator[Worker]:
     """A worker in a process of its own. It reads data and models as the plan says, unless they are handed to it.
@@ -110,6 +130,18 @@ def hosted(setup: Setup, dataset: Dataset | None = None, load: Loader | None = N
 def portable(event: Finished | Failed) -> Finished | Failed:
     """The event without its exception, which need not survive a journey to another process."""
     return replace(event, problem=None) if isinstance(event, Failed) else event
+
+
+def starved(task: Task, setup: Setup, log: str) -> Failed:
+    """A Cell whose worker was killed because memory ran out: tried with half the batch, if it can be halved."""
+    fate = Fate.OUT_OF_MEMORY if setup.batch_size >> task.halvings > 1 else Fate.RETRY
+    return Failed(task, "its worker was killed because memory ran out", fate, log)
+
+
+def tail(log: Path) -> str:
+    """The last lines a worker wrote to its standard streams."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    return "".join(f"{line}\n" for line in lines[-LOG_LINES:])
 
 
 def is_out_of_memory(problem: BaseException) -> bool:
