@@ -6,6 +6,7 @@ nothing is wrong, with clean accuracy and the time a sweep will take.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from robustatt.device import choose_device
 from robustatt.engine import automatic_batch_size
 from robustatt.errors import InputError
 from robustatt.evaluate import as_float
+from robustatt.health.data import same_set
 from robustatt.models import Card, ResolvedModel, resolve
 from robustatt.plan import ModelEntry
 
@@ -145,9 +147,11 @@ def examine_model(
         findings += _training(look, train) if train is not None else []
         findings += _speed(look, len(dataset))
     if deep:
-        warnings = health.deep(resolved.module, resolved.label, chosen.cpu(), labels.cpu())
-        findings += [_wrong(warning.code, warning) for warning in warnings]
-        if not warnings:
+        known = {warning.code for warning in warnings}
+        deeper = health.deep(resolved.module, resolved.label, chosen.cpu(), labels.cpu())
+        more = [warning for warning in deeper if warning.code not in known]
+        findings += [_wrong(warning.code, warning) for warning in more]
+        if not more:
             findings.append(Finding("attacks", True, "fgsm, pgd, square and noise give answers that fit together"))
     return findings
 
@@ -188,7 +192,7 @@ def _accuracy(look: _Look, card: Card | None, dataset: Dataset) -> Finding:
     right, n = int((found == look.labels).sum()), len(found)
     low, high = (float(end) for end in metrics.wilson(right, n))
     said = f"{right / n:.1%} of {n} images, 95 % interval {low:.1%} to {high:.1%}"
-    claimed = card.clean_accuracy if card is not None and card.data == dataset.name else None
+    claimed = card.clean_accuracy if card is not None and same_set(card, dataset) else None
     said += "; no card to compare with" if claimed is None else f"; the card says {claimed:.1%}"
     guess = float(dataset.labels.bincount().max()) / len(dataset)
     if low <= guess < 1:
@@ -215,8 +219,8 @@ def _by_topic(warnings: list[health.Warning], look: _Look) -> Iterator[Finding]:
 
 def _wrong(check: str, warning: health.Warning) -> Finding:
     """A warning's last sentence says what to do."""
-    finding, stop, advice = warning.message.removesuffix(".").rpartition(". ")
-    return Finding(check, False, finding if stop else advice, advice if stop else "")
+    *found, advice = re.split(r"\. (?=[A-Z])", warning.message.removesuffix("."))
+    return Finding(check, False, ". ".join(found), advice)
 
 
 def _measured(look: _Look) -> dict[str, str]:

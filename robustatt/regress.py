@@ -8,6 +8,7 @@ that differs. docs/gate.md has the gate's error rates.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -90,6 +91,12 @@ class CheckResult:
     def of(self, verdict: Verdict) -> list[PointCheck]:
         """The points with one verdict, largest change first."""
         return sorted((p for p in self.points if p.verdict == verdict), key=lambda p: -abs(p.change))
+
+    @property
+    def least(self) -> int:
+        """How many examples a point must lose, with none gained, before it can be a regression at all."""
+        significant = math.ceil(-math.log2(self.alpha))
+        return max(significant, math.floor(self.max_drop * self.points[0].n / 100) + 1)
 
     @property
     def headline(self) -> str:
@@ -197,8 +204,11 @@ def _differences(kind: str, label: str, was: Any, now: Any) -> list[Change]:
 
 
 def _short(value: Any) -> str:
+    """A text short enough for a table: the end of a path, the beginning of anything else."""
     text = "none" if value is None else str(value)
-    return text if len(text) <= 24 else f"{text[:16]}…"
+    if len(text) <= 24:
+        return text
+    return f"…{text[-23:]}" if "/" in text else f"{text[:16]}…"
 
 
 def _same_examples(curve: Curve, grid: Grid) -> bool:

@@ -9,13 +9,14 @@ import torch
 from tiny_models import digits_data, trained_digits
 from torch import Tensor, nn
 
-from robustatt import cli
+from robustatt import cli, health
 from robustatt.data import TensorDataset
-from robustatt.doctor import Finding, Patient, _training_images, examine_model
+from robustatt.doctor import TOPICS, Finding, Patient, _training_images, examine_model
 from robustatt.models import Card, ResolvedModel
 from robustatt.plan import ModelEntry
 
 CPU = torch.device("cpu")
+KNOWN = {*TOPICS, "input range", "clean accuracy", "speed", "time of fgsm", "time of pgd", "time of autoattack"}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -89,6 +90,21 @@ def test_a_planted_fault_is_found(fault: object, line: str, good: nn.Module) -> 
     found = shown(fault(good))[line]  # type: ignore[operator]
     assert (found.fine, found.mark) == (False, "!!")
     assert found.advice
+
+
+def test_what_a_look_has_said_the_attacks_do_not_say_again(good: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A softmax is named once, on its own line, also where the attacks find it again; what only they find has a line."""
+    again = [health.Warning("probabilities", "Again 1 of 2. Do this first.", "mine")]
+    masked = health.Warning("black-box-stronger", "5 of 9 (Athalye et al. 2018). Believe the worst case.", "mine")
+    images, labels = digits_data()
+    test = TensorDataset((images[-100:] * 255).round().to(torch.uint8), labels[-100:])
+    model = ResolvedModel(nn.Sequential(good, nn.Softmax(1)), "mine", None, "memory")
+    for more, lines in ((again, ["attacks"]), ([*again, masked], ["black-box-stronger"])):
+        monkeypatch.setattr(health, "deep", lambda *_, said=more: said)
+        found = examine_model(model, test, CPU, deep=True)
+        assert [it.check for it in found if it.check not in KNOWN] == lines
+        assert sum("probabilities" in it.finding for it in found) == 1
+    assert (found[-1].finding, found[-1].advice) == ("5 of 9 (Athalye et al. 2018)", "Believe the worst case")
 
 
 def test_test_images_among_the_training_images(good: nn.Module) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import images, small_net
-from gate import World, alarm_rate, reruns
+from gate import RADII, World, alarm_rate, reruns, smallest_drop
+from scipy.stats import binom
 
 from robustatt import cli, metrics
 from robustatt.cli.reporting import _power
@@ -24,6 +25,18 @@ def test_error_rates_small() -> None:
     assert alarm_rate(World(drop=3.0), 60) == 1.0
     assert alarm_rate(World(drop=3.0, hit=1), 60) >= 0.8
     assert alarm_rate(World(drop=3.0), 60, max_drop=5.0) <= 0.05
+
+
+def test_the_smallest_drop_that_is_caught() -> None:
+    """Where nothing flips by itself, an alarm needs seven lost examples (0.5^7 < 0.01) and more than a point: 11 of 1,000."""
+    accuracy = np.linspace(0.95, 0.25, RADII)
+    for examples, lost in ((1000, 11), (200, 7)):
+        drop = smallest_drop(World(hit=1, churn=0.0, examples=examples), 300)
+        caught = [
+            binom.sf(lost - 1, np.round(accuracy * examples), (drop + slack) / 100 / accuracy).mean()
+            for slack in (-0.3, 0.3)
+        ]
+        assert caught[0] < 0.9 < caught[1]
 
 
 @pytest.mark.slow
@@ -81,6 +94,30 @@ def test_disturbed_weights_fail_and_reruns_pass(
     other = swept("seed", 0.0, "--seed", 1)
     assert run("check", other, "--reference", reference) == 2
     assert run("check", other, "--reference", reference, "--allow", "seed") == 0
+
+
+def test_another_data_set_attack_or_grid_is_exit_2_and_named(
+    swept: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = tmp_path / "reference.json"
+    assert run("check", swept("first"), "--update", reference) == 0
+    (tmp_path / "fgsm.toml").write_text('name = "fgsm"\nalgorithm = "fgsm"\nnorm = "l2"\n')
+    (tmp_path / "other").mkdir()
+    arrays = dict(np.load(tmp_path / "data.npz"))
+    np.savez(tmp_path / "other" / "data.npz", images=arrays["images"][::-1], labels=arrays["labels"][::-1])
+    changes = {
+        "data (name): the reference has …": ("--data", tmp_path / "other" / "data.npz"),
+        "fgsm (norm)": ("--attack", tmp_path / "fgsm.toml"),
+        "attack fgsm": ("--attack", "pgd"),
+        "eps: the reference has 16/255": ("--eps", "4,8"),
+    }
+    for named, flags in changes.items():
+        out = swept(named[:4], 0.0, *flags)
+        capsys.readouterr()
+        assert run("check", out, "--reference", reference) == 2
+        said = capsys.readouterr().out
+        assert f"not comparable: {named}" in said, said
+        assert f"robustatt check {out} --update {reference}" in said
 
 
 def test_files_that_cannot_be_written_are_one_line(

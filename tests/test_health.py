@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,11 @@ from torch import nn
 
 import robustatt
 from robustatt import health
-from robustatt.health.data import card_mismatch
+from robustatt.data import TensorDataset
+from robustatt.doctor import _wrong
+from robustatt.health.data import card_mismatch, same_set
 from robustatt.health.labels import label_order
+from robustatt.models import Card
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "health.md"
 CHEAP = [case for case in MISTAKES if not case.deep]
@@ -28,12 +32,27 @@ SILENT = [pytest.param(case, id=case.name, marks=() if case.what in QUICK else p
 
 @pytest.mark.parametrize("case", CHEAP, ids=lambda case: case.name)
 def test_a_sweep_names_the_mistake(case: Case) -> None:
-    assert case.code in case.codes()
+    found = case.find()
+    assert case.code in {warning.code for warning in found}
+    assert_told(found)
 
 
 @pytest.mark.parametrize("case", COSTLY)
 def test_an_attack_names_the_mistake(case: Case) -> None:
-    assert case.code in case.codes()
+    found = case.find()
+    assert case.code in {warning.code for warning in found}
+    assert_told(found)
+
+
+def assert_told(found: Sequence[health.Warning]) -> None:
+    """Each warning says in numbers what was found, and in its last sentence what to do."""
+    for warning in found:
+        line = _wrong(warning.code, warning)
+        assert re.search(r"\d", line.finding), warning.message
+        assert len(line.advice.split()) >= 3, warning.message
+        assert line.advice[0].isupper(), warning.message
+        assert warning.evidence, warning.code
+        assert all(np.isfinite(number) for number in warning.evidence.values()), warning.evidence
 
 
 @pytest.mark.parametrize("case", SILENT)
@@ -169,6 +188,18 @@ def test_a_card_is_believed_within_chance() -> None:
     assert card_mismatch("m", 0.90, 20, 0.99) is None
     assert card_mismatch("m", 0.90, 500, 0.99) is not None
     assert card_mismatch("m", 0.97, 10_000, 0.99) is None, "two points are no other model"
+
+
+def test_a_card_speaks_of_the_same_set_wherever_it_lies() -> None:
+    card = Card(name="vgg", width=1, classes=2, class_names=("a", "b"), mean=(0, 0, 0), std=(1, 1, 1), data="/x/birds")
+    image, label = torch.zeros(2, 3, 4, 4), torch.tensor([0, 1])
+    for name, classes, same in (
+        ("/y/birds", "ab", True),
+        ("birds", "ab", True),
+        ("/x/birds", "ac", False),
+        ("b", "ab", False),
+    ):
+        assert same_set(card, TensorDataset(image, label, classes=tuple(classes), name=name)) == same
 
 
 def test_a_natural_duplicate_is_no_leak() -> None:

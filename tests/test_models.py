@@ -335,6 +335,8 @@ def test_bundled_weights_load_and_say_what_they_are() -> None:
         models.load("vgg_att3_dp", "digits")
     with pytest.raises(InputError, match="no weights are bundled for data 'moon'"):
         models.load("vgg", "moon")
+    with pytest.raises(InputError, match=r"say --weights .*cub20/vgg_att2\.safetensors"):
+        models.load("vgg_att2", "/data/cub20")
 
 
 def test_stored_kernels_are_half_and_vectors_full(tmp_path: Path) -> None:

@@ -140,6 +140,23 @@ def test_other_weights_are_what_the_gate_is_for(records: pd.DataFrame, reference
     assert "weights of vgg" in pinned.headline
 
 
+@pytest.mark.parametrize(
+    ("alpha", "max_drop", "least"), [(0.01, 1.0, 7), (0.01, 5.0, 21), (0.5, 0.0, 1), (2**-9, 0.0, 9)]
+)
+def test_the_least_loss_that_can_be_seen(
+    alpha: float, max_drop: float, least: int, records: pd.DataFrame, reference: Reference
+) -> None:
+    """So many of 400 lost, at one point and with nothing gained, are a regression, and one fewer is not."""
+    held = records[(records.model == "vgg") & (records.attack == "fgsm") & (records.eps == "1/255")]
+    held = held[(held.label == held.clean_pred) & (held.label == held.adv_pred)]
+    for lost, verdict in ((least, "regression"), (least - 1, "noise" if least > 1 else "same")):
+        broken = records.copy()
+        broken.loc[held.index[:lost], "adv_pred"] = broken.loc[held.index[:lost], "label"] + 1
+        result = regress.check(*run(broken), reference, max_drop, alpha)
+        assert (result.verdict, result.least) == (verdict, least)
+    assert f"With 400 examples, less than {least} lost at a point" in report.rule(result)
+
+
 def test_a_wrong_field_to_allow_is_named(records: pd.DataFrame, reference: Reference) -> None:
     with pytest.raises(InputError, match="did you mean 'data'"):
         regress.check(*run(records), reference, allow=["dta"])

@@ -54,15 +54,16 @@ def check(
         typer.Option(help="Compare although this changed: data, attack, eps, seed or evaluation; repeat for several."),
     ] = None,
     same_weights: Annotated[
-        bool, typer.Option("--same-weights", help="Other weights are a changed plan too: exit 2.")
+        bool, typer.Option("--same-weights", help="Other weights under the same label are a changed plan too: exit 2.")
     ] = False,
     markdown: Annotated[Path | None, typer.Option(help="Write the outcome for a pull request.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the outcome as JUnit XML.")] = None,
 ) -> None:
     """Compare a run with a reference; exit 1 on a regression.
 
-    A model is known by its label: other weights under it are compared and mentioned, for they are what a gate is for.
-    Other data, attacks, radii, seed or rules of evaluation make a changed plan, which is not compared.
+    Other weights under the same label are what is tested: exit 0 or 1, and the output says so (--same-weights: exit 2).
+
+    Another data set, attack or grid of radii, another seed or rule of evaluation is a changed plan: exit 2, naming which.
     """
     from robustatt.files import write_whole
     from robustatt.reference import make_reference, read_reference, write_reference
@@ -81,6 +82,8 @@ def check(
     if rows:
         print_table(heads, rows)
     print("\n".join([found.headline, *outcome.notes(found), *([outcome.rule(found)] if found.points else [])]))
+    if found.exit_code or found.verdict == "improvement":
+        print(f"If this is meant: robustatt check {directory} --update {reference}, and commit that file.")
     for path, text in ((markdown, outcome.to_markdown), (junit, outcome.to_junit)):
         if path is not None:
             write_whole(path, text(found).encode())

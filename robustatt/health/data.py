@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,6 +59,12 @@ def seen_in_training(label: str, test: Tensor, train: Tensor) -> list[Warning]:
     return [found]
 
 
+def same_set(card: Card, dataset: Dataset) -> bool:
+    """Whether the card speaks of this data set: of the same name, wherever its folder lies, with the same classes."""
+    classes = card.class_names or dataset.classes
+    return PurePath(card.data).name == PurePath(dataset.name).name and tuple(classes) == tuple(dataset.classes)
+
+
 def _hashes(images: Tensor) -> list[bytes]:
     """A hash of each image as 8-bit pixels."""
     pixels = images if not images.is_floating_point() else (images * 255).round()
@@ -71,14 +78,14 @@ def of_card(label: str, card: Card, dataset: Dataset, records: pd.DataFrame) -> 
         return [
             Warning(
                 "seen-in-training",
-                f"the model's card says it was trained on exactly these images ({dataset.name} "
+                f"the model's card says it was trained on exactly these {len(dataset):,} images ({dataset.name} "
                 f"{dataset.split}): its accuracy is not that on new images. Evaluate on the test split.",
                 label,
                 evidence={"seen": len(dataset), "of": len(dataset)},
             )
         ]
     clean = records[(records["model"] == label) & (records["eps"] == "0/255")].drop_duplicates("index")
-    if dataset.name != card.data or dataset.split != "test" or card.clean_accuracy is None or clean.empty:
+    if not same_set(card, dataset) or dataset.split != "test" or card.clean_accuracy is None or clean.empty:
         return []
     right = float((clean["label"] == clean["clean_pred"]).mean())
     found = card_mismatch(label, right, len(clean), card.clean_accuracy)

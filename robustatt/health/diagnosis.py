@@ -45,7 +45,7 @@ def diagnose(
         with torch.no_grad():
             right = classifier.original(image).argmax(1) == truth
         case = Case(classifier.original, label, image[right], truth[right], seed)
-        found += [entry for entry in (_path(case, eps), _rounding(case, max(eps, 2 / 255))) if entry]
+        found += _climbed(case, eps)
     return distinct(found)
 
 
@@ -66,14 +66,23 @@ def _sweep(
     except RunInterrupted as problem:
         if "NaN or infinite" not in str(problem):
             raise
-        reason = str(problem).split(". Safe on disk")[0]
-        return [Warning("non-finite", f"an attack could not be run to its end: {reason}.", label)], None
+        return [_broken_off(label, str(problem).split(". Safe on disk")[0], len(images))], None
     curve = result.curve("pgd").iloc[1:]
     clean = float(result.curve("pgd")["accuracy"].iloc[0])
     if clean == 0:
         return result.health, None
     nearest = (curve["accuracy"] - clean / 2).abs().argmin()
     return result.health, float(parse_radius(str(curve["eps"].iloc[nearest])))
+
+
+def _broken_off(label: str, reason: str, images: int) -> Warning:
+    return Warning(
+        "non-finite",
+        f"an attack on {images} images could not be run to its end: {reason}. Look for a division by zero, a logarithm "
+        "of zero or an overflow in half precision.",
+        label,
+        evidence={"of": images},
+    )
 
 
 @dataclass(frozen=True)
@@ -130,10 +139,16 @@ def _better(case: Case, image: Tensor, logits: Tensor, best: Tensor, most: Tenso
     return torch.where(better.view(-1, 1, 1, 1), image, best), torch.where(better, margin, most)
 
 
-def _path(case: Case, eps: float) -> Warning | None:
-    """The standard run of 40 steps of eps/10: did its path hold more than its end, and do more runs find
-    more?"""
+def _climbed(case: Case, eps: float) -> list[Warning]:
+    """What standard runs of 40 steps of eps/10 give away; rounding is judged at two 8-bit steps or more."""
     first = climb(case, eps, STEPS, eps / 10, 0)
+    wide = max(eps, 2 / 255)
+    run = first if wide == eps else climb(case, wide, STEPS, wide / 10, 0)
+    return [entry for entry in (_path(case, eps, first), _rounding(case, wide, run)) if entry]
+
+
+def _path(case: Case, eps: float, first: Climb) -> Warning | None:
+    """Did the path of the run hold more than its end, and do more runs find more?"""
     passed = int((first.ever & ~first.final).sum())
     if passed >= max(5, MORE * len(case.truth)):
         return Warning(
@@ -162,8 +177,7 @@ def _path(case: Case, eps: float) -> Warning | None:
     )
 
 
-def _rounding(case: Case, eps: float) -> Warning | None:
-    run = climb(case, eps, STEPS, eps / 10, 0)
+def _rounding(case: Case, eps: float, run: Climb) -> Warning | None:
     count = int(run.ever.sum())
     gone = count - int((case.wrong((run.best * 255).round() / 255) & run.ever).sum())
     if gone < max(5, VANISH * count):

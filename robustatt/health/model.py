@@ -200,7 +200,7 @@ def _randomised(look: Look) -> Warning | None:
         "randomised",
         f"five passes over the same images differ by up to {moved:.3g} in the logits, and in the prediction "
         f"of {changed:.0%} of the images: the model is random. A single run of an attack then overstates "
-        "robustness; use an attack that averages over passes (eot).",
+        "robustness. Use autoattack-rand, or a recipe with eot = 20: they average gradients over passes.",
         look.label,
         evidence={"logit_change": moved, "predictions_changed": changed},
     )

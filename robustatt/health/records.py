@@ -98,11 +98,13 @@ def _rising(outcome: Outcome) -> Iterator[Warning]:
     lost = int((~outcome.broken[:, low] & outcome.broken[:, high]).sum())
     if float(metrics.mcnemar_exact(back, lost)) * len(accuracy) < 1e-3:
         eps = [text for text in outcome.grid.eps if parse_radius(text) > 0]
+        several = outcome.kind == "iterative"
+        remedy = "take smaller steps, or apgd-ce" if several else "run an iterative attack (pgd, apgd-ce)"
         yield Warning(
             "accuracy-rising",
             f"accuracy under {outcome.name} is {rise:.1%} higher at {eps[high]} than at the smaller radius "
             f"{eps[low]}: what was broken in a ball is broken in every larger one, so the attack fails to "
-            "find it. Read worst_case_accuracy, and run an iterative attack (pgd, apgd-ce).",
+            f"find it. Read worst_case_accuracy, and {remedy}.",
             outcome.grid.model,
             outcome.name,
             {"rise": float(rise), "eps_low": outcome.eps[low], "eps_high": outcome.eps[high]},
@@ -281,8 +283,8 @@ def _unconverged(outcomes: Sequence[Outcome]) -> Iterator[Warning]:
                 yield Warning(
                     "not-converged",
                     f"at {_steps(eps)} {strong.name}, the same attack with more steps or restarts, breaks "
-                    f"{more} of {len(weak.index)} images more than {weak.name}: raise both until nothing "
-                    "changes.",
+                    f"{more} of {len(weak.index)} images more than {weak.name}. Raise steps and restarts until "
+                    "nothing changes.",
                     weak.grid.model,
                     weak.name,
                     {"more": more, "of": len(weak.index), "eps": eps},
@@ -336,7 +338,7 @@ def _too_few(outcomes: Sequence[Outcome], plan: Mapping[str, object]) -> Iterato
             "examples.",
             entry.grid.model,
             entry.name,
-            {"difference": claimed, "detectable": detectable, "of": table.n},
+            {"difference": claimed, "of": table.n} | ({} if np.isnan(detectable) else {"detectable": detectable}),
         )
 
 

@@ -32,11 +32,15 @@ def bundled_path(name: str, data: str = "digits") -> Path:
     """
     have = bundled()
     base = name.removesuffix(ADVERSARIAL)
-    stem = name if name in have.get(data, ()) else canonical(base) + name[len(base) :]
+    stem = name if name in have.get(Path(data).name, ()) else canonical(base) + name[len(base) :]
     if stem in have.get(data, ()):
         return WEIGHTS / data / f"{stem}.safetensors"
     if data in have:
         raise InputError(f"no bundled {name!r} for data {data!r}: {did_you_mean(name, have[data])}")
+    near = Path(data).name
+    if stem in have.get(near, ()):
+        file = WEIGHTS / near / f"{stem}.safetensors"
+        raise InputError(f"no weights are bundled for a path; if {data!r} is {near}, say --weights {file}")
     every = "; ".join(f"{key}: {', '.join(stems)}" for key, stems in have.items()) or "none"
     raise InputError(f"no weights are bundled for data {data!r} (there are {every}): train some or give --weights")
 

@@ -50,11 +50,13 @@ def notes(result: CheckResult) -> list[str]:
 
 
 def rule(result: CheckResult) -> str:
-    """How the gate decides, in one sentence."""
+    """How the gate decides, and what it is blind to."""
+    n = result.points[0].n
     return (
         f"A regression is a drop of more than {result.max_drop:g} points that the exact McNemar test finds "
         f"significant at {result.alpha:g}, after Holm's correction over the {result.tested} of "
-        f"{len(result.points)} points where enough examples changed sides to tell."
+        f"{len(result.points)} points where enough examples changed sides to tell. With {n:,} examples, less than "
+        f"{result.least} lost at a point ({100 * result.least / n:.1f} points) never is one."
     )
 
 
