@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -9,9 +10,13 @@ from hypothesis import strategies as st
 from tiny_models import Linear, exact_distance, linear_data
 
 import robustatt
-from robustatt.attack.base import Oracle, Rows
-from robustatt.grid import Bracket
+from robustatt.attack import recipe as recipes
+from robustatt.attack.base import Noise, Oracle, Rows, SteppedAttack
+from robustatt.attack.builder import build
+from robustatt.classifier import frozen
+from robustatt.grid import Bracket, Target
 from robustatt.grid.bracket import estimate_threshold
+from robustatt.grid.pool import Job, Pool
 from robustatt.threat import NORMS
 
 
@@ -94,3 +99,27 @@ def test_an_image_that_failed_is_scaled_to_the_next_radius_in_place_of_a_run() -
     assert at_once <= 10
     assert result.summary["provenance"]["gradients"] <= len(between) * (4 + 40) + at_once * (4 + 10)
     assert (wrong[wrong["index"].isin(between)].groupby("index")["attacked"].sum() == 2).all()
+
+
+def test_a_run_that_succeeds_says_which_radius_it_needed() -> None:
+    """On a linear model: the exact distance, and at most the last step more."""
+    model, step = Linear(2), 0.1
+    image, label = linear_data(model, 60)
+    exact = exact_distance(model, image, label, "linf").numpy()
+    with frozen(model, "m", torch.device("cpu"), image) as classifier:
+        target = Target(classifier, NORMS["linf"], "pgd", image, label, torch.arange(60), torch.tensor([8 / 255]), 32)
+        pgd = build(recipes.load("pgd").model_copy(update={"step_size": step}), 2)
+        assert isinstance(pgd, SteppedAttack)
+        pool = Pool(target, pgd, Oracle(classifier.logits), Noise(0, "pgd"))
+        pool.waiting.extend(Job(int(example), 0) for example in np.flatnonzero((exact > 0) & (exact < 4 / 255)))
+        broken = []
+        pool.refill()
+        while len(pool):
+            broken += pool.advance()
+            pool.refill()
+    late = [
+        item for item in broken if item.needed > 0.5 * exact[item.job.example]
+    ]  # not broken by the random start alone
+    assert len(late) > 20
+    for item in late:
+        assert exact[item.job.example] - 1e-6 < item.needed < exact[item.job.example] + step * 8 / 255 + 1e-6

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from robustatt.attack.base import (
+    Answer,
     Noise,
     Oracle,
     Rows,
@@ -39,6 +40,7 @@ class Finished:
     flat: bool
     distance: float = np.inf  # of the nearest mistake found, for minimum-norm attacks
     scaled: bool = False  # made from a smaller radius's image, not by a run of its own
+    needed: float = np.inf  # for a success: the radius at which its last gradient alone would reach as much
 
 
 class Pool:
@@ -86,7 +88,7 @@ class Pool:
         if self.attack.queries_are_candidates:
             broken = (self.rows.gain(answer.logits) > self.target.classifier.tolerance).cpu().numpy()
         flat = self.state.get("flat")
-        finished = self._take(broken, query, flat)
+        finished = self._take(broken, query, flat, self._needed(query, answer) if broken.any() else None)
         self.state = self.attack.step(self.rows, self.state, answer)
         self.steps += 1
         ended = ~broken & (self.steps >= self.attack.steps)
@@ -97,12 +99,23 @@ class Pool:
         self._keep(~(broken | ended))
         return finished
 
-    def _take(self, chosen: np.ndarray, image: Tensor, flat: Tensor | None) -> list[Finished]:
+    def _needed(self, query: Tensor, answer: Answer) -> np.ndarray | None:
+        """The radius at which moving along these gradients alone reaches as much as the queries do."""
+        if answer.grad is None or self.rows is None:
+            return None
+        along = (answer.grad * (query - self.rows.image)).flatten(1).sum(1)
+        needed: np.ndarray = (along / self.attack.norm.dual_length(answer.grad).clamp_min(1e-30)).cpu().numpy()
+        return needed
+
+    def _take(
+        self, chosen: np.ndarray, image: Tensor, flat: Tensor | None, needed: np.ndarray | None = None
+    ) -> list[Finished]:
         distance = self.state.get("distance")
         return [
             Finished(
                 self.jobs[i], image[i].clone(), flat is not None and bool(flat[i]),
                 np.inf if distance is None else float(distance[i]),
+                needed=np.inf if needed is None else float(needed[i]),
             )
             for i in np.flatnonzero(chosen)
         ]  # fmt: skip

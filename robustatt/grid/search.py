@@ -22,6 +22,10 @@ from robustatt.grid.pools import ExternalPool, MinimumNormPool
 from robustatt.grid.target import Ledger, Target, leave_alone
 from robustatt.threat import per_row, project
 
+TURNING = (
+    1.15  # how much more a broken example's radius is than its last gradient says, as the gradient turns on the way
+)
+
 
 class GridSearch:
     """Runs a chain of attacks over a grid; each part sees only the survivors of the one before.
@@ -125,7 +129,7 @@ class GridSearch:
         for row, item in enumerate(batch):
             values = {name: column[row] for name, column in found.items()}
             if item.scaled and not wrong[row]:
-                self._expect(item.job, float(values["adv_margin"]))
+                self._held_scaled(item.job, float(values["adv_margin"]))
             else:
                 self._learn(item, values, bool(wrong[row]))
 
@@ -145,6 +149,8 @@ class GridSearch:
             self.images.pop((job.example, job.radius), None)
         else:
             self._narrow(job, broken)
+            if broken and np.isfinite(item.needed):
+                self._expect(job.example, TURNING * item.needed)
             if not broken and job.part == 0 and job.radius + 1 < self.brackets[job.example].broken:
                 self.handed_in.append(self._scaled_up(job))
             else:
@@ -158,14 +164,16 @@ class GridSearch:
         flat = bool(self.ledger.columns["zero_grad"][job.example, job.radius])
         return Finished(Job(job.example, job.radius + 1), inside, flat, scaled=True)
 
-    def _expect(self, job: Job, margin: float) -> None:
-        """Guess where an example breaks whose scaled image still holds: the margin's secant through the last two radii."""
+    def _held_scaled(self, job: Job, margin: float) -> None:
+        """A scaled image still holds: guess where its example breaks by the margin's secant through the last two radii."""
         held = float(self.ledger.columns["adv_margin"][job.example, job.radius - 1])
         before, here = self.target.radii[job.radius - 1 : job.radius + 1].tolist()
         if margin < held and self.target.goal[job.example] < 0:
-            edge = here + margin * (here - before) / (held - margin)
-            self.brackets[job.example].expect(int((self.target.radii < edge).sum()))
+            self._expect(job.example, here + margin * (here - before) / (held - margin))
         self._continue(job.example)
+
+    def _expect(self, example: int, edge: float) -> None:
+        self.brackets[example].expect(int((self.target.radii < edge).sum()))
 
     def _narrow(self, job: Job, broken: bool) -> None:
         """Move the example's bracket by the outcome of one part at one radius."""
