@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 
 import torch
 from conftest import small_net
@@ -44,3 +45,19 @@ class KillsItsWorker(nn.Module):
 
 def kills_its_worker() -> nn.Module:
     return KillsItsWorker()
+
+
+class Slow(nn.Module):
+    """Takes a twentieth of a second for each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = small_net()
+
+    def forward(self, image: Tensor) -> Tensor:
+        time.sleep(0.05)
+        return self.net(image)
+
+
+def slow() -> nn.Module:
+    return Slow()

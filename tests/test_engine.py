@@ -61,35 +61,37 @@ def contents(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (out / "records").glob("*.parquet")}
 
 
-class KillOnce(Silent):
-    """Kills one worker when the first progress is told, and remembers what failed."""
+class KillThemOnce(Silent):
+    """Kills all workers when the first progress is told, and remembers what failed."""
 
     def __init__(self) -> None:
-        self.killed: int | None = None
+        self.killed = 0
         self.images, self.causes = 0, list[str]()
 
     def advance(self, cell: Cell, images: int) -> None:  # noqa: ARG002
         self.images += images
-        if self.killed is None:
-            busy = multiprocessing.active_children()[0]
-            self.killed = busy.pid
-            busy.kill()
+        if not self.killed:
+            for worker in multiprocessing.active_children():
+                self.killed += 1
+                worker.kill()
 
     def failed(self, cell: Cell, cause: str, log: str) -> None:  # noqa: ARG002
         self.causes.append(cause)
 
 
-def test_two_processes_and_one_killed_give_the_same_bytes(
+def test_two_processes_that_are_killed_give_the_same_bytes(
     npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(HERE))
     monkeypatch.setenv("PYTHONPATH", str(HERE))
     expected = run(plan_for(npz), tmp_path / "one", Execution(workers=1))
     assert len(expected) == 3
-    watching = KillOnce()
+    watching = KillThemOnce()
     found = run(plan_for(npz), tmp_path / "two", Execution(workers=2), watching)
     assert found == expected
-    assert watching.images == 600 * 2, "what the killed worker had told is taken back"
+    assert watching.images == 600 * 2, "what the killed workers had told is taken back"
+    assert watching.killed == 2
+    assert watching.causes
     assert all(re.search(r"\(process \d+\) was killed by SIGKILL", cause) for cause in watching.causes)
     assert multiprocessing.active_children() == []
 
@@ -151,6 +153,20 @@ def test_out_of_memory_halves_the_batch_until_it_fits(tmp_path: Path, monkeypatc
     assert len(sweep_failing(FailsAt("CUDA out of memory"), 10**6, tmp_path, monkeypatch)) == 120
     sizes = [json.loads(line)["batch_size"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert sizes == [64, 64, 16], "64 and 32 hold all 20 images of the Cell, 16 is the first that does not"
+
+
+def test_a_worker_killed_for_memory_halves_its_batch(
+    npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel kills without a word to the process: its count of such kills tells it from any other SIGKILL."""
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    counts = iter(range(100))
+    monkeypatch.setattr("robustatt.engine.processes.kernel_oom_kills", lambda: next(counts))
+    watching = KillThemOnce()
+    run(plan_for(npz, "failing_models:slow"), tmp_path, Execution(workers=2), watching)
+    assert set(watching.causes) == {"its worker was killed because memory ran out; tried again"}
+    sizes = [json.loads(line)["batch_size"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert min(sizes) == 32
 
 
 def test_records_that_are_not_seen_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -45,10 +45,10 @@ class _Slot:
     log: Path
     process: BaseProcess
     connection: Connection
+    oom_kills: int  # of this machine's kernel, before this process began
     ready: bool = False
     task: Task | None = None
     starts: int = 1
-    oom_kills: int = field(default_factory=kernel_oom_kills)
 
 
 @final
@@ -68,6 +68,7 @@ class LocalProcesses:
             self._slots.append(self._start(device, Path(self._logs.name) / f"{number}.log"))
 
     def _start(self, device: str, log: Path) -> _Slot:
+        killed = kernel_oom_kills()
         ours, theirs = _SPAWN.Pipe()
         process = _SPAWN.Process(
             target=_serve, args=(theirs, replace(self._setup, device=device), str(log)), daemon=True
@@ -75,7 +76,7 @@ class LocalProcesses:
         with _no_interrupt():
             process.start()
         theirs.close()
-        return _Slot(device, log, process, ours)
+        return _Slot(device, log, process, ours, killed)
 
     def room(self) -> int:
         return sum(slot.ready and slot.task is None for slot in self._slots)
