@@ -32,7 +32,7 @@ from robustatt.attack import recipe as recipes
 from robustatt.files import write_atomically
 
 OURS = "robustatt"
-IMAGES = {"fgsm": 256, "pgd": 32, "apgd-ce": 8, "autoattack": 4}
+IMAGES = {"fgsm": 256, "pgd": 64, "apgd-ce": 16, "autoattack": 4}
 BATCHES = [64]  # the fastest for all of them on a CPU
 
 
@@ -177,10 +177,20 @@ def verdicts(timings: list[Timing]) -> str:
     )
 
 
-def conditions(case: str, peak: float, strength: Strength) -> str:
+def command(case: str, arguments: argparse.Namespace) -> str:
+    """The call that repeats this case, apart from where the data lies and where results go."""
+    words = ["python tests/bench.py", f"--case {case}"]
+    for name in ("attack", "library", "batch", "n", "steps", "queries"):
+        value = getattr(arguments, name)
+        given = value if isinstance(value, list) else [] if value is None else [value]
+        words += [f"{'-' if name == 'n' else '--'}{name} {one}" for one in given]
+    return " ".join(words)
+
+
+def conditions(call: str, peak: float, strength: Strength) -> str:
     """What the numbers hold for."""
     return (
-        f"`python tests/bench.py --case {case}`: eps 1..16/255; {platform.machine()}, {torch.get_num_threads()} threads, "
+        f"`{call}`: eps 1..16/255; {platform.machine()}, {torch.get_num_threads()} threads, "
         f"torch {torch.__version__}, float32 matrix product {peak:.0f} GFLOP/s. Ratio: seconds over robustatt's. Every "
         "other library at the fastest of the batch sizes tried, robustatt the best of as many runs at its own. AutoAttack "
         f"with {strength.steps} steps a run and {strength.queries} queries in all libraries (published: 100 and 5000)."
@@ -193,7 +203,7 @@ def run(case: str, arguments: argparse.Namespace) -> tuple[str, list[Timing]]:
     model = models.load(name, data_name).eval().requires_grad_(False)
     everything = data.load(data_name, root=arguments.data_root)
     strength, peak = Strength(arguments.steps, arguments.queries), matrix_peak()
-    said = conditions(case, peak, strength)
+    said = conditions(command(case, arguments), peak, strength)
     print(said, flush=True)
     work = forward_gflop(model)
     timings: list[Timing] = []

@@ -22,9 +22,8 @@ from robustatt.grid.pools import ExternalPool, MinimumNormPool
 from robustatt.grid.target import Ledger, Target, leave_alone
 from robustatt.threat import per_row, project
 
-TURNING = (
-    1.15  # how much more a broken example's radius is than its last gradient says, as the gradient turns on the way
-)
+# How far beyond what its last gradient says a broken example's threshold is looked for: the gradient turns on the way.
+TURNING = 1.15
 
 
 class GridSearch:
