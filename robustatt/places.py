@@ -52,10 +52,10 @@ class Place(ABC):
 
 @final
 class LocalFolder(Place):
-    """A folder of this machine, or one that is mounted on it."""
+    """A folder of this machine, or one that is mounted on it. `flag` is what the user named it by."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, flag: str = "--out") -> None:
+        self.folder, self._flag = folder, flag
 
     def __str__(self) -> str:
         return str(self.folder)
@@ -76,7 +76,9 @@ class LocalFolder(Place):
             raise self._refusal(str(problem.strerror)) from None
 
     def _refusal(self, reason: str) -> InputError:
-        return InputError(f"--out: cannot write to {self.folder.parent} ({reason}): give a folder you may write to")
+        return InputError(
+            f"{self._flag}: cannot write to {self.folder.parent} ({reason}): give a folder you may write to"
+        )
 
     def names(self) -> set[str]:
         return {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
@@ -176,7 +178,7 @@ def place(where: str | Path) -> Place:
     """The place that a folder or a URL names; `file://` is a local folder."""
     if isinstance(where, str) and "://" in where:
         if where.startswith("file://"):
-            return LocalFolder(Path(unquote(urlsplit(where).path)))
+            return LocalFolder(Path(unquote(urlsplit(where).path)), "--records")
         return Remote(where)
     return LocalFolder(Path(where))
 

@@ -212,6 +212,17 @@ def test_a_cluster_without_room_is_said_with_the_last_problem(task: Task, monkey
         first_event(FakeRay(lambda: ActorDiedError("node lost"), fine, lambda: None), task, monkeypatch)
 
 
+def test_a_cluster_that_is_gone_ends_the_run(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeRay(lambda: HOME, fine, lambda: None)
+
+    def wait(*_: Any, **__: Any) -> Any:
+        raise RayError("System error: no head node")
+
+    monkeypatch.setattr(fake, "wait", wait)
+    with pytest.raises(RobustattError, match="the Ray cluster does not answer any more .*: System error: no head node"):
+        first_event(fake, task, monkeypatch)
+
+
 def test_last_words_are_the_workers_own(tmp_path: Any) -> None:
     log = tmp_path / "worker.err"
     log.write_text(":job_id:01\n:actor_name:Actor\nboom\n")

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -165,8 +166,10 @@ class RayActors:
     def submit(self, task: Task) -> None:
         slot = next(slot for slot in self._slots if slot.pending is None)
         entry = self._entries[task.cell.model]
+        with _answering():
+            weights = [self._reference(entry, task.cell.model_fingerprint)]
+            slot.pending = slot.actor.attempt.remote(task, entry, weights)
         slot.task = task
-        slot.pending = slot.actor.attempt.remote(task, entry, [self._reference(entry, task.cell.model_fingerprint)])
 
     def _reference(self, entry: ModelEntry, fingerprint: str) -> Any:
         if fingerprint not in self._weights:
@@ -175,12 +178,13 @@ class RayActors:
 
     def wait(self, handle: Handler) -> None:
         slots = {slot.pending: slot for slot in self._slots if slot.pending is not None}
-        done, _ = ray_module().wait([*self._doubts, *slots], num_returns=1, timeout=PATIENCE_SECONDS)
-        for reference in done:
-            if reference in slots:
-                self._answered(slots[reference], handle)
-            else:
-                self._judge(reference, handle)
+        with _answering():
+            done, _ = ray_module().wait([*self._doubts, *slots], num_returns=1, timeout=PATIENCE_SECONDS)
+            for reference in done:
+                if reference in slots:
+                    self._answered(slots[reference], handle)
+                else:
+                    self._judge(reference, handle)
         self._end_doubts(handle)
         self._require_workers()
 
@@ -238,7 +242,7 @@ class RayActors:
             self._doubts[reference] = _Doubt(task, home.node, said, time.monotonic() + DOUBT_SECONDS)
 
     def _discard(self, slot: _Slot) -> None:
-        ray_module().kill(slot.actor)  # one that only seemed dead would keep its share of the node
+        _kill(slot.actor)  # one that only seemed dead would keep its share of the node
         self._filled(slot)
 
     def _judge(self, reference: Any, handle: Handler) -> None:
@@ -271,7 +275,22 @@ class RayActors:
 
     def close(self) -> None:
         for slot in self._slots:
-            ray_module().kill(slot.actor)
+            _kill(slot.actor)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Inside, an error of Ray that nobody took for a lost worker is one of the whole cluster."""
+    try:
+        yield
+    except ray_module().exceptions.RayError as problem:
+        raise RobustattError(f"the Ray cluster does not answer any more ({_one_line(problem)})") from problem
+
+
+def _kill(actor: Any) -> None:
+    ray = ray_module()
+    with suppress(ray.exceptions.RayError):  # the cluster may have gone before it
+        ray.kill(actor)
 
 
 def _node_lost(doubt: _Doubt) -> Failed:

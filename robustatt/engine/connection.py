@@ -18,7 +18,9 @@ ANSWER_SECONDS = 10.0
 HTTP2_SETTINGS = b"\x04"
 #: what a client of gRPC, which Ray speaks, says first; a server answers with a frame of its settings
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00" + HTTP2_SETTINGS + b"\x00" * 5
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+#: at an address that speaks gRPC and is not Ray, Ray tries once a second
+TRIES = {"RAY_NUM_REDIS_GET_RETRIES": "8"}
 
 
 def ray_module() -> Any:
@@ -33,7 +35,8 @@ def connected(execution: Execution) -> Iterator[None]:
     Raises:
         InputError: Ray is not installed, or nobody answers at the address within ten seconds.
     """
-    for name, value in QUIET.items():
+    named = execution.address not in (None, "auto")
+    for name, value in (QUIET | TRIES if named else QUIET).items():
         os.environ.setdefault(name, value)
     try:
         ray = ray_module()
@@ -43,7 +46,7 @@ def connected(execution: Execution) -> Iterator[None]:
         yield
         return
     address = execution.address
-    if address not in (None, "auto"):
+    if named:
         _require_answer(str(address))
     try:
         extra = {"include_dashboard": False} if address is None and "RAY_ADDRESS" not in os.environ else {}
