@@ -60,11 +60,12 @@ class FakeRay:
         if what is Actor:
             return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._actor))
 
-        def pinned_to(scheduling_strategy: tuple[str, bool]) -> Any:
+        def options(num_cpus: int, max_retries: int, scheduling_strategy: tuple[str, bool]) -> Any:
+            assert (num_cpus, max_retries, scheduling_strategy[1]) == (0, 0, False), "wherever it ran, it asks one node"
             self.asked.append(scheduling_strategy[0])
             return SimpleNamespace(remote=lambda _: self._call("words"))
 
-        return SimpleNamespace(options=lambda **_: SimpleNamespace(options=pinned_to))
+        return SimpleNamespace(options=options)
 
     def _actor(self) -> Any:
         self.actors += 1
@@ -219,7 +220,7 @@ def test_a_cluster_that_is_gone_ends_the_run(task: Task, monkeypatch: pytest.Mon
         raise RayError("System error: no head node")
 
     monkeypatch.setattr(fake, "wait", wait)
-    with pytest.raises(RobustattError, match="the Ray cluster does not answer any more .*: System error: no head node"):
+    with pytest.raises(RobustattError, match=r"the Ray cluster does not answer any more .*: System error: no head node"):
         first_event(fake, task, monkeypatch)
 
 

@@ -150,7 +150,6 @@ class RayActors:
         self._last_worker, self._last_problem = time.monotonic(), ""
         self._doubts: dict[Any, _Doubt] = {}
         self._kind = ray.remote(Actor).options(num_cpus=setup.threads or 1, num_gpus=gpus, max_restarts=0)
-        self._question = ray.remote(last_words).options(num_cpus=0, max_retries=0)
         self._slots = [self._filled(_Slot(None)) for _ in range(workers)]
 
     def _filled(self, slot: _Slot) -> _Slot:
@@ -238,8 +237,8 @@ class RayActors:
             handle(starved(task, self._setup, said.splitlines()[0]))
         else:
             pinned = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(home.node, soft=False)
-            reference = self._question.options(scheduling_strategy=pinned).remote(home)
-            self._doubts[reference] = _Doubt(task, home.node, said, time.monotonic() + DOUBT_SECONDS)
+            question = ray.remote(last_words).options(num_cpus=0, max_retries=0, scheduling_strategy=pinned)
+            self._doubts[question.remote(home)] = _Doubt(task, home.node, said, time.monotonic() + DOUBT_SECONDS)
 
     def _discard(self, slot: _Slot) -> None:
         _kill(slot.actor)  # one that only seemed dead would keep its share of the node

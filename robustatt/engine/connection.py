@@ -6,8 +6,9 @@ import importlib
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from robustatt.engine.execution import Execution
@@ -15,10 +16,11 @@ from robustatt.errors import InputError
 
 INSTALL = "pip install 'robustatt[ray]'"
 ANSWER_SECONDS = 10.0
+STANDARD_ERROR = 2
 HTTP2_SETTINGS = b"\x04"
 #: what a client of gRPC, which Ray speaks, says first; a server answers with a frame of its settings
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00" + HTTP2_SETTINGS + b"\x00" * 5
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 #: at an address that speaks gRPC and is not Ray, Ray tries once a second
 TRIES = {"RAY_NUM_REDIS_GET_RETRIES": "8"}
 
@@ -50,7 +52,8 @@ def connected(execution: Execution) -> Iterator[None]:
         _require_answer(str(address))
     try:
         extra = {"include_dashboard": False} if address is None and "RAY_ADDRESS" not in os.environ else {}
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **extra)
+        with _unheard() if named else nullcontext():
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **extra)
     except (ConnectionError, RuntimeError, ValueError) as problem:
         said = (str(problem).splitlines() or [type(problem).__name__])[0]
         raise InputError(
@@ -60,6 +63,20 @@ def connected(execution: Execution) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """What Ray's C++ writes to standard error while it looks for a cluster is dropped: its exception says it too."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(STANDARD_ERROR), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, STANDARD_ERROR)
+    try:
+        yield
+    finally:
+        os.dup2(kept, STANDARD_ERROR)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _require_answer(address: str) -> None:
