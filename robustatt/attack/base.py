@@ -202,6 +202,8 @@ class SteppedAttack(Attack):
     needs_gradient: bool = True
     #: whether every query lies inside the threat model, so that a misclassified query is itself a success
     queries_are_candidates: bool = True
+    #: whether each step is followed by a forward pass, without gradient, at the new query, for `looked`
+    looks_after_step: bool = False
 
     def objective(self, rows: Rows, state: State) -> Loss:  # noqa: ARG002
         """What to climb for these rows: the loss, or its targeted form."""
@@ -218,6 +220,10 @@ class SteppedAttack(Attack):
     @abstractmethod
     def step(self, rows: Rows, state: State, answer: Answer) -> State:
         """The state after an answer."""
+
+    def looked(self, rows: Rows, state: State, logits: Float[Tensor, "n classes"]) -> State:  # noqa: ARG002
+        """The state after the logits at the new query are known, for attacks that look after each step."""
+        return state
 
     @abstractmethod
     def candidate(self, state: State) -> Float[Tensor, "n c h w"]:

@@ -25,24 +25,23 @@ class FabTargeted(MinimumNormAttack):
     targeted version.
     """
 
+    looks_after_step = True
+
     def __init__(self, recipe: FabRecipe, classes: int) -> None:
         super().__init__(recipe.name, NORMS[recipe.norm])
         self.loss: Loss = lambda logits, label: torch.zeros_like(  # noqa: ARG005
             label
         )  # `objective` says what is differentiated
-        self.iterations, self.restarts = recipe.steps, min(recipe.targets, classes - 1)
-        self.steps = 2 * recipe.steps + 1  # each iteration may be followed by one step back
+        self.steps, self.restarts = recipe.steps, min(recipe.targets, classes - 1)
         self.alpha_max, self.eta, self.beta = recipe.alpha_max, recipe.eta, recipe.beta
 
     def objective(self, rows: Rows, state: State) -> Loss:  # noqa: ARG002
         return lambda logits, label: goal_margin(logits, label, state["goal"])
 
     def start(self, rows: Rows, noise: Noise) -> State:  # noqa: ARG002
-        off = torch.zeros_like(rows.label, dtype=torch.bool)
         return State(
             image=rows.image, nearest=rows.image, distance=torch.full_like(rows.eps, torch.inf),
-            goal=kth_class(rows.clean, rows.label, rows.restart), count=torch.zeros_like(rows.label),
-            backed=off, done=off, flat=torch.ones_like(rows.eps),
+            goal=kth_class(rows.clean, rows.label, rows.restart), flat=torch.ones_like(rows.eps),
         )  # fmt: skip
 
     def query(self, state: State) -> Tensor:
@@ -50,14 +49,15 @@ class FabTargeted(MinimumNormAttack):
 
     def step(self, rows: Rows, state: State, answer: Answer) -> State:
         assert answer.grad is not None
-        image = state["image"]
-        now, mistake = self.seen(rows, state, image, answer.logits)
-        back = mistake & ~state["backed"]
-        onward = self._towards_boundary(rows.image, image, answer.loss, answer.grad)
-        now["image"] = torch.where(per_row(back, image), rows.image + self.beta * (image - rows.image), onward)
-        now["backed"], now["count"] = back, state["count"] + (~back).long()
-        now["done"] = state["count"] >= self.iterations
+        now, _ = self.seen(rows, state, state["image"], answer.logits)
+        now["image"] = self._towards_boundary(rows.image, state["image"], answer.loss, answer.grad)
         now["flat"] = still_flat(state, answer.grad)
+        return now
+
+    def looked(self, rows: Rows, state: State, logits: Tensor) -> State:
+        image = state["image"]
+        now, mistake = self.seen(rows, state, image, logits)
+        now["image"] = torch.where(per_row(mistake, image), rows.image + self.beta * (image - rows.image), image)
         return now
 
     def _towards_boundary(self, clean: Tensor, image: Tensor, margin: Tensor, grad: Tensor) -> Tensor:

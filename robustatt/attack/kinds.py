@@ -167,7 +167,7 @@ class FabRecipe(Recipe):
     beta: Annotated[float, Field(gt=0, lt=1)] = 0.9
 
     def cost(self) -> tuple[int, int]:
-        return 2 * self.steps * self.targets, 1
+        return self.steps * self.targets, self.steps * self.targets + 1
 
 
 class FmnRecipe(Recipe):

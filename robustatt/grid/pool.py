@@ -90,6 +90,11 @@ class Pool:
         flat = self.state.get("flat")
         finished = self._take(broken, query, flat, self._needed(query, answer) if broken.any() else None)
         self.state = self.attack.step(self.rows, self.state, answer)
+        if self.attack.looks_after_step:
+            seen = self.oracle.ask(
+                self.attack.query(self.state), self.rows.label, loss, gradient=False, passes=self.attack.eot
+            )
+            self.state = self.attack.looked(self.rows, self.state, seen.logits)
         self.steps += 1
         ended = ~broken & (self.steps >= self.attack.steps)
         if "done" in self.state:
