@@ -57,6 +57,8 @@ def assert_told(found: Sequence[health.Warning]) -> None:
 
 @pytest.mark.parametrize("case", SILENT)
 def test_a_healthy_model_is_not_accused(case: Case) -> None:
+    if case.lacking:
+        pytest.skip(case.lacking)
     assert [warning.message for warning in case.find()] == []
 
 

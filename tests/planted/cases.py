@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 import robustatt
-from planted import layers, nets
+from planted import layers, nets, real
 from robustatt import health
 from robustatt.attack import recipe
 from robustatt.data import TensorDataset
@@ -29,11 +30,18 @@ class Case:
     model: Callable[[], nn.Module]
     data: Callable[[], Data]
     deep: bool = False
+    needs: Path | None = None
+    """Real data without which it cannot be run."""
 
     @property
     def name(self) -> str:
         """For test ids."""
         return self.what.replace(" ", "-")
+
+    @property
+    def lacking(self) -> str:
+        """Why it cannot be run here; empty if it can."""
+        return "" if self.needs is None or self.needs.exists() else f"needs ../shared/data/{self.needs.name}"
 
     def codes(self) -> list[str]:
         """Every code that is raised, in order of appearance."""
@@ -96,12 +104,12 @@ def _twice() -> nn.Module:
     return nn.Sequential(layers.normalised(), layers.normalised(), layers.undone(), net()).eval()
 
 
-def _bundled(name: str) -> nn.Module:
-    return robustatt.models.load(name)
+def _bundled(name: str, data: str = "digits") -> nn.Module:
+    return robustatt.models.load(name, data)
 
 
-def _large(count: int, split: str = "test") -> Data:
-    dataset = robustatt.data.load("digits", split=split)
+def _large(count: int, split: str = "test", data: str = "digits") -> Data:
+    dataset = real.dataset(data, split)
     step = len(dataset) // count
     return dataset.tensors(range(0, step * count, step))
 
@@ -192,14 +200,19 @@ def healthy(what: str, model: Callable[[], nn.Module]) -> Case:
     return Case(what, "", find, model, few(), deep=True)
 
 
-def bundled(name: str) -> Case:
+def bundled(name: str, data: str) -> Case:
     """A network that comes with the package, on images of its own size: an ordinary sweep with its card."""
 
-    def find() -> list[health.Warning]:
-        dataset = TensorDataset(*_large(32), name="digits", split="test")
-        return robustatt.sweep(_bundled(name), dataset, eps="1,4,8").health
+    def images() -> Data:
+        return _large(32, data=data)
 
-    return Case(f"bundled {name}", "", find, lambda: _bundled(name), lambda: _large(32))
+    def find() -> list[health.Warning]:
+        classes = real.dataset(data).classes
+        dataset = TensorDataset(*images(), classes, name=data, split="test")
+        return robustatt.sweep(_bundled(name, data), dataset, eps="1,4,8").health
+
+    what = f"bundled {name}" + ("" if data == "digits" else f" for {data}")
+    return Case(what, "", find, lambda: _bundled(name, data), images, needs=real.place(data))
 
 
 HEALTHY: tuple[Case, ...] = (
@@ -211,7 +224,7 @@ HEALTHY: tuple[Case, ...] = (
     healthy("convolutions and ReLU only", lambda: nets.trained(nets.plain)),
     healthy("normalisation inside", lambda: nn.Sequential(layers.normalised(), layers.undone(), net()).eval()),
     healthy("logits x 10", _after(lambda: layers.Times(10.0))),
-    *(bundled(name) for name in ("vgg", "vgg_att1", "vgg_att2", "vgg_att3", "vgg_gap", "vgg_pan")),
+    *(bundled(name, data) for data in ("digits", "cifar10", "cub20") for name in robustatt.models.bundled()[data]),
 )
 
 CASES = (*MISTAKES, *HEALTHY)

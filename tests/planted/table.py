@@ -25,6 +25,8 @@ BEGIN, END = "<!-- planted: begin -->", "<!-- planted: end -->"
 
 def row(case: Case, flags: bool) -> str:
     """One line of the table."""
+    if case.lacking:
+        return "| " + " | ".join([case.what, "none", f"not run: {case.lacking}", *["-"] * (3 if flags else 2)]) + " |"
     found = case.codes()
     named = (case.code in found) if case.code else not found
     others = ", ".join(f"`{code}`" for code in found if code != case.code) or "-"
