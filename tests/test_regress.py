@@ -154,7 +154,7 @@ def test_the_least_loss_that_can_be_seen(
         broken.loc[held.index[:lost], "adv_pred"] = broken.loc[held.index[:lost], "label"] + 1
         result = regress.check(*run(broken), reference, max_drop, alpha)
         assert (result.verdict, result.least) == (verdict, least)
-    assert f"With 400 examples, less than {least} lost at a point" in report.rule(result)
+    assert f"With 400 examples, the loss of fewer than {least} at a point" in report.rule(result)
 
 
 def test_a_wrong_field_to_allow_is_named(records: pd.DataFrame, reference: Reference) -> None:

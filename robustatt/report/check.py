@@ -55,8 +55,8 @@ def rule(result: CheckResult) -> str:
     return (
         f"A regression is a drop of more than {result.max_drop:g} points that the exact McNemar test finds "
         f"significant at {result.alpha:g}, after Holm's correction over the {result.tested} of "
-        f"{len(result.points)} points where enough examples changed sides to tell. With {n:,} examples, less than "
-        f"{result.least} lost at a point ({100 * result.least / n:.1f} points) never is one."
+        f"{len(result.points)} points where enough examples changed sides to tell. With {n:,} examples, the "
+        f"loss of fewer than {result.least} at a point ({100 * result.least / n:.1f} points) never is one."
     )
 
 
