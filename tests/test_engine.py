@@ -315,7 +315,7 @@ def test_a_cell_that_kills_its_worker_is_set_aside(npz: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "SIGKILL"])
 def test_the_driver_stopped_and_started_again(npz: Path, tmp_path: Path, how: signal.Signals) -> None:
     def command(out: str) -> list[object]:
         models = ["--model", "conftest:small_net", "--data", npz, "--attack", "pgd", "--attack", "fgsm"]

@@ -163,3 +163,35 @@ def test_nodes_killed_at_random_moments(local: tuple[Plan, dict[str, bytes]], tm
             assert records(out) == expected, "nothing lost, and every byte as it should be"
             assert set(computed(out)) == {name.removesuffix(".parquet") for name in expected}
             assert set(computed(out).values()) == {1}, "nothing twice"
+
+
+def test_local_two_nodes_and_one_of_them_killed(local: tuple[Plan, dict[str, bytes]], tmp_path: Path) -> None:
+    """The same command on three engines, as a user types it, and `cmp` of what they wrote."""
+    plan, expected = local
+    outs = {name: tmp_path / name for name in ("local", "ray", "killed")}
+    with cluster(2) as made:
+        on_ray = ["--engine", "ray", "--address", made.address, "--threads", 1]
+        for name, flags in {"local": ["--workers", 2, "--threads", 1], "ray": on_ray, "killed": on_ray}.items():
+            began = time.monotonic()
+            process = start(plan, outs[name], *flags)
+            if name == "killed":
+                assert at_work(process, outs[name])
+                kill_a_node(made, random.Random(0))
+            _, said = process.communicate()
+            assert process.returncode == 0, said
+            print(
+                f"{name}: exit 0 after {time.monotonic() - began:.0f} s, {sum(computed(outs[name]).values())} Cells\n{said}"
+            )
+    for name in ("ray", "killed"):
+        different = [
+            key for key in expected if not same_bytes(outs["local"] / "records" / key, outs[name] / "records" / key)
+        ]
+        print(
+            f"cmp local/records {name}/records: {len(expected) - len(different)} files the same, {len(different)} different"
+        )
+        assert records(outs[name]).keys() == expected.keys()
+        assert different == []
+
+
+def same_bytes(one: Path, other: Path) -> bool:
+    return subprocess.run(["cmp", one, other], check=False).returncode == 0
