@@ -336,6 +336,8 @@ class BoundPlan:
         try:
             if not isinstance(bound, dict):
                 raise KeyError("bound")
+            if not isinstance(bound.get("records", ""), str):
+                raise TypeError("records is no text")
             result = BoundPlan(
                 Plan.from_toml(document, where=f"plan {path}"), int(bound["examples"]), tuple(map(str, bound["classes"])),
                 str(bound["data_fingerprint"]), tuple(map(str, bound["model_fingerprints"])),

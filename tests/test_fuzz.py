@@ -254,7 +254,7 @@ def test_plan_structure(document: Any) -> None:
 
 
 def bound_plan() -> dict[str, Any]:
-    plan = BoundPlan(Plan.from_toml(PLAN, "plan"), 8, ("a", "b"), "d", ("m1", "m2"))
+    plan = BoundPlan(Plan.from_toml(PLAN, "plan"), 8, ("a", "b"), "d", ("m1", "m2"), "memory://records")
     plan.write(place("bound"))
     return read_plan(place("bound") / "plan.toml")
 
@@ -268,6 +268,7 @@ def test_bound_plan(content: bytes) -> None:
     (place("bound") / "plan.toml").write_bytes(content)
     with hostile(place("bound")):
         bound = BoundPlan.read(place("bound"))
+        assert isinstance(bound.records or "", str)
         if bound.examples < 10_000:
             assert all(len(cell.key) == 32 for cell in bound.cells())
             json.dumps(bound.describe())
