@@ -104,3 +104,13 @@ def test_any_document_is_a_plan_or_one_line(document: dict[str, object]) -> None
         Plan.from_toml(document, "plan p.toml")
     except InputError as problem:
         assert str(problem).startswith("plan p.toml: ")
+
+
+def test_a_bound_plan_names_its_records_by_a_text(tmp_path: Path) -> None:
+    bound = BoundPlan(PLAN, 300, ("a", "b"), "d" * 64, ("e" * 64, "f" * 64), "memory://r")
+    bound.write(tmp_path)
+    assert BoundPlan.read(tmp_path).records == "memory://r"
+    path = tmp_path / "plan.toml"
+    path.write_text(path.read_text().replace('"memory://r"', "5"))
+    with pytest.raises(InputError, match="records is no text"):
+        BoundPlan.read(tmp_path)
