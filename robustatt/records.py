@@ -12,7 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from robustatt.eps import MOST_RADII
 from robustatt.places import place
+from robustatt.plan import CELL_EXAMPLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +24,8 @@ COLUMNS = {
     "clean_pred": "int64", "adv_pred": "int64", "clean_margin": "float32", "adv_margin": "float32",
     "distance": "float32", "attacked": "bool", "zero_grad": "bool",
 }  # fmt: skip
+MOST_ROWS = CELL_EXAMPLES * (MOST_RADII + 1)
+"""A file of a few kilobytes can claim a billion rows."""
 _CHECKSUM = b"robustatt.sha256"
 _BLANK = b"0" * 64
 
@@ -46,13 +50,15 @@ def encode(columns: dict[str, Any]) -> bytes:
 
 
 def is_whole(content: bytes) -> bool:
-    """Whether the bytes of a records file are exactly those that were written."""
+    """Whether the bytes of a records file are exactly those that were written, and no more rows than a Cell has."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        metadata = pq.read_metadata(pa.BufferReader(content)).metadata or {}
-        checksum = metadata[_CHECKSUM]
+        footer = pq.read_metadata(pa.BufferReader(content))
+        if footer.num_rows > MOST_ROWS:
+            return False
+        checksum = (footer.metadata or {})[_CHECKSUM]
         place = _place(content, checksum)
     except (pa.ArrowException, OSError, KeyError, ValueError):
         return False

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustatt.errors import InputError
-from robustatt.records import Store, encode, is_whole
+from robustatt.records import MOST_ROWS, Store, encode, is_whole
 
 COLUMNS = {
     "model": ["m"] * 6, "attack": ["fgsm"] * 6, "eps": ["0/255"] * 3 + ["8/255"] * 3, "index": np.arange(6) % 3,
@@ -38,6 +38,14 @@ def test_any_altered_byte_is_found(place: int, change: int) -> None:
 @given(st.integers(0, len(CONTENT) - 1))
 def test_any_truncation_is_found(length: int) -> None:
     assert not is_whole(CONTENT[:length])
+
+
+def test_more_rows_than_a_cell_has_are_not_read() -> None:
+    """They pack so well that a small file could fill any memory."""
+    fitting, bomb = (encode({"index": np.zeros(rows, np.int64)}) for rows in (MOST_ROWS, MOST_ROWS + 1))
+    assert len(bomb) < 10_000
+    assert is_whole(fitting)
+    assert not is_whole(bomb)
 
 
 def test_a_damaged_file_is_moved_aside(tmp_path: Path) -> None:
