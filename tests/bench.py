@@ -1,6 +1,6 @@
 """How fast a grid of radii is evaluated here and by other libraries: same model, images, radii, machine, run.
 
-    python tests/bench.py [--attack fgsm] [--attack autoattack] [-n 256] [--case digits/vgg_att3] [--out reports/bench]
+    python tests/bench.py [--attack fgsm] [--attack autoattack] [-n pgd=64] [--case digits/vgg_att3] [--out reports/bench]
 
 Each library is timed at the batch sizes given by --batch and the fastest counts. Prints a Markdown table; --out also
 writes it to a folder, with the timings as JSON and a figure. `grad` and `fwd` are gradients and forward passes an image; `peak` is the share of the float32
@@ -180,11 +180,19 @@ def verdicts(timings: list[Timing]) -> str:
 def command(case: str, arguments: argparse.Namespace) -> str:
     """The call that repeats this case, apart from where the data lies and where results go."""
     words = ["python tests/bench.py", f"--case {case}"]
-    for name in ("attack", "library", "batch", "n", "steps", "queries"):
+    for name in ("attack", "library", "batch", "steps", "queries"):
         value = getattr(arguments, name)
         given = value if isinstance(value, list) else [] if value is None else [value]
-        words += [f"{'-' if name == 'n' else '--'}{name} {one}" for one in given]
-    return " ".join(words)
+        words += [f"--{name} {one}" for one in given]
+    return " ".join([*words, *[f"-n {attack}={images}" for attack, images in arguments.n]])
+
+
+def count(text: str) -> tuple[str, int]:
+    """ATTACK=N taken apart."""
+    attack, _, images = text.partition("=")
+    if attack not in IMAGES:
+        raise argparse.ArgumentTypeError(f"{text!r} is not ATTACK=N with an attack of {', '.join(IMAGES)}")
+    return attack, int(images)
 
 
 def conditions(call: str, peak: float, strength: Strength) -> str:
@@ -208,7 +216,7 @@ def run(case: str, arguments: argparse.Namespace) -> tuple[str, list[Timing]]:
     work = forward_gflop(model)
     timings: list[Timing] = []
     for attack in arguments.attack or list(IMAGES):
-        images, label = everything.tensors(range(arguments.n or IMAGES[attack]))
+        images, label = everything.tensors(range({**IMAGES, **dict(arguments.n)}[attack]))
         image = images.float() / 255
         batches = arguments.batch or BATCHES
         time_robustatt("fgsm", model, image[:4], label[:4], 1, strength)
@@ -272,7 +280,7 @@ def main() -> None:
     parser.add_argument("--attack", action="append", choices=list(IMAGES))
     parser.add_argument("--case", action="append", help="DATA/MODEL with bundled weights [default: digits/vgg_att3]")
     parser.add_argument("--data-root")
-    parser.add_argument("-n", type=int, help="images; by default fewer for dearer attacks")
+    parser.add_argument("-n", type=count, action="append", default=[], metavar="ATTACK=N", help="images for an attack")
     parser.add_argument("--batch", type=int, action="append", help="batch sizes the other libraries may choose from")
     parser.add_argument("--library", action="append", choices=list(LIBRARIES))
     parser.add_argument("--steps", type=int, default=20, help="steps of AutoAttack's parts (published: 100)")
