@@ -242,3 +242,21 @@ def test_help_is_quick_and_needs_no_torch() -> None:
     for command in ("sweep", "report", "check", "train", "models", "attacks", "data"):
         assert re.search(rf"^  {command} .*[a-z)]\.?$", done.stdout, re.M), f"{command} has no one-line help"
     assert "..." not in done.stdout.partition("Commands:")[2]
+
+
+def test_a_wide_table_is_printed_in_parts_that_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    from robustatt.cli.terminal import print_tables
+
+    names = [
+        f"{model} {attack}"
+        for model in ("vgg", "vgg_gap", "vgg_pan", "vgg_att3")
+        for attack in ("fgsm", "pgd", "noise")
+    ]
+    print_tables(["eps", *names], [["1/255", *["98.8 [97.4, 99.4]" for _ in names]]])
+    said = capsys.readouterr().out.splitlines()
+    heads = [line.split() for line in said if "eps" in line]
+    assert [head[1::2] for head in heads] == [["vgg"] * 3 + ["vgg_gap"] * 3, ["vgg_pan"] * 3 + ["vgg_att3"] * 3]
+    assert sum(line.count("98.8 [97.4, 99.4]") for line in said) == 12
+    assert max(map(len, said)) <= 160
+    print_tables(["eps", "x" * 200, "y" * 200], [["1/255", "1", "2"]])
+    assert capsys.readouterr().out.count("1/255") == 2, "a column that never fits has a table of its own"

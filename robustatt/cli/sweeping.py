@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robustatt.cli.options import DataRoot, Download, InputSize, LabelColumn, Normalize
-from robustatt.cli.terminal import SweepBar, duration, print_table, warn
+from robustatt.cli.terminal import SweepBar, duration, print_table, print_tables, warn
 from robustatt.errors import InputError
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
         rows.append(
             [label, *[f"{100 * p['accuracy']:.1f} [{100 * p['ci_low']:.1f}, {100 * p['ci_high']:.1f}]" for p in cells]]
         )
-    print_table(["eps", *heads], rows)
+    print_tables(["eps", *heads], rows)
     names = {curve["attack"] for curve in curves if not is_control(curve["attack"])}
     if names <= {"fgsm"}:
         print("fgsm alone is an upper bound: an attack in several steps finds more. Add --attack pgd.")

@@ -4,17 +4,52 @@ from __future__ import annotations
 
 import abc
 import io
+import shutil
 import sys
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from robustatt.plan import Cell
 
 
+PAPER = 160  # columns where the output is no terminal
+GAP = 3  # between columns
+
+
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(_table(columns, rows))
+    Console(width=None if sys.stdout.isatty() else PAPER, highlight=False).print(_table(columns, rows))
+
+
+def print_tables(columns: list[str], rows: list[list[str]]) -> None:
+    """A table; one too wide for the terminal as several, one below another, each with the first column again.
+
+    Neighbours whose names begin with the same word stay together where there is room.
+    """
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else PAPER
+    widths = [max(map(len, column)) + GAP for column in zip(columns, *rows, strict=True)]
+    for part in _parts(columns, widths, room):
+        print_table([columns[place] for place in part], [[row[place] for place in part] for row in rows])
+
+
+def _parts(names: list[str], widths: list[int], room: int) -> list[list[int]]:
+    """Which columns go into which table: the first into each, the others in order."""
+
+    def fits(places: list[int]) -> bool:
+        return len(places) < 3 or sum(widths[place] for place in places) <= room
+
+    parts: list[list[int]] = [[0]]
+    for _, neighbours in groupby(range(1, len(names)), key=lambda place: names[place].split()[0]):
+        group = list(neighbours)
+        if len(parts[-1]) > 1 and not fits(parts[-1] + group):
+            parts.append([0])
+        for place in group:
+            if not fits([*parts[-1], place]):
+                parts.append([0])
+            parts[-1].append(place)
+    return parts
 
 
 def table_text(columns: list[str], rows: list[list[str]]) -> str:
