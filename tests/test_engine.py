@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import images, small_net
+from failing_models import CHILD_SECONDS
 from torch import Tensor, nn
 
 import robustatt
@@ -297,14 +298,17 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_cell_that_kills_its_worker_is_set_aside(npz: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["failing_models:kills_its_worker", "failing_models:leaves_a_child"])
+def test_a_cell_that_kills_its_worker_is_set_aside(model: str, npz: Path, tmp_path: Path) -> None:
+    """Also when a child of the worker lives on, and with it the worker's end of the line to the driver."""
     out = tmp_path / "out"
-    command = ["--model", "failing_models:kills_its_worker", "--data", npz, "--eps", 2, "--out", out]
+    command = ["--model", model, "--data", npz, "--eps", 2, "--out", out]
     process = start(*command, "--workers", 2)
+    process.wait(2.5 * CHILD_SECONDS)  # not three children long
     _, said = process.communicate()
     assert process.returncode == 3, said
     assert "1 cells could not be computed" in said
-    name = "failing_models:kills_its_worker under fgsm, examples 256 to 511"
+    name = f"{model} under fgsm, examples 256 to 511"
     assert said.count(f"{name}: its worker") >= 3, "each failure is told with the Cell's name"
     assert "killed by SIGKILL" in said
     assert "a white image came in" in said, "what the worker said reaches the user"

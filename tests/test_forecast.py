@@ -16,6 +16,9 @@ from robustatt.engine.forecast import Forecast, forecast
 from robustatt.eps import parse_grid
 from robustatt.plan import ModelEntry, Plan
 
+STEPS = 20
+TURNS = 3
+
 
 def entries(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text().splitlines()]
@@ -86,21 +89,26 @@ class Spans:
 @pytest.mark.filterwarnings("ignore::FutureWarning:ray")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ray_costs_little_beside_bare_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten Cells of two seconds or more on two workers; both engines in one run."""
+    """Twelve Cells of two seconds or more on two workers; both engines in turn, the best of each."""
     import time
 
     pytest.importorskip("ray")
-    short = recipes.parse({"name": "pgd", "algorithm": "pgd", "steps": 10}, where="test")
-    models = (ModelEntry("a", "vgg"), ModelEntry("b", "vgg"))
-    plan = Plan(models, (short,), parse_grid("1..16:5"), split="train", n=5 * 256)
+    short = recipes.parse({"name": "pgd", "algorithm": "pgd", "steps": STEPS}, where="test")
+    models = tuple(ModelEntry(name, "vgg") for name in "abcd")
+    plan = Plan(models, (short,), parse_grid("1..16:5"), split="train", n=3 * 256)
     dataset = load_data(plan)
-    ratios = {}
-    for name in ("local", "ray"):
-        spans = Spans(monkeypatch, time.monotonic)
-        execution = Execution(name, workers=2, threads=1)
-        run(plan, dataset, model_loader(dataset), tmp_path / name, gallery=False, execution=execution)
-        assert len(spans.seconds) == 10
-        ratios[name] = spans.overhead(2)
-        print(f"{name}: Cells of {sum(spans.seconds) / 10:.1f} s, workers' time over time in Cells {ratios[name]:.3f}")
-    print(f"Ray over bare processes: {ratios['ray'] / ratios['local']:.3f}")
-    assert ratios["ray"] / ratios["local"] <= 1.1
+    ratios: dict[str, list[float]] = {"local": [], "ray": []}
+    for turn in range(TURNS):
+        for name, found in ratios.items():
+            spans = Spans(monkeypatch, time.monotonic)
+            execution = Execution(name, workers=2, threads=1)
+            out = tmp_path / f"{name}{turn}"
+            run(plan, dataset, model_loader(dataset), out, gallery=False, execution=execution)
+            assert len(spans.seconds) == 12
+            mean = sum(spans.seconds) / 12
+            found.append(spans.overhead(2))
+            print(f"{name}: Cells of {mean:.1f} s, workers' time over time in Cells {found[-1]:.3f}")
+            assert mean >= 2, "too short to say anything about Cells of two seconds"
+    ratio = min(ratios["ray"]) / min(ratios["local"])
+    print(f"Ray over bare processes, best of {TURNS} each in turn: {ratio:.3f}")
+    assert ratio <= 1.1

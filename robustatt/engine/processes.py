@@ -88,15 +88,13 @@ class LocalProcesses:
             idle[0].connection.send(task)
 
     def wait(self, handle: Handler) -> None:
-        heard = wait(
-            [each for slot in self._slots for each in (slot.connection, slot.process.sentinel)], PATIENCE_SECONDS
-        )
+        heard = wait([slot.connection for slot in self._slots], PATIENCE_SECONDS)
         for slot in list(self._slots):
-            if slot.connection in heard or slot.process.sentinel in heard:
+            if slot.connection in heard or not slot.process.is_alive():
                 self._hear(slot, handle)
 
     def _hear(self, slot: _Slot, handle: Handler) -> None:
-        """The next message of a worker, or its end: of its process too, as others may hold its end of the line open."""
+        """The next message of a worker, or its end; a child of the worker may still hold its end of the line open."""
         try:
             message: Message | None = slot.connection.recv() if slot.connection.poll() else None
         except (EOFError, OSError):
