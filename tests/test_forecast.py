@@ -17,7 +17,7 @@ from robustatt.eps import parse_grid
 from robustatt.plan import ModelEntry, Plan
 
 STEPS = 20
-TURNS = 3
+TURNS = 2
 
 
 def entries(log: Path) -> list[dict[str, Any]]:
