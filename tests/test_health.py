@@ -62,6 +62,16 @@ def test_a_healthy_model_is_not_accused(case: Case) -> None:
     assert [warning.message for warning in case.find()] == []
 
 
+def test_a_planted_mistake_spoils_no_other_case() -> None:
+    """BatchNorm that counts in one case leaves the networks of the others as they were trained."""
+    image, _ = nets.held_out(8)
+    before = nets.trained(nets.convolutional)(image.float() / 255)
+    stuck = next(case for case in MISTAKES if case.what == "BatchNorm in train mode").model()
+    for _ in range(5):
+        stuck(image.float() / 255)
+    assert torch.equal(nets.trained(nets.convolutional)(image.float() / 255), before)
+
+
 def test_every_code_is_planted_and_documented() -> None:
     assert {case.code for case in MISTAKES} == set(health.CODES)
     assert set(re.findall(r"^\| `([a-z-]+)` \|", DOCS.read_text(), re.MULTILINE)) == set(health.CODES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 
@@ -68,9 +69,17 @@ def plain() -> nn.Module:
     )  # fmt: skip
 
 
-@functools.cache
 def trained(build: Callable[[], nn.Module], steps: int = 200, eps: float = 0.0) -> nn.Module:
-    """A network trained with Adam, in eval mode; with `eps`, on images moved by one sign step from a random start."""
+    """A network trained with Adam, in eval mode; with `eps`, on images moved by one sign step from a random start.
+
+    Trained once and copied each time: a mistake planted in one copy, such as BatchNorm that goes on counting while it is
+    attacked, spoils no other.
+    """
+    return copy.deepcopy(_trained(build, steps, eps))
+
+
+@functools.cache
+def _trained(build: Callable[[], nn.Module], steps: int, eps: float) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = build()
