@@ -108,7 +108,9 @@ class CheckResult:
             return f"{self.verdict}: {point_text(worst[0])}" + _and_more(len(worst) - 1)
         if self.verdict == "noise":
             flips = max(p.lost + p.gained for p in self.points)
-            return f"passed: at most {flips} of {self.points[0].n} examples changed sides, within noise"
+            worst = min(self.points, key=lambda p: p.change)
+            drop = f"; largest drop: {point_text(worst)}" if worst.change < 0 else ""
+            return f"passed: at most {flips} of {worst.n} examples changed sides, within noise{drop}"
         return f"passed: every outcome is as in the reference ({len(self.points)} points)"
 
 
@@ -223,9 +225,10 @@ def _lacking(curve: Curve, grid: Grid | None) -> Change:
     where = f"records of {curve.model} under {curve.attack}"
     wanted = f"{curve.index.size} examples at {len(curve.eps)} radii"
     if grid is None:
-        return Change("missing", where, wanted, "none")
+        return Change("incomplete", where, wanted, "none")
     whole = int(grid.present.all(axis=1).sum())
-    return Change("missing", where, wanted, f"{whole} complete at {len(grid.eps)} radii")
+    kind = "incomplete" if whole < grid.index.size else "missing"
+    return Change(kind, where, wanted, f"{whole} complete at {len(grid.eps)} radii")
 
 
 def _counts(pairs: list[tuple[Curve, Grid]]) -> Iterable[list[PointCheck]]:

@@ -120,6 +120,20 @@ def test_another_data_set_attack_or_grid_is_exit_2_and_named(
         assert f"robustatt check {out} --update {reference}" in said
 
 
+def test_a_run_that_is_not_complete_is_to_be_finished(
+    swept: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = swept("first")
+    assert run("check", first, "--update", tmp_path / "r.json") == 0
+    for file in (first / "records").iterdir():
+        file.unlink()
+    assert run("check", first, "--reference", tmp_path / "r.json") == 2
+    said = capsys.readouterr().out
+    assert "records of net under fgsm: the reference has 100 examples at 4 radii, this run has none" in said
+    assert "type the command of the sweep again" in said
+    assert "--update" not in said
+
+
 def test_files_that_cannot_be_written_are_one_line(
     swept: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -92,7 +92,14 @@ def test_improvement_passes(records: pd.DataFrame, reference: Reference) -> None
 def test_a_few_flips_are_noise(records: pd.DataFrame, reference: Reference) -> None:
     result = regress.check(*run(worsened(records, 0.01)), reference)
     assert (result.verdict, result.exit_code) == ("noise", 0)
-    assert "within noise" in result.headline
+    lost = max(point.lost for point in result.points)
+    assert (
+        f"at most {lost} of 400 examples changed sides, within noise; largest drop: vgg_att3 under pgd"
+        in result.headline
+    )
+    assert f"{lost} lost, 0 gained" in result.headline
+    better = regress.check(*run(worsened(records, 0.01, better=True)), reference)
+    assert (better.verdict, "drop" in better.headline) == ("noise", False)
 
 
 def test_floor_holds_back_significant_trifles(records: pd.DataFrame, reference: Reference) -> None:

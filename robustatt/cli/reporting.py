@@ -82,7 +82,9 @@ def check(
     if rows:
         print_table(heads, rows)
     print("\n".join([found.headline, *outcome.notes(found), *([outcome.rule(found)] if found.points else [])]))
-    if found.exit_code or found.verdict == "improvement":
+    if any(change.kind == "incomplete" for change in found.changes):
+        print("The run is not complete: type the command of the sweep again, which goes on where it stopped.")
+    elif found.exit_code or found.verdict == "improvement":
         print(f"If this is meant: robustatt check {directory} --update {reference}, and commit that file.")
     for path, text in ((markdown, outcome.to_markdown), (junit, outcome.to_junit)):
         if path is not None:
