@@ -108,9 +108,9 @@ class CheckResult:
             return f"{self.verdict}: {point_text(worst[0])}" + _and_more(len(worst) - 1)
         if self.verdict == "noise":
             flips = max(p.lost + p.gained for p in self.points)
-            worst = min(self.points, key=lambda p: p.change)
-            drop = f"; largest drop: {point_text(worst)}" if worst.change < 0 else ""
-            return f"passed: at most {flips} of {worst.n} examples changed sides, within noise{drop}"
+            lowest = min(self.points, key=lambda p: p.change)
+            drop = f"; largest drop: {point_text(lowest)}" if lowest.change < 0 else ""
+            return f"passed: at most {flips} of {lowest.n} examples changed sides, within noise{drop}"
         return f"passed: every outcome is as in the reference ({len(self.points)} points)"
 
 
