@@ -51,16 +51,15 @@ def records(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes], float]:
-    """The folder with the data, the records of a run that nothing happened to, and how long a run takes."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    """The folder with the data, and the records of a run that nothing happened to."""
     folder = tmp_path_factory.mktemp("power")
     write_data(folder / "data.npz", 1500)
-    began = time.monotonic()
     code, _, said = finish(command(folder, "whole"))
     assert code == 0, said
     expected = records(folder / "whole")
     assert len(expected) == CELLS
-    return folder, expected, time.monotonic() - began
+    return folder, expected
 
 
 def resume(folder: Path, out: str, expected: dict[str, bytes]) -> None:
@@ -74,19 +73,21 @@ def resume(folder: Path, out: str, expected: dict[str, bytes]) -> None:
     assert (folder / out / "summary.json").exists()
 
 
-def kill(folder: Path, out: str, after: float) -> set[str]:
-    """Kill a run so many seconds after it made its folder; what it left are whole files of the records."""
+def kill(folder: Path, out: str, after: float, more: int = 0) -> set[str]:
+    """Kill a run so many seconds after it made its folder and added so many records; the names of the records it left."""
+    place = folder / out / "records"
+    wanted = len(list(place.glob("*.parquet"))) + more
     process = start(command(folder, out))
-    while not (folder / out).exists() and process.poll() is None:
-        time.sleep(0.005)
+    while (not place.exists() or len(list(place.glob("*.parquet"))) < wanted) and process.poll() is None:
+        time.sleep(0.001)
     time.sleep(after)
     process.kill()
     process.communicate()
     return {path.name for path in (folder / out / "records").glob("*.parquet")}
 
 
-def test_killed_twice(undisturbed: tuple[Path, dict[str, bytes], float]) -> None:
-    folder, expected, _ = undisturbed
+def test_killed_twice(undisturbed: tuple[Path, dict[str, bytes]]) -> None:
+    folder, expected = undisturbed
     for after in (0.05, 0.3):
         kill(folder, "twice", after)
         left = records(folder / "twice")
@@ -95,17 +96,20 @@ def test_killed_twice(undisturbed: tuple[Path, dict[str, bytes], float]) -> None
 
 
 @pytest.mark.slow
-def test_killed_at_fifty_moments(undisturbed: tuple[Path, dict[str, bytes], float]) -> None:
-    """Seeded moments over the length of a run, five to a folder, so that resumed runs are killed again too."""
-    folder, expected, seconds = undisturbed
+def test_killed_at_fifty_moments(undisturbed: tuple[Path, dict[str, bytes]]) -> None:
+    """Seeded moments while records are written, five to a folder, so that resumed runs are killed again too.
+
+    Counted in records and not in seconds from the start, most of which goes into imports on a busy machine.
+    """
+    folder, expected = undisturbed
     moments, halfway = random.Random(0), 0
     for number in range(10):
         for _ in range(5):
-            left = kill(folder, f"fifty-{number}", moments.uniform(0, 0.5 * seconds))
+            left = kill(folder, f"fifty-{number}", moments.uniform(0, 0.02), moments.randrange(3))
             halfway += 0 < len(left) < CELLS
         resume(folder, f"fifty-{number}", expected)
     print(f"50 kills, {halfway} of them between the first and the last record")
-    assert halfway
+    assert halfway >= 25
 
 
 def one_line(said: str) -> str:
@@ -115,9 +119,9 @@ def one_line(said: str) -> str:
     return lines[0]
 
 
-def test_a_full_disk(undisturbed: tuple[Path, dict[str, bytes], float]) -> None:
+def test_a_full_disk(undisturbed: tuple[Path, dict[str, bytes]]) -> None:
     """No file may grow beyond 3 kB, which the plan fits in and records do not: exit 3, one line, nothing half written."""
-    folder, _, _ = undisturbed
+    folder, _ = undisturbed
     code, _, said = finish(command(folder, "full", "-c", LIMITED, "3000"))
     assert code == 3, said
     line = one_line(said)
@@ -129,9 +133,9 @@ def test_a_full_disk(undisturbed: tuple[Path, dict[str, bytes], float]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small disk of its own needs root")
-def test_a_small_disk(undisturbed: tuple[Path, dict[str, bytes], float]) -> None:
+def test_a_small_disk(undisturbed: tuple[Path, dict[str, bytes]]) -> None:
     """On a file system that is full after some records: those stay, exit 3, and more room is all that is needed."""
-    folder, expected, _ = undisturbed
+    folder, expected = undisturbed
     small = folder / "small"
     small.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(small)], check=False).returncode:
@@ -149,9 +153,9 @@ def test_a_small_disk(undisturbed: tuple[Path, dict[str, bytes], float]) -> None
         subprocess.run(["umount", str(small)], check=False)
 
 
-def test_a_folder_that_may_not_be_written(undisturbed: tuple[Path, dict[str, bytes], float]) -> None:
+def test_a_folder_that_may_not_be_written(undisturbed: tuple[Path, dict[str, bytes]]) -> None:
     """Root may write everywhere but into /proc; the run ends before it attacks anything."""
-    folder, _, _ = undisturbed
+    folder, _ = undisturbed
     arguments = command(folder, "unused")
     arguments[-1] = "/proc/robustatt"
     code, _, said = finish(arguments)
