@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from robustatt.attack.recipe import Recipe
 from robustatt.data.base import Dataset, TensorDataset
 from robustatt.engine import Loader, Outcome, load_data, model_loader, run
 from robustatt.eps import STEP, format_radius, parse_grid
-from robustatt.errors import InputError, did_you_mean
+from robustatt.errors import InputError, RunInterrupted, did_you_mean
 from robustatt.health import Warning
 from robustatt.plan import ModelEntry, Plan, model_entries
 from robustatt.summary import curve_frame
@@ -45,7 +44,7 @@ class Result:
         return [Warning(**entry) for entry in self.summary["health"]]
 
     def curve(self, attack: str, model: str | None = None) -> pd.DataFrame:
-        """The curve of one attack: eps (in [0, 1]), accuracy, ci_low, ci_high, worst_case_accuracy, fooling_rate, n.
+        """The curve of one attack: eps (text such as "8/255"), accuracy, ci_low, ci_high, worst_case_accuracy, fooling_rate, n.
 
         `model` may be left out when there was only one. Raises InputError for a name that was not evaluated.
         """
@@ -59,6 +58,13 @@ class Result:
                 raise InputError(f"{kind} {name!r} was not evaluated: {did_you_mean(name, known)}")
         return curve_frame(self.summary, model, attack)
 
+    def __repr__(self) -> str:
+        models, attacks = (
+            ", ".join(entry["name"] for entry in self.summary["plan"][kind]) for kind in ("models", "attacks")
+        )
+        doubts = f", {len(self.health)} reasons to doubt it" if self.health else ""
+        return f"<robustatt.Result: {models} under {attacks}, {self.summary['plan']['data']['n']} images{doubts}>"
+
     def report(self, directory: str | Path) -> Path:
         """Write figures, tables and report.html into a folder; returns the path of the page."""
         from robustatt.report import write_report
@@ -71,7 +77,7 @@ def sweep(
     model: Models,
     data: Data,
     attacks: Sequence[str | Recipe] = ("fgsm",),
-    eps: str | Sequence[float | Fraction] = "1..16",
+    eps: str | float | Fraction | Sequence[float | Fraction] = "1..16",
     out: str | Path | None = None,
     seed: int = 0,
     *,
@@ -119,13 +125,13 @@ def sweep(
         batch_size=batch_size,
         device=device,
     )
-    with ExitStack() as stack:
-        folder = (
-            Path(out)
-            if out is not None
-            else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="robustatt-")))
-        )
-        return Result(run(plan, dataset, load, folder, gallery=out is not None))
+    if out is not None:
+        return Result(run(plan, dataset, load, Path(out)))
+    with tempfile.TemporaryDirectory(prefix="robustatt-") as folder:
+        try:
+            return Result(run(plan, dataset, load, Path(folder), gallery=False))
+        except RunInterrupted as stopped:  # what is on disk there is gone at once
+            raise RunInterrupted(stopped.reason, stopped.exit_code) from stopped.__cause__
 
 
 def _dataset(data: Data, split: str) -> Dataset:
@@ -134,13 +140,17 @@ def _dataset(data: Data, split: str) -> Dataset:
     if isinstance(data, str | Path):
         return data_sets.load(data, split)
     if not isinstance(data, tuple | list) or len(data) != 2:
-        raise InputError("data: give (images, labels), a data set, or the name of one")
+        raise InputError(
+            f"data: {type(data).__name__} is not taken: give (images, labels) as tensors, a set of robustatt.data.load, or its name"
+        )
     return TensorDataset(*data)
 
 
 def _models(model: Models, dataset: Dataset) -> tuple[tuple[ModelEntry, ...], Loader]:
     if isinstance(model, str):
         return model_entries([model], []), model_loader(dataset)
+    if not isinstance(model, nn.Module | Mapping):
+        raise InputError(f"model is a {type(model).__name__}: give a torch.nn.Module, a name, or modules by label")
     modules = {"model": model} if isinstance(model, nn.Module) else dict(model)
     for label, module in modules.items():
         if not isinstance(module, nn.Module):
@@ -153,13 +163,17 @@ def _several(attacks: Sequence[str | Recipe]) -> Sequence[str | Recipe]:
     return [attacks] if isinstance(attacks, str | Recipe) else attacks
 
 
-def _grid(eps: Sequence[float | Fraction]) -> tuple[Fraction, ...]:
+def _grid(eps: float | Fraction | Sequence[float | Fraction]) -> tuple[Fraction, ...]:
     """Numbers in [0, 1]; a float that is a multiple of 1/2550 to rounding is taken as that multiple."""
     radii = set()
-    for value in eps:
+    for value in [eps] if isinstance(eps, float | int | Fraction) else eps:
         exact = value if isinstance(value, Fraction) else Fraction(repr(float(value))) if np.isfinite(value) else None
         if exact is None or exact < 0:
             raise InputError(f"eps: {value!r} is not a radius: give numbers of 0 or more")
+        if exact > 1 and exact <= 255 and exact.denominator == 1:
+            raise InputError(
+                f'eps: {value!r} is a radius beyond [0, 1]: for steps of 1/255 write text, such as "{value}"'
+            )
         steps = round(exact / STEP * 10)
         near = Fraction(steps, 10) * STEP
         radii.add(near if abs(near - exact) < Fraction(1, 10**9) else exact)

@@ -162,8 +162,10 @@ class Classifier:
                 logits = self.original(probe)
         except RuntimeError as problem:
             reason = str(problem).splitlines()[0]
+            grey = "; data is always RGB here: for a model of grey images put image.mean(1, keepdim=True) before it"
             raise InputError(
                 f"model {self.label!r} cannot take images of shape {tuple(probe.shape[1:])}: {reason}"
+                f"{grey if 'to have 1 channels' in reason else ''}"
             ) from None
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(probe) or logits.shape[1] < 2:
             got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"

@@ -15,5 +15,6 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as problem:
-        raise InputError(f"--device {name!r} is not to be had on this machine: give auto, cpu or cuda") from problem
+        reason = "PyTorch finds no GPU it can use" if name.startswith("cuda") else "no such device"
+        raise InputError(f"--device {name!r}: {reason} on this machine: give auto or cpu") from problem
     return device

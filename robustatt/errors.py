@@ -35,11 +35,11 @@ class TrainingDiverged(RobustattError):
 
 
 class RunInterrupted(RobustattError):
-    """A run stopped half way; the text says what is safe on disk and how to go on."""
+    """A run stopped half way; the text says why, then what is safe on disk and how to go on, if anything is."""
 
-    def __init__(self, message: str, exit_code: int = 3) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    def __init__(self, reason: str, exit_code: int = 3, safe: str = "") -> None:
+        super().__init__(f"{reason}. {safe}" if safe else reason)
+        self.reason, self.exit_code = reason, exit_code
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

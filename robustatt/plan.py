@@ -220,7 +220,12 @@ def _attack_entry(entry: Any) -> Recipe:
 def _require_unique(kind: str, names: Sequence[str]) -> None:
     for name in names:
         if not name or names.count(name) > 1:
-            raise InputError(f"{kind} {name!r} is given twice" if name else f"a {kind} has an empty name")
+            if not name:
+                raise InputError(f"a {kind} has an empty name")
+            hint = (
+                f": give each a label of its own, such as --model a={name} --model b={name}" if kind == "model" else ""
+            )
+            raise InputError(f"{kind} {name!r} is given twice{hint}")
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,7 @@ def test_drift_columns_of_an_attention_model(tmp_path: Path) -> None:
     assert (records["drift_iou_l3"][:6] == 1).all()
 
 
+REPORTS = Path(__file__).parents[1] / "reports"
 WRONG = [
     (["sweep", "--model", "vgg_at3"], "did you mean 'vgg_att3'"),
     (["sweep"], "no model"),
@@ -106,6 +107,9 @@ WRONG = [
     (["sweep", "--model", "vgg", "--seed", "-4"], "seed"),
     (["sweep", "--model", "vgg", "--plan", "nowhere.toml"], "nowhere.toml"),
     (["sweep", "--model", "vgg", "--espilon", "3"], "espilon"),
+    (["sweep", "--model", "a=vgg", "--model", "a=vgg_gap"], "--model a="),
+    (["sweep", "--model", "vgg", "--attack", "torchattacks:PGD"], "--attack mine.toml"),
+    (["sweep", "--plan", str(REPORTS / "digits/plan.toml"), "--weights", "x.safetensors"], "once for each"),
     (["swep"], "sweep"),
     (["report", "nowhere"], "nowhere"),
     (["check", "nowhere", "--reference", "x"], "nowhere"),
@@ -260,3 +264,34 @@ def test_a_wide_table_is_printed_in_parts_that_fit(capsys: pytest.CaptureFixture
     assert max(map(len, said)) <= 160
     print_tables(["eps", "x" * 200, "y" * 200], [["1/255", "1", "2"]])
     assert capsys.readouterr().out.count("1/255") == 2, "a column that never fits has a table of its own"
+
+
+def test_a_plan_with_other_weights(tmp_path: Path) -> None:
+    """What a gate does with the weights of a new commit."""
+    plan, new = tmp_path / "plan.toml", tmp_path / "new.safetensors"
+    plan.write_text('models = ["vgg"]\nattacks = ["fgsm"]\neps = "8"\nn = 4\ndata = "digits"\n')
+    new.write_bytes((Path(cli.__file__).parents[1] / "weights/digits/vgg.safetensors").read_bytes())
+    assert cli.main(["sweep", "--plan", str(plan), "--weights", str(new), "--out", str(tmp_path / "out")]) == 0
+    assert "new.safetensors" in (tmp_path / "out" / "plan.toml").read_text()
+
+
+def test_nothing_to_report_yet_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = ["sweep", "--model", "vgg", "--eps", "8", "-n", "4", "--out", str(tmp_path)]
+    assert cli.main(sweep) == 0
+    for path in (tmp_path / "records").glob("*.parquet"):
+        path.unlink()
+    for command in (
+        ["report"],
+        ["compare", "--a", "vgg", "--b", "vgg"],
+        ["check", "--update", str(tmp_path / "r.json")],
+    ):
+        assert cli.main([command[0], str(tmp_path), *command[1:]]) == 2
+        assert "no Cell of this sweep is computed yet" in capsys.readouterr().err
+
+
+def test_without_arguments_the_help_is_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["robustatt"])
+    assert cli.main() == 0
+    assert len(capsys.readouterr().out.splitlines()) > 10

@@ -102,7 +102,7 @@ def test_tensors_keep_their_type() -> None:
         (torch.rand(4, 5, 6), [0] * 4, "shape"),
         (torch.rand(4, 3, 5, 6) * 255, [0] * 4, "divide by 255"),
         (torch.rand(4, 3, 5, 6) - 0.5, [0] * 4, "normalising"),
-        (torch.full((4, 3, 5, 6), torch.nan), [0] * 4, "range"),
+        (torch.full((4, 3, 5, 6), torch.nan), [0] * 4, "NaN"),
         (torch.zeros(4, 3, 5, 6, dtype=torch.int64), [0] * 4, "uint8"),
         (torch.rand(4, 3, 5, 6), [0] * 3, "one an image"),
         (torch.rand(4, 3, 5, 6), [0, 1, -2, 0], "label -2 of image 2"),

@@ -144,7 +144,7 @@ def test_a_cell_that_fails_three_times_is_named_with_its_cause(tmp_path: Path, m
     broken = FailsAt("the disk is on fire")
     with pytest.raises(RunInterrupted, match=r"net under fgsm, examples 40 to 59: RuntimeError: the disk") as caught:
         sweep_failing(broken, 3, tmp_path, monkeypatch)
-    assert "1 cells could not be computed" in str(caught.value)
+    assert "1 cell could not be computed" in str(caught.value)
     assert "Safe on disk: 2 of 3 cells" in str(caught.value)
     assert caught.value.exit_code == 3
     assert len(sweep_failing(broken, 0, tmp_path, monkeypatch)) == 120, "the same command goes on"
@@ -211,7 +211,7 @@ def test_a_dry_run_counts_and_writes_nothing(
     command = ["sweep", "--model", "vgg", "--eps", "2,4", "-n", 24, "--out", "out"]
     assert cli_run(*command, "--dry-run", "--workers", 3) == 0
     said = capsys.readouterr().out
-    assert "1 cells: 24 gradients, 72 forwards" in said, "one gradient, two radii and the clean image"
+    assert "1 cell: 24 gradients, 72 forwards" in said, "one gradient, two radii and the clean image"
     assert "peak memory" in said
     assert list(tmp_path.iterdir()) == []
     assert cli_run(*command) == 0
@@ -307,7 +307,7 @@ def test_a_cell_that_kills_its_worker_is_set_aside(model: str, npz: Path, tmp_pa
     process.wait(2.5 * CHILD_SECONDS)  # not three children long
     _, said = process.communicate()
     assert process.returncode == 3, said
-    assert "1 cells could not be computed" in said
+    assert "1 cell could not be computed" in said
     name = f"{model} under fgsm, examples 256 to 511"
     assert said.count(f"{name}: its worker") >= 3, "each failure is told with the Cell's name"
     assert "killed by SIGKILL" in said

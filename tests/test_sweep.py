@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 import robustatt
 from robustatt.data import TensorDataset
-from robustatt.errors import InputError, RobustattError
+from robustatt.errors import InputError, RobustattError, RunInterrupted
 
 ATTACKS = ["fgsm", "pgd"]
 
@@ -260,7 +261,7 @@ def test_an_interrupted_sweep_goes_on(
         ({"n": 0}, "at least 1"),
         ({"n": 61}, "has 60 examples"),
         ({"attacks": ["fgms"]}, "did you mean 'fgsm'"),
-        ({"device": "warp"}, "not to be had"),
+        ({"device": "warp"}, "on this machine"),
         ({"batch_size": 0}, "batch-size"),
         ({"model": "vgg_at3"}, "did you mean"),
         ({"data": (torch.full((2, 3, 8, 8), 2.0), torch.zeros(2, dtype=torch.int64))}, r"\[0, 1\]"),
@@ -286,3 +287,33 @@ def test_several_models_and_uint8_images(net: nn.Module) -> None:
     assert result.curve("fgsm", "a").equals(result.curve("fgsm", "b"))
     with pytest.raises(InputError, match="say which"):
         result.curve("fgsm")
+
+
+MISTAKEN: list[tuple[dict[str, Any], str]] = [
+    ({"eps": 8}, 'write text, such as "8"'),
+    ({"eps": [8, 16]}, 'write text, such as "8"'),
+    ({"model": lambda image: image}, "model is a function"),
+    ({"data": torch.utils.data.TensorDataset(torch.zeros(2, 3, 8, 8))}, "TensorDataset is not taken"),
+    ({"data": (torch.zeros(0, 3, 6, 6), torch.zeros(0, dtype=torch.int64))}, "nothing to evaluate"),
+    ({"data": (torch.full((2, 3, 6, 6), torch.nan), torch.zeros(2, dtype=torch.int64))}, "NaN"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "said"), MISTAKEN)
+def test_a_mistaken_call_is_told_what_would_be_right(wrong: dict[str, Any], said: str, linear: TwoClassLinear) -> None:
+    right: dict[str, Any] = {"model": linear, "data": (images(4), torch.zeros(4, dtype=torch.int64)), "eps": "8"}
+    with pytest.raises(InputError, match=said):
+        robustatt.sweep(**right | wrong)
+
+
+def test_one_radius_as_a_number_and_a_result_that_says_what_it_is(linear: TwoClassLinear) -> None:
+    result = robustatt.sweep(linear, (images(4), torch.zeros(4, dtype=torch.int64)), eps=8 / 255)
+    assert result.curve("fgsm")["eps"].tolist() == ["0/255", "8/255"]
+    assert "model under fgsm, 4 images" in repr(result)
+
+
+def test_nothing_is_said_of_a_folder_that_is_gone(linear: TwoClassLinear) -> None:
+    broken = nn.Sequential(linear, nn.Threshold(1e9, torch.nan))
+    with pytest.raises(RunInterrupted, match="NaN or infinite") as stopped:
+        robustatt.sweep(broken, (images(4), torch.zeros(4, dtype=torch.int64)), eps="8")
+    assert "on disk" not in str(stopped.value)

@@ -37,6 +37,11 @@ def load(name_or_path: str) -> Recipe:
         return read(known[name_or_path])
     if name_or_path.endswith(".toml"):
         return read(Path(name_or_path))
+    if name_or_path.partition(":")[0] in LIBRARIES:
+        raise InputError(
+            f"{name_or_path!r} is a class of another library: write a recipe file with algorithm = {name_or_path!r} and "
+            "give its path, such as --attack mine.toml"
+        )
     raise InputError(
         f"unknown attack {name_or_path!r}: {did_you_mean(name_or_path, known)}, or a recipe file such as mine.toml"
     )
@@ -73,6 +78,8 @@ def parse(content: dict[str, Any], where: str) -> Recipe:
 def _first_mistake(problem: ValidationError, kind: type[BaseModel]) -> str:
     error = problem.errors()[0]
     key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden" and kind is ExternalRecipe:
+        return f"unknown key {key!r}: arguments of the class itself stand under [arguments]"
     if error["type"] == "extra_forbidden":
         return f"unknown key {key!r}: {did_you_mean(key, kind.model_fields)}"
     example = kind.model_fields[key].default if key in kind.model_fields else None

@@ -28,7 +28,6 @@ from robustatt.errors import RobustattError
 app = typer.Typer(
     name="robustatt",
     help="How robust an image classifier is to adversarial perturbations, and where its attention goes under attack.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -73,7 +72,8 @@ app.command(name="data")(list_data)
 
 def main(arguments: list[str] | None = None) -> int:
     """The program: runs a command, turns every expected error into one line, and returns the exit code."""
-    return _run(lambda: app(args=arguments, standalone_mode=False))
+    given = sys.argv[1:] if arguments is None else arguments
+    return _run(lambda: app(args=given or ["--help"], standalone_mode=False))
 
 
 def _run(command: Callable[[], Any]) -> int:

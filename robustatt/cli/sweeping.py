@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robustatt.cli.options import DataRoot, Download, InputSize, LabelColumn, Normalize
-from robustatt.cli.terminal import SweepBar, duration, print_table, print_tables, warn
+from robustatt.cli.terminal import SweepBar, counted, duration, print_table, print_tables, warn
 from robustatt.errors import InputError
 
 if TYPE_CHECKING:
     from robustatt.data import Dataset
     from robustatt.engine import Execution
-    from robustatt.plan import Plan
+    from robustatt.plan import ModelEntry, Plan
 
 
 def sweep(
@@ -104,7 +104,7 @@ def sweep(
         warn(f"records {path.name} were damaged: moved aside and computed again")
     _print_summary(outcome.summary)
     ready = f", {outcome.ready} found on disk" if outcome.ready else ""
-    print(f"{outcome.computed} cells computed{ready}. Results: {folder}/summary.json")
+    print(f"{counted(outcome.computed, 'cell')} computed{ready}. Results: {folder}/summary.json")
     print(f"Next: robustatt report {folder}")
 
 
@@ -120,7 +120,7 @@ def _plan_from_flags(
     from robustatt.plan import Plan, model_entries, parse_unit, read_plan
 
     changes: dict[str, Any] = {name: value for name, value in simple.items() if value is not None}
-    if weights and not model:
+    if weights and not model and path is None:
         raise InputError("--weights without --model: say which model they are for, such as --model vgg_att3")
     if normalize and not model:
         raise InputError("--normalize without --model: say which model it is for, such as --model torchvision:resnet18")
@@ -133,13 +133,27 @@ def _plan_from_flags(
     if eps is not None:
         changes["eps"] = parse_grid(eps, parse_unit(eps_unit))
     if path is not None:
-        return replace(Plan.from_toml(read_plan(path), where=f"plan {path}"), **changes)
+        plan = Plan.from_toml(read_plan(path), where=f"plan {path}")
+        if weights and not model:
+            changes["models"] = _reweighted(plan.models, weights)
+        return replace(plan, **changes)
     if "models" not in changes:
         raise InputError("no model: give at least one, such as --model vgg_att3 (see `robustatt models`)")
     defaults: dict[str, Any] = {"attacks": (recipes.load("fgsm"),)}
     if "eps" not in changes:
         defaults["eps"] = parse_grid("1..16")
     return Plan(**(defaults | changes))
+
+
+def _reweighted(models: tuple[ModelEntry, ...], weights: list[str]) -> tuple[ModelEntry, ...]:
+    """The models of a plan with other weights, in the same order."""
+    from dataclasses import replace
+
+    if len(weights) != len(models):
+        raise InputError(
+            f"--weights is given {len(weights)} times, but the plan has {len(models)} models: once for each"
+        )
+    return tuple(replace(entry, weights=file) for entry, file in zip(models, weights, strict=True))
 
 
 def _parse_batch_size(text: str | None) -> int | None:
@@ -173,12 +187,12 @@ def _print_forecast(plan: Plan, dataset: Dataset, folder: Path, execution: Execu
     ])  # fmt: skip
     ready = f", {cost.ready} more found on disk" if cost.ready else ""
     print(
-        f"{cost.total('cells'):,.0f} cells{ready}: {cost.total('gradients'):,.0f} gradients, "
+        f"{counted(round(cost.total('cells')), 'cell')}{ready}: {cost.total('gradients'):,.0f} gradients, "
         f"{cost.total('forwards'):,.0f} forwards, {duration(cost.total('seconds'))} on one worker"
     )
     start = f", {duration(cost.start_seconds)} of it to start them" if cost.start_seconds else ""
     print(
-        f"With {cost.workers} workers: {duration(cost.seconds)}{start}; "
+        f"With {counted(cost.workers, 'worker')}: {duration(cost.seconds)}{start}; "
         f"peak memory of all processes {cost.peak_bytes / 2**30:.1f} GiB. Nothing was written."
     )
 

@@ -6,6 +6,7 @@ import abc
 import io
 import shutil
 import sys
+import time
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 PAPER = 160  # columns where the output is no terminal
 GAP = 3  # between columns
+LINE_SECONDS = 30.0  # between two lines of progress where there is no terminal
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
@@ -75,6 +77,11 @@ def _table(columns: list[str], rows: list[list[str]]) -> Any:
     return table
 
 
+def counted(number: int, what: str) -> str:
+    """`1 cell`, `2,000 cells`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """Seconds, minutes, hours or days, whichever says most."""
     for unit, size in (("days", 2 * 86400), ("h", 2 * 3600), ("min", 2 * 60)):
@@ -114,7 +121,11 @@ class ProgressBar(abc.ABC):
 
 
 class SweepBar(ProgressBar):
-    """The progress bar of a sweep: images a second and time left."""
+    """The progress bar of a sweep: images a second and time left. In a log file, a line now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said = time.monotonic()
 
     def _columns(self) -> list[Any]:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -131,6 +142,11 @@ class SweepBar(ProgressBar):
         self._progress.update(self._task, advance=images, description=f"{cell.model} {cell.attack.name}")
         speed = self._progress.tasks[0].speed
         self._progress.update(self._task, rate=f"{speed:,.0f} images/s" if speed else "")
+        if not self._progress.console.is_terminal and time.monotonic() - self._said > LINE_SECONDS:
+            self._said = time.monotonic()
+            task = self._progress.tasks[0]
+            left = f", {duration(task.time_remaining)} left" if task.time_remaining else ""
+            print(f"{task.completed:,.0f} of {task.total:,.0f} images{left}", file=sys.stderr, flush=True)
 
     def failed(self, cell: Cell, cause: str, log: str) -> None:
         said = "".join(f"\n  {line}" for line in log.splitlines())

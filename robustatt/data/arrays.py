@@ -58,7 +58,9 @@ def _pick(path: Path, file: np.lib.npyio.NpzFile, names: tuple[str, ...], split:
 def _rgb(path: Path, pixels: np.ndarray) -> np.ndarray:
     """Images ``(n, h, w, 3)``."""
     if pixels.dtype != np.uint8:
-        raise InputError(f"{path}: images are {pixels.dtype}, uint8 is needed")
+        raise InputError(
+            f"{path}: images are {pixels.dtype}, uint8 is needed: for images in [0, 1], (images * 255).round().astype('uint8')"
+        )
     if pixels.ndim == 3:
         pixels = pixels[..., None]
     if pixels.ndim == 4 and pixels.shape[3] not in (1, 3) and pixels.shape[1] in (1, 3):

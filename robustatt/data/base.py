@@ -120,12 +120,16 @@ def checked_images(images: Tensor) -> Tensor:
     Raises:
         InputError: says which of them is wrong.
     """
-    if images.ndim != 4 or 0 in images.shape:
+    if images.ndim == 4 and 0 in images.shape:
+        raise InputError(f"images have shape {tuple(images.shape)}: there is nothing to evaluate")
+    if images.ndim != 4:
         raise InputError(f"images have shape {tuple(images.shape)}: must be (n, channels, height, width)")
     if images.dtype == torch.uint8:
         return images
     if not images.is_floating_point():
         raise InputError(f"images are {images.dtype}: uint8, or floating point in [0, 1], is needed")
+    if not bool(images.isfinite().all()):
+        raise InputError("images have pixels that are NaN or infinite")
     low, high = float(images.min()), float(images.max())
     if not (low >= 0 and high <= 1):
         hint = " (divide by 255?)" if high > 1 and low >= 0 else " (leave normalising to the model)"

@@ -191,23 +191,23 @@ class Sweep:
             finally:
                 executor.close()
         except KeyboardInterrupt:
-            raise RunInterrupted(self._safe("stopped by Ctrl-C", total - len(missing), total), 130) from None
+            raise RunInterrupted("stopped by Ctrl-C", 130, self._safe(total - len(missing), total)) from None
         except InputError:
             raise
         except (RobustattError, OSError) as problem:
             said = str(problem).splitlines()[0]
-            raise RunInterrupted(self._safe(said, total - len(missing), total), 3) from problem
+            raise RunInterrupted(said, 3, self._safe(total - len(missing), total)) from problem
         if set_aside:
             cause = set_aside[0].problem
-            raise RunInterrupted(self._safe(_names(set_aside), total - len(missing), total), 3) from cause
+            raise RunInterrupted(_names(set_aside), 3, self._safe(total - len(missing), total)) from cause
         unseen = self.store.absent(wanted)
         if unseen:
             reason = f"workers wrote {len(unseen)} cells where this machine does not see them: give --records a URL all reach"
-            raise RunInterrupted(self._safe(reason, total - len(unseen), total), 3)
+            raise RunInterrupted(reason, 3, self._safe(total - len(unseen), total))
 
-    def _safe(self, reason: str, finished: int, total: int) -> str:
+    def _safe(self, finished: int, total: int) -> str:
         return (
-            f"{reason}. Safe on disk: {finished} of {total} cells in {self.store.place}. "
+            f"Safe on disk: {finished} of {total} cells in {self.store.place}. "
             "Run the same command again to go on from there"
         )
 
@@ -215,7 +215,7 @@ class Sweep:
 def _names(set_aside: Sequence[SetAside]) -> str:
     said = "; ".join(f"{entry.cell}: {entry.cause}" for entry in set_aside[:NAMED])
     more = f"; and {len(set_aside) - NAMED} more" if len(set_aside) > NAMED else ""
-    return f"{len(set_aside)} cells could not be computed: {said}{more}"
+    return f"{len(set_aside)} {'cell' if len(set_aside) == 1 else 'cells'} could not be computed: {said}{more}"
 
 
 def _finished(bound: BoundPlan, out: Path) -> dict[str, Any] | None:

@@ -66,7 +66,7 @@ def _sweep(
     except RunInterrupted as problem:
         if "NaN or infinite" not in str(problem):
             raise
-        return [_broken_off(label, str(problem).split(". Safe on disk")[0], len(images))], None
+        return [_broken_off(label, problem.reason, len(images))], None
     curve = result.curve("pgd").iloc[1:]
     clean = float(result.curve("pgd")["accuracy"].iloc[0])
     if clean == 0:

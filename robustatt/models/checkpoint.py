@@ -94,7 +94,9 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} is no whole safetensors file (cut short, or another format): {error}")
+    return InputError(
+        f"{path} is no whole safetensors file, which the project's own networks need (cut short, or another format): {error}"
+    )
 
 
 def _full(tensor: Tensor) -> Tensor:
