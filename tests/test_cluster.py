@@ -220,7 +220,9 @@ def test_a_cluster_that_is_gone_ends_the_run(task: Task, monkeypatch: pytest.Mon
         raise RayError("System error: no head node")
 
     monkeypatch.setattr(fake, "wait", wait)
-    with pytest.raises(RobustattError, match=r"the Ray cluster does not answer any more .*: System error: no head node"):
+    with pytest.raises(
+        RobustattError, match=r"the Ray cluster does not answer any more .*: System error: no head node"
+    ):
         first_event(fake, task, monkeypatch)
 
 
