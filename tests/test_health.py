@@ -17,6 +17,7 @@ from torch import nn
 
 import robustatt
 from robustatt import health
+from robustatt.attack import recipe as recipes
 from robustatt.data import TensorDataset
 from robustatt.doctor import _wrong
 from robustatt.health.data import card_mismatch, same_set
@@ -239,3 +240,45 @@ def test_a_smooth_model_has_an_honest_gradient() -> None:
 
     for model in (Clamped(), nn.Sequential(core, layers.Times(1e-4)), nn.Sequential(core, layers.Times(100.0))):
         assert "shattered-gradient" not in {w.code for w in health.of_model(model, "m", image, label)}
+
+
+@pytest.mark.parametrize(("right", "said"), [(3, True), (11, False)])
+def test_a_model_like_chance_is_named_in_a_sweep(right: int, said: bool) -> None:
+    """30 images of 10 classes, 3 each: 3 right is a tenth, of 11 the interval begins above it."""
+    batch = images(30, 12)
+    label = torch.arange(30) % 10
+    shown = torch.where(torch.arange(30) < right, label, (label + 1 + torch.arange(30) // 10) % 10)
+
+    class Memory(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            near = -torch.cdist(image.flatten(1), batch.flatten(1))
+            return 4 * (5 * near).softmax(1) @ nn.functional.one_hot(shown, 10).float() - 2
+
+    found = {warning.code for warning in robustatt.sweep(Memory(), (batch, label), eps="1").health}
+    assert ("chance-accuracy" in found) == said
+
+
+def test_chance_is_not_named_where_something_explains_it() -> None:
+    chance, reason = health.Warning("chance-accuracy", "", "m"), health.Warning("label-order", "", "m")
+    assert health.distinct([chance, reason]) == [reason]
+    assert health.distinct([chance, health.Warning("label-order", "", "other")])[0] == chance
+
+
+FOREIGN = {
+    "ball-unused": {"algorithm": "torchattacks:PGDL2", "norm": "linf"},
+    "iterative-weaker": {"algorithm": "torchattacks:PGD", "arguments": {"alpha": 1e-4, "steps": 3}},
+    "": {"algorithm": "torchattacks:PGD", "arguments": {"steps": 10}, "shares": {"alpha": 0.2}},
+}
+
+
+@pytest.mark.parametrize("code", FOREIGN)
+def test_another_library_that_does_not_do_what_the_recipe_says(
+    code: str, net: nn.Module, labelled: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    pytest.importorskip("torchattacks")
+    recipe = recipes.parse({"name": "theirs", **FOREIGN[code]}, "test")
+    found = robustatt.sweep(net, labelled, attacks=["fgsm", recipe], eps="4,8,16").health
+    assert {warning.code for warning in found if warning.attack == "theirs"} - {code} <= (
+        {"iterative-weaker"} if code else set()
+    )
+    assert not code or code in {warning.code for warning in found}

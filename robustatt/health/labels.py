@@ -1,13 +1,16 @@
-"""Are the classes of model and data in the same order? Decided from clean predictions alone, without
+"""Do model and data speak of the same classes, in the same order? Decided from clean predictions alone, without
 torch."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robustatt import metrics
 from robustatt.health.warning import Warning
+from robustatt.summary import Grid
 
 RESTORED = 0.6
 """Balanced accuracy the renamed classes must reach: a model that always says one class has 1/classes, at
@@ -16,6 +19,11 @@ most 0.5."""
 GAIN = 0.1
 """Points of balanced accuracy a renaming must win on examples it was not chosen on: two classes of twenty
 swapped."""
+
+
+ENOUGH, SURELY_LEARNT = 20, 0.9
+"""Accuracy is held against guessing from 20 images on; a model right on nine tenths has learnt something, however
+uneven the classes are."""
 
 
 def restored(fixed: int, spoilt: int) -> bool:
@@ -74,3 +82,19 @@ def label_order(truth: NDArray[np.int64], predicted: NDArray[np.int64], model: s
         model,
         evidence={"balanced_accuracy": before, "balanced_accuracy_renamed": after},
     )
+
+
+def like_chance(grid: Grid) -> Iterator[Warning]:
+    """Accuracy is not clearly above always guessing the commonest class (Wilson, 95 %)."""
+    n, right = len(grid.label), int((grid.clean_pred == grid.label).sum())
+    guess = np.bincount(grid.label).max() / max(n, 1)
+    if n >= ENOUGH and guess < 1 and right / n < SURELY_LEARNT and float(metrics.wilson(right, n)[0]) <= guess:
+        yield Warning(
+            "chance-accuracy",
+            f"without any attack {right / n:.1%} of {n} images are classified right, and always guessing the commonest "
+            f"class would give {guess:.1%}: robustness of such a model means nothing. Look for missing weights, other "
+            "data than it was trained on, or other labels.",
+            grid.model,
+            "",
+            {"accuracy": right / n, "guess": float(guess), "of": n},
+        )

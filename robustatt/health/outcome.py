@@ -49,6 +49,11 @@ class Outcome:
         return self.recipe.norm if self.recipe else "linf"
 
     @property
+    def foreign(self) -> bool:
+        """Whether it is a class of another library."""
+        return self.recipe is not None and ":" in self.recipe.algorithm
+
+    @property
     def kind(self) -> str:
         """single, iterative, black-box, control or unknown (targeted attacks and those of other
         libraries)."""

@@ -13,7 +13,8 @@ from robustatt import metrics
 from robustatt.attack.recipe import Recipe, shipped
 from robustatt.attack.recipe import load as load_recipe
 from robustatt.eps import parse_radius
-from robustatt.health.labels import label_order
+from robustatt.health.foreign import unused_ball
+from robustatt.health.labels import label_order, like_chance
 from robustatt.health.outcome import Outcome
 from robustatt.health.warning import ZERO_GRADIENT_SHARE, Warning
 from robustatt.summary import Grid, baselines, grids
@@ -55,9 +56,16 @@ def examine(
     for model, outcomes in by_model.items():
         first = outcomes[0].grid
         found += [entry for entry in [label_order(first.label, first.clean_pred, model)] if entry]
+        found += like_chance(first)
         usable = [entry for entry in outcomes if len(entry.index) and entry.eps]
         for outcome in usable:
-            found += [*_rising(outcome), *_tiny(outcome), *_half(outcome), *_saturated(outcome, records)]
+            found += [
+                *_rising(outcome),
+                *_tiny(outcome),
+                *_half(outcome),
+                *_saturated(outcome, records),
+                *unused_ball(outcome, records),
+            ]
         found += [*_weaker(usable), *_black_box(usable), *_noise(usable), *_unconverged(usable)]
     found += _too_few([entry for outcomes in by_model.values() for entry in outcomes], plan or {})
     return found
@@ -195,16 +203,21 @@ def _steps(eps: float) -> str:
 
 def _weaker(outcomes: Sequence[Outcome]) -> Iterator[Warning]:
     """Each iterative attack against every single step in the same norm."""
-    for many in (entry for entry in outcomes if entry.kind == "iterative"):
+    for many in (entry for entry in outcomes if entry.kind == "iterative" or entry.foreign):
         for single in (entry for entry in outcomes if entry.kind == "single" and entry.norm == many.norm):
             alone, _, _, eps = _only(single, many.broken, many.index, many.eps)
             if _clearly(alone, len(many.index)):
+                why = (
+                    "is its step size right for this radius? Give arguments that grow with eps under [shares] in its "
+                    "recipe, and believe the worst case of all."
+                    if many.foreign
+                    else f"although it takes many steps: {many.name} is misled by the gradient or its steps are wrong. "
+                    "Run a black-box attack (square), and believe the worst case of all."
+                )
                 yield Warning(
                     "iterative-weaker",
                     f"at {_steps(eps)} the single step of {single.name} breaks {alone} of {len(many.index)} "
-                    f"images that {many.name} leaves unbroken, although it takes many steps: {many.name} is "
-                    "misled by the gradient or its steps are wrong. Run a black-box attack (square), and "
-                    "believe the worst case of all.",
+                    f"images that {many.name} leaves unbroken{': ' if many.foreign else ', '}{why}",
                     many.grid.model,
                     many.name,
                     {"missed": alone, "of": len(many.index), "eps": eps},
@@ -328,13 +341,15 @@ def _too_few(outcomes: Sequence[Outcome], plan: Mapping[str, object]) -> Iterato
         detectable = metrics.detectable_difference(table.n, discordance)
         if claimed >= detectable:
             continue
-        least = f"the least that {table.n} examples can show is {detectable:.1%}"
+        least = (
+            f"{table.n} examples show a difference reliably (four times in five) from {100 * detectable:.1f} points on"
+        )
         if np.isnan(detectable):
-            least = f"{table.n} examples can show none"
+            least = f"{table.n} examples are too few to show any difference reliably"
         yield Warning(
             "too-few-examples",
-            f"{entry.grid.model} and {other.model} differ by at most {claimed:.1%}, nowhere significantly, "
-            f"and {least} (four times in five): whether one of them is better is not known. Evaluate more "
+            f"{entry.grid.model} and {other.model} differ by at most {100 * claimed:.1f} points, at no radius "
+            f"significantly even taken alone, and {least}: whether one of them is better is not known. Evaluate more "
             "examples.",
             entry.grid.model,
             entry.name,

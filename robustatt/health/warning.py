@@ -25,12 +25,16 @@ CODES: dict[str, str] = {
     "not-converged": "more steps or restarts still break examples",
     "vanishes-after-rounding": "the attack's successes are gone once images are rounded to 8 bits",
     "path-iterate": "images on the attack's path were mistakes but the last one is not",
+    "ball-unused": "another library's attack stays far inside the ball it may use",
     "too-few-examples": "a difference between models is smaller than this many examples can show",
     "seen-in-training": "test images that the model was trained on",
     "card-mismatch": "clean accuracy is far from what the model's card says",
+    "chance-accuracy": "clean accuracy is no better than always guessing one class",
     "label-order": "the classes of model and data are in a different order",
     "eps-unit": "every radius is too small to change one 8-bit step",
 }
+
+UNEXPLAINED = "chance-accuracy"
 
 ZERO_GRADIENT_SHARE = 0.05
 """Share of images without any gradient. A ReLU network has no image on which every path is dead; a twentieth
@@ -57,9 +61,11 @@ class Warning:
 
 
 def distinct(warnings: Iterable[Warning]) -> list[Warning]:
-    """The same reason once for each model and attack; what is said of an attack is not said again of its
-    model."""
+    """The same reason once for each model and attack; what is said of an attack is not said again of its model, and
+    accuracy like chance only where no other finding about the model explains it."""
     listed = list(warnings)
+    explained = {entry.model for entry in listed if not entry.attack and entry.code != UNEXPLAINED}
+    listed = [entry for entry in listed if entry.code != UNEXPLAINED or entry.model not in explained]
     of_attacks = {(entry.code, entry.model) for entry in listed if entry.attack}
     kept: dict[tuple[str, str, str], Warning] = {}
     for entry in listed:

@@ -132,6 +132,11 @@ def _seen() -> list[health.Warning]:
     return robustatt.sweep(_bundled("vgg"), robustatt.data.load("digits", split="train"), n=32, eps="2").health
 
 
+def _another_ball() -> list[health.Warning]:
+    theirs = _parse("theirs", algorithm="torchattacks:PGDL2", norm="linf")
+    return swept(net(), nets.held_out(100), attacks=[theirs])
+
+
 def _wavy_data() -> Data:
     images = 0.3 + 0.4 * torch.rand(200, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     images = (images * 255).round() / 255
@@ -172,6 +177,8 @@ MISTAKES: tuple[Case, ...] = (
     cheap("radius divided by 255 twice", "eps-unit", net, eps=[4 / 255 / 255, 8 / 255 / 255]),
     Case("train images as test", "seen-in-training", _seen, lambda: _bundled("vgg"), lambda: _large(32, "train")),
     Case("weights not those of the card", "card-mismatch", _card, _disturbed, lambda: _large(32)),
+    cheap("weights never loaded", "chance-accuracy", lambda: nets.convolutional().eval()),
+    Case("an L2 attack called L-infinity", "ball-unused", _another_ball, net, few()),
     Case("too few examples for two models", "too-few-examples", _mistaken_pairs, net, few(24)),
     cheap("two steps of pgd", "not-converged", net, attacks=[_parse("pgd-2", **SHORT), "pgd"]),
     Case("a wave: overshooting steps", "accuracy-rising", lambda: swept(layers.Wavy(), _wavy_data(), eps="1..12"),
