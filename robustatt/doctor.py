@@ -50,6 +50,9 @@ TOPICS: dict[str, tuple[str, ...]] = {
 }
 """Which warnings of `health` belong to which line of the table."""
 
+JUDGED_BY_NUMBERS = ("determinism", "batch size", "gradient", "normalisation", "classes")
+"""Lines about which nothing can be said of a model that returns NaN."""
+
 
 @dataclass(frozen=True)
 class Patient:
@@ -142,8 +145,7 @@ def examine_model(
         look = _look(classifier, dataset, first)
         chosen, labels = look.images[look.probe], look.labels[look.probe]
         warnings = health.of_model(classifier.original, resolved.label, chosen, labels, resolved.module)
-        findings = [_input_range(look.images), _accuracy(look, resolved.card, dataset)]
-        findings += _by_topic(warnings, look)
+        findings = [_input_range(look.images), *_by_topic(warnings, look), _accuracy(look, resolved.card, dataset)]
         findings += _training(look, train) if train is not None else []
         findings += _speed(look, len(dataset))
     if deep:
@@ -208,10 +210,11 @@ def _accuracy(look: _Look, card: Card | None, dataset: Dataset) -> Finding:
 def _by_topic(warnings: list[health.Warning], look: _Look) -> Iterator[Finding]:
     """A line for each topic: the warnings about it, or what was measured; then any other warning."""
     fine = _measured(look)
+    numbers = all(warning.code != "non-finite" for warning in warnings)
     for topic, codes in TOPICS.items():
         about = [warning for warning in warnings if warning.code in codes]
         yield from (_wrong(topic, warning) for warning in about)
-        if not about:
+        if not about and (numbers or topic not in JUDGED_BY_NUMBERS):
             yield Finding(topic, True, fine[topic])
     known = {code for codes in TOPICS.values() for code in codes}
     yield from (_wrong(warning.code, warning) for warning in warnings if warning.code not in known)

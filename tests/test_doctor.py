@@ -139,3 +139,13 @@ def test_the_command_exits_with_0_and_says_what_is_wrong(
     assert "logits" in said.rpartition("To look into first: ")[2]
     assert cli.main(["doctor", "--model", "vgg_att9"]) == 2
     assert "did you mean" in capsys.readouterr().err
+
+
+def test_nothing_is_said_to_be_fine_about_logits_that_are_no_numbers() -> None:
+    class Broken(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image.flatten(1)[:, :10] + torch.nan
+
+    found = shown(Broken())
+    assert "nan" not in " ".join(line.finding for line in found.values() if line.fine)
+    assert next(line.check for line in found.values() if not line.fine) == "logits"

@@ -25,7 +25,9 @@ def read_results(directory: Path) -> tuple[Any, dict[str, Any]]:
     for path in store.moved_aside:
         warn(f"records {path.name} were damaged and moved aside: run the sweep again to complete them")
     if not len(records):
-        raise InputError(f"{directory}: no Cell of this sweep is computed yet: type its command again, which goes on from there")
+        raise InputError(
+            f"{directory}: no Cell of this sweep is computed yet: type its command again, which goes on from there"
+        )
     if (directory / "summary.json").exists() and not store.moved_aside:
         summary = read_summary(directory / "summary.json")
         if summary["plan"] == bound.describe():
