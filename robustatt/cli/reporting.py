@@ -70,7 +70,7 @@ def check(
     from robustatt.regress import check as compare_with
     from robustatt.report import check as outcome
 
-    records, summary = read_results(directory)
+    records, summary = read_results(directory, none_yet=update is None)
     if update is not None:
         print(f"Reference: {write_reference(update, make_reference(records, summary))}")
         return

@@ -9,8 +9,8 @@ from robustatt.cli.terminal import warn
 from robustatt.errors import InputError
 
 
-def read_results(directory: Path) -> tuple[Any, dict[str, Any]]:
-    """The records and the summary of an output folder; records may be fewer than planned."""
+def read_results(directory: Path, *, none_yet: bool = False) -> tuple[Any, dict[str, Any]]:
+    """The records and the summary of an output folder; records may be fewer than planned, and none if `none_yet`."""
     from robustatt.files import refuse_link
     from robustatt.plan import BoundPlan
     from robustatt.records import Store
@@ -24,7 +24,7 @@ def read_results(directory: Path) -> tuple[Any, dict[str, Any]]:
     records = store.read(cell.key for cell in bound.cells())
     for path in store.moved_aside:
         warn(f"records {path.name} were damaged and moved aside: run the sweep again to complete them")
-    if not len(records):
+    if not len(records) and not none_yet:
         raise InputError(
             f"{directory}: no Cell of this sweep is computed yet: type its command again, which goes on from there"
         )
