@@ -32,7 +32,7 @@ from robustatt.attack import recipe as recipes
 from robustatt.files import write_atomically
 
 OURS = "robustatt"
-IMAGES = {"fgsm": 256, "pgd": 64, "apgd-ce": 16, "autoattack": 4}
+IMAGES = {"fgsm": 256, "pgd": 128, "apgd-ce": 16, "autoattack": 4}
 BATCHES = [64]  # the fastest for all of them on a CPU
 
 

@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
-from robustatt import cli, models
+from robustatt import cli, data, models
 from robustatt.cli.sweeping import default_folder
 from robustatt.errors import InputError
 from robustatt.files import append_line
@@ -178,3 +181,22 @@ def test_a_log_is_appended_to_and_a_link_replaced(tmp_path: Path) -> None:
 )
 def test_the_default_folder_lies_in_reports_out(data: str, folder: str) -> None:
     assert default_folder(data) == Path("reports/out") / folder
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells how much memory a process has")
+def test_a_drawn_out_image_is_refused_before_it_is_resized(tmp_path: Path) -> None:
+    """Two million pixels high and one wide: 16 wide it would take half a gigabyte."""
+    (tmp_path / "cat").mkdir()
+    Image.new("1", (1, 2_000_000)).save(tmp_path / "cat" / "1.png")
+    with little_memory(), pytest.raises(InputError, match="1x2000000, which no picture is"):
+        data.load(str(tmp_path), image_size=16).tensors([0])
+
+
+def test_more_images_than_bytes_are_no_images(tmp_path: Path) -> None:
+    """Run-length encoding holds a million equal rows in a few kilobytes, and a damaged footer any number."""
+    rows = 200_000
+    table = pa.table({"image": pa.array([b"x"] * rows).dictionary_encode(), "label": [0] * rows})
+    pq.write_table(table, tmp_path / "test-0.parquet")
+    assert (tmp_path / "test-0.parquet").stat().st_size < rows
+    with pytest.raises(InputError, match="200,000 images in"):
+        data.load(str(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ from robustatt.errors import InputError
 if TYPE_CHECKING:
     from robustatt.data import Dataset
     from robustatt.engine import Execution
-    from robustatt.plan import ModelEntry, Plan
+    from robustatt.plan import Cell, ModelEntry, Plan
 
 
 def sweep(
@@ -178,7 +179,7 @@ def _print_forecast(plan: Plan, dataset: Dataset, folder: Path, execution: Execu
     from robustatt.engine.forecast import forecast
 
     with bound(plan, dataset, model_loader(dataset), folder, execution) as sweep:
-        cost = forecast(sweep)
+        cost = forecast(sweep, _say_measured)
     heads = ["model", "attack", "cells", "gradients", "forwards", "time of one worker", "measured on"]
     print_table(heads, [
         [kind.model, kind.attack, f"{kind.cells:,}", f"{kind.gradients:,.0f}", f"{kind.forwards:,.0f}",
@@ -195,6 +196,10 @@ def _print_forecast(plan: Plan, dataset: Dataset, folder: Path, execution: Execu
         f"With {counted(cost.workers, 'worker')}: {duration(cost.seconds)}{start}; "
         f"peak memory of all processes {cost.peak_bytes / 2**30:.1f} GiB. Nothing was written."
     )
+
+
+def _say_measured(cell: Cell, examples: int) -> None:
+    print(f"measuring {cell.model} under {cell.attack.name} on {counted(examples, 'example')} ...", file=sys.stderr)
 
 
 def default_folder(data: str) -> Path:

@@ -21,6 +21,8 @@ from robustatt.data.cache import remembered
 from robustatt.errors import InputError
 
 CHUNK = 256
+MOST_DRAWN_OUT = 64  # how many times as long as wide an image may be: beyond, a damaged header asks for all memory
+TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)  # the latter where warnings are errors
 
 
 @functools.cache
@@ -93,9 +95,11 @@ class EncodedDataset(Dataset):
         where, content = item
         try:
             image = _open(where, content).convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, SyntaxError, *TOO_LARGE) as error:
             raise InputError(f"{where} is a damaged image: {error}") from error
         if self.image_size is not None:
+            if max(image.size) > MOST_DRAWN_OUT * min(image.size):
+                raise InputError(f"{where} is {image.size[0]}x{image.size[1]}, which no picture is: damaged?")
             image = centre(image, self.image_size)
         self._check_size(where, image.size)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
@@ -112,7 +116,7 @@ class EncodedDataset(Dataset):
 def _open(where: str, content: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(content))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, *TOO_LARGE) as error:
         raise InputError(f"{where} is no image or a damaged one") from error
 
 

@@ -113,9 +113,13 @@ def _split_files(path: Path, split: str) -> list[Path]:
 
 def _open(file: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file)
+        opened = pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{file} is no whole Parquet file: {_first_line(error)}") from error
+    size = file.stat().st_size
+    if opened.metadata.num_rows > size:
+        raise InputError(f"{file} is damaged: it says it holds {opened.metadata.num_rows:,} images in {size:,} bytes")
+    return opened
 
 
 def _image_column(schema: pa.Schema, file: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 
 from robustatt.engine.costs import GRADIENT, Costs, full_strength
@@ -50,14 +50,15 @@ class Forecast:
         return float(sum(getattr(kind, column) for kind in self.kinds))
 
 
-def forecast(sweep: Sweep) -> Forecast:
+def forecast(sweep: Sweep, begun: Callable[[Cell, int], None] = lambda *_: None) -> Forecast:
     """Attack a few examples, evenly spread, with each model and attack, and scale up. Nothing is written.
 
+    `begun` is told the first Cell of each model and attack, and on how many examples it is about to be measured.
     Raises InputError where the sweep would.
     """
     keys = [cell.key for cell in sweep.bound.cells()]
     missing = sweep.store.missing(keys)
-    found = tuple(_pilots(sweep, missing))
+    found = tuple(_pilots(sweep, missing, begun))
     workers = max(1, sweep.size(missing))
     start = sweep.crew.start_seconds if workers > 1 or sweep.crew.execution.engine == "ray" else 0.0
     memory = peak_memory(sweep.models.device) * (workers + 1 if start else 1)
@@ -66,11 +67,11 @@ def forecast(sweep: Sweep) -> Forecast:
     )
 
 
-def _pilots(sweep: Sweep, missing: Set[str]) -> Iterator[KindForecast]:
+def _pilots(sweep: Sweep, missing: Set[str], begun: Callable[[Cell, int], None]) -> Iterator[KindForecast]:
     for kind in sweep.bound.kinds():
         cells = [cell for cell in kind if cell.key in missing]
         if cells:
-            yield _pilot(sweep, cells)
+            yield _pilot(sweep, cells, begun)
 
 
 def makespan(sweep: Sweep, missing: Set[str], found: Sequence[KindForecast], workers: int) -> float:
@@ -82,7 +83,7 @@ def makespan(sweep: Sweep, missing: Set[str], found: Sequence[KindForecast], wor
     return machine.now
 
 
-def _pilot(sweep: Sweep, cells: Sequence[Cell]) -> KindForecast:
+def _pilot(sweep: Sweep, cells: Sequence[Cell], begun: Callable[[Cell, int], None]) -> KindForecast:
     """Attack a part of the pilot's examples and then all of them: what the others add is what each costs in a whole Cell."""
     cell, examples = cells[0], sum(cell.stop - cell.start for cell in cells)
     entry = next(entry for entry in sweep.bound.plan.models if entry.name == cell.model)
@@ -91,6 +92,7 @@ def _pilot(sweep: Sweep, cells: Sequence[Cell]) -> KindForecast:
     gradients, forwards = full_strength(cell.attack, len(cell.radii), cell.independent)
     wanted = int(PILOT_SECONDS / (forward * (GRADIENT * gradients + forwards)))
     count = min(len(positions), max(FEWEST_PILOT, min(MOST_PILOT, wanted)))
+    begun(cell, count)
     few = count // PART if count >= PART * FEWEST_PILOT else 0
     if few:
         _attacked(sweep, cell, positions, few)  # what is slow only the first time
