@@ -170,7 +170,7 @@ def _grid(eps: float | Fraction | Sequence[float | Fraction]) -> tuple[Fraction,
         exact = value if isinstance(value, Fraction) else Fraction(repr(float(value))) if np.isfinite(value) else None
         if exact is None or exact < 0:
             raise InputError(f"eps: {value!r} is not a radius: give numbers of 0 or more")
-        if exact > 1 and exact <= 255 and exact.denominator == 1:
+        if 1 < exact <= 255 and exact.denominator == 1:
             raise InputError(
                 f'eps: {value!r} is a radius beyond [0, 1]: for steps of 1/255 write text, such as "{value}"'
             )

@@ -27,6 +27,7 @@ from robustatt.engine import automatic_batch_size
 from robustatt.errors import InputError
 from robustatt.evaluate import as_float
 from robustatt.health.data import same_set
+from robustatt.health.labels import like_guessing
 from robustatt.models import Card, ResolvedModel, resolve
 from robustatt.plan import ModelEntry
 
@@ -197,7 +198,7 @@ def _accuracy(look: _Look, card: Card | None, dataset: Dataset) -> Finding:
     claimed = card.clean_accuracy if card is not None and same_set(card, dataset) else None
     said += "; no card to compare with" if claimed is None else f"; the card says {claimed:.1%}"
     guess = float(dataset.labels.bincount().max()) / len(dataset)
-    if low <= guess < 1:
+    if like_guessing(right, n, guess):
         advice = f"no better than always guessing one class ({guess:.1%}): wrong weights or labels?"
         return Finding("clean accuracy", False, said, advice)
     least, most = (float(end) for end in metrics.wilson(right, n, 0.999))

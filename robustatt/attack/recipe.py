@@ -37,7 +37,7 @@ def load(name_or_path: str) -> Recipe:
         return read(known[name_or_path])
     if name_or_path.endswith(".toml"):
         return read(Path(name_or_path))
-    if name_or_path.partition(":")[0] in LIBRARIES:
+    if _foreign(name_or_path):
         raise InputError(
             f"{name_or_path!r} is a class of another library: write a recipe file with algorithm = {name_or_path!r} and "
             "give its path, such as --attack mine.toml"
@@ -65,7 +65,7 @@ def parse(content: dict[str, Any], where: str) -> Recipe:
     algorithm = content.get("algorithm")
     if not isinstance(algorithm, str):
         raise InputError(f'{where}: key "algorithm" is missing or no text: write for example algorithm = "pgd"')
-    kind = ExternalRecipe if algorithm.partition(":")[0] in LIBRARIES and ":" in algorithm else KINDS.get(algorithm)
+    kind = ExternalRecipe if _foreign(algorithm) else KINDS.get(algorithm)
     if kind is None:
         others = ', or a class of another library such as "torchattacks:DIFGSM"'
         raise InputError(f"{where}: unknown algorithm {algorithm!r}: {did_you_mean(algorithm, KINDS)}{others}")
@@ -75,13 +75,18 @@ def parse(content: dict[str, Any], where: str) -> Recipe:
         raise InputError(f"{where}: {_first_mistake(problem, kind)}") from None
 
 
+def _foreign(algorithm: str) -> bool:
+    """Whether a name is that of another library's class, such as torchattacks:DIFGSM."""
+    library, colon, _ = algorithm.partition(":")
+    return bool(colon) and library in LIBRARIES
+
+
 def _first_mistake(problem: ValidationError, kind: type[BaseModel]) -> str:
     error = problem.errors()[0]
     key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden" and kind is ExternalRecipe:
-        return f"unknown key {key!r}: arguments of the class itself stand under [arguments]"
     if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r}: {did_you_mean(key, kind.model_fields)}"
+        elsewhere = "arguments of the class itself stand under [arguments]"
+        return f"unknown key {key!r}: {elsewhere if kind is ExternalRecipe else did_you_mean(key, kind.model_fields)}"
     example = kind.model_fields[key].default if key in kind.model_fields else None
     hint = (
         f", for example {key} = {json.dumps(example)}"

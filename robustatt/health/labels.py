@@ -84,11 +84,16 @@ def label_order(truth: NDArray[np.int64], predicted: NDArray[np.int64], model: s
     )
 
 
+def like_guessing(right: int, n: int, guess: float) -> bool:
+    """Whether so many right of n are not clearly more (Wilson, 95 %) than the share of the commonest class."""
+    return guess < 1 and float(metrics.wilson(right, n)[0]) <= guess
+
+
 def like_chance(grid: Grid) -> Iterator[Warning]:
     """Accuracy is not clearly above always guessing the commonest class (Wilson, 95 %)."""
     n, right = len(grid.label), int((grid.clean_pred == grid.label).sum())
     guess = np.bincount(grid.label).max() / max(n, 1)
-    if n >= ENOUGH and guess < 1 and right / n < SURELY_LEARNT and float(metrics.wilson(right, n)[0]) <= guess:
+    if n >= ENOUGH and right / n < SURELY_LEARNT and like_guessing(right, n, guess):
         yield Warning(
             "chance-accuracy",
             f"without any attack {right / n:.1%} of {n} images are classified right, and always guessing the commonest "

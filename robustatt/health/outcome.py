@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from robustatt.attack.kinds import ExternalRecipe
 from robustatt.attack.recipe import Recipe
 from robustatt.eps import parse_radius
 from robustatt.summary import Grid
@@ -51,7 +52,7 @@ class Outcome:
     @property
     def foreign(self) -> bool:
         """Whether it is a class of another library."""
-        return self.recipe is not None and ":" in self.recipe.algorithm
+        return isinstance(self.recipe, ExternalRecipe)
 
     @property
     def kind(self) -> str:

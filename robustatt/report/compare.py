@@ -17,6 +17,7 @@ from robustatt.reference import identity
 from robustatt.regress import plan_changes
 from robustatt.report import html, narrative
 from robustatt.report.charts import chart, hover_data
+from robustatt.report.figures import write_csv
 from robustatt.report.panels import Panel, accuracy_panel
 from robustatt.report.style import DASHES
 from robustatt.summary import compare_grids
@@ -55,7 +56,7 @@ def write(first: Run, second: Run, out: Path) -> tuple[Path, tuple[Path, ...], t
         tables = subfolder(out, "tables")
         write_atomically(out / "comparison.html", page.encode())
         for name, table in (("comparison.csv", pd.DataFrame(rows)), ("flips.csv", flips)):
-            write_atomically(tables / name, table.to_csv(index=False, lineterminator="\n").encode())
+            write_csv(table, tables / name)
     except OSError as error:
         raise InputError(f"cannot write the comparison into {out}: {error.strerror or error}") from None
     return out / "comparison.html", (), (tables / "comparison.csv", tables / "flips.csv")
