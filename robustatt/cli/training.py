@@ -22,6 +22,7 @@ def train(
     schedule: Annotated[str, typer.Option(help="onecycle, or paper (the published step schedule).")] = "onecycle",
     lr: Annotated[float | None, typer.Option(help="Peak learning rate. [default: the schedule's]")] = None,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
+    weight_decay: Annotated[float, typer.Option(help="L2 penalty on all weights.")] = 5e-4,
     dropout: Annotated[
         float, typer.Option(help="Multiplier on the paper's dropout rates; small networks want 0.")
     ] = 1.0,
@@ -58,7 +59,7 @@ def train(
 
     request = TrainRequest(
         model=model, data=data, width=width, epochs=epochs, seed=seed, out=out, schedule=schedule, lr=lr,
-        batch_size=batch_size, dropout=dropout, label_smoothing=label_smoothing, flip=flip, crop=crop,
+        batch_size=batch_size, weight_decay=weight_decay, dropout=dropout, label_smoothing=label_smoothing, flip=flip, crop=crop,
         adversarial=adversarial, train_eps=train_eps, data_root=data_root, download=download, label_column=label_column,
         input_size=input_size, init=init, keep=keep, test_every=test_every, device=device, half=half, resume=resume,
         distributed=distributed,

@@ -98,6 +98,7 @@ def card_of(
             "schedule": request.schedule,
             "lr": peak_rate(request),
             "batch_size": request.batch_size,
+            "weight_decay": request.weight_decay,
             "label_smoothing": request.label_smoothing,
             "flip": flip,
             "crop": crop,

@@ -93,7 +93,7 @@ def _train(request: TrainRequest, device: torch.device, mine: Ranks, on_step: On
         network.parameters(),
         lr=0.1,
         momentum=0.9,
-        weight_decay=5e-4,
+        weight_decay=request.weight_decay,
         nesterov=request.schedule == "onecycle" or request.model.startswith("resnet"),
     )
     run = Run(network, optimiser, _generator(request.seed, 1), _generator(request.seed, 2))

@@ -30,6 +30,7 @@ class TrainRequest(BaseModel):
     schedule: Literal["onecycle", "paper"] = "onecycle"
     lr: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=128, ge=2)
+    weight_decay: float = Field(default=5e-4, ge=0, allow_inf_nan=False)
     dropout: float = Field(default=1.0, ge=0, lt=2)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     flip: bool | None = None
