@@ -1,4 +1,4 @@
-"""Which device computes: the one asked for, or the first GPU if there is one."""
+"""Which device computes: the one asked for, or the first GPU if there is one; and whether its memory ran out."""
 
 from __future__ import annotations
 
@@ -18,3 +18,10 @@ def choose_device(name: str) -> torch.device:
         reason = "PyTorch finds no GPU it can use" if name.startswith("cuda") else "no such device"
         raise InputError(f"--device {name!r}: {reason} on this machine: give auto or cpu") from problem
     return device
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Whether an error says that memory ran out."""
+    said = str(problem).lower()
+    memory = "can't allocate memory" in said or "out of memory" in said
+    return isinstance(problem, torch.OutOfMemoryError | MemoryError) or (isinstance(problem, RuntimeError) and memory)

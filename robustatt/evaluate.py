@@ -101,7 +101,8 @@ def _columns(cell: Cell, target: Target, ledger: Ledger) -> dict[str, Any]:
     count, radii = len(target), [CLEAN, *cell.radii]
     clean_pred = target.clean.prediction.cpu().numpy()
     clean_margin = target.clean.margin.cpu().numpy()
-    unmoved = {"adv_pred": clean_pred, "adv_margin": clean_margin, "distance": 0, "attacked": False, "zero_grad": False}
+    unmoved = {"adv_pred": clean_pred, "adv_margin": clean_margin, "distance": 0, "attacked": False, "zero_grad": False,
+               **ledger.extra}  # fmt: skip
     columns: dict[str, Any] = {
         "model": [cell.model] * (count * len(radii)),
         "attack": [cell.attack.name] * (count * len(radii)),

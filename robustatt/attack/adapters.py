@@ -23,13 +23,18 @@ from torch import Tensor, nn
 
 from robustatt.attack.base import Attack, ExternalAttack, Rows
 from robustatt.attack.kinds import ExternalRecipe
+from robustatt.device import is_out_of_memory
 from robustatt.errors import InputError, RobustattError, did_you_mean
 from robustatt.threat import NORMS
 
+MAX_ROUNDING = 1e-4
+"""By how much a pixel may leave [0, 1] and still be a rounding error."""
 INSTALL = 'pip install "robustatt[peers]"'
 #: what torchattacks calls the radius, and the norms
 RADIUS_NAMES = ("eps", "max_epsilon")
 NORM_NAMES = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+#: torchattacks' classes that look for the nearest mistake, and in which norm; foolbox's say it themselves
+MINIMISED_NORMS = {"CW": "l2", "DeepFool": "l2", "EADL1": "l1", "EADEN": "l1", "SparseFool": "l1"}
 
 
 def adapt(recipe: ExternalRecipe, classes: int) -> Attack:
@@ -112,24 +117,42 @@ class LibraryAttack(ExternalAttack):
         eps = float(rows.eps[0])
         if eps == 0 and not self.minimum_norm:
             return rows.image.clone()
-        with fenced(module, seed, rows.image.device):
-            try:
+        try:
+            with fenced(module, seed, rows.image.device):
                 image = self.run(_Plain(module).eval(), rows, eps, seed)
-            except (
-                TypeError,
-                KeyError,
-                AttributeError,
-                AssertionError,
-                ValueError,
-                NotImplementedError,
-            ) as problem:
-                said = (str(problem).splitlines() or [type(problem).__name__])[0]
-                raise InputError(
-                    f"attack {self.name!r}: {self.recipe.algorithm} refused these arguments or this model: {said}"
-                ) from problem
-        if image.shape != rows.image.shape:
-            raise RobustattError(f"attack {self.name!r}: {self.recipe.algorithm} returned shape {tuple(image.shape)}")
-        return image.detach().to(rows.image)
+        except Exception as problem:  # another library may raise anything
+            if isinstance(problem, RobustattError) or is_out_of_memory(problem):
+                raise
+            raise InputError(
+                f"attack {self.name!r}: {self.recipe.algorithm} refused these arguments or this model: {_cause(problem)}"
+            ) from problem
+        return self._checked(image, rows)
+
+    def _checked(self, image: object, rows: Rows) -> Tensor:
+        """The library's images, if they are images at all: of the right shape, without NaN, in [0, 1]."""
+        who = f"attack {self.name!r}: {self.recipe.algorithm} returned"
+        if not isinstance(image, Tensor) or image.shape != rows.image.shape:
+            found = f"shape {tuple(image.shape)}" if isinstance(image, Tensor) else f"a {type(image).__name__}"
+            raise RobustattError(f"{who} {found}, not images of shape {tuple(rows.image.shape)}")
+        image = image.detach().to(rows.image)
+        broken = (~image.isfinite()).flatten(1).any(1)
+        if bool(broken.any()):
+            raise RobustattError(
+                f"{who} NaN or infinite pixels for {int(broken.sum())} of {len(image)} images, the first of them example "
+                f"{int(rows.index[broken][0])}: its gradient or loss is no number there; take another attack for this model"
+            )
+        low, high = float(image.min()), float(image.max())
+        if low < -MAX_ROUNDING or high > 1 + MAX_ROUNDING:
+            raise RobustattError(f"{who} pixels in [{low:.6g}, {high:.6g}]: images must lie in [0, 1]")
+        return image.clamp(0.0, 1.0)
+
+
+def _cause(problem: BaseException) -> str:
+    """The innermost cause of an exception, in a line."""
+    while (inner := problem.__cause__ or problem.__context__) is not None:
+        problem = inner
+    lines = str(problem).strip().splitlines()
+    return f"{type(problem).__name__}: {lines[0]}" if lines else type(problem).__name__
 
 
 class Torchattacks(LibraryAttack):
@@ -139,6 +162,7 @@ class Torchattacks(LibraryAttack):
         super().__init__(recipe, module, name, classes)
         self.radius = next((key for key in RADIUS_NAMES if key in self.accepted), None)
         self.minimum_norm = self.radius is None
+        self.minimised_norm = MINIMISED_NORMS.get(name, "")
 
     @staticmethod
     def is_attack(value: object) -> bool:
@@ -174,9 +198,19 @@ class Foolbox(LibraryAttack):
 
         model = PyTorchModel(module, bounds=(0, 1), device=rows.image.device)
         attack = self.kind(**self.arguments(eps))
+        self.minimised_norm = _minimised_norm(attack) if self.minimum_norm else ""
         _, clipped, _ = attack(model, rows.image, rows.label, epsilons=None if self.minimum_norm else eps)
         image: Tensor = clipped
         return image
+
+
+def _minimised_norm(attack: Any) -> str:
+    """The norm in which an attack of foolbox looks for the nearest mistake; empty if it does not say so."""
+    try:
+        power = float(attack.distance.p)
+    except (AttributeError, TypeError, ValueError):  # SpatialAttack has none, a blur asks to be told one
+        return ""
+    return {1.0: "l1", 2.0: "l2", float("inf"): "linf"}.get(power, f"l{power:g}")
 
 
 @contextlib.contextmanager

@@ -258,8 +258,11 @@ class MinimumNormAttack(SteppedAttack):
 class ExternalAttack(Attack):
     """An attack of another library, run on a batch at one radius."""
 
-    #: whether it takes no radius, and looks for the nearest mistake instead
+    #: whether it takes no radius and is run once, for all of them
     minimum_norm: bool = False
+    #: the norm in which it looks for the nearest mistake, as far as is known; an image outside a ball then says that
+    #: nothing was found inside, and otherwise only that the attack works in another threat model
+    minimised_norm: str = ""
 
     @abstractmethod
     def perturb(self, module: torch.nn.Module, rows: Rows, seed: int) -> Float[Tensor, "n c h w"]:

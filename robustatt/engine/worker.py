@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from robustatt.data.base import Dataset
+from robustatt.device import is_out_of_memory
 from robustatt.engine.executor import Failed, Fate, Finished, Spent, Task
 from robustatt.engine.models import FrozenModels, Loader
 from robustatt.engine.sources import drawn, load_data, model_loader
@@ -142,13 +143,6 @@ def tail(log: Path) -> str:
     """The last lines a worker wrote to its standard streams."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     return "".join(f"{line}\n" for line in lines[-LOG_LINES:])
-
-
-def is_out_of_memory(problem: BaseException) -> bool:
-    """Whether an error says that memory ran out."""
-    said = str(problem).lower()
-    memory = "can't allocate memory" in said or "out of memory" in said
-    return isinstance(problem, torch.OutOfMemoryError | MemoryError) or (isinstance(problem, RuntimeError) and memory)
 
 
 def peak_memory(device: torch.device) -> int:

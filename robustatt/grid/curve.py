@@ -16,11 +16,10 @@ from robustatt.attack.base import (
     Oracle,
     RayAttack,
 )
-from robustatt.attack.loss import misclassification
 from robustatt.grid.pool import Finished, Job, Pool
-from robustatt.grid.pools import run_external
+from robustatt.grid.pools import MAX_EXCESS, run_external
 from robustatt.grid.target import Ledger, Target, leave_alone
-from robustatt.threat import per_row
+from robustatt.threat import TOLERANCE, per_row
 
 
 def along_rays(target: Target, attack: RayAttack, oracle: Oracle, noise: Noise, done: Callable[[int], None]) -> Ledger:
@@ -40,28 +39,38 @@ def along_rays(target: Target, attack: RayAttack, oracle: Oracle, noise: Noise, 
 
 
 def whole_curve(target: Target, attack: Attack, oracle: Oracle, noise: Noise, done: Callable[[int], None]) -> Ledger:
-    """A minimum-norm attack gives every radius at once: its image where it fits the ball, else that scaled
-    into it."""
-    ledger = Ledger(target)
+    """A minimum-norm attack gives every radius at once: its image where it fits the ball, else that scaled into it.
+
+    So does any attack of another library that takes no radius. If it does not look for the nearest mistake in the norm
+    of the ball, an image outside says nothing of what is inside: that row is not attacked, and `raw_distance` says how
+    far the library's own image is.
+    """
+    external = isinstance(attack, ExternalAttack)
+    ledger = Ledger(target, **({"raw_distance": np.nan} if external else {}))
     correct = target.correct.cpu().numpy()
     leave_alone(target, ledger, np.flatnonzero(~correct))
     done(int((~correct).sum()))
     positions = torch.from_numpy(np.flatnonzero(correct)).to(target.label.device)
     for chunk in torch.split(positions, target.batch_size):
         if isinstance(attack, ExternalAttack):
-            image, distance = _external_nearest(target, attack, noise, chunk)
+            image = run_external(target, attack, noise, chunk, len(target.radii) - 1)
+            distance = target.norm.length(image - target.image[chunk])
             flat = np.zeros(len(chunk), bool)
+            nearest = attack.minimised_norm == target.norm.name
         else:
             assert isinstance(attack, MinimumNormAttack)
             image, distance, flat = _nearest(target, attack, oracle, noise, chunk)
+            nearest = True
         for radius, eps in enumerate(target.radii):
             limit = torch.full_like(distance, float(eps))
             clean = target.image[chunk]
-            share = per_row((limit / distance).clamp(max=1.0), clean)
+            share = per_row((limit / distance.clamp_min(1e-30)).clamp(max=1.0), clean)
             scaled = (clean + target.norm.clip(share * (image - clean), limit)).clamp(0.0, 1.0)
             handed_in = torch.where(per_row(distance <= limit, clean), image, scaled)
             found = target.evaluate(chunk, handed_in, limit)
-            found |= {"attacked": np.ones(len(chunk), bool), "zero_grad": flat}
+            attacked = (distance <= limit * (1 + MAX_EXCESS) + TOLERANCE).cpu().numpy() | nearest
+            found |= {"attacked": attacked, "zero_grad": flat}
+            found |= {"raw_distance": distance.cpu().numpy()} if external else {}
             ledger.write(chunk.cpu().numpy(), radius, found)
         done(len(chunk))
     return ledger
@@ -93,12 +102,3 @@ def _nearest(
         distance,
         np.array([flat[example] for example in examples]),
     )
-
-
-def _external_nearest(target: Target, attack: ExternalAttack, noise: Noise, positions: Tensor) -> tuple[Tensor, Tensor]:
-    image = run_external(target, attack, noise, positions, len(target.radii) - 1)
-    with torch.no_grad():
-        margin = misclassification(target.classifier.logits(image), target.label[positions])
-    target.forwards += len(positions)
-    distance = target.norm.length(image - target.image[positions])
-    return image, torch.where(margin > 0, distance, torch.inf)

@@ -14,8 +14,14 @@ from robustatt.attack.base import (
     Noise,
     Oracle,
 )
+from robustatt.errors import InputError
 from robustatt.grid.pool import Finished, Job, Pool
 from robustatt.grid.target import Target
+from robustatt.threat import TOLERANCE, per_row, project
+
+MAX_EXCESS = 1e-3
+"""By what share of the radius another library's image may lie outside the ball and still be a rounding error: it is
+brought back, and nothing is said."""
 
 
 class MinimumNormPool(Pool):
@@ -97,6 +103,7 @@ class ExternalPool(Pool):
         jobs, self.jobs = self.jobs, []
         positions = torch.tensor([job.example for job in jobs], device=self.target.label.device)
         image = run_external(self.target, self.external, self.noise, positions, jobs[0].radius)
+        image = _inside(self.target, self.external, positions, image, jobs[0].radius)
         return [Finished(job, image[row], False) for row, job in enumerate(jobs)]
 
 
@@ -106,3 +113,17 @@ def run_external(target: Target, attack: ExternalAttack, noise: Noise, positions
     first, last = int(rows.index[0]), int(rows.index[-1])
     seed = int(noise.generator(first, last, draw=radius).integers(2**31))
     return attack.perturb(target.classifier.original, rows, seed)
+
+
+def _inside(target: Target, attack: ExternalAttack, positions: Tensor, image: Tensor, radius: int) -> Tensor:
+    """Images of an attack that was told the radius, rounding errors brought back into the ball; InputError for more."""
+    clean, eps = target.image[positions], target.radii[radius].expand(len(positions))
+    distance = target.norm.length(image - clean)
+    outside = distance > eps * (1 + MAX_EXCESS) + TOLERANCE
+    if bool(outside.any()):
+        raise InputError(
+            f"attack {attack.name!r}: {int(outside.sum())} of {len(image)} images lie outside the ball of radius "
+            f"{float(eps[0]):.4g} that it was given ({target.norm.name} distance up to {float(distance.max()):.4g}): it works "
+            "with another norm or in another unit; set norm, or the class's own arguments, in its recipe"
+        )
+    return torch.where(per_row(distance > eps, image), project(target.norm, clean, image, eps), image)

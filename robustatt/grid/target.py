@@ -100,9 +100,12 @@ class Target:
 
 
 class Ledger:
-    """The results of a Cell while it is computed: for each column an array (examples, radii)."""
+    """The results of a Cell while it is computed: for each column an array (examples, radii).
 
-    def __init__(self, target: Target) -> None:
+    `extra` names columns that only some attacks have, each with the value that its rows begin with.
+    """
+
+    def __init__(self, target: Target, **extra: float | str) -> None:
         shape = (len(target), len(target.radii))
         drifts = [f"drift_{metric}_{level}" for level in target.classifier.levels for metric in METRICS]
         self.columns: dict[str, np.ndarray] = {
@@ -112,7 +115,10 @@ class Ledger:
             "attacked": np.zeros(shape, dtype=bool),
             "zero_grad": np.zeros(shape, dtype=bool),
             **{name: np.full(shape, np.nan, dtype=np.float32) for name in drifts},
-        }
+            **{name: np.full(shape, value, np.float32 if isinstance(value, float) else object)
+               for name, value in extra.items()},
+        }  # fmt: skip
+        self.extra = extra
         if target.keep:
             pictures = {
                 "image": target.image,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from robustatt.eps import parse_radius
+from robustatt.eps import CLEAN, parse_radius
 from robustatt.health.outcome import Outcome
 from robustatt.health.warning import Warning
 
@@ -38,3 +38,34 @@ def unused_ball(outcome: Outcome, records: pd.DataFrame) -> Iterator[Warning]:
             outcome.name,
             {"used": float(failed.max()) / eps, "of": len(failed)},
         )
+
+
+def left_the_ball(outcome: Outcome, records: pd.DataFrame) -> Iterator[Warning]:
+    """Another library's attack without a radius whose images lay outside the ball, at the largest radius where any did.
+
+    Those of an attack that looks for the nearest mistake in this norm are no finding: the evaluation calls such rows
+    attacked, since nothing nearer was found.
+    """
+    if not outcome.foreign or "raw_distance" not in records.columns:
+        return
+    mine = (records["model"] == outcome.grid.model) & (records["attack"] == outcome.name)
+    run = records[mine & (records["eps"] != CLEAN) & records["raw_distance"].notna()]
+    outside = run[~run["attacked"]]
+    if outside.empty:
+        return
+    eps, text = max((float(parse_radius(text)), text) for text in outside["eps"].unique())
+    distance, of = outside[outside["eps"] == text]["raw_distance"], int((run["eps"] == text).sum())
+    yield Warning(
+        "left-the-ball",
+        f"at {text} {len(distance)} of {of} images that {outcome.name} made lie outside the {outcome.norm} ball of that "
+        f"radius (median distance {float(distance.median()):.3g}, which is {float(distance.median()) / eps:.3g} radii; at most "
+        f"{float(distance.max()):.3g}): it works in another threat model, its images were scaled back, and that they "
+        'broke nothing says nothing. Write norm = "none" in its recipe to run it without a radius, or the norm that it '
+        "minimises.",
+        outcome.grid.model,
+        outcome.name,
+        {
+            "outside": len(distance), "of": of, "eps": eps,
+            "median": float(distance.median()), "largest": float(distance.max()),
+        },
+    )  # fmt: skip

@@ -13,7 +13,7 @@ from robustatt import metrics
 from robustatt.attack.recipe import Recipe, shipped
 from robustatt.attack.recipe import load as load_recipe
 from robustatt.eps import parse_radius
-from robustatt.health.foreign import unused_ball
+from robustatt.health.foreign import left_the_ball, unused_ball
 from robustatt.health.labels import label_order, like_chance
 from robustatt.health.outcome import Outcome
 from robustatt.health.warning import ZERO_GRADIENT_SHARE, Warning
@@ -58,14 +58,18 @@ def examine(
         found += [entry for entry in [label_order(first.label, first.clean_pred, model)] if entry]
         found += like_chance(first)
         usable = [entry for entry in outcomes if len(entry.index) and entry.eps]
+        elsewhere: set[str] = set()  # attacks that left the ball: what they missed inside it says nothing
         for outcome in usable:
+            left = list(left_the_ball(outcome, records))
             found += [
+                *(left or unused_ball(outcome, records)),
                 *_rising(outcome),
                 *_tiny(outcome),
                 *_half(outcome),
                 *_saturated(outcome, records),
-                *unused_ball(outcome, records),
             ]
+            elsewhere |= {outcome.name} if left else set()
+        usable = [entry for entry in usable if entry.name not in elsewhere]
         found += [*_weaker(usable), *_black_box(usable), *_noise(usable), *_unconverged(usable)]
     found += _too_few([entry for outcomes in by_model.values() for entry in outcomes], plan or {})
     return found

@@ -26,6 +26,7 @@ CODES: dict[str, str] = {
     "vanishes-after-rounding": "the attack's successes are gone once images are rounded to 8 bits",
     "path-iterate": "images on the attack's path were mistakes but the last one is not",
     "ball-unused": "another library's attack stays far inside the ball it may use",
+    "left-the-ball": "another library's attack left the ball, so its images were scaled back into it",
     "too-few-examples": "a difference between models is smaller than this many examples can show",
     "seen-in-training": "test images that the model was trained on",
     "card-mismatch": "clean accuracy is far from what the model's card says",

@@ -137,6 +137,11 @@ def _another_ball() -> list[health.Warning]:
     return swept(net(), nets.held_out(100), attacks=[theirs])
 
 
+def _rotated() -> list[health.Warning]:
+    theirs = _parse("theirs", algorithm="foolbox:SpatialAttack", arguments={"max_translation": 1})
+    return swept(net(), nets.held_out(40), attacks=[theirs])
+
+
 def _wavy_data() -> Data:
     images = 0.3 + 0.4 * torch.rand(200, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     images = (images * 255).round() / 255
@@ -179,6 +184,7 @@ MISTAKES: tuple[Case, ...] = (
     Case("weights not those of the card", "card-mismatch", _card, _disturbed, lambda: _large(32)),
     cheap("weights never loaded", "chance-accuracy", lambda: nets.convolutional().eval()),
     Case("an L2 attack called L-infinity", "ball-unused", _another_ball, net, few()),
+    Case("rotations held to a ball", "left-the-ball", _rotated, net, few()),
     Case("too few examples for two models", "too-few-examples", _mistaken_pairs, net, few(24)),
     cheap("two steps of pgd", "not-converged", net, attacks=[_parse("pgd-2", **SHORT), "pgd"]),
     Case("a wave: overshooting steps", "accuracy-rising", lambda: swept(layers.Wavy(), _wavy_data(), eps="1..12"),

@@ -1,0 +1,156 @@
+"""Attacks of other libraries that leave the ball, raise anything, or return what is no image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny_models import Linear, linear_data
+
+import robustatt
+from robustatt.attack import recipe as recipes
+from robustatt.attack.adapters import Torchattacks
+from robustatt.attack.base import Rows
+from robustatt.errors import InputError, RobustattError
+
+pytest.importorskip("torchattacks")
+NEAR, FAR = 0.01, 0.2
+MODEL = Linear(2)
+IMAGE, LABEL = linear_data(MODEL, 24)  # pixels in [0.4, 0.6], every ninth label wrong: 21 examples are attacked
+Run = Callable[[torch.nn.Module, Rows], Any]
+
+
+def external(algorithm: str, norm: str = "linf", **rest: Any) -> recipes.Recipe:
+    return recipes.parse({"name": "theirs", "algorithm": algorithm, "norm": norm, **rest}, where="test")
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], None]:
+    """Lets every class of torchattacks hand in what a function makes of the images."""
+
+    def replace(run: Run) -> None:
+        monkeypatch.setattr(Torchattacks, "run", lambda self, module, rows, eps, seed: run(module, rows))  # noqa: ARG005
+
+    return replace
+
+
+def brightened(module: torch.nn.Module, rows: Rows) -> torch.Tensor:  # noqa: ARG001
+    """Even examples moved by 0.2 in every pixel, odd ones by 0.01, whatever the radius."""
+    amount = torch.where(rows.index % 2 == 0, FAR, NEAR)
+    return rows.image + amount[:, None, None, None]
+
+
+def swept(algorithm: str, eps: str, norm: str = "linf", out: Path | None = None) -> robustatt.Result:
+    return robustatt.sweep(MODEL, (IMAGE, LABEL), attacks=[external(algorithm, norm)], eps=eps, out=out)
+
+
+def test_images_outside_the_ball_are_counted_and_their_rows_are_not_attacked(
+    library: Callable[[Run], None], tmp_path: Path
+) -> None:
+    """At 4/255 the images moved by 0.2 lie outside; at 51/255, which is 0.2, none does but for rounding."""
+    library(brightened)
+    result = swept("torchattacks:GN", "4,51", out=tmp_path)
+    records = result.records
+    attackable = records[(records.label == records.clean_pred) & (records.eps != "0/255")]
+    even = attackable["index"] % 2 == 0
+    assert (attackable.attacked == ((attackable.eps == "51/255") | ~even)).all()
+    assert np.allclose(attackable.raw_distance, np.where(even, FAR, NEAR), atol=1e-6)
+    others = records[(records.label != records.clean_pred) | (records.eps == "0/255")]
+    assert not others.attacked.any()
+    assert others.raw_distance.isna().all()
+    (warning,) = [entry for entry in result.health if entry.code == "left-the-ball"]
+    count = int(even[attackable.eps == "4/255"].sum())
+    assert f"at 4/255 {count} of 21 images" in warning.message
+    assert warning.evidence["outside"] == count
+    assert warning.evidence["median"] == pytest.approx(FAR, rel=1e-5)
+    pd.testing.assert_frame_equal(swept("torchattacks:GN", "4,51", out=tmp_path).records, records)
+
+
+def test_a_minimum_norm_attack_outside_a_radius_has_found_nothing_inside(library: Callable[[Run], None]) -> None:
+    """That is its normal case in its own norm; in another one it is an attack that left the ball."""
+    library(brightened)
+    assert [entry.code for entry in swept("torchattacks:CW", "4", "l2").health if entry.code == "left-the-ball"] == []
+    records = swept("torchattacks:CW", "4", "l2").records
+    assert (records.attacked == ((records.eps != "0/255") & (records.label == records.clean_pred))).all()
+    assert "left-the-ball" in {entry.code for entry in swept("torchattacks:CW", "4", "linf").health}
+
+
+def test_what_an_attack_did_outside_is_not_held_against_it(library: Callable[[Run], None]) -> None:
+    """No second warning compares what it missed in the ball with a single step."""
+    library(brightened)
+    attacks = ["fgsm", external("torchattacks:GN")]
+    health = robustatt.sweep(MODEL, (IMAGE, LABEL), attacks=attacks, eps="16").health
+    assert [entry.code for entry in health if entry.attack == "theirs"] == ["left-the-ball"]
+
+
+def test_an_attack_that_was_told_the_radius_may_leave_it_by_rounding_only(library: Callable[[Run], None]) -> None:
+    library(lambda module, rows: rows.image + rows.eps[0] * (1 + 5e-4))  # noqa: ARG005
+    records = swept("torchattacks:PGD", "4").records
+    assert float(records.distance.max()) == pytest.approx(4 / 255, abs=1e-6)
+    library(lambda module, rows: rows.image + rows.eps[0] * 2)  # noqa: ARG005
+    with pytest.raises(InputError, match=r"'theirs': \d+ of \d+ images lie outside .*linf distance up to 0.03137"):
+        swept("torchattacks:PGD", "4")
+
+
+def raising(problem: Exception) -> Run:
+    def run(module: torch.nn.Module, rows: Rows) -> torch.Tensor:  # noqa: ARG001
+        try:
+            raise problem
+        except Exception as inner:
+            raise RuntimeError("wrapped") from inner
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [RuntimeError("size mismatch\nsecond line"), IndexError("out of range"), ZeroDivisionError(), OSError("x")],
+)
+def test_whatever_a_library_raises_is_one_line_with_its_innermost_cause(
+    library: Callable[[Run], None], problem: Exception
+) -> None:
+    library(raising(problem))
+    with pytest.raises(InputError) as caught:
+        swept("torchattacks:PGD", "4")
+    said = str(caught.value)
+    assert "'theirs': torchattacks:PGD" in said
+    assert type(problem).__name__ in said
+    assert "\n" not in said
+
+
+def test_running_out_of_memory_is_not_the_attacks_mistake(library: Callable[[Run], None]) -> None:
+    """It reaches the engine as it is, which tries a smaller batch."""
+    sizes: list[int] = []
+
+    def hungry(module: torch.nn.Module, rows: Rows) -> torch.Tensor:  # noqa: ARG001
+        sizes.append(len(rows))
+        if len(rows) > 8:
+            raise torch.OutOfMemoryError("out of memory")
+        return rows.image
+
+    library(hungry)
+    assert len(swept("torchattacks:GN", "4").records) == 48
+    assert max(sizes) > 8 >= sizes[-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda image: image.index_fill(0, torch.tensor([1]), torch.nan),
+            r"NaN or infinite pixels for 1 of \d+ images",
+        ),
+        (lambda image: image + 3, r"pixels in \[3\..*images must lie in \[0, 1\]"),
+        (lambda image: image[:, :1], r"shape \(\d+, 1, 6, 6\)"),
+        (lambda image: [image], "returned a list"),
+    ],
+)
+def test_what_is_no_image_is_refused(library: Callable[[Run], None], change: Callable[..., Any], said: str) -> None:
+    library(lambda module, rows: change(rows.image))  # noqa: ARG005
+    with pytest.raises(RobustattError, match=f"'theirs': .*{said}"):
+        swept("torchattacks:PGD", "4")
