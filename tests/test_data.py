@@ -17,6 +17,7 @@ from PIL import Image
 from robustatt import data
 from robustatt.data import TensorDataset
 from robustatt.data.inventory import listing
+from robustatt.data.resized import Resized
 from robustatt.data.sample import Sample, stratified
 from robustatt.errors import InputError
 
@@ -277,6 +278,24 @@ def test_parquet_over_several_files_keeps_the_order(tmp_path: Path) -> None:
     images, labels = made.tensors(range(9))
     assert labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert torch.equal(images[5], pixels_of(picture(12)))
+
+
+def test_the_source_of_an_image_is_its_file(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "set")
+    made = data.load(folder)
+    assert [made.source(index) for index in range(6)] == [
+        f"{name}/{k}.png" for name in ("ant", "bee") for k in range(3)
+    ]
+    assert Sample(made, torch.tensor([1, 4])).source(1) == "bee/1.png"
+    assert Resized(made, 6).source(3) == "bee/0.png"
+    for part in (1, 2):
+        table = pa.table({"image": [picture(10 * part + i) for i in range(part)], "label": [part] * part})
+        (tmp_path / "rows").mkdir(exist_ok=True)
+        pq.write_table(table, tmp_path / "rows" / f"test-{part}.parquet", row_group_size=1)
+    rows = data.load(tmp_path / "rows")
+    said = [rows.source(index) for index in range(3)]
+    assert said == ["test-1.parquet row 0", "test-2.parquet row 0", "test-2.parquet row 1"]
+    assert data.load("digits").source(0) is None
 
 
 def test_wrong_parquet_names_the_file(tmp_path: Path) -> None:

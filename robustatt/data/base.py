@@ -63,6 +63,11 @@ class Dataset(abc.ABC):
         """The index each of these has in the whole data set: the same, unless this is a sample of one."""
         return self.positions(indices)
 
+    def source(self, index: int) -> str | None:
+        """The file that an image came from, in the words of its data set (``cat/7.png``); None where there is none."""
+        del index
+        return None
+
     def batches(self, size: int) -> Iterator[tuple[Pixels, Labels]]:
         """The whole set in order, ``size`` images at a time."""
         for start in range(0, len(self), size):

@@ -31,6 +31,7 @@ class ImageFolder(EncodedDataset):
         images = [_images(folder) for folder in found]
         if not any(images):
             raise InputError(f"{base} holds no images ({', '.join(sorted(ENDINGS))}) in its class folders")
+        self._base = base
         self.name, self.split, self.image_size = str(path), split, image_size
         self.classes = tuple(folder.name for folder in found)
         self._files = [file for files in images for file in files]
@@ -39,6 +40,9 @@ class ImageFolder(EncodedDataset):
     @property
     def files(self) -> Sequence[Path]:
         return self._files
+
+    def source(self, index: int) -> str:
+        return self._files[index].relative_to(self._base).as_posix()
 
     def encoded(self, positions: Sequence[int]) -> Iterator[tuple[str, bytes]]:
         chosen = [self._files[position] for position in positions]

@@ -53,6 +53,7 @@ class ParquetImages(EncodedDataset):
             for group in range(opened.num_row_groups)
         ]
         self._starts = np.cumsum([0, *(rows for _, _, rows in self._groups)])
+        self._firsts = np.cumsum([0, *(opened.metadata.num_rows for opened in self._opened)])
         self._kept: tuple[int, list[Any]] | None = None
         self._lock = threading.Lock()
 
@@ -60,14 +61,21 @@ class ParquetImages(EncodedDataset):
     def files(self) -> Sequence[Path]:
         return self._paths
 
+    def source(self, index: int) -> str:
+        file, row = self._locate(index)
+        return f"{file.name} row {row}"
+
     def encoded(self, positions: Sequence[int]) -> Iterator[tuple[str, bytes]]:
         groups = np.searchsorted(self._starts, np.asarray(positions), side="right") - 1
         for position, group in zip(positions, groups.tolist(), strict=True):
-            row = position - int(self._starts[group])
-            place, number, _ = self._groups[group]
-            before = sum(rows for p, g, rows in self._groups[:group] if p == place and g < number)
-            where = f"{self._paths[place]} row {before + row}"
-            yield where, _content(self._rows(group)[row], where)
+            file, row = self._locate(position)
+            where = f"{file} row {row}"
+            yield where, _content(self._rows(group)[position - int(self._starts[group])], where)
+
+    def _locate(self, index: int) -> tuple[Path, int]:
+        """The file that holds an image, and its row there."""
+        place = int(np.searchsorted(self._firsts, index, side="right")) - 1
+        return self._paths[place], index - int(self._firsts[place])
 
     def _rows(self, group: int) -> list[Any]:
         with self._lock:

@@ -38,6 +38,9 @@ class Resized(Dataset):
     def original(self, indices: Indices) -> Tensor:
         return self.whole.original(indices)
 
+    def source(self, index: int) -> str | None:
+        return self.whole.source(index)
+
 
 def scaled(images: Tensor, side: int) -> Tensor:
     """Square images ``(n, c, h, h)`` at ``side`` pixels; uint8 stays uint8."""

@@ -42,6 +42,9 @@ class Sample(Dataset):
     def original(self, indices: Indices) -> Tensor:
         return self.chosen[self.positions(indices)]
 
+    def source(self, index: int) -> str | None:
+        return self.whole.source(int(self.chosen[index]))
+
 
 def stratified(labels: Labels, count: int, seed: int) -> Tensor:
     """Indices ``(count,)``, ascending, of a random sample with each class in its share of the whole.
