@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from robustatt import data as data_sets
 from robustatt.attack import recipe as recipes
 from robustatt.attack.recipe import Recipe
+from robustatt.chains import part_tables
 from robustatt.data.base import Dataset, TensorDataset
 from robustatt.engine import Loader, Outcome, load_data, model_loader, run
 from robustatt.eps import STEP, format_radius, parse_grid
@@ -57,6 +58,19 @@ class Result:
             if name not in known:
                 raise InputError(f"{kind} {name!r} was not evaluated: {did_you_mean(name, known)}")
         return curve_frame(self.summary, model, attack)
+
+    def parts(self, attack: str = "autoattack", model: str | None = None) -> pd.DataFrame:
+        """How many examples each part of a chain broke: a row for each radius, a column for each part.
+
+        `model` may be left out when there was only one. Raises InputError for an attack that is no chain.
+        """
+        import pandas as pd
+
+        self.curve(attack, model)
+        for table in part_tables(self.summary):
+            if table.attack == attack and model in (None, table.model):
+                return pd.DataFrame({"eps": table.radii, **table.counts})
+        raise InputError(f"attack {attack!r} is no chain of attacks, or none of its parts broke anything")
 
     def __repr__(self) -> str:
         models, attacks = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -47,6 +47,8 @@ class Grid:
     adv_pred: NDArray[np.int64]
     drift: dict[tuple[str, str], NDArray[np.float32]] = field(default_factory=dict)
     """By (metric, level); NaN where it was not measured."""
+    broken_by: NDArray[np.object_] | None = None
+    """For a chain, the part that broke each example at each radius, empty where none did; None for a single attack."""
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -91,7 +93,23 @@ def grids(records: pd.DataFrame) -> Iterator[Grid]:
         rows = np.flatnonzero(group == code)
         model = str(model_names[code // len(attack_names)])
         attack = str(attack_names[code % len(attack_names)])
-        yield _grid(model, attack, rows, eps_code[rows], eps_text, columns, drift)
+        grid = _grid(model, attack, rows, eps_code[rows], eps_text, columns, drift)
+        yield replace(grid, broken_by=_parts(records, rows, grid, eps_code[rows]))
+
+
+def _parts(
+    records: pd.DataFrame, rows: NDArray[np.int64], grid: Grid, eps_code: NDArray[np.int64]
+) -> NDArray[np.object_] | None:
+    """Which part of a chain broke what; None for a single attack, and for records that were written before this column."""
+    if "broken_by" not in records.columns:
+        return None
+    values = records["broken_by"].to_numpy(dtype=object)[rows]
+    if not any(isinstance(value, str) and value for value in values):
+        return None
+    parts = np.full(grid.present.shape, "", dtype=object)
+    radius = np.unique(eps_code, return_inverse=True)[1]
+    parts[np.searchsorted(grid.index, records["index"].to_numpy()[rows]), radius] = values
+    return parts
 
 
 def _comparable(records: pd.DataFrame) -> NDArray[np.bool_]:

@@ -24,6 +24,8 @@ COLUMNS = {
     "clean_pred": "int64", "adv_pred": "int64", "clean_margin": "float32", "adv_margin": "float32",
     "distance": "float32", "attacked": "bool", "zero_grad": "bool",
 }  # fmt: skip
+TEXT_COLUMNS = ("broken_by",)
+"""Columns of text that only some attacks have (the part of a chain that broke the example); empty for the others."""
 MOST_ROWS = CELL_EXAMPLES * (MOST_RADII + 1)
 """A file of a few kilobytes can claim a billion rows."""
 _CHECKSUM = b"robustatt.sha256"
@@ -74,7 +76,7 @@ def _place(content: bytes, checksum: bytes) -> int:
 def _type(column: str) -> Any:
     import pyarrow as pa
 
-    return pa.type_for_alias(COLUMNS.get(column, "float32"))
+    return pa.type_for_alias("string" if column in TEXT_COLUMNS else COLUMNS.get(column, "float32"))
 
 
 class Store:
@@ -127,6 +129,8 @@ class Store:
         frame: pd.DataFrame = (
             pa.concat_tables(tables, promote_options="default").replace_schema_metadata(None).to_pandas()
         )
+        for name in set(TEXT_COLUMNS) & set(frame.columns):
+            frame[name] = frame[name].fillna("")
         return frame
 
     def _content(self, key: str) -> bytes | None:

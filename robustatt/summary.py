@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from robustatt import metrics
+from robustatt.chains import broken_by_part
 from robustatt.eps import parse_radius
 from robustatt.errors import InputError
 from robustatt.files import write_atomically
@@ -42,7 +43,7 @@ def summarise(
 
     Besides the contract's keys it holds ``drift_predicts_fooling`` (see `drift_auc`), ``differences``
     (paired, each model against its baseline, see `paired_differences`) and ``confusion`` (where the fooled
-    examples went). An empty frame gives an empty summary; what is missing shows in each point's ``n``.
+    examples went); a point of a chain of attacks has ``broken_by`` (how many each part broke). An empty frame gives an empty summary; what is missing shows in each point's ``n``.
     """
     layout = sorted(grids(records), key=_plan_order(plan))
     return {
@@ -93,6 +94,7 @@ def _curve(grid: Grid, plan: Mapping[str, Any]) -> dict[str, Any]:
     held = (grid.held & grid.present).sum(axis=0)
     fooled = grid.fooled.sum(axis=0)
     low, high = metrics.wilson(right, n)
+    parts = broken_by_part(grid, plan)
     points = [
         {
             "eps": eps,
@@ -102,6 +104,7 @@ def _curve(grid: Grid, plan: Mapping[str, Any]) -> dict[str, Any]:
             "ci_high": float(high[i]),
             "worst_case_accuracy": float(held[i] / n[i]),
             "fooling_rate": float(fooled[i] / n[i]),
+            **({"broken_by": parts[i]} if parts else {}),
         }
         for i, eps in enumerate(grid.eps)
     ]

@@ -59,6 +59,7 @@ class _Point(_Row):
     ci_high: Share
     worst_case_accuracy: Share
     fooling_rate: Share
+    broken_by: dict[str, Count] = {}
 
 
 class _Curve(_Row):

@@ -226,9 +226,19 @@ def _print_summary(summary: dict[str, Any]) -> None:
             [label, *[f"{100 * p['accuracy']:.1f} [{100 * p['ci_low']:.1f}, {100 * p['ci_high']:.1f}]" for p in cells]]
         )
     print_tables(["eps", *heads], rows)
+    _print_parts(summary)
     names = {curve["attack"] for curve in curves if not is_control(curve["attack"])}
     if names <= {"fgsm"}:
         print("fgsm alone is an upper bound: an attack in several steps finds more. Add --attack pgd.")
     for warning in summary["health"]:
         who = " ".join(part for part in (warning["model"], warning["attack"]) if part)
         warn(f"[{warning['code']}] {who}: {warning['message']}" if who else f"[{warning['code']}] {warning['message']}")
+
+
+def _print_parts(summary: dict[str, Any]) -> None:
+    """For each chain of attacks how many images each of its parts broke."""
+    from robustatt.chains import part_tables
+
+    for table in part_tables(summary):
+        print(f"Images of {table.model} that each part of {table.attack} broke, after those before it")
+        print_tables(["part", *table.radii], [[name, *map(str, counts)] for name, counts in table.counts.items()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,9 +40,12 @@ class GridSearch:
         done: Callable[[int], None], independent: bool,
     ) -> None:  # fmt: skip
         self.target, self.oracle, self.done, self.independent = target, oracle, done, independent
-        self.ledger = Ledger(target)
+        self.part_names = [part.name.rpartition("/")[2] for part in parts]
+        self.chain = len(parts) > 1
+        self.ledger = Ledger(target, **({"broken_by": ""} if self.chain else {}))
         self.pools = [self._pool(part, noise(part.name)) for part in parts]
         self.images: dict[tuple[int, int], Tensor] = {}
+        self.makers: dict[tuple[int, int], int] = {}  # which part made the image, itself or scaled from another radius
         self.brackets: dict[int, Bracket] = {}
         self.handed_in: list[Finished] = []  # not yet judged
         self.proved: set[tuple[int, int]] = set()  # (example, radius) that held under the whole chain
@@ -138,14 +142,17 @@ class GridSearch:
         first = not columns["attacked"][job.example, job.radius]
         if first or broken or values["adv_margin"] < before:
             flat = item.flat and (first or columns["zero_grad"][job.example, job.radius])
-            values |= {"attacked": np.asarray(True), "zero_grad": np.asarray(flat)}
+            maker = self.makers[job.example, job.radius - 1] if item.scaled else job.part
+            values |= {"attacked": np.asarray(True), "zero_grad": np.asarray(flat)} | self._credit(maker, broken)
             self.ledger.write(np.array(job.example), job.radius, values)
             self.images[job.example, job.radius] = item.image
+            self.makers[job.example, job.radius] = maker
         following = None if broken else self._survived(job)
         if following is not None:
             self.pools[following.part].waiting.append(following)
         elif self.independent:
             self.images.pop((job.example, job.radius), None)
+            self.makers.pop((job.example, job.radius), None)
         else:
             self._narrow(job, broken)
             if broken and np.isfinite(item.needed):
@@ -154,6 +161,10 @@ class GridSearch:
                 self.handed_in.append(self._scaled_up(job))
             else:
                 self._continue(job.example)
+
+    def _credit(self, part: int, broken: bool) -> dict[str, Any]:
+        """The part of a chain that broke an example, for its row; nothing for a single attack."""
+        return {"broken_by": self.part_names[part] if broken else ""} if self.chain else {}
 
     def _scaled_up(self, job: Job) -> Finished:
         """The image of a failed run moved out to the next radius, which often breaks the example without a run there."""
@@ -223,11 +234,13 @@ class GridSearch:
         fallen: set[int] = set()
         for row, (example, radius) in enumerate(pairs):
             flat = self.ledger.columns["zero_grad"][example, sources[row]]
+            maker = self.makers[example, sources[row]]
             values = {name: column[row] for name, column in found.items()} | {"zero_grad": flat}
+            values |= self._credit(maker, bool(reached[row]))
             self.ledger.write(np.array(example), radius, values)
             bracket = self.brackets[example]
             if reached[row] and radius < bracket.broken:
-                self.images[example, radius] = image[row].clone()
+                self.images[example, radius], self.makers[example, radius] = image[row].clone(), maker
                 bracket.fell_at(radius, self._held(example))
                 fallen.add(example)
         return fallen
@@ -251,4 +264,4 @@ class GridSearch:
             elif radius != source:
                 self.ledger.copy(example, source, radius)
         for key in [key for key in self.images if key[0] == example]:
-            del self.images[key]
+            del self.images[key], self.makers[key]

@@ -56,13 +56,16 @@ class Outcome:
 
     @property
     def kind(self) -> str:
-        """single, iterative, black-box, control or unknown (targeted attacks and those of other
-        libraries)."""
-        recipe = self.recipe
-        if recipe is None or getattr(recipe, "targeted", None) is not None:
-            return "unknown"
-        if recipe.algorithm in ITERATIVE:
-            return "single" if getattr(recipe, "steps", 2) == 1 else "iterative"
-        return {"fgsm": "single", "r-fgsm": "single", "square": "black-box", "noise": "control"}.get(
-            recipe.algorithm, "unknown"
-        )
+        """What sort of attack it is, see `kind_of`."""
+        return kind_of(self.recipe)
+
+
+def kind_of(recipe: Recipe | None) -> str:
+    """single, iterative, black-box, control or unknown (targeted attacks and those of other libraries)."""
+    if recipe is None or getattr(recipe, "targeted", None) is not None:
+        return "unknown"
+    if recipe.algorithm in ITERATIVE:
+        return "single" if getattr(recipe, "steps", 2) == 1 else "iterative"
+    return {"fgsm": "single", "r-fgsm": "single", "square": "black-box", "noise": "control"}.get(
+        recipe.algorithm, "unknown"
+    )

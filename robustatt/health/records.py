@@ -13,6 +13,7 @@ from robustatt import metrics
 from robustatt.attack.recipe import Recipe, shipped
 from robustatt.attack.recipe import load as load_recipe
 from robustatt.eps import parse_radius
+from robustatt.health.chains import black_box_part
 from robustatt.health.foreign import left_the_ball, unused_ball
 from robustatt.health.labels import label_order, like_chance
 from robustatt.health.outcome import Outcome
@@ -67,6 +68,7 @@ def examine(
                 *_tiny(outcome),
                 *_half(outcome),
                 *_saturated(outcome, records),
+                *black_box_part(outcome, _clearly),
             ]
             elsewhere |= {outcome.name} if left else set()
         usable = [entry for entry in usable if entry.name not in elsewhere]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from robustatt.chains import part_tables
 from robustatt.eps import parse_radius
 from robustatt.layout import eps_steps, grids, is_control
 from robustatt.measures import METRICS
@@ -137,6 +138,7 @@ def context(summary: Summary, page: Page) -> dict[str, Any]:
         "drift_auc": narrative.prediction_rows(summary),
         "overview": overview(summary),
         "points": list(points(summary)),
+        "chains": part_tables(summary),
         "provenance": flatten(summary["provenance"]),
         "plan": narrative.without_paths(json.dumps(summary["plan"], indent=2, ensure_ascii=False, default=str)),
         "command": command(summary),

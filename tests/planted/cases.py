@@ -156,6 +156,8 @@ def _mistaken_pairs() -> list[health.Warning]:
 
 SHORT = {"algorithm": "pgd", "steps": 2, "step_size": 0.1}
 
+CHAIN = {"algorithm": "autoattack", "steps": 10, "targets": 2, "queries": 300}
+
 MISTAKES: tuple[Case, ...] = (
     cheap("normalisation left out", "input-range", _before(layers.undone)),
     cheap("normalisation applied twice", "input-range", _twice),
@@ -191,6 +193,8 @@ MISTAKES: tuple[Case, ...] = (
          layers.Wavy, _wavy_data),
     costly("gradient true on stored pixels only", "iterative-weaker", _before(layers.FlippedOffGrid)),
     costly("staircase with a misleading slope", "black-box-stronger", lambda: layers.Staircase().wrap(net())),
+    cheap("staircase, under AutoAttack alone", "black-box-stronger", lambda: layers.Staircase().wrap(net()),
+          attacks=[_parse("chain", **CHAIN)], eps="16,32"),
     costly("gradient sign flipped, under attack", "noise-as-strong", _before(layers.Flipped)),
     costly("gradient detached, at radius 0.5", "not-broken-at-half", _before(layers.Detached)),
     costly("gradient turns round past the boundary", "path-iterate",
@@ -208,6 +212,7 @@ def healthy(what: str, model: Callable[[], nn.Module]) -> Case:
 
     def find() -> list[health.Warning]:
         quiet = swept(model(), nets.held_out(), ["fgsm", "pgd", "sign-noise"], eps="1,2,4,8,16,32")
+        quiet += swept(model(), nets.held_out(48), [_parse("chain", **CHAIN)], eps="8,32")
         return [*quiet, *health.deep(model(), "model", *nets.held_out(48), train=nets.train_images()[0])]
 
     return Case(what, "", find, model, few(), deep=True)
