@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from robustatt.attack.recipe import Recipe
 from robustatt.classifier import frozen
 from robustatt.data.base import TensorDataset
-from robustatt.data.decode import centre
+from robustatt.data.picture import decode, resize
 from robustatt.device import choose_device
 from robustatt.errors import InputError
 from robustatt.evaluate import as_float
@@ -24,16 +23,16 @@ from robustatt.plan import Cell
 from robustatt.report.gallery import GalleryEntry
 from robustatt.report.gallery import as_float as pixels_as_float
 
-LEAST_SIDE, MOST_SIDE = 8, 1024
+MIN_SIDE, MAX_SIDE = 8, 1024
 BATCH = 16
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file brought to a network's input: uint8 ``(3, side, side)``, and what was done to it, in words."""
+    """An image file brought to a network's input: uint8 ``(3, height, width)``, and what was done to it, in words."""
 
     name: str
-    pixels: UInt8[Tensor, "3 side side"]
+    pixels: UInt8[Tensor, "3 height width"]
     fitted: str
 
 
@@ -47,27 +46,28 @@ class Seen:
     adv_probability: float
 
 
-def read_picture(path: Path, side: int) -> Picture:
-    """An image file of any size and format as the network takes it; transparent parts become white.
+def read_picture(path: Path, side: int | None) -> Picture:
+    """An image file as a sweep decodes and resizes it (docs/data.md); a side of None leaves its size.
 
     Raises:
         InputError: no such file, no image, or a damaged one; or a side outside 8 .. 1024 pixels.
     """
-    if not LEAST_SIDE <= side <= MOST_SIDE:
-        raise InputError(f"--input-size {side}: give {LEAST_SIDE} to {MOST_SIDE} pixels")
+    if side is not None and not MIN_SIDE <= side <= MAX_SIDE:
+        raise InputError(f"--input-size {side}: give {MIN_SIDE} to {MAX_SIDE} pixels")
     if not path.is_file():
         raise InputError(f"no image {path}: give a file such as photo.jpg")
     try:
-        with Image.open(path) as opened:
-            upright = ImageOps.exif_transpose(opened).convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
-        raise InputError(f"{path} is no image or a damaged one: give a whole JPEG, PNG or the like") from problem
-    image = Image.new("RGB", upright.size, "white")
-    image.paste(upright, mask=upright.getchannel("A"))
-    width, height = image.size
-    cut = "as it is" if width == height == side else "resized" if width == height else "its central square, resized"
-    pixels = torch.from_numpy(np.array(centre(image, side))).permute(2, 0, 1)
-    return Picture(path.name, pixels, f"{width} x {height} to {side} x {side}: {cut}")
+        content = path.read_bytes()
+    except OSError as problem:
+        raise InputError(f"cannot read {path}: {problem.strerror}") from problem
+    whole = decode(content, str(path))
+    image = resize(whole, side, str(path))
+    if max(image.size) > MAX_SIDE:
+        raise InputError(f"{path} is {image.size[0]}x{image.size[1]}: give --input-size, such as 224")
+    (width, height), (wide, high) = whole.size, image.size
+    cut = "as it is" if whole.size == image.size else "resized" if width == height else "its central square, resized"
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return Picture(path.name, pixels, f"{width} x {height} to {wide} x {high}: {cut}")
 
 
 def attend(
@@ -85,6 +85,10 @@ def attend(
     The maps are the attended levels, or Grad-CAM saliency for a network without attention, as in a sweep. `eps` is a
     radius in text ("8/255"). The module is left as it was. Raises InputError if it cannot take these pictures.
     """
+    sizes = {tuple(picture.pixels.shape[1:]): picture.name for picture in shown}
+    if len(sizes) > 1:
+        said = ", ".join(f"{name} is {width}x{height}" for (height, width), name in list(sizes.items())[:2])
+        raise InputError(f"pictures differ in size ({said}): give --input-size to bring all to one size")
     pixels = torch.stack([picture.pixels for picture in shown])
     place = choose_device(device)
     with frozen(module, label, place, as_float(pixels[:BATCH]).to(place)) as classifier:

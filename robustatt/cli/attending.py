@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from robustatt.models.resolve import ResolvedModel
 
 MOST_PICTURES = 50
-SIDE_OF_OTHERS = 224  # what networks from outside are given unless --input-size says otherwise
 
 
 def attend(
@@ -29,7 +28,10 @@ def attend(
     classes: Annotated[int, typer.Option(help="For models from outside: how many classes they tell apart.")] = 10,
     normalize: Normalize = None,
     input_size: Annotated[
-        int | None, typer.Option(help="Pixels a side that pictures are brought to. [default: what the model takes]")
+        int | None,
+        typer.Option(
+            help="Pixels a side that pictures are brought to. [default: what the model's card says, else as they are]"
+        ),
     ] = None,
     eps: Annotated[str, typer.Option(help="The radius in steps of 1/255: 8, 0.5 or 8/255.")] = "8",
     attack: Annotated[str, typer.Option(help="The attack or recipe file.")] = "pgd",
@@ -56,7 +58,7 @@ def attend(
     from robustatt.report.panels import file_safe
 
     found = resolve(model, weights=weights, data=data, classes=classes, normalize=normalize)
-    side = input_size or (found.card.input_size if found.card else SIDE_OF_OTHERS)
+    side = input_size or (found.card.input_size if found.card else None)
     seen = look(
         found.module,
         found.label,

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from robustatt.data.base import TensorDataset
-from robustatt.data.decode import centre, workers
+from robustatt.data.decode import workers
+from robustatt.data.picture import resize
 from robustatt.errors import InputError, NoSuchSplit
 
 IMAGES = ("images", "x", "data")
@@ -71,4 +72,4 @@ def _rgb(path: Path, pixels: np.ndarray) -> np.ndarray:
 
 
 def _resized(image: np.ndarray, side: int) -> np.ndarray:
-    return np.array(centre(Image.fromarray(np.ascontiguousarray(image)), side))
+    return np.array(resize(Image.fromarray(np.ascontiguousarray(image)), side, "an image"))

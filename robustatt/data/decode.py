@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import functools
 import hashlib
-import io
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,16 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from robustatt.data.base import Dataset, Indices, Labels, Pixels
 from robustatt.data.cache import remembered
+from robustatt.data.picture import decode, needs_care, open_picture, resize, upright_size
 from robustatt.errors import InputError
 
 CHUNK = 256
-MOST_DRAWN_OUT = 64  # how many times as long as wide an image may be: beyond, a damaged header asks for all memory
-TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)  # the latter where warnings are errors
+DECODING = "decoding 2"  # part of the hash of images that an earlier version decoded to other pixels
 
 
 @functools.cache
@@ -58,14 +56,14 @@ class EncodedDataset(Dataset):
         if self.image_size is not None:
             return 3, self.image_size, self.image_size
         where, content = next(iter(self.encoded([0])))
-        width, height = _open(where, content).size
+        width, height = upright_size(open_picture(content, where), where)
         return 3, height, width
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of encoded images, labels and ``image_size``; each image's header is checked too."""
         labels = hashlib.sha256(self.labels.numpy().tobytes()).hexdigest()
-        purpose = f"{type(self).__name__} {self.image_size} {labels}"
+        purpose = f"{type(self).__name__} {self.image_size} {labels} {DECODING}"
         return remembered(purpose, self.files, self._survey)
 
     def _survey(self) -> str:
@@ -79,8 +77,12 @@ class EncodedDataset(Dataset):
 
     def _checked_hash(self, item: tuple[str, bytes]) -> bytes:
         where, content = item
-        self._check_size(where, _open(where, content).size)
-        return hashlib.sha256(content).digest()
+        picture = open_picture(content, where)
+        self._check_size(where, upright_size(picture, where))
+        digest = hashlib.sha256(content)
+        if needs_care(picture):
+            digest.update(DECODING.encode())
+        return digest.digest()
 
     def tensors(self, indices: Indices) -> tuple[Pixels, Labels]:
         wanted = self.positions(indices)
@@ -93,14 +95,7 @@ class EncodedDataset(Dataset):
 
     def _decode(self, item: tuple[str, bytes]) -> Tensor:
         where, content = item
-        try:
-            image = _open(where, content).convert("RGB")
-        except (OSError, ValueError, SyntaxError, *TOO_LARGE) as error:
-            raise InputError(f"{where} is a damaged image: {error}") from error
-        if self.image_size is not None:
-            if max(image.size) > MOST_DRAWN_OUT * min(image.size):
-                raise InputError(f"{where} is {image.size[0]}x{image.size[1]}, which no picture is: damaged?")
-            image = centre(image, self.image_size)
+        image = resize(decode(content, where), self.image_size, where)
         self._check_size(where, image.size)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
@@ -111,19 +106,3 @@ class EncodedDataset(Dataset):
                 f"{where} is {size[0]}x{size[1]} and the first image {width}x{height}: "
                 f"give --input-size to bring all to one size"
             )
-
-
-def _open(where: str, content: bytes) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(content))
-    except (OSError, ValueError, SyntaxError, *TOO_LARGE) as error:
-        raise InputError(f"{where} is no image or a damaged one") from error
-
-
-def centre(image: Image.Image, side: int) -> Image.Image:
-    """Shorter side to ``side`` pixels (bilinear, antialiased), then the central square."""
-    shorter = min(image.size)
-    width, height = (max(side, round(edge * side / shorter)) for edge in image.size)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - side) // 2, (height - side) // 2
-    return image.crop((left, top, left + side, top + side))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import abc
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from robustatt.data.folder import ENDINGS
+from robustatt.data.picture import decode, upright
 from robustatt.errors import InputError
 
 IMAGE_COLUMNS = ("img", "image")
@@ -56,8 +56,8 @@ class MaskedImages(abc.ABC):
             InputError: an image or a mask is damaged, of another size, not binary or empty; names the file.
         """
         for index, image_at, image, mask_at, mask in self.encoded(positions):
-            pixels = np.asarray(_decode(image, image_at).convert("RGB"))
-            yield Example(index, image_at, pixels, _mask(_decode(mask, mask_at), mask_at, pixels.shape[:2]))
+            pixels = np.asarray(decode(image, image_at))
+            yield Example(index, image_at, pixels, _mask(upright(mask, mask_at), mask_at, pixels.shape[:2]))
 
 
 def open_masked(data: Path, masks: Path | None = None) -> MaskedImages:
@@ -188,15 +188,6 @@ def _content(cell: Any, where: str) -> bytes:
     if not isinstance(content, bytes) or not content:
         raise InputError(f"{where} is missing: an encoded picture is needed there; add it or take the row out")
     return content
-
-
-def _decode(content: bytes, where: str) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(content))
-        image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{where} is no picture or a damaged one: replace it or take it out") from error
-    return image
 
 
 def _mask(picture: Image.Image, where: str, size: tuple[int, ...]) -> NDArray[np.bool_]:
