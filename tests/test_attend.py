@@ -121,7 +121,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["cut.jpg"], "cut.jpg is no image or a damaged one"),
+        (["cut.jpg"], "cut.jpg is a damaged image"),
         (["text.png"], "text.png is no image or a damaged one"),
         (["none.png"], "no image none.png"),
         (["."], "no image ."),

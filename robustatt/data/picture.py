@@ -89,7 +89,7 @@ def _upright(picture: Image.Image, where: str) -> Image.Image:
         picture.load()
         return ImageOps.exif_transpose(picture) if orientation(picture) != 1 else picture
     except UNREADABLE as error:
-        raise InputError(f"{where} is no image or a damaged one: {_first_line(error)}") from error
+        raise InputError(f"{where} is a damaged image: {_first_line(error)}") from error
 
 
 def upright(content: bytes, where: str) -> Image.Image:
