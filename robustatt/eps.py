@@ -93,3 +93,5 @@ def _power(number: int, prime: int) -> int:
 
 
 CLEAN = format_radius(Fraction(0))
+WHOLE_BOX = format_radius(Fraction(1))
+"""The radius in the records of an attack without a norm: the L-infinity ball of 255/255 holds the whole box [0, 1]."""

@@ -24,8 +24,12 @@ SMALL = 64 * 64  # pixels; larger images get fewer pictures, so that the page st
 
 
 def attack_to_show(attacks: Sequence[Recipe], records: pd.DataFrame) -> str | None:
-    """The strongest attack (lowest accuracy over all rows) among those cheap enough to run again for a few images."""
-    cheap = [entry.name for entry in attacks if sum(entry.cost()) <= MOST_COST and not is_control(entry.name)]
+    """The strongest attack (lowest accuracy over all rows) among those cheap enough to run again for a few images.
+
+    One without a norm has no radii to be shown at.
+    """
+    bounded = [entry for entry in attacks if not entry.unbounded and not is_control(entry.name)]
+    cheap = [entry.name for entry in bounded if sum(entry.cost()) <= MOST_COST]
     right = records["adv_pred"] == records["label"]
     means = {name: float(right[records["attack"] == name].mean()) for name in cheap}
     return min(means, key=lambda name: means[name]) if means else None

@@ -18,7 +18,7 @@ import tomli_w
 
 from robustatt.attack import recipe as recipes
 from robustatt.attack.recipe import Recipe
-from robustatt.eps import STEP, format_radius, parse_grid, parse_radius
+from robustatt.eps import STEP, WHOLE_BOX, format_radius, parse_grid, parse_radius
 from robustatt.errors import InputError, did_you_mean
 from robustatt.files import write_atomically
 
@@ -103,6 +103,10 @@ class Plan:
     def radii(self) -> tuple[str, ...]:
         """The radii as records write them, ascending, without the clean one."""
         return tuple(format_radius(eps) for eps in self.eps)
+
+    def radii_of(self, attack: Recipe) -> tuple[str, ...]:
+        """The radii of one attack: those of the plan, or for an attack without a norm the one that holds the whole box."""
+        return (WHOLE_BOX,) if attack.unbounded else self.radii()
 
     def to_toml(self) -> dict[str, Any]:
         """The plan as a document that `Plan.from_toml` reads back; attacks by their whole recipe."""
@@ -289,7 +293,7 @@ class BoundPlan:
                 yield self._of_kind(entry, fingerprint, attack)
 
     def _of_kind(self, entry: ModelEntry, fingerprint: str, attack: Recipe) -> Iterator[Cell]:
-        radii = self.plan.radii()
+        radii = self.plan.radii_of(attack)
         for start in range(0, self.examples, CELL_EXAMPLES):
             yield Cell(
                 entry.name, fingerprint, self.data_fingerprint, attack, radii,

@@ -23,6 +23,7 @@ from robustatt.files import write_atomically
 from robustatt.layout import Grid, eps_steps, grids, is_control
 from robustatt.measures import METRICS, kind_of
 from robustatt.summary_schema import check_form
+from robustatt.unbounded import distances, is_unbounded
 
 __all__ = [
     "Grid", "baselines", "compare_grids", "confusion", "curve_frame", "drift_auc", "drift_rows", "eps_steps", "grids",
@@ -50,7 +51,7 @@ def summarise(
         "schema": SCHEMA,
         "plan": dict(plan),
         "provenance": dict(provenance),
-        "curves": [_curve(grid, plan) for grid in layout],
+        "curves": [_curve(grid, plan, records) for grid in layout],
         "drift": [row for grid in layout for row in drift_rows(grid)],
         "drift_predicts_fooling": [row for grid in layout for row in drift_auc(grid)],
         "differences": paired_differences(layout, baselines(plan, [grid.model for grid in layout])),
@@ -88,7 +89,7 @@ def _norm_of(plan: Mapping[str, Any], attack: str) -> str:
     return "linf"
 
 
-def _curve(grid: Grid, plan: Mapping[str, Any]) -> dict[str, Any]:
+def _curve(grid: Grid, plan: Mapping[str, Any], records: pd.DataFrame) -> dict[str, Any]:
     n = grid.present.sum(axis=0)
     right = grid.correct.sum(axis=0)
     held = (grid.held & grid.present).sum(axis=0)
@@ -108,7 +109,8 @@ def _curve(grid: Grid, plan: Mapping[str, Any]) -> dict[str, Any]:
         }
         for i, eps in enumerate(grid.eps)
     ]
-    return {"model": grid.model, "attack": grid.attack, "norm": _norm_of(plan, grid.attack), "points": points}
+    curve = {"model": grid.model, "attack": grid.attack, "norm": _norm_of(plan, grid.attack), "points": points}
+    return curve | ({"distances": distances(records, grid.model, grid.attack)} if is_unbounded(curve) else {})
 
 
 # Drift of attention and saliency --------------------------------------------------------------------------

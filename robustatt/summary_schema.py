@@ -67,6 +67,7 @@ class _Curve(_Row):
     attack: str
     norm: str = "linf"
     points: Annotated[list[_Point], Field(min_length=1)]
+    distances: dict[str, dict[str, float]] = {}
 
 
 class _Drift(_Row):

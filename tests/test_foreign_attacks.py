@@ -10,13 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from planted import nets
 from tiny_models import Linear, linear_data
 
 import robustatt
 from robustatt.attack import recipe as recipes
 from robustatt.attack.adapters import Torchattacks
 from robustatt.attack.base import Rows
+from robustatt.cli.sweeping import _print_summary
 from robustatt.errors import InputError, RobustattError
+from robustatt.reference import make_reference
+from robustatt.regress import check
 
 pytest.importorskip("torchattacks")
 NEAR, FAR = 0.01, 0.2
@@ -154,3 +158,93 @@ def test_what_is_no_image_is_refused(library: Callable[[Run], None], change: Cal
     library(lambda module, rows: change(rows.image))  # noqa: ARG005
     with pytest.raises(RobustattError, match=f"'theirs': .*{said}"):
         swept("torchattacks:PGD", "4")
+
+
+# Attacks in their own threat model --------------------------------------------------------------------------
+
+
+def unbounded(algorithm: str, **rest: Any) -> recipes.Recipe:
+    return external(algorithm, "none", **rest)
+
+
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")
+def test_spatial_attack_without_a_norm_counts_what_foolbox_itself_breaks() -> None:
+    """Oracle: foolbox called directly. Held to a ball, the same attack broke nothing."""
+    foolbox = pytest.importorskip("foolbox")
+    net = nets.trained(nets.convolutional)
+    images, labels = nets.held_out(24)
+    pixels = images.float() / 255
+    attack = foolbox.attacks.SpatialAttack(max_translation=0.3, max_rotation=10)
+    _, moved, _ = attack(foolbox.PyTorchModel(net, bounds=(0, 1)), pixels, labels)
+    with torch.no_grad():
+        held = (net(moved).argmax(1) == labels) & (net(pixels).argmax(1) == labels)
+    recipe = unbounded("foolbox:SpatialAttack", arguments={"max_translation": 0.3, "max_rotation": 10})
+    result = robustatt.sweep(net, (images, labels), attacks=[recipe, "fgsm"], eps="4")
+    assert result.curve("theirs").eps.tolist() == ["0/255", "255/255"]
+    assert result.curve("theirs").accuracy.iloc[-1] == float(held.float().mean())
+    assert 0 < float(held.float().mean()) < 0.9
+    change = (moved - pixels).flatten(1)
+    rows = result.records[(result.records.attack == "theirs") & result.records.attacked]
+    for column, order in (("distance", float("inf")), ("distance_l2", 2), ("distance_l1", 1)):
+        exact = torch.linalg.vector_norm(change, ord=order, dim=1)[torch.tensor((rows["index"]).to_numpy())]
+        assert np.allclose(rows[column], exact, rtol=1e-5), column
+    curve = next(curve for curve in result.summary["curves"] if curve["attack"] == "theirs")
+    fell = rows[rows.adv_pred != rows.label]
+    assert curve["norm"] == "none"
+    assert curve["distances"]["l2"]["median"] == pytest.approx(float(fell.distance_l2.median()))
+    assert not {"left-the-ball", "ball-unused"} & {entry.code for entry in result.health}
+
+
+def test_an_attack_without_a_norm_stands_on_no_axis_of_radii(
+    library: Callable[[Run], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table of its own on the terminal and the page; the figures hold the others alone."""
+    library(brightened)
+    attacks = ["fgsm", unbounded("torchattacks:GN")]
+    result = robustatt.sweep(MODEL, (IMAGE, LABEL), attacks=attacks, eps="4,8", out=tmp_path)
+    page = result.report(tmp_path / "page").read_text()
+    section = page[page.index('id="unbounded"') :].split("</section>")[0]
+    assert "theirs" in section
+    assert "255/255" not in page
+    assert "theirs" not in (tmp_path / "page" / "figures" / "accuracy.csv").read_text()
+    assert "theirs,none,255/255" in (tmp_path / "page" / "tables" / "summary.csv").read_text()
+    _print_summary(result.summary)
+    printed = capsys.readouterr().out
+    assert "attacks without a radius" in printed
+    assert "255/255" not in printed
+    alone = robustatt.sweep(MODEL, (IMAGE, LABEL), attacks=attacks[1:], eps="4,8")
+    assert 'id="unbounded"' in alone.report(tmp_path / "alone").read_text()
+
+
+def test_a_lost_point_of_such_an_attack_is_a_regression(library: Callable[[Run], None]) -> None:
+    """The gate compares its one accuracy like any other."""
+    library(lambda module, rows: rows.image)  # noqa: ARG005
+    recipe = unbounded("torchattacks:GN")
+    held = robustatt.sweep(MODEL, (IMAGE, LABEL), attacks=[recipe], eps="4")
+    library(lambda module, rows: 1 - rows.image)  # noqa: ARG005
+    fell = robustatt.sweep(MODEL, (IMAGE, LABEL), attacks=[recipe], eps="4")
+    reference = make_reference(held.records, held.summary)
+    assert check(fell.records, fell.summary, reference).verdict == "regression"
+    assert check(held.records, held.summary, reference).verdict == "same"
+
+
+def test_a_radius_of_the_class_is_an_argument_then() -> None:
+    """torchattacks' own PGD at eps 0.3 breaks everything, in one run."""
+    recipe = unbounded("torchattacks:PGD", arguments={"eps": 0.3, "alpha": 0.05, "steps": 10})
+    records = robustatt.sweep(MODEL, (IMAGE, LABEL), attacks=[recipe], eps="4").records
+    attacked = records[records.attacked]
+    assert (attacked.adv_pred != attacked.label).all()
+    assert 0.2 < float(attacked.distance.max()) <= 0.3 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"algorithm": "pgd"}, r"'linf', 'l2' or 'l1', not 'none'"),
+        ({"algorithm": "torchattacks:PGD", "shares": {"alpha": 0.2}}, "put them under \\[arguments\\]"),
+        ({"algorithm": "foolbox:LinfPGD"}, "is told its radius: write norm ="),
+    ],
+)
+def test_where_no_norm_makes_no_sense(content: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        robustatt.sweep(MODEL, (IMAGE, LABEL), attacks=[unbounded(**content)], eps="4")

@@ -78,7 +78,8 @@ class LibraryAttack(ExternalAttack):
     """What both libraries share: finding the class, checking arguments, and a fenced run."""
 
     def __init__(self, recipe: ExternalRecipe, module: Any, name: str, classes: int) -> None:
-        super().__init__(recipe.name, NORMS[recipe.norm])
+        super().__init__(recipe.name, NORMS["linf" if recipe.norm == "none" else recipe.norm])
+        self.unbounded = recipe.unbounded
         self.recipe, self.classes = recipe, classes
         known = {key: value for key, value in vars(module).items() if self.is_attack(value)}
         if name not in known:
@@ -110,7 +111,7 @@ class LibraryAttack(ExternalAttack):
                     f"{did_you_mean(key, names)}"
                 )
         for key in RADIUS_NAMES:
-            if key in self.recipe.arguments:
+            if key in self.recipe.arguments and not self.unbounded:
                 raise InputError(f"attack {self.name!r}: the radius comes from the plan; leave {key!r} out")
 
     def perturb(self, module: nn.Module, rows: Rows, seed: int) -> Tensor:
@@ -161,6 +162,7 @@ class Torchattacks(LibraryAttack):
     def __init__(self, recipe: ExternalRecipe, module: Any, name: str, classes: int) -> None:
         super().__init__(recipe, module, name, classes)
         self.radius = next((key for key in RADIUS_NAMES if key in self.accepted), None)
+        self.radius = None if self.unbounded else self.radius
         self.minimum_norm = self.radius is None
         self.minimised_norm = MINIMISED_NORMS.get(name, "")
 
@@ -170,7 +172,7 @@ class Torchattacks(LibraryAttack):
 
     def run(self, module: nn.Module, rows: Rows, eps: float, seed: int) -> Tensor:
         known: dict[str | None, Any] = {
-            "norm": NORM_NAMES[self.norm.name],
+            "norm" if not self.unbounded else None: NORM_NAMES[self.norm.name],
             "seed": seed,
             "n_classes": self.classes,
             self.radius: eps,
@@ -188,6 +190,10 @@ class Foolbox(LibraryAttack):
     def __init__(self, recipe: ExternalRecipe, module: Any, name: str, classes: int) -> None:
         super().__init__(recipe, module, name, classes)
         self.minimum_norm = not issubclass(self.kind, module.base.FixedEpsilonAttack)
+        if self.unbounded and not self.minimum_norm:
+            raise InputError(
+                f'attack {self.name!r}: {recipe.algorithm} is told its radius: write norm = "linf", "l2" or "l1"'
+            )
 
     @staticmethod
     def is_attack(value: object) -> bool:

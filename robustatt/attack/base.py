@@ -263,6 +263,8 @@ class ExternalAttack(Attack):
     #: the norm in which it looks for the nearest mistake, as far as is known; an image outside a ball then says that
     #: nothing was found inside, and otherwise only that the attack works in another threat model
     minimised_norm: str = ""
+    #: whether it works in its own threat model, in which any image in [0, 1] is allowed
+    unbounded: bool = False
 
     @abstractmethod
     def perturb(self, module: torch.nn.Module, rows: Rows, seed: int) -> Float[Tensor, "n c h w"]:

@@ -30,6 +30,11 @@ class Recipe(BaseModel):
     citation: str = ""
     good_for: str = ""
 
+    @property
+    def unbounded(self) -> bool:
+        """Whether it has no norm and so no radius: any image in [0, 1] is allowed."""
+        return False
+
     def cost(self) -> tuple[int, int]:
         """Gradients and forward passes an image and radius at full strength, when the grid saves nothing."""
         raise NotImplementedError
@@ -251,11 +256,23 @@ class AutoAttackRecipe(Recipe):
 class ExternalRecipe(Recipe):
     """A class of another library: algorithm = "torchattacks:DIFGSM" or "foolbox:LinfPGD".
 
-    `arguments` are its own; `shares` are those that grow with the radius, as shares of eps (alpha = 0.25).
+    `arguments` are its own; `shares` are those that grow with the radius, as shares of eps (alpha = 0.25). With
+    `norm = "none"` it runs in its own threat model: no radius is used, and any image in [0, 1] will do.
     """
 
+    norm: Literal["linf", "l2", "l1", "none"] = "linf"  # type: ignore[assignment]  # wider than that of native attacks
     arguments: dict[str, Any] = Field(default_factory=dict)
     shares: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def unbounded(self) -> bool:
+        return self.norm == "none"
+
+    @model_validator(mode="after")
+    def _no_shares_of_nothing(self) -> Self:
+        if self.norm == "none" and self.shares:
+            raise ValueError('shares are shares of the radius, and norm = "none" has none: put them under [arguments]')
+        return self
 
     def cost(self) -> tuple[int, int]:
         """Unknown: (0, 0) where the arguments do not say the number of steps."""

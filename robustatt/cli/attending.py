@@ -83,6 +83,8 @@ def _one_radius(text: str, norm: str) -> str:
     """The radius as records write it; InputError unless it is a single one above 0."""
     from robustatt.eps import format_radius, parse_grid
 
+    if norm == "none":
+        raise InputError('attend shows an attack at a radius: give one with a norm, not norm = "none"')
     radii = parse_grid(text)
     if len(radii) != 1 or (norm == "linf" and radii[0] > 1):
         raise InputError(f"--eps {text}: give one radius above 0, for L-infinity at most 255/255, such as 8")

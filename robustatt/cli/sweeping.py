@@ -211,11 +211,28 @@ def default_folder(data: str) -> Path:
 def _print_summary(summary: dict[str, Any]) -> None:
     """Accuracy by radius, models and attacks side by side; then the warnings."""
     from robustatt.summary import is_control
+    from robustatt.unbounded import bounded, rows_of
 
-    curves = summary["curves"]
-    if not curves:
-        return
     data = summary["plan"]["data"]
+    heads, rows = rows_of(summary)
+    if rows:
+        print(f"\nAccuracy in % under attacks without a radius, {data['n']} images of {data['name']} {data['split']}; distances of the "
+              "images they broke")  # fmt: skip
+        print_tables(heads, rows)
+    curves = bounded(summary)["curves"]
+    if curves:
+        _print_curves(curves, data)
+        _print_parts(summary)
+    names = {curve["attack"] for curve in summary["curves"] if not is_control(curve["attack"])}
+    if names and names <= {"fgsm"}:
+        print("fgsm alone is an upper bound: an attack in several steps finds more. Add --attack pgd.")
+    for warning in summary["health"]:
+        who = " ".join(part for part in (warning["model"], warning["attack"]) if part)
+        warn(f"[{warning['code']}] {who}: {warning['message']}" if who else f"[{warning['code']}] {warning['message']}")
+
+
+def _print_curves(curves: list[dict[str, Any]], data: dict[str, Any]) -> None:
+    """Accuracy by radius, models and attacks side by side."""
     print(f"\nAccuracy under attack in % [95 % interval], {data['n']} images of {data['name']} {data['split']}")
     heads = [f"{curve['model']} {curve['attack']}" for curve in curves]
     rows = []
@@ -226,13 +243,6 @@ def _print_summary(summary: dict[str, Any]) -> None:
             [label, *[f"{100 * p['accuracy']:.1f} [{100 * p['ci_low']:.1f}, {100 * p['ci_high']:.1f}]" for p in cells]]
         )
     print_tables(["eps", *heads], rows)
-    _print_parts(summary)
-    names = {curve["attack"] for curve in curves if not is_control(curve["attack"])}
-    if names <= {"fgsm"}:
-        print("fgsm alone is an upper bound: an attack in several steps finds more. Add --attack pgd.")
-    for warning in summary["health"]:
-        who = " ".join(part for part in (warning["model"], warning["attack"]) if part)
-        warn(f"[{warning['code']}] {who}: {warning['message']}" if who else f"[{warning['code']}] {warning['message']}")
 
 
 def _print_parts(summary: dict[str, Any]) -> None:

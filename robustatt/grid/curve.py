@@ -19,7 +19,7 @@ from robustatt.attack.base import (
 from robustatt.grid.pool import Finished, Job, Pool
 from robustatt.grid.pools import MAX_EXCESS, run_external
 from robustatt.grid.target import Ledger, Target, leave_alone
-from robustatt.threat import TOLERANCE, per_row
+from robustatt.threat import NORMS, TOLERANCE, Norm, per_row
 
 
 def along_rays(target: Target, attack: RayAttack, oracle: Oracle, noise: Noise, done: Callable[[int], None]) -> Ledger:
@@ -45,8 +45,7 @@ def whole_curve(target: Target, attack: Attack, oracle: Oracle, noise: Noise, do
     of the ball, an image outside says nothing of what is inside: that row is not attacked, and `raw_distance` says how
     far the library's own image is.
     """
-    external = isinstance(attack, ExternalAttack)
-    ledger = Ledger(target, **({"raw_distance": np.nan} if external else {}))
+    ledger = Ledger(target, **dict.fromkeys(_distances(attack), np.nan))
     correct = target.correct.cpu().numpy()
     leave_alone(target, ledger, np.flatnonzero(~correct))
     done(int((~correct).sum()))
@@ -70,10 +69,24 @@ def whole_curve(target: Target, attack: Attack, oracle: Oracle, noise: Noise, do
             found = target.evaluate(chunk, handed_in, limit)
             attacked = (distance <= limit * (1 + MAX_EXCESS) + TOLERANCE).cpu().numpy() | nearest
             found |= {"attacked": attacked, "zero_grad": flat}
-            found |= {"raw_distance": distance.cpu().numpy()} if external else {}
+            found |= {
+                name: norm.length(image - clean).cpu().numpy() for name, norm in _distances(attack).items()
+            }  # fmt: skip
             ledger.write(chunk.cpu().numpy(), radius, found)
         done(len(chunk))
     return ledger
+
+
+def _distances(attack: Attack) -> dict[str, Norm]:
+    """The columns for the distances of another library's own image, each with its norm; none for a native attack.
+
+    An attack without a norm has its L-infinity distance in `distance`, and L2 and L1 here.
+    """
+    if not isinstance(attack, ExternalAttack):
+        return {}
+    return (
+        {"distance_l2": NORMS["l2"], "distance_l1": NORMS["l1"]} if attack.unbounded else {"raw_distance": attack.norm}
+    )
 
 
 def _nearest(

@@ -21,7 +21,7 @@ LEAST = 5
 
 def unused_ball(outcome: Outcome, records: pd.DataFrame) -> Iterator[Warning]:
     """Another library's attack whose failed images lie deep inside the ball at the largest radius."""
-    if not outcome.foreign or outcome.kind == "control":
+    if not outcome.foreign or outcome.norm == "none":
         return
     eps, text = max((float(parse_radius(text)), text) for text in outcome.grid.eps)
     rows = records[

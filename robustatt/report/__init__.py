@@ -44,16 +44,21 @@ def write_report(
     from robustatt.files import subfolder, write_atomically
     from robustatt.report import html, panels, tables
     from robustatt.report.gallery import read_gallery
+    from robustatt.unbounded import bounded, rows_of
 
     folder = Path(out) if out is not None else Path(directory)
+    heads, unbounded_rows = rows_of(summary)
+    whole, summary = summary, bounded(summary)
+    if records is not None and unbounded_rows:
+        records = records[~records["attack"].isin({row[1] for row in unbounded_rows})]
     curves, drift = panels.figures(summary), drift_figures(summary)
     stored = read_gallery(Path(directory))
-    more = html.example_parts(summary, records, stored)
+    more = html.example_parts(summary, records, stored) | {"unbounded": (heads, unbounded_rows)}
     try:
         pictures, rows = subfolder(folder, "figures"), subfolder(folder, "tables")
         page = html.render(summary, html.Page(curves, drift, more))
         write_atomically(folder / "report.html", page.encode())
-        listed = tables.write_tables(summary, html.overview(summary), rows) if curves else []
+        listed = tables.write_tables(summary, html.overview(summary), rows, whole) if whole["curves"] else []
         written = _write_figures(summary, curves, drift, stored, pictures) if figures else []
     except OSError as error:
         raise InputError(f"cannot write the report into {folder}: {error.strerror or error}") from None

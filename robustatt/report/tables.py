@@ -15,16 +15,14 @@ from robustatt.report.panels import Summary
 COLUMNS = ("eps", "n", "accuracy", "ci_low", "ci_high", "worst_case_accuracy", "fooling_rate")
 
 
-def write_tables(summary: Summary, overview: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write ``summary.csv`` (every point), ``accuracy.md`` and ``accuracy.tex`` (the overview).
+def write_tables(summary: Summary, overview: Mapping[str, Any], folder: Path, whole: Summary) -> list[Path]:
+    """Write ``summary.csv`` (every point of the whole summary, attacks without a norm included), ``accuracy.md`` and ``accuracy.tex`` (the overview).
 
     Where drift was recorded also ``drift.md``: does it predict being fooled?
     """
-    texts = {
-        "summary.csv": summary_csv(summary),
-        "accuracy.md": markdown(overview),
-        "accuracy.tex": latex(overview),
-    }
+    texts = {"summary.csv": summary_csv(whole)}
+    if summary["curves"]:
+        texts |= {"accuracy.md": markdown(overview), "accuracy.tex": latex(overview)}
     predictions = prediction_rows(summary)
     if predictions:
         texts["drift.md"] = drift_markdown(predictions)
