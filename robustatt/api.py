@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from robustatt import data as data_sets
 from robustatt.attack import recipe as recipes
 from robustatt.attack.recipe import Recipe
+from robustatt.borrow import default_modes
 from robustatt.chains import part_tables
 from robustatt.data.base import Dataset, TensorDataset
 from robustatt.engine import Loader, Outcome, load_data, model_loader, run
@@ -87,6 +89,7 @@ class Result:
         return write_report(Path(directory), self.records, self.summary).html
 
 
+@default_modes()
 def sweep(
     model: Models,
     data: Data,
@@ -107,7 +110,9 @@ def sweep(
     Args:
         model: any module from images in [0, 1], float32 (batch, channels, height, width), to logits (batch, classes);
             or a name such as "vgg_att3"; or several modules by label. It is not changed: flags, gradients, hooks and
-            the random state are as before afterwards, also when this raises.
+            the random state are as before afterwards, also when this raises. It may return the logits as ``.logits``,
+            under the key "logits" or first in a tuple, and one logit an image for two classes; weights may be of
+            any floating dtype. A program of torch.export is taken too.
         data: (images, labels) with images float in [0, 1] or uint8 and labels int64; or a data set or its name.
         attacks: names of recipes, recipe files, or recipes.
         eps: a grid such as "1..16" in steps of 1/255, or radii in [0, 1] as numbers. 0 is always evaluated.
@@ -163,6 +168,8 @@ def _dataset(data: Data, split: str) -> Dataset:
 def _models(model: Models, dataset: Dataset) -> tuple[tuple[ModelEntry, ...], Loader]:
     if isinstance(model, str):
         return model_entries([model], []), model_loader(dataset)
+    if isinstance(model, torch.export.ExportedProgram):
+        model = model.module()
     if not isinstance(model, nn.Module | Mapping):
         raise InputError(f"model is a {type(model).__name__}: give a torch.nn.Module, a name, or modules by label")
     modules = {"model": model} if isinstance(model, nn.Module) else dict(model)

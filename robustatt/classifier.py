@@ -20,9 +20,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from robustatt.attack.loss import misclassification
-from robustatt.borrow import borrowed, seeded
-from robustatt.errors import InputError, NonFiniteLogits
+from robustatt.borrow import borrowed, default_modes, evaluation_mode, seeded
+from robustatt.errors import InputError, NonFiniteLogits, raised_by
 from robustatt.measures import GRADCAM
+from robustatt.outputs import StandardModule, coarsest_dtype, standard
 from robustatt.saliency import last_spatial_layer, logits_and_cam
 
 SAFETY = 8.0  # how many times the measured rounding error a lead must exceed to be believed
@@ -57,22 +58,30 @@ class Verdict:
 class Classifier:
     """A frozen classifier from images in [0, 1] to logits. Build it by `frozen`, which leaves the original untouched."""
 
+    #: the coarsest floating dtype that an image passes through: a change of it below that rounding is lost
+    dtype: torch.dtype
+
     def __init__(
         self, original: nn.Module, label: str, device: torch.device, probe: Float[Tensor, "n c h w"],
         numerics: Numerics = Numerics(),
     ) -> None:  # fmt: skip
         self.label = label
         self.device = device
-        self.original = original
+        self.original = original = standard(original, label, probe)
+        self.dtype = coarsest_dtype(original, probe)
         self.attended: tuple[str, ...] = tuple(getattr(original, "levels", ())) if hasattr(original, "attend") else ()
-        self.classes = self._check(probe)
+        with torch.no_grad():
+            self.classes = int(original(probe[:2]).shape[1])
         self.fast, self.memory_format, self.rounding = self._speed_up(probe)
         self._layer = None if self.attended else last_spatial_layer(self.fast, self._in_format(probe))
         self._forward: Callable[[Tensor], Tensor] = self.fast
         self._attend: Callable[[Tensor], tuple[Tensor, list[Tensor]]] = getattr(self.fast, "attend", None)  # type: ignore[assignment]
         if numerics.compiled:
             self._compile(self._in_format(probe))
-        self.screen = self._bfloat16_error(probe) if numerics.precision == "bf16-screen" else None
+        self.screen = self._bfloat16_error(probe) if self._may_screen(numerics) else None
+
+    def _may_screen(self, numerics: Numerics) -> bool:
+        return numerics.precision == "bf16-screen" and self.dtype == torch.float32
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -156,26 +165,13 @@ class Classifier:
     def _in_format(self, image: Tensor) -> Tensor:
         return image.contiguous(memory_format=self.memory_format)
 
-    def _check(self, probe: Tensor) -> int:
-        try:
-            with torch.no_grad():
-                logits = self.original(probe)
-        except RuntimeError as problem:
-            reason = str(problem).splitlines()[0]
-            grey = "; data is always RGB here: for a model of grey images put image.mean(1, keepdim=True) before it"
-            raise InputError(
-                f"model {self.label!r} cannot take images of shape {tuple(probe.shape[1:])}: {reason}"
-                f"{grey if 'to have 1 channels' in reason else ''}"
-            ) from None
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(probe) or logits.shape[1] < 2:
-            got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-            raise InputError(
-                f"model {self.label!r} returned {got} for {len(probe)} images: expected logits of shape ({len(probe)}, classes)"
-            )
-        return int(logits.shape[1])
-
     def _speed_up(self, probe: Tensor) -> tuple[nn.Module, torch.memory_format, float]:
-        """A faster copy whose logits agree with the original's, its memory format and the rounding between them."""
+        """A faster copy whose logits agree with the original's, its memory format and the rounding between them.
+
+        None in half precision and bfloat16, where rounding is too coarse to tell.
+        """
+        if torch.finfo(self.dtype).eps > torch.finfo(torch.float32).eps:
+            return self.original, torch.contiguous_format, 0.0
         with torch.no_grad():
             expected = self.original(probe)
             if not bool(expected.isfinite().all()):
@@ -219,15 +215,23 @@ def frozen(
 
     A module that cannot be copied is used itself, and its flags are put back.
     """
-    with seeded(device):
+    with default_modes(), seeded(device):
         try:
-            duplicate = copy.deepcopy(module)
+            with torch.no_grad():  # else the parameters of a TorchScript copy have a history
+                duplicate = copy.deepcopy(module)
         except Exception:  # any module may refuse to be copied, in any way
             with borrowed(module) as lent:
-                yield Classifier(lent, label, device, probe, numerics)
+                yield _classifier(lent, label, device, probe, numerics)
             return
-        duplicate = duplicate.to(device).eval().requires_grad_(False)
-        yield Classifier(duplicate, label, device, probe, numerics)
+        duplicate = evaluation_mode(duplicate.to(device))
+        yield _classifier(duplicate, label, device, probe, numerics)
+
+
+def _classifier(
+    module: nn.Module, label: str, device: torch.device, probe: Tensor, numerics: Numerics
+) -> Classifier:
+    with raised_by(f"model {label!r}"):
+        return Classifier(module, label, device, probe, numerics)
 
 
 def fold_batchnorm(module: nn.Module) -> nn.Module:
@@ -235,6 +239,9 @@ def fold_batchnorm(module: nn.Module) -> nn.Module:
 
     Pairs are found by symbolic tracing; a module that cannot be traced is returned as it is.
     """
+    if isinstance(module, StandardModule):
+        fold_batchnorm(module.module)
+        return module
     try:
         graph = torch.fx.symbolic_trace(module).graph
     except Exception:  # tracing runs the model's own code on proxies, which may fail in any way
@@ -271,18 +278,43 @@ def fingerprint(module: nn.Module) -> str:
     digest = hashlib.sha256(repr(module).encode())
     for name, tensor in sorted(module.state_dict().items()):
         if isinstance(tensor, Tensor):
-            digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-            digest.update(
-                tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-                if tensor.ndim
-                else repr(tensor.item()).encode()
-            )
+            _digest(digest, name, tensor)
+    for name, part in module.named_modules():
+        for key, value in _compiled_code(part):
+            if isinstance(value, Tensor):
+                _digest(digest, f"{name}.{key}", value)
+            else:
+                digest.update(f"{name}.{key}|{value}".encode())
     for kind in sorted(
         {type(part) for part in module.modules()}, key=lambda kind: f"{kind.__module__}.{kind.__qualname__}"
     ):
         if kind.__module__.split(".")[0] not in {"torch", "torchvision", "timm", "robustatt"}:
             digest.update(_source(kind).encode())
     return digest.hexdigest()
+
+
+def _digest(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
+    digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+    digest.update(
+        tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        if tensor.ndim
+        else repr(tensor.item()).encode()
+    )
+
+
+def _compiled_code(part: nn.Module) -> Iterator[tuple[str, str | Tensor]]:
+    """The code of TorchScript and of exported programs, and its constants: they are no part of the state."""
+    if isinstance(part, torch.jit.ScriptModule):
+        try:
+            code, constants = part.code_with_constants
+        except RuntimeError:  # a container without a forward
+            return
+        yield "code", code
+        for name, value in sorted(constants.const_mapping.items()):
+            yield name, value if isinstance(value, Tensor) else repr(value)
+    elif isinstance(part, torch.fx.GraphModule):
+        yield "code", part.code
+        yield from ((name, value) for name, value in sorted(vars(part).items()) if isinstance(value, Tensor))
 
 
 def _source(kind: type) -> str:

@@ -24,7 +24,7 @@ from robustatt.data import Dataset, TensorDataset
 from robustatt.data.sample import stratified
 from robustatt.device import choose_device
 from robustatt.engine import automatic_batch_size
-from robustatt.errors import InputError
+from robustatt.errors import InputError, raised_by
 from robustatt.evaluate import as_float
 from robustatt.health.data import same_set
 from robustatt.health.labels import like_guessing
@@ -42,10 +42,10 @@ RUNS = 1.5
 PASSES = 5
 TOPICS: dict[str, tuple[str, ...]] = {
     "eval mode": ("training-mode",),
-    "logits": ("probabilities", "log-probabilities", "saturation", "non-finite"),
+    "logits": ("probabilities", "log-probabilities", "saturation", "non-finite", "one-logit"),
     "determinism": ("randomised",),
     "batch size": ("batch-dependent",),
-    "gradient": ("zero-gradient", "shattered-gradient"),
+    "gradient": ("nan-gradient", "zero-gradient", "shattered-gradient"),
     "normalisation": ("input-range",),
     "classes": ("label-order",),
 }
@@ -143,9 +143,11 @@ def examine_model(
     """All checks of a model that is in memory, which is left as it was. `train` holds the training images, if known."""
     first = as_float(dataset.tensors(range(min(32, len(dataset))))[0]).to(device)
     with frozen(resolved.module, resolved.label, device, first) as classifier:
-        look = _look(classifier, dataset, first)
+        with raised_by(f"model {resolved.label!r}"):
+            look = _look(classifier, dataset, first)
         chosen, labels = look.images[look.probe], look.labels[look.probe]
-        warnings = health.of_model(classifier.original, resolved.label, chosen, labels, resolved.module)
+        with raised_by(f"model {resolved.label!r}"):
+            warnings = health.of_model(classifier.original, resolved.label, chosen, labels, resolved.module)
         findings = [_input_range(look.images), *_by_topic(warnings, look), _accuracy(look, resolved.card, dataset)]
         findings += _training(look, train) if train is not None else []
         findings += _speed(look, len(dataset))

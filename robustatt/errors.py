@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class RobustattError(Exception):
@@ -40,6 +41,35 @@ class RunInterrupted(RobustattError):
     def __init__(self, reason: str, exit_code: int = 3, safe: str = "") -> None:
         super().__init__(f"{reason}. {safe}" if safe else reason)
         self.reason, self.exit_code = reason, exit_code
+
+
+def innermost(problem: BaseException) -> BaseException:
+    """The exception that began it all: at the end of the chain of causes."""
+    seen = {id(problem)}
+    while True:
+        earlier = problem.__cause__ or (None if problem.__suppress_context__ else problem.__context__)
+        if earlier is None or id(earlier) in seen:
+            return problem
+        seen.add(id(earlier))
+        problem = earlier
+
+
+def describe(problem: BaseException) -> str:
+    """The type and first line of the innermost cause of an exception, such as ``KeyError: 'image'``."""
+    cause = innermost(problem)
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[0]}" if lines else type(cause).__name__
+
+
+@contextmanager
+def raised_by(what: str) -> Iterator[None]:
+    """Whatever somebody's code raises inside becomes an InputError of one line that names it, such as "model 'net'"."""
+    try:
+        yield
+    except (RobustattError, OSError):
+        raise
+    except Exception as problem:
+        raise InputError(f"{what} raised {describe(problem)}") from problem
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -93,7 +93,8 @@ def load_images(dataset: Dataset, indices: Sequence[int], classifier: Classifier
 
 def as_float(images: torch.Tensor) -> torch.Tensor:
     """uint8 images divided by 255; floats as they are."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    usual = images.clone() if images.is_inference() else images  # a tensor of inference mode takes no gradient
+    return usual.float() / 255 if usual.dtype == torch.uint8 else usual.float()
 
 
 def _columns(cell: Cell, target: Target, ledger: Ledger) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from robustatt.borrow import borrowed, seeded
+from robustatt.borrow import borrowed, default_modes, seeded
 from robustatt.errors import InputError
+from robustatt.outputs import hookable
 
 LEAST_INFLUENCE = 1e-4
 """Share of the most influential layer's influence below which a layer counts as one the logits do not depend on."""
@@ -46,7 +47,7 @@ def grad_cam(
     forward pass and the backward pass of what follows the layer. The model's flags, gradients, hooks and the random
     state are as before afterwards. Raises InputError if the model has no such layer.
     """
-    with borrowed(model), seeded(images.device):
+    with default_modes(), borrowed(model), seeded(images.device):
         layer = last_spatial_layer(model, images[:PROBE_IMAGES])
         if layer is None:
             raise InputError(
@@ -64,7 +65,7 @@ def input_gradient(
     The largest absolute gradient over the channels, divided by its sum; uniform where it is zero everywhere.
     `target` and what is left as before: as for `grad_cam`.
     """
-    with borrowed(model), seeded(images.device), torch.enable_grad():
+    with default_modes(), borrowed(model), seeded(images.device):
         leaf = images.detach().clone().requires_grad_()
         gradient = _gradient(model(leaf), leaf, target)
     return as_shares(gradient.abs().amax(dim=1))
@@ -98,8 +99,11 @@ def logits_and_cam(
     if not opened:
         return logits, as_shares(logits.new_zeros(len(logits), layer.height, layer.width))
     (features,) = opened
-    weights = _gradient(logits, features, target).mean(dim=(2, 3), keepdim=True)
-    return logits.detach(), as_shares((weights * features.detach()).sum(dim=1).relu())
+    gradient, features = _gradient(logits, features, target), features.detach()
+    if torch.finfo(features.dtype).bits < 32:
+        gradient, features = gradient.float(), features.float()
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    return logits.detach(), as_shares((weights * features).sum(dim=1).relu())
 
 
 def as_shares(maps: Float[Tensor, "batch h w"]) -> Float[Tensor, "batch h w"]:
@@ -120,7 +124,7 @@ def last_spatial_layer(model: nn.Module, images: Float[Tensor, "batch c height w
     None if there is no such layer, or if the model's own code does not allow gradients. Raises what the model raises.
     """
     seen = _Listener(images.shape[2], images.shape[3])
-    handles = [part.register_forward_hook(seen.of(name)) for name, part in model.named_modules() if name]
+    handles = [part.register_forward_hook(seen.of(name)) for name, part in hookable(model) if name]
     try:
         with torch.enable_grad():
             logits = model(images.detach().clone().requires_grad_())

@@ -105,7 +105,7 @@ class Oracle:
             grad = None
             if losses.requires_grad:
                 (grad,) = torch.autograd.grad(losses.sum(), query, allow_unused=True)
-        grad = torch.zeros_like(query) if grad is None else grad
+        grad = torch.zeros_like(query) if grad is None else grad.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         return Answer(logits.detach(), losses.detach(), grad.detach())
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -23,7 +24,10 @@ from robustatt.cli.reporting import check, compare, report, reproduce
 from robustatt.cli.sweeping import sweep
 from robustatt.cli.training import train
 from robustatt.cli.transferring import transfer
-from robustatt.errors import RobustattError
+from robustatt.errors import RobustattError, describe
+
+TRACEBACK = "--traceback"
+_HINT = f" (unexpected: {TRACEBACK} shows where)"
 
 app = typer.Typer(
     name="robustatt",
@@ -45,6 +49,9 @@ def _version(wanted: bool) -> None:
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    show_traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show the whole traceback of an error; may stand after any command.")
     ] = False,
 ) -> None:
     pass
@@ -73,13 +80,14 @@ app.command(name="data")(list_data)
 def main(arguments: list[str] | None = None) -> int:
     """The program: runs a command, turns every expected error into one line, and returns the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
-    return _run(lambda: app(args=given or ["--help"], standalone_mode=False))
+    wanted = [argument for argument in given if argument != TRACEBACK]
+    return _run(lambda: app(args=wanted or ["--help"], standalone_mode=False), TRACEBACK in given)
 
 
-def _run(command: Callable[[], Any]) -> int:
+def _run(command: Callable[[], Any], show_traceback: bool) -> int:
     """0 done, 1 regression, 2 wrong input, 3 failed half way, 130 interrupted; no traceback for what users can mend."""
     try:
-        return int(command() or 0)
+        return _ended(command, show_traceback)
     except typer.Exit as leaving:
         return leaving.exit_code
     except RobustattError as problem:
@@ -93,6 +101,22 @@ def _run(command: Callable[[], Any]) -> int:
         return 0
     except OSError as problem:
         return _fail(f"{problem.filename or 'file'}: {problem.strerror or problem}", 3)
+    except SystemExit as leaving:  # of somebody's model or data, say: its code is not one of ours
+        return _fail(f"stopped by sys.exit({leaving.code!r}){_HINT}", 3)
+    except Exception as problem:  # models, data and attacks from outside may raise anything
+        return _fail(f"{describe(problem)}{_HINT}", 3)
+
+
+def _ended(command: Callable[[], Any], show_traceback: bool) -> int:
+    """The command's own exit code; its exception passes, after its traceback where that is wanted."""
+    try:
+        return int(command() or 0)
+    except typer.Exit:
+        raise
+    except (Exception, SystemExit):
+        if show_traceback:
+            traceback.print_exc()
+        raise
 
 
 def _fail(message: str, code: int) -> int:

@@ -26,7 +26,7 @@ from robustatt.engine.progress import Progress, Silent
 from robustatt.engine.scheduler import Queue, Scheduler, SetAside
 from robustatt.engine.sources import drawn
 from robustatt.engine.worker import Setup, automatic_batch_size
-from robustatt.errors import InputError, RobustattError, RunInterrupted
+from robustatt.errors import InputError, RobustattError, RunInterrupted, raised_by
 from robustatt.evaluate import load_images
 from robustatt.examples import attack_to_show, choose, pictures
 from robustatt.files import refuse_link
@@ -232,7 +232,8 @@ def _inspect(classifier: Classifier, module: nn.Module, dataset: Dataset, exampl
     """Checks of a model before anything is written, on images spread over those that will be attacked."""
     spread = range(0, examples, max(1, examples // PROBE_IMAGES))[:PROBE_IMAGES]
     images, labels = load_images(dataset, spread, classifier)
-    return health.of_model(classifier.original, classifier.label, images, labels, module)
+    with raised_by(f"model {classifier.label!r}"):
+        return health.of_model(classifier.original, classifier.label, images, labels, module)
 
 
 def _keep_pictures(bound: BoundPlan, dataset: Dataset, models: FrozenModels, records: pd.DataFrame, out: Path) -> None:

@@ -19,7 +19,7 @@ from robustatt.device import is_out_of_memory
 from robustatt.engine.executor import Failed, Fate, Finished, Spent, Task
 from robustatt.engine.models import FrozenModels, Loader
 from robustatt.engine.sources import drawn, load_data, model_loader
-from robustatt.errors import InputError, RobustattError
+from robustatt.errors import InputError, RobustattError, describe
 from robustatt.evaluate import Evaluation, evaluate
 from robustatt.plan import ModelEntry, Plan
 from robustatt.records import Store
@@ -67,8 +67,7 @@ class Worker:
         except RobustattError as problem:
             return Failed(task, str(problem), Fate.HOPELESS, problem=problem)
         except Exception as problem:  # a model or an attack from outside may raise anything
-            said = (str(problem).splitlines() or [""])[0]
-            cause = f"{type(problem).__name__}: {said}" if said else type(problem).__name__
+            cause = describe(problem)
             fate = Fate.OUT_OF_MEMORY if self._smaller_may_fit(problem, task) else Fate.RETRY
             # a full disk is nobody's bug: the line says all there is to say
             log = "" if isinstance(problem, OSError) else traceback.format_exc()

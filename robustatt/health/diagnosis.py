@@ -125,7 +125,7 @@ def climb(case: Case, eps: float, steps: int, stride: float, restart: int) -> Cl
             loss = stable(logits, case.truth).sum()
             grad = torch.autograd.grad(loss, query, allow_unused=True)[0] if loss.requires_grad else None
         best, most = _better(case, image, logits.detach(), best, most)
-        grad = torch.zeros_like(image) if grad is None else grad
+        grad = torch.zeros_like(image) if grad is None else grad.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         image = torch.clamp(image + stride * grad.sign(), case.image - eps, case.image + eps).clamp(0, 1)
     with torch.no_grad():
         logits = case.module(image).float()

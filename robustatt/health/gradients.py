@@ -33,9 +33,10 @@ def gradient(look: Look, comparable: bool) -> Warning | None:
     if not bool(grad.isfinite().all()):
         wrong = int((~grad.flatten(1).isfinite().all(1)).sum())
         return Warning(
-            "non-finite",
+            "nan-gradient",
             f"for {wrong} of {len(image)} clean images the gradient is NaN or infinite although the logits "
-            "are not: an attack has nothing to follow there. Look for a square root or a norm at zero.",
+            "are not: attacks take such entries as zero and have nothing to follow there, so robustness is "
+            "overstated. Look for a square root, a logarithm, a power below 1 or a norm at zero.",
             look.label,
             evidence={"images": wrong, "of": len(image)},
         )

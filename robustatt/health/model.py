@@ -15,6 +15,7 @@ from robustatt.health.labels import label_order
 from robustatt.health.look import FEW, Look
 from robustatt.health.ranges import input_range
 from robustatt.health.warning import Warning
+from robustatt.outputs import StandardModule, hookable
 
 CHANGED = 1e-4
 """Relative change of the logits between two equal passes. Float32 sums in another order differ by about
@@ -44,7 +45,7 @@ def inspect(
     broken = _non_finite(look)
     if broken:
         return [broken]
-    found: list[Warning | None] = [_output(look), _training(look, active), _handed_over(look, original)]
+    found: list[Warning | None] = [_one_logit(look), _output(look), _training(look, active), _handed_over(look, original)]
     random = _randomised(look)
     mixed = None if random else _batch_dependent(look)
     found += [random, mixed, _saturated(look), gradient(look, comparable=not (random or mixed))]
@@ -63,6 +64,27 @@ def _non_finite(look: Look) -> Warning | None:
         "precision.",
         look.label,
         evidence={"images": wrong, "of": len(look.image)},
+    )
+
+
+def _one_logit(look: Look) -> Warning | None:
+    """One number an image: not a fault, but what was made of it has to be said."""
+    if not (isinstance(look.module, StandardModule) and look.module.one_logit):
+        return None
+    value = look.logits[:, 1]
+    if bool(((value >= 0) & (value <= 1)).all()):
+        return Warning(
+            "probabilities",
+            "the model returns one number an image, always in [0, 1]: a probability, and not the logit that it was "
+            "taken for, so class 1 is always predicted. Return the value before the sigmoid.",
+            look.label,
+            evidence={"smallest": float(value.min()), "largest": float(value.max())},
+        )
+    return Warning(
+        "one-logit",
+        "the model returns one number z an image: it is taken as the logits [0, z] of two classes, so class 1 is "
+        "predicted where z is above 0. If it means something else, return two logits.",
+        look.label,
     )
 
 
@@ -103,7 +125,7 @@ def _watched(module: nn.Module) -> Iterator[set[str]]:
 
         return note
 
-    handles = [part.register_forward_pre_hook(hook(name)) for name, part in module.named_modules() if name]
+    handles = [part.register_forward_pre_hook(hook(name)) for name, part in hookable(module) if name]
     try:
         yield active
     finally:
@@ -138,7 +160,7 @@ def _training(look: Look, active: set[str]) -> Warning | None:
     names = sorted(name for name in active if _sensitive(parts[name]))
     if not names:
         return None
-    if look.module.training:
+    if getattr(look.module, "training", False):
         calm = _duplicate(look.module)
         return None if calm is None else _compare_modes(look, calm.eval(), look.module)
     return Warning(
@@ -155,15 +177,16 @@ def _training(look: Look, active: set[str]) -> Warning | None:
 def _handed_over(look: Look, original: nn.Module | None) -> Warning | None:
     """The user's module was in training mode; it is evaluated in evaluation mode. Said only where that
     matters."""
-    if original is None or look.module.training:
+    if original is None or getattr(look.module, "training", False):
         return None
-    flags = [part.training for part in original.modules()]
+    flags = [getattr(part, "training", False) for part in original.modules()]
     if not any(flag and _sensitive(part) for flag, part in zip(flags, original.modules(), strict=True)):
         return None
     lively = _duplicate(look.module)
-    if lively is None or len(list(lively.modules())) != len(flags):
+    inner = lively.module if isinstance(lively, StandardModule) else lively
+    if lively is None or inner is None or len(list(inner.modules())) != len(flags):
         return None
-    for part, flag in zip(lively.modules(), flags, strict=True):
+    for part, flag in zip(inner.modules(), flags, strict=True):
         part.training = flag
     return _compare_modes(look, look.module, lively)
 

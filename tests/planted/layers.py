@@ -109,6 +109,14 @@ class NormAtZero(nn.Module):
         return x + 1e-3 * x[:, :, :, :1].flatten(1).square().sum(1).sqrt().view(-1, 1, 1, 1)
 
 
+class GuardedRoot(nn.Module):
+    """Adds a root where it exists: the branch that is not taken is NaN wherever a pixel is below 0.5, and so is the
+    gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1e-3 * torch.where(x > 0.5, (x - 0.5).sqrt(), 0.0)
+
+
 class BatchCentred(nn.Module):
     """Subtracts the mean of the batch."""
 
