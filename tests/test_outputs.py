@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -389,3 +390,15 @@ def test_the_unexpected_is_one_line_and_exit_3(
     assert "--traceback" in said
     assert main(["attacks", "--traceback"]) == 3
     assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_nan_gradients_never_become_nan_images_in_other_libraries(tmp_path: Path) -> None:
+    pytest.importorskip("torchattacks")
+    recipe = tmp_path / "theirs.toml"
+    recipe.write_text('name = "theirs"\nalgorithm = "torchattacks:PGD"\nnorm = "linf"\n')
+    batch = pair()[0]
+    with torch.no_grad():
+        label = Rooted()(batch).argmax(1)
+    result = robustatt.sweep(Rooted(), (batch, label), attacks=[str(recipe)], eps="64")
+    assert result.records["distance"].notna().all()
+    assert result.curve("theirs")["accuracy"].iloc[-1] < 1

@@ -63,13 +63,16 @@ def _imported(library: str, recipe: ExternalRecipe) -> Any:
 
 
 class _Plain(nn.Module):
-    """The model without its class name and attributes: torchattacks acts on some of them."""
+    """The model without its class name and attributes, on some of which torchattacks acts; NaN gradients are zero."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
     def forward(self, image: Tensor) -> Tensor:
+        if image.requires_grad:  # NaN gradients would become NaN images
+            image = image.view_as(image)
+            image.register_hook(lambda grad: grad.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
         logits: Tensor = self.module(image)
         return logits
 
@@ -223,7 +226,7 @@ def _minimised_norm(attack: Any) -> str:
 def fenced(module: nn.Module, seed: int, device: torch.device) -> Iterator[None]:
     """A library's code with seeded randomness: generators, training flags and the output are as before
     afterwards."""
-    training = [(part, part.training) for part in module.modules()]
+    training = [(part, part.training) for part in module.modules() if hasattr(part, "training")]
     before, numpy_before = random.getstate(), np.random.get_state()
     devices = [device] if device.type == "cuda" else []
     with (
