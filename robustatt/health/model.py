@@ -85,6 +85,7 @@ def _one_logit(look: Look) -> Warning | None:
         "the model returns one number z an image: it is taken as the logits [0, z] of two classes, so class 1 is "
         "predicted where z is above 0. If it means something else, return two logits.",
         look.label,
+        evidence={"smallest": float(value.min()), "largest": float(value.max())},
     )
 
 

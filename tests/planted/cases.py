@@ -83,6 +83,16 @@ def costly(what: str, code: str, model: Callable[[], nn.Module], data: Callable[
     return Case(what, code, lambda: health.deep(model(), "model", *data()), model, data, deep=True)
 
 
+def _one_or_zero() -> Data:
+    """Images of the digits 0 and 1."""
+    images, labels = nets.held_out(100)
+    return images[labels < 2], labels[labels < 2]
+
+
+def _one_logit() -> nn.Module:
+    return nn.Sequential(net(), layers.Difference()).eval()
+
+
 def _parse(name: str, **keys: object) -> object:
     return recipe.parse({"name": name, **keys}, "planted")
 
@@ -177,6 +187,7 @@ MISTAKES: tuple[Case, ...] = (
     cheap("8-bit rounding, straight-through", "shattered-gradient", _before(layers.StraightThrough)),
     cheap("gradient sign flipped", "shattered-gradient", _before(layers.Flipped)),
     cheap("NaN for one class", "non-finite", _after(layers.NanFor)),
+    Case("one logit for two classes", "one-logit", lambda: swept(_one_logit(), _one_or_zero()), _one_logit, _one_or_zero),
     cheap("NaN in the gradient", "nan-gradient", _before(layers.NormAtZero)),
     cheap("square root behind a torch.where", "nan-gradient", _before(layers.GuardedRoot)),
     cheap("batch-dependent", "batch-dependent", _before(layers.BatchCentred)),

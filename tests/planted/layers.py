@@ -109,6 +109,13 @@ class NormAtZero(nn.Module):
         return x + 1e-3 * x[:, :, :, :1].flatten(1).square().sum(1).sqrt().view(-1, 1, 1, 1)
 
 
+class Difference(nn.Module):
+    """The logit of class 1 over class 0: one number an image."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits[:, 1:2] - logits[:, :1]
+
+
 class GuardedRoot(nn.Module):
     """Adds a root where it exists: the branch that is not taken is NaN wherever a pixel is below 0.5, and so is the
     gradient."""
