@@ -72,7 +72,7 @@ class _Plain(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         if image.requires_grad:  # NaN gradients would become NaN images
             image = image.view_as(image)
-            image.register_hook(lambda grad: grad.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
+            image.register_hook(lambda grad: grad.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))  # type: ignore[no-untyped-call]
         logits: Tensor = self.module(image)
         return logits
 
