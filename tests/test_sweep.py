@@ -158,7 +158,7 @@ def test_nan_logits_stop_the_run_with_the_index(net: nn.Module, labelled: tuple[
     [
         lambda x: x,
         lambda x: x.flatten(1)[:, :1],
-        lambda x: (x.flatten(1),),
+        lambda x: (x.flatten(1), x.flatten(1)[:, :3]),
         lambda x: x.flatten(1)[:1],
         lambda x: x @ x[:, :, :2],
     ],
