@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.utils.data import Dataset as TorchDataset
 
 from robustatt import data as data_sets
 from robustatt.attack import recipe as recipes
 from robustatt.attack.recipe import Recipe
 from robustatt.borrow import default_modes
 from robustatt.chains import part_tables
-from robustatt.data.base import Dataset, TensorDataset
+from robustatt.data.adopt import adopt
+from robustatt.data.base import Dataset
+from robustatt.data.grey import matching, with_channels
 from robustatt.engine import Loader, Outcome, load_data, model_loader, run
 from robustatt.eps import STEP, format_radius, parse_grid
 from robustatt.errors import InputError, RunInterrupted, did_you_mean
@@ -30,7 +33,7 @@ __all__ = ["Result", "load_data", "model_loader", "sweep"]
 if TYPE_CHECKING:
     import pandas as pd
 
-Data = tuple[Tensor | np.ndarray, Tensor | np.ndarray] | Dataset | str | Path
+Data = tuple[Any, Any] | Iterable[Any] | Mapping[str, Any] | TorchDataset[Any] | Dataset | str | Path
 Models = nn.Module | str | Mapping[str, nn.Module]
 
 
@@ -113,7 +116,8 @@ def sweep(
             the random state are as before afterwards, also when this raises. It may return the logits as ``.logits``,
             under the key "logits" or first in a tuple, and one logit an image for two classes; weights may be of
             any floating dtype. A program of torch.export is taken too.
-        data: (images, labels) with images float in [0, 1] or uint8 and labels int64; or a data set or its name.
+        data: (images, labels) with images float in [0, 1] or uint8 and labels as class indices or names; a DataLoader, a
+            torch Dataset, batches, or dicts of image and label (see docs/data.md); or a data set or its name.
         attacks: names of recipes, recipe files, or recipes.
         eps: a grid such as "1..16" in steps of 1/255, or radii in [0, 1] as numbers. 0 is always evaluated.
         out: a folder for records and summary, from which an interrupted sweep goes on; nothing is kept if None.
@@ -129,8 +133,10 @@ def sweep(
         InputError: something asked for is not possible; the message says what would be.
         RunInterrupted: the run stopped half way (a model that returned NaN, say); the message says what is on disk.
     """
-    dataset = _dataset(data, split)
+    dataset = _dataset(data, split, n)
     entries, load = _models(model, dataset)
+    if isinstance(data, str | Path) and not isinstance(model, str):
+        dataset = with_channels(dataset, matching(dataset, [load(entry) for entry in entries]))
     plan = Plan(
         models=entries,
         attacks=tuple(entry if isinstance(entry, Recipe) else recipes.load(str(entry)) for entry in _several(attacks)),
@@ -153,16 +159,12 @@ def sweep(
             raise RunInterrupted(stopped.reason, stopped.exit_code) from stopped.__cause__
 
 
-def _dataset(data: Data, split: str) -> Dataset:
+def _dataset(data: Data, split: str, n: int | None) -> Dataset:
     if isinstance(data, Dataset):
         return data
     if isinstance(data, str | Path):
         return data_sets.load(data, split)
-    if not isinstance(data, tuple | list) or len(data) != 2:
-        raise InputError(
-            f"data: {type(data).__name__} is not taken: give (images, labels) as tensors, a set of robustatt.data.load, or its name"
-        )
-    return TensorDataset(*data)
+    return adopt(data, n)
 
 
 def _models(model: Models, dataset: Dataset) -> tuple[tuple[ModelEntry, ...], Loader]:

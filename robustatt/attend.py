@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from robustatt.attack.recipe import Recipe
 from robustatt.classifier import frozen
 from robustatt.data.base import TensorDataset
+from robustatt.data.grey import as_channels, channels_taken
 from robustatt.data.picture import decode, resize
 from robustatt.device import choose_device
 from robustatt.errors import InputError
@@ -89,7 +90,7 @@ def attend(
     if len(sizes) > 1:
         said = ", ".join(f"{name} is {width}x{height}" for (height, width), name in list(sizes.items())[:2])
         raise InputError(f"pictures differ in size ({said}): give --input-size to bring all to one size")
-    pixels = torch.stack([picture.pixels for picture in shown])
+    pixels = as_channels(torch.stack([picture.pixels for picture in shown]), channels_taken(module) or 3)
     place = choose_device(device)
     with frozen(module, label, place, as_float(pixels[:BATCH]).to(place)) as classifier:
 

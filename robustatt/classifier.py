@@ -227,9 +227,7 @@ def frozen(
         yield _classifier(duplicate, label, device, probe, numerics)
 
 
-def _classifier(
-    module: nn.Module, label: str, device: torch.device, probe: Tensor, numerics: Numerics
-) -> Classifier:
+def _classifier(module: nn.Module, label: str, device: torch.device, probe: Tensor, numerics: Numerics) -> Classifier:
     with raised_by(f"model {label!r}"):
         return Classifier(module, label, device, probe, numerics)
 

@@ -21,6 +21,8 @@ from robustatt.attack import recipe as recipes
 from robustatt.attack.loss import misclassification, stable
 from robustatt.classifier import Classifier, frozen
 from robustatt.data import Dataset, TensorDataset
+from robustatt.data.grey import as_channels, matching, with_channels
+from robustatt.data.labels import read_class_names
 from robustatt.data.sample import stratified
 from robustatt.device import choose_device
 from robustatt.engine import automatic_batch_size
@@ -66,6 +68,8 @@ class Patient:
     label_column: str | None = None
     input_size: int | None = None
     device: str = "auto"
+    class_names: Path | None = None
+    channels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -112,14 +116,18 @@ def examine(patient: Patient, *, deep: bool = False) -> list[Finding]:
     dataset = _load(patient, "test", download=patient.download)
     entry, classes = patient.entry, len(dataset.classes)
     resolved = resolve(entry.spec, weights=entry.weights, data=dataset.name, classes=classes, normalize=entry.normalize)
+    if patient.channels is None:
+        dataset = with_channels(dataset, matching(dataset, [resolved.module]))
     train = _training_images(patient)
+    train = None if train is None else as_channels(train, dataset.image_shape[0])
     return examine_model(resolved, dataset, choose_device(patient.device), train=train, deep=deep)
 
 
 def _load(patient: Patient, split: str, *, download: bool) -> Dataset:
+    names = None if patient.class_names is None else read_class_names(patient.class_names)
     return data_sets.load(
         patient.data, split, root=patient.data_root, download=download,
-        label_column=patient.label_column, image_size=patient.input_size,
+        label_column=patient.label_column, image_size=patient.input_size, class_names=names, channels=patient.channels,
     )  # fmt: skip
 
 

@@ -181,7 +181,7 @@ def _answer(module: nn.Module, label: str, probe: Tensor) -> tuple[Any, torch.dt
         except Exception as problem:  # the model's own code, which may raise anything
             problems.append(problem)
     reason = describe(problems[-1])
-    grey = "; data is always RGB here: for a model of grey images put image.mean(1, keepdim=True) before it"
+    grey = "; for grey images and a network of one channel: --channels 1, or images (n, 1, height, width) from Python"
     raise InputError(
         f"model {label!r} cannot take images of shape {tuple(probe.shape[1:])}: {reason}"
         f"{grey if 'to have 1 channels' in reason else ''}"

@@ -31,7 +31,7 @@ SIMPLE_KEYS: dict[str, tuple[type, str]] = {
     "data": (str, '"digits"'), "split": (str, '"test"'), "n": (int, "500"), "sample": (int, "500"), "seed": (int, "0"),
     "independent": (bool, "false"), "batch_size": (int, "128"), "device": (str, '"auto"'), "data_root": (str, '"/data"'),
     "download": (bool, "true"), "label_column": (str, '"label"'), "input_size": (int, "224"),
-    "precision": (str, '"float32"'), "compile": (bool, "true"),
+    "precision": (str, '"float32"'), "compile": (bool, "true"), "class_names": (str, '"classes.txt"'), "channels": (int, "1"),
 }  # fmt: skip
 
 
@@ -50,8 +50,8 @@ class Plan:
     """Everything a sweep needs to know. `eps` never holds 0: it is implied.
 
     `n`: the first n examples; `sample`: so many drawn by `seed`, classes in proportion; all if both are None. `data_root`,
-    `download`, `label_column` and `input_size` say how the data is found and read; `precision` and `compile` how models
-    are run (see `robustatt.classifier.Numerics`).
+    `download`, `label_column`, `input_size`, `class_names` (a file) and `channels` say how the data is found and read;
+    `precision` and `compile` how models are run (see `robustatt.classifier.Numerics`).
     """
 
     models: tuple[ModelEntry, ...]
@@ -71,6 +71,8 @@ class Plan:
     input_size: int | None = None
     precision: str = "float32"
     compile: bool = False
+    class_names: str | None = None
+    channels: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", tuple(sorted(set(self.eps) - {Fraction(0)})))
@@ -88,6 +90,8 @@ class Plan:
             raise InputError(f"-n {self.n} and --sample {self.sample}: give the first N examples or a sample, not both")
         if self.input_size is not None and self.input_size < 1:
             raise InputError(f"--input-size {self.input_size}: give the pixels a side, such as 32 or 224")
+        if self.channels not in (None, 1, 3):
+            raise InputError(f"--channels {self.channels}: give 1 for grey images or 3")
         if self.batch_size is not None and self.batch_size < 1:
             raise InputError(f"--batch-size {self.batch_size}: give auto or at least 1")
         if self.precision not in PRECISIONS:
@@ -117,7 +121,7 @@ class Plan:
             "seed": self.seed,
             "independent": self.independent,
         }
-        for key in ("n", "sample", "data_root", "label_column", "input_size"):
+        for key in ("n", "sample", "data_root", "label_column", "input_size", "class_names", "channels"):
             if getattr(self, key) is not None:
                 document[key] = getattr(self, key)
         for key, usual in (("precision", "float32"), ("compile", False)):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustatt.cli.options import Normalize
+from robustatt.cli.options import ClassNames, Normalize
 from robustatt.cli.terminal import print_table
 from robustatt.errors import InputError
 
 if TYPE_CHECKING:
     from robustatt.attend import Seen
-    from robustatt.models.resolve import ResolvedModel
 
 MOST_PICTURES = 50
 
@@ -33,6 +33,7 @@ def attend(
             help="Pixels a side that pictures are brought to. [default: what the model's card says, else as they are]"
         ),
     ] = None,
+    class_names: ClassNames = None,
     eps: Annotated[str, typer.Option(help="The radius in steps of 1/255: 8, 0.5 or 8/255.")] = "8",
     attack: Annotated[str, typer.Option(help="The attack or recipe file.")] = "pgd",
     seed: Annotated[int, typer.Option(help="Seed of every random start.")] = 0,
@@ -52,11 +53,13 @@ def attend(
     radius = _one_radius(eps, recipe.norm)
     from robustatt.attend import attend as look
     from robustatt.attend import read_picture
+    from robustatt.data.labels import read_class_names
     from robustatt.files import write_whole
     from robustatt.models.resolve import resolve
     from robustatt.report.attended import Row, attended_png, map_note
     from robustatt.report.panels import file_safe
 
+    names = None if class_names is None else read_class_names(class_names)
     found = resolve(model, weights=weights, data=data, classes=classes, normalize=normalize)
     side = input_size or (found.card.input_size if found.card else None)
     seen = look(
@@ -68,7 +71,10 @@ def attend(
         seed=seed,
         device=device,
     )
-    rows = [Row(one.picture.name, *_said(found, one), one.entry) for one in seen]
+    rows = [
+        Row(one.picture.name, *_said(names or (found.card.class_names if found.card else ()), one), one.entry)
+        for one in seen
+    ]
     file = out or Path(f"attend-{file_safe(found.label)}.png")
     write_whole(file, attended_png(rows, found.label, recipe.name, radius))
     print_table(
@@ -91,9 +97,8 @@ def _one_radius(text: str, norm: str) -> str:
     return format_radius(radii[0])
 
 
-def _said(found: ResolvedModel, one: Seen) -> tuple[str, str]:
+def _said(names: Sequence[str], one: Seen) -> tuple[str, str]:
     """Class and probability of the clean and of the attacked picture."""
-    names = found.card.class_names if found.card else ()
 
     def said(number: int, probability: float) -> str:
         name = names[number] if number < len(names) else f"class {number}"

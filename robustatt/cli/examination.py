@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from robustatt.cli.options import DataRoot, Download, InputSize, LabelColumn, Normalize
+from robustatt.cli.options import Channels, ClassNames, DataRoot, Download, InputSize, LabelColumn, Normalize
 from robustatt.cli.terminal import print_table
 
 
@@ -19,6 +19,8 @@ def doctor(
     data_root: DataRoot = None,
     download: Download = False,
     label_column: LabelColumn = None,
+    class_names: ClassNames = None,
+    channels: Channels = None,
     deep: Annotated[
         bool, typer.Option("--deep", help="Attack the model too, to see whether the answers fit together (minutes).")
     ] = False,
@@ -33,7 +35,15 @@ def doctor(
     from robustatt.plan import ModelEntry
 
     patient = Patient(
-        ModelEntry(model, model, weights, normalize), data, data_root, download, label_column, input_size, device
+        ModelEntry(model, model, weights, normalize),
+        data,
+        data_root,
+        download,
+        label_column,
+        input_size,
+        device,
+        class_names,
+        channels,
     )
     findings = examine(patient, deep=deep)
     print_table(["", "check", "finding", "what to do"], [[it.mark, it.check, it.finding, it.advice] for it in findings])

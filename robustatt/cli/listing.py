@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from robustatt.cli.options import DataRoot, InputSize, LabelColumn
+from robustatt.cli.options import Channels, ClassNames, DataRoot, InputSize, LabelColumn
 from robustatt.cli.terminal import print_table
 
 
@@ -59,17 +59,32 @@ def list_data(
     data_root: DataRoot = None,
     label_column: LabelColumn = None,
     input_size: InputSize = None,
+    class_names: ClassNames = None,
+    channels: Channels = None,
 ) -> None:
     """List the data sets: sizes, content hashes, how to get them."""
     from robustatt.data import inventory
+    from robustatt.data.labels import read_class_names
 
-    rows = inventory.listing(name or [], data_root, label_column, input_size)
+    names = None if class_names is None else read_class_names(class_names)
+    rows = inventory.listing(name or [], data_root, label_column, input_size, names, channels)
     print_table(
         ["data", "split", "images", "pixels", "classes", "sha256 of the content", "how to get it"],
         [list(row) for row in rows],
     )
+    for one in name or []:
+        _print_classes(one, inventory.classes(one, data_root, label_column, names))
     if not name:
         print(
             "Your own: a folder of class folders, Parquet files as on the Hugging Face hub, or a .npz file with images and labels."
         )
         print("`robustatt data PATH` lists it. Hashes are shown of what is on this machine.")
+
+
+def _print_classes(name: str, counts: dict[str, list[tuple[str, int]]]) -> None:
+    """The classes in the order of the labels, with the number of images in each split."""
+    for split, classes in counts.items():
+        print(f"\n{name} {split}: {len(classes):,} classes in the order of the labels")
+        print_table(
+            ["label", "class", "images"], [[str(k), label, f"{count:,}"] for k, (label, count) in enumerate(classes)]
+        )

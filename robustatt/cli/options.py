@@ -14,3 +14,9 @@ InputSize = Annotated[int | None, typer.Option(help="Bring images from a path to
 Normalize = Annotated[
     str | None, typer.Option(help="For models from outside: imagenet, cifar10, none or m1,m2,m3/s1,s2,s3.")
 ]
+ClassNames = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The classes in the model's order, one name a line.")
+]
+Channels = Annotated[
+    int | None, typer.Option(help="1: one channel of grey images. [default: 1 for grey data and networks, else 3]")
+]

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustatt.cli.options import DataRoot, Download, InputSize, LabelColumn, Normalize
+from robustatt.cli.options import Channels, ClassNames, DataRoot, Download, InputSize, LabelColumn, Normalize
 from robustatt.cli.terminal import SweepBar, counted, duration, print_table, print_tables, warn
 from robustatt.errors import InputError
 
 if TYPE_CHECKING:
     from robustatt.data import Dataset
-    from robustatt.engine import Execution
+    from robustatt.engine import Execution, Loader
     from robustatt.plan import Cell, ModelEntry, Plan
 
 
@@ -42,6 +42,8 @@ def sweep(
     download: Download = False,
     label_column: LabelColumn = None,
     input_size: InputSize = None,
+    class_names: ClassNames = None,
+    channels: Channels = None,
     normalize: Normalize = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random start. [default: 0]")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Images a batch. [default: auto]")] = None,
@@ -89,18 +91,23 @@ def sweep(
         "data": data, "n": n, "seed": seed, "device": device, "independent": independent,
         "batch_size": _parse_batch_size(batch_size), "sample": sample, "split": split, "label_column": label_column,
         "data_root": None if data_root is None else str(data_root), "download": download or None, "input_size": input_size,
-        "precision": precision, "compile": compiled or None,
+        "precision": precision, "compile": compiled or None, "channels": channels,
+        "class_names": None if class_names is None else str(class_names),
     })  # fmt: skip
     folder = out or default_folder(wanted.data)
-    from robustatt.engine import Execution, load_data, model_loader, run
+    from robustatt.engine import Execution, load_data, match_channels, model_loader, run
 
     execution = Execution(engine, _parse_workers(workers), threads, address, gpus_per_worker, records)
     dataset = load_data(wanted)
+    open_channels = wanted.channels is None
+    wanted, dataset, load = match_channels(wanted, dataset, model_loader(dataset))
+    if open_channels and wanted.channels == 1:
+        print("Grey data and networks of one channel: evaluated on that channel (as --channels 1)")
     if dry_run:
-        _print_forecast(wanted, dataset, folder, execution)
+        _print_forecast(wanted, dataset, load, folder, execution)
         return
     with SweepBar() as bar:
-        outcome = run(wanted, dataset, model_loader(dataset), folder, bar, execution=execution)
+        outcome = run(wanted, dataset, load, folder, bar, execution=execution)
     for path in outcome.moved_aside:
         warn(f"records {path.name} were damaged: moved aside and computed again")
     _print_summary(outcome.summary)
@@ -173,12 +180,12 @@ def _parse_workers(text: str) -> int | None:
     return int(text)
 
 
-def _print_forecast(plan: Plan, dataset: Dataset, folder: Path, execution: Execution) -> None:
+def _print_forecast(plan: Plan, dataset: Dataset, load: Loader, folder: Path, execution: Execution) -> None:
     """Cost by model and attack, then what all of it takes on this machine and on the workers asked for."""
-    from robustatt.engine import bound, model_loader
+    from robustatt.engine import bound
     from robustatt.engine.forecast import forecast
 
-    with bound(plan, dataset, model_loader(dataset), folder, execution) as sweep:
+    with bound(plan, dataset, load, folder, execution) as sweep:
         cost = forecast(sweep, _say_measured)
     heads = ["model", "attack", "cells", "gradients", "forwards", "time of one worker", "measured on"]
     print_table(heads, [
@@ -204,7 +211,7 @@ def _say_measured(cell: Cell, examples: int) -> None:
 
 def default_folder(data: str) -> Path:
     """Where results go unless told: a folder of the data's name, which never leads out of `reports/out`."""
-    name = Path(data).name
+    name = Path(data).name.replace(":", "-")
     return Path("reports/out") / (name if name not in ("", "..") else "data")
 
 

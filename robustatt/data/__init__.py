@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,21 +46,34 @@ def load(
     download: bool = False,
     label_column: str | None = None,
     image_size: int | None = None,
+    class_names: Sequence[str] | None = None,
+    channels: int | None = None,
 ) -> Dataset:
     """A data set by name or by path.
 
     Args:
         name_or_path: a name in ``SOURCES``; a folder ``path/class/image`` or ``path/split/class/image``; a
-            folder of ``*.parquet`` files, or one of them; a ``.npz`` file.
+            folder of ``*.parquet`` files, or one of them; a ``.npz`` file; ``path:corruption:severity`` of a folder
+            as CIFAR-10-C has it.
         split: ``train`` or ``test``.
         root: the folder that holds torchvision's files; by default ``data`` in the cache folder.
         download: fetch them if they are missing.
         label_column: the column of Parquet files that holds the label, where it cannot be told by its type.
         image_size: bring images from a path to this many pixels a side (shorter side, then the centre).
+        class_names: the classes in the order of the labels wanted; may hold more than the data has.
+        channels: 1 keeps one channel of grey images.
 
     Raises:
         InputError: no such data set or split, or its files are missing or damaged (names the file).
     """
+    if class_names is not None or channels is not None:
+        from robustatt.data.grey import with_channels
+        from robustatt.data.labels import with_class_names
+
+        whole = load(
+            name_or_path, split, root=root, download=download, label_column=label_column, image_size=image_size
+        )
+        return with_channels(whole if class_names is None else with_class_names(whole, class_names), channels)
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r}: {did_you_mean(split, SPLITS)}")
     if image_size is not None and not 1 <= image_size <= 4096:
@@ -79,6 +93,13 @@ def load(
 
 
 def _from_path(path: Path, split: str, label_column: str | None, image_size: int | None) -> Dataset:
+    from robustatt.data.corruptions import CorruptionImages, is_corruption_path
+
+    if is_corruption_path(str(path)):
+        from robustatt.data.resized import Resized
+
+        corrupted = CorruptionImages(str(path), split)
+        return corrupted if image_size is None else Resized(corrupted, image_size)
     if not path.exists():
         raise InputError(f"no data {str(path)!r}, neither a name nor a path: {did_you_mean(str(path), SOURCES)}")
     if path.suffix == ".npz":

@@ -33,14 +33,12 @@ def npz(path: Path, split: str, image_size: int | None) -> TensorDataset:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is no whole .npz file of plain arrays") from error
-    if labels.dtype.kind not in "iu":
-        raise InputError(f"{path}: labels are {labels.dtype}, whole numbers are needed")
     images = _rgb(path, pixels)
     if image_size is not None:
         images = np.stack(list(workers().map(lambda image: _resized(image, image_size), images)))
     tensor = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).contiguous()
     try:
-        return TensorDataset(tensor, labels.astype(np.int64), name=str(path), split=split)
+        return TensorDataset(tensor, labels, name=str(path), split=split)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

@@ -19,6 +19,9 @@ Labels = Int64[Tensor, " n"]
 Indices = Sequence[int] | Tensor | range | slice
 
 
+ROUNDING = 1e-6  # images that leave [0, 1] by less were resized or converted, and are brought back into it
+
+
 class Dataset(abc.ABC):
     """Labelled RGB images that keep their indices for ever.
 
@@ -80,7 +83,7 @@ class TensorDataset(Dataset):
 
     Args:
         images: ``(n, 3, height, width)``, uint8, or floating point in [0, 1], which stays as it is.
-        labels: ``(n,)`` whole numbers from 0.
+        labels: ``(n,)`` whole numbers from 0, or in another form that `robustatt.data.labels.class_indices` takes.
         classes: their names; by default the numbers up to the largest label.
 
     Raises:
@@ -96,8 +99,12 @@ class TensorDataset(Dataset):
         name: str = "tensors",
         split: str = "test",
     ) -> None:
+        from robustatt.data.labels import class_indices
+
         self.images = checked_images(torch.as_tensor(images))
-        self.labels = checked_labels(torch.as_tensor(labels), len(self.images), classes)
+        indices, named = class_indices(labels, classes)
+        self.labels = checked_labels(indices, len(self.images), classes)
+        classes = named if classes is None else classes
         count = int(self.labels.max()) + 1 if classes is None else len(classes)
         self.classes = tuple(str(place) for place in range(count)) if classes is None else tuple(classes)
         self.name, self.split = name, split
@@ -129,13 +136,23 @@ def checked_images(images: Tensor) -> Tensor:
         raise InputError(f"images have shape {tuple(images.shape)}: there is nothing to evaluate")
     if images.ndim != 4:
         raise InputError(f"images have shape {tuple(images.shape)}: must be (n, channels, height, width)")
+    if images.shape[3] in (1, 3, 4) and images.shape[1] not in (1, 3, 4):
+        raise InputError(
+            f"images have shape {tuple(images.shape)}, channels last: (n, channels, height, width) is needed: "
+            "for a tensor images.permute(0, 3, 1, 2), for an array images.transpose(0, 3, 1, 2)"
+        )
+    images = images.detach()
     if images.dtype == torch.uint8:
         return images
     if not images.is_floating_point():
-        raise InputError(f"images are {images.dtype}: uint8, or floating point in [0, 1], is needed")
+        raise InputError(
+            f"images are {images.dtype}: uint8, or floating point in [0, 1], is needed, such as images.to(torch.uint8)"
+        )
     if not bool(images.isfinite().all()):
         raise InputError("images have pixels that are NaN or infinite")
     low, high = float(images.min()), float(images.max())
+    if low >= -ROUNDING and high <= 1 + ROUNDING:
+        return images if low >= 0 and high <= 1 else images.clamp(0, 1)
     if not (low >= 0 and high <= 1):
         hint = " (divide by 255?)" if high > 1 and low >= 0 else " (leave normalising to the model)"
         raise InputError(f"images range from {low:.4g} to {high:.4g}: floating point must be in [0, 1]{hint}")

@@ -30,6 +30,8 @@ def listing(
     root: Path | None = None,
     label_column: str | None = None,
     image_size: int | None = None,
+    class_names: Sequence[str] | None = None,
+    channels: int | None = None,
 ) -> list[Row]:
     """A row for each split of these data sets or paths, or of all that go by a name.
 
@@ -43,7 +45,7 @@ def listing(
         if name in data_sets.SOURCES:
             rows += _named(data_sets.SOURCES[name], root)
         else:
-            rows += _at_path(name, label_column, image_size)
+            rows += _at_path(name, label_column, image_size, class_names, channels)
     return rows
 
 
@@ -73,12 +75,31 @@ def _fingerprint(name: str, split: str, root: Path | None) -> str:
         return ""
 
 
-def _at_path(path: str, label_column: str | None, image_size: int | None) -> list[Row]:
+def classes(
+    name: str, root: Path | None, label_column: str | None, class_names: Sequence[str] | None
+) -> dict[str, list[tuple[str, int]]]:
+    """By split the classes of a data set in the order of the labels, each with its number of images."""
+    found = {}
+    for split in data_sets.SPLITS:
+        try:
+            dataset = data_sets.load(name, split, root=root, label_column=label_column, class_names=class_names)
+        except InputError:
+            continue  # said by `listing` where no split can be read
+        counts = dataset.labels.bincount(minlength=len(dataset.classes)).tolist()
+        found[split] = list(zip(dataset.classes, counts, strict=True))
+    return found
+
+
+def _at_path(
+    path: str, label_column: str | None, image_size: int | None, names: Sequence[str] | None, channels: int | None
+) -> list[Row]:
     """The splits that a path has: usually a test split, and sometimes one to train on."""
     rows, problems = [], []
     for split in data_sets.SPLITS:
         try:
-            found = data_sets.load(path, split, label_column=label_column, image_size=image_size)
+            found = data_sets.load(
+                path, split, label_column=label_column, image_size=image_size, class_names=names, channels=channels
+            )
         except InputError as problem:
             problems.append(problem)
             continue

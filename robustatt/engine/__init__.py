@@ -6,11 +6,11 @@
 from robustatt.engine.execution import Execution
 from robustatt.engine.models import FrozenModels, Loader
 from robustatt.engine.progress import Progress, Silent
-from robustatt.engine.sources import load_data, model_loader
+from robustatt.engine.sources import load_data, match_channels, model_loader
 from robustatt.engine.sweep import Outcome, bound, run
 from robustatt.engine.worker import automatic_batch_size
 
 __all__ = [
     "Execution", "FrozenModels", "Loader", "Outcome", "Progress", "Silent", "automatic_batch_size", "bound", "load_data",
-    "model_loader", "run",
+    "match_channels", "model_loader", "run",
 ]  # fmt: skip

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from torch import nn
 
 from robustatt import data as data_sets
 from robustatt.data.base import Dataset
+from robustatt.data.grey import looks_grey, matching, with_channels
+from robustatt.data.labels import read_class_names
 from robustatt.data.sample import Sample, stratified
 from robustatt.engine.models import Loader
 from robustatt.plan import ModelEntry, Plan
@@ -29,10 +34,27 @@ def model_loader(dataset: Dataset) -> Loader:
 
 def load_data(plan: Plan) -> Dataset:
     """The data set that a plan names, read in the way the plan says. Raises InputError if it cannot be."""
+    names = None if plan.class_names is None else read_class_names(Path(plan.class_names))
     return data_sets.load(
         plan.data, plan.split, root=plan.data_root, download=plan.download,
-        label_column=plan.label_column, image_size=plan.input_size,
+        label_column=plan.label_column, image_size=plan.input_size, class_names=names, channels=plan.channels,
     )  # fmt: skip
+
+
+def match_channels(plan: Plan, dataset: Dataset, load: Loader) -> tuple[Plan, Dataset, Loader]:
+    """A plan that leaves the channels open, with one channel where the data is grey and its networks take one.
+
+    Only networks from outside may: the project's own take three. What was loaded to look is handed on.
+    """
+    if plan.channels is not None or not all(":" in entry.spec for entry in plan.models) or not looks_grey(dataset):
+        return plan, dataset, load
+    loaded = {entry: load(entry) for entry in plan.models}
+    channels = matching(dataset, list(loaded.values()))
+
+    def once(entry: ModelEntry) -> nn.Module:
+        return loaded.pop(entry, None) or load(entry)
+
+    return replace(plan, channels=channels), with_channels(dataset, channels), once
 
 
 def drawn(dataset: Dataset, plan: Plan) -> Dataset:

@@ -77,8 +77,8 @@ def label_order(truth: NDArray[np.int64], predicted: NDArray[np.int64], model: s
     return Warning(
         "label-order",
         f"the clean accuracy of {before:.0%} becomes {after:.0%} if the model's classes are renamed one to "
-        "one: model and data list their classes in a different order. Compare the class names of both; "
-        "folders are sorted by name.",
+        "one: model and data list their classes in a different order (folders are sorted by name). Compare the names "
+        "(`robustatt data DATA` prints them) and give the model's order by --class-names FILE.",
         model,
         evidence={"balanced_accuracy": before, "balanced_accuracy_renamed": after},
     )

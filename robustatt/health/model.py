@@ -45,7 +45,12 @@ def inspect(
     broken = _non_finite(look)
     if broken:
         return [broken]
-    found: list[Warning | None] = [_one_logit(look), _output(look), _training(look, active), _handed_over(look, original)]
+    found: list[Warning | None] = [
+        _one_logit(look),
+        _output(look),
+        _training(look, active),
+        _handed_over(look, original),
+    ]
     random = _randomised(look)
     mixed = None if random else _batch_dependent(look)
     found += [random, mixed, _saturated(look), gradient(look, comparable=not (random or mixed))]
