@@ -250,7 +250,7 @@ def test_l2_radii_are_those_of_the_one_channel(tmp_path: Path, capsys: pytest.Ca
     assert code == 0, capsys.readouterr().err
     assert "evaluated on that channel" in capsys.readouterr().out
     points = json.loads((tmp_path / "out" / "summary.json").read_text())["curves"][0]["points"]
-    assert points[-1]["accuracy"] == float((needed > radius).float().mean())
+    assert points[-1]["accuracy"] == int((needed > radius).sum()) / 40
     assert "channels = 1" in (tmp_path / "out" / "plan.toml").read_text()
     result = robustatt.sweep(GreyLinear(), str(path), attacks=["fgsm"], eps="1")
     assert result.curve("fgsm").accuracy[0] == 1
