@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from robustatt.attack.border import border_margin
 from robustatt.attack.loss import misclassification
 from robustatt.borrow import borrowed, default_modes, evaluation_mode, seeded
 from robustatt.errors import InputError, NonFiniteLogits, raised_by
@@ -75,6 +76,7 @@ class Classifier:
         self.fast, self.memory_format, self.rounding = self._speed_up(probe)
         self._layer = None if self.attended else last_spatial_layer(self.fast, self._in_format(probe))
         self._forward: Callable[[Tensor], Tensor] = self.fast
+        self.box_margin = border_margin(self.logits, probe)
         self._attend: Callable[[Tensor], tuple[Tensor, list[Tensor]]] = getattr(self.fast, "attend", None)  # type: ignore[assignment]
         if numerics.compiled:
             self._compile(self._in_format(probe))

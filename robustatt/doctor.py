@@ -18,6 +18,7 @@ from torch import Tensor
 from robustatt import data as data_sets
 from robustatt import health, metrics
 from robustatt.attack import recipe as recipes
+from robustatt.attack.border import InsideBox
 from robustatt.attack.loss import misclassification, stable
 from robustatt.classifier import Classifier, frozen
 from robustatt.data import Dataset, TensorDataset
@@ -267,7 +268,7 @@ def _gradient(look: _Look) -> str:
 def _ask_gradient(look: _Look, images: Tensor, labels: Tensor) -> Tensor | None:
     with torch.enable_grad():
         images = images.clone().requires_grad_(True)
-        loss = stable(look.classifier.logits(images), labels).sum()
+        loss = stable(InsideBox(look.classifier.original, look.classifier.box_margin)(images), labels).sum()
         return torch.autograd.grad(loss, images, allow_unused=True)[0] if loss.requires_grad else None
 
 

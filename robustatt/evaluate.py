@@ -60,7 +60,7 @@ def attack_examples(
     index = dataset.original(positions).to(classifier.device)
     target = Target(classifier, attack.norm, attack.name, images, labels, index, radii, batch_size, keep)
     target.aim(attack, Noise(cell.seed, attack.name))
-    oracle = Oracle(classifier.logits)
+    oracle = Oracle(classifier.logits, classifier.box_margin)
     if cell.radii:
         return target, _run(attack, target, oracle, cell, done), oracle
     done(len(target))

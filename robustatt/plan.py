@@ -23,7 +23,7 @@ from robustatt.errors import InputError, did_you_mean
 from robustatt.files import write_atomically
 
 #: part of every key: raise it when the same Cell would give other numbers
-SEMANTICS = 3
+SEMANTICS = 4
 CELL_EXAMPLES = 256
 PRECISIONS = ("float32", "bf16-screen")
 #: keys of a plan file that hold one plain value: its type, and an example

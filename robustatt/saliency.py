@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from robustatt.attack.border import InsideBox, border_margin
 from robustatt.borrow import borrowed, default_modes, seeded
 from robustatt.errors import InputError
 from robustatt.outputs import hookable
@@ -67,7 +68,7 @@ def input_gradient(
     """
     with default_modes(), borrowed(model), seeded(images.device):
         leaf = images.detach().clone().requires_grad_()
-        gradient = _gradient(model(leaf), leaf, target)
+        gradient = _gradient(InsideBox(model, border_margin(model, images))(leaf), leaf, target)
     return as_shares(gradient.abs().amax(dim=1))
 
 

@@ -146,6 +146,16 @@ def project(
     return (clean + norm.clip(image - clean, eps)).clamp(0.0, 1.0)
 
 
+def inside_box(image: Float[Tensor, "n *image"], margin: float) -> Float[Tensor, "n *image"]:
+    """Images with every pixel at least `margin` away from 0 and 1, where the border hides no gradient.
+
+    The move is passed through: the gradient with respect to `image` is the one at the result.
+    """
+    with torch.no_grad():
+        move = image.clamp(margin, 1 - margin) - image
+    return image + move
+
+
 def measure(
     norm: Norm,
     clean: Float[Tensor, "n *image"],

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from robustatt.attack.goal import Targets
 from robustatt.attack.loss import Loss, misclassification, towards
-from robustatt.threat import Norm, per_row
+from robustatt.threat import Norm, inside_box, per_row
 
 
 @dataclass(frozen=True)
@@ -58,20 +58,30 @@ class Rows:
         return replace(self, **{name: torch.cat([mine[name], theirs[name]]) for name in mine})
 
 
+#: A margin may move this many times as far as the loss that is differentiated: the softmax weighs other classes.
+SLACK_FACTOR = 4.0
+
+
 @dataclass(frozen=True)
 class Answer:
-    """What the model said of a batch of queries; `grad` is of the loss with respect to the query."""
+    """What the model said of a batch of queries; `grad` is of the loss with respect to the query.
+
+    For a model that hides gradients at the border of the box, all of it is taken just inside (see
+    `robustatt.attack.border`). `slack` bounds, per row, how far a margin at the query itself may differ from `logits`.
+    """
 
     logits: Float[Tensor, "n classes"]
     loss: Float[Tensor, " n"]
     grad: Float[Tensor, "n channels height width"] | None
+    slack: Float[Tensor, " n"] | float = 0.0
 
 
 class Oracle:
     """The model as an attack sees it: logits and gradients of a batch, and a count of what they cost."""
 
-    def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, forward: Callable[[Tensor], Tensor], box_margin: float = 0.0) -> None:
         self._forward = forward
+        self._box_margin = box_margin
         self.gradients = 0
         self.forwards = 0
 
@@ -85,10 +95,12 @@ class Oracle:
         if passes == 1:
             return answers[0]
         grads = [answer.grad for answer in answers if answer.grad is not None]
+        slacks = [torch.as_tensor(answer.slack) for answer in answers]
         return Answer(
             torch.stack([answer.logits for answer in answers]).mean(0),
             torch.stack([answer.loss for answer in answers]).mean(0),
             torch.stack(grads).mean(0) if grads else None,
+            torch.stack(slacks).amax(0),
         )
 
     def _once(self, query: Tensor, label: Tensor, loss: Loss, gradient: bool) -> Answer:
@@ -99,14 +111,16 @@ class Oracle:
                 return Answer(logits, loss(logits, label), None)
         self.gradients += len(query)
         with torch.enable_grad():
-            query = query.detach().requires_grad_()
-            logits = self._forward(query)
+            inside = query.detach()
+            inside = (inside_box(inside, self._box_margin) if self._box_margin else inside).requires_grad_()
+            logits = self._forward(inside)
             losses = loss(logits, label)
             grad = None
             if losses.requires_grad:
-                (grad,) = torch.autograd.grad(losses.sum(), query, allow_unused=True)
-        grad = torch.zeros_like(query) if grad is None else grad.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-        return Answer(logits.detach(), losses.detach(), grad.detach())
+                (grad,) = torch.autograd.grad(losses.sum(), inside, allow_unused=True)
+        grad = torch.zeros_like(query) if grad is None else grad.detach().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        slack = SLACK_FACTOR * (grad * (inside.detach() - query)).flatten(1).abs().sum(1) if self._box_margin else 0.0
+        return Answer(logits.detach(), losses.detach(), grad, slack)
 
 
 class Noise:
@@ -244,9 +258,14 @@ class MinimumNormAttack(SteppedAttack):
     def candidate(self, state: State) -> Tensor:
         return state["nearest"]
 
-    def seen(self, rows: Rows, state: State, query: Tensor, logits: Tensor) -> tuple[State, Tensor]:
-        """The state with queries that are nearer mistakes taken in, and which queries are mistakes at all."""
-        mistake = rows.gain(logits) > self.tolerance
+    def seen(
+        self, rows: Rows, state: State, query: Tensor, logits: Tensor, slack: Tensor | float = 0.0
+    ) -> tuple[State, Tensor]:
+        """The state with queries that are nearer mistakes taken in, and which queries are mistakes at all.
+
+        `slack`: that of the answer the logits come from.
+        """
+        mistake = rows.gain(logits) > self.tolerance + slack
         distance = self.norm.length(query - rows.image)
         nearer = mistake & (distance < state["distance"])
         found = State(state)

@@ -49,7 +49,7 @@ class FabTargeted(MinimumNormAttack):
 
     def step(self, rows: Rows, state: State, answer: Answer) -> State:
         assert answer.grad is not None
-        now, _ = self.seen(rows, state, state["image"], answer.logits)
+        now, _ = self.seen(rows, state, state["image"], answer.logits, answer.slack)
         now["image"] = self._towards_boundary(rows.image, state["image"], answer.loss, answer.grad)
         now["flat"] = still_flat(state, answer.grad)
         return now

@@ -44,7 +44,7 @@ class Fmn(MinimumNormAttack):
     def step(self, rows: Rows, state: State, answer: Answer) -> State:
         assert answer.grad is not None
         image = state["image"]
-        now, mistake = self.seen(rows, state, image, answer.logits)
+        now, mistake = self.seen(rows, state, image, answer.logits, answer.slack)
         decay = (1 + torch.cos(math.pi * state["count"] / self.steps)) / 2
         gamma = LAST_GAMMA + (self.gamma - LAST_GAMMA) * decay
         missing = -answer.loss / self.norm.dual_length(answer.grad).clamp_min(1e-30)

@@ -86,7 +86,8 @@ class Pool:
         require_finite(answer.logits, self.rows.index, self.target.classifier.label)
         broken = np.zeros(len(self), dtype=bool)
         if self.attack.queries_are_candidates:
-            broken = (self.rows.gain(answer.logits) > self.target.classifier.tolerance).cpu().numpy()
+            certain = self.target.classifier.tolerance + answer.slack
+            broken = (self.rows.gain(answer.logits) > certain).cpu().numpy()
         flat = self.state.get("flat")
         finished = self._take(broken, query, flat, self._needed(query, answer) if broken.any() else None)
         self.state = self.attack.step(self.rows, self.state, answer)

@@ -14,6 +14,7 @@ from robustatt.attack.base import (
     Noise,
     Oracle,
 )
+from robustatt.attack.border import InsideBox
 from robustatt.errors import InputError
 from robustatt.grid.pool import Finished, Job, Pool
 from robustatt.grid.target import Target
@@ -112,7 +113,8 @@ def run_external(target: Target, attack: ExternalAttack, noise: Noise, positions
     rows = target.rows(positions, target.radii[radius].expand(len(positions)))
     first, last = int(rows.index[0]), int(rows.index[-1])
     seed = int(noise.generator(first, last, draw=radius).integers(2**31))
-    return attack.perturb(target.classifier.original, rows, seed)
+    module = InsideBox(target.classifier.original, target.classifier.box_margin)
+    return attack.perturb(module, rows, seed)
 
 
 def _inside(target: Target, attack: ExternalAttack, positions: Tensor, image: Tensor, radius: int) -> Tensor:

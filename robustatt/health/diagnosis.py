@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from robustatt.attack.border import InsideBox
 from robustatt.attack.loss import misclassification, stable
 from robustatt.classifier import frozen
 from robustatt.eps import parse_radius
@@ -44,7 +45,7 @@ def diagnose(
     with frozen(module, label, device, image[:8]) as classifier:
         with torch.no_grad():
             right = classifier.original(image).argmax(1) == truth
-        case = Case(classifier.original, label, image[right], truth[right], seed)
+        case = Case(InsideBox(classifier.original, classifier.box_margin), label, image[right], truth[right], seed)
         found += _climbed(case, eps)
     return distinct(found)
 

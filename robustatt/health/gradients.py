@@ -5,14 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from robustatt.attack.border import InsideBox, border_margin, loss_gradient
 from robustatt.attack.loss import stable
 from robustatt.health.look import FEW, Look
 from robustatt.health.warning import ZERO_GRADIENT_SHARE, Warning
+from robustatt.threat import inside_box
 
 AGREES = (0.5, 2.0)
 """Loss change along the gradient over its prediction, for a step of at most 0.001 (a quarter of an 8-bit
 step). The same network to second order gives 1 within some per cent; the bounds allow for kinks of ReLU
 and max-pooling."""
+
+MIN_BORDER_SHARE = 0.01
+"""Share of the pixels that must be black or white for a judgement about them."""
+
+MIN_DEAD_SHARE = 0.5
+"""Share of the black and white pixels without a gradient from which on the model is called flat there. Networks whose
+ReLUs are dead in a black corner come near it, but are as dead when the corner is grey."""
+
+GREY = 0.125
+"""How far black and white pixels are moved inside to see whether they have a gradient there."""
 
 
 def gradient(look: Look, comparable: bool) -> Warning | None:
@@ -21,10 +33,11 @@ def gradient(look: Look, comparable: bool) -> Warning | None:
     `comparable` says that passes over the same image give the same logits; else no step can be judged.
     """
     image = look.image[: 2 * FEW]
+    module = InsideBox(look.module, border_margin(look.module, image))
     try:
         with torch.enable_grad():
             query = image.detach().clone().requires_grad_()
-            logits = look.module(query).float()
+            logits = module(query).float()
             loss = stable(logits, look.logits[: len(image)].argmax(1))
             grad = torch.autograd.grad(loss.sum(), query, allow_unused=True)[0] if loss.requires_grad else None
     except RuntimeError:
@@ -50,7 +63,32 @@ def gradient(look: Look, comparable: bool) -> Warning | None:
             look.label,
             evidence={"share": share},
         )
-    return _shattered(look, image, grad) if comparable else None
+    return _flat_at_border(look, image, grad) or (_shattered(look, image, grad) if comparable else None)
+
+
+def _flat_at_border(look: Look, image: Tensor, grad: Tensor) -> Warning | None:
+    """Black and white pixels without a gradient, although they have one when they are made a little grey.
+
+    A function that is flat at exactly 0 and 1 only does not get here: the gradient is taken just inside the box.
+    """
+    border = (image == 0) | (image == 1)
+    if float(border.float().mean()) < MIN_BORDER_SHARE:
+        return None
+    dead = float((grad == 0)[border].float().mean())
+    if dead < MIN_DEAD_SHARE:
+        return None
+    grey = loss_gradient(look.module, inside_box(image, GREY))
+    if float((grey == 0)[border].float().mean()) > dead / 2:
+        return None
+    return Warning(
+        "flat-at-border",
+        f"at {dead:.0%} of the black and white pixels of {len(image)} clean images the gradient is exactly zero, but not "
+        f"when these pixels are made grey by {GREY:g}: the model is flat near 0 and 1, and an attack that starts at the "
+        "image itself leaves these pixels alone. Look for a clamp, threshold or ReLU on the input, and trust attacks "
+        "with a random start (pgd, autoattack) rather than fgsm.",
+        look.label,
+        evidence={"share": dead},
+    )
 
 
 def _shattered(look: Look, image: Tensor, grad: Tensor) -> Warning | None:

@@ -17,6 +17,7 @@ CODES: dict[str, str] = {
     "randomised": "five passes over the same images differ",
     "batch-dependent": "an image's logits depend on the other images of its batch",
     "zero-gradient": "the gradient is exactly zero for a share of the images",
+    "flat-at-border": "the model is flat near 0 and 1, so black and white pixels have no gradient",
     "saturation": "the probabilities of all wrong classes underflow, so cross-entropy has no gradient",
     "shattered-gradient": "the loss does not change along the gradient as the gradient says",
     "iterative-weaker": "an iterative attack misses what a single step breaks",

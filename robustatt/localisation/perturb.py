@@ -16,6 +16,7 @@ from torch import Tensor
 
 from robustatt.attack import build
 from robustatt.attack.base import Attack, MinimumNormAttack, Noise, Oracle, RayAttack, Rows, SteppedAttack
+from robustatt.attack.border import border_margin
 from robustatt.attack.recipe import Recipe
 from robustatt.errors import InputError
 from robustatt.threat import measure, per_row
@@ -55,7 +56,7 @@ def perturb(
     label = logits.argmax(1)
     limit = torch.full((len(images),), eps, device=images.device)
     rows = Rows(images, label, limit, index, torch.zeros_like(label), logits, torch.full_like(label, -1))
-    oracle, noise = Oracle(forward), Noise(seed, attack.name)
+    oracle, noise = Oracle(forward, border_margin(forward, images)), Noise(seed, attack.name)
     if isinstance(attack, RayAttack):
         direction, _ = attack.direction(replace(rows, eps=torch.ones_like(limit)), oracle, noise)
         attacked = (images + per_row(limit, images) * direction).clamp(0.0, 1.0)

@@ -182,6 +182,7 @@ MISTAKES: tuple[Case, ...] = (
     cheap("logits x 200", "saturation", _after(lambda: layers.Times(200.0))),
     cheap("plain cross-entropy on logits x 10", "saturation", _after(lambda: layers.Times(10.0)),
           attacks=[_parse("fgsm-ce", algorithm="fgsm", loss="ce")]),
+    cheap("pixels cut off below 0.05 and above 0.95", "flat-at-border", _before(lambda: nn.Hardtanh(0.05, 0.95))),
     cheap("8-bit rounding", "zero-gradient", _before(layers.Rounded)),
     cheap("gradient detached", "zero-gradient", _before(layers.Detached)),
     cheap("8-bit rounding, straight-through", "shattered-gradient", _before(layers.StraightThrough)),
@@ -253,6 +254,7 @@ HEALTHY: tuple[Case, ...] = (
     healthy("GELU, GroupNorm, average pooling", lambda: nets.trained(nets.smooth)),
     healthy("convolutions and ReLU only", lambda: nets.trained(nets.plain)),
     healthy("normalisation inside", lambda: nn.Sequential(layers.normalised(), layers.undone(), net()).eval()),
+    healthy("clamp(0, 1) first", _before(lambda: nn.Hardtanh(0.0, 1.0))),
     healthy("logits x 10", _after(lambda: layers.Times(10.0))),
     *(bundled(name, data) for data in ("digits", "cifar10", "cub20") for name in robustatt.models.bundled()[data]),
 )
