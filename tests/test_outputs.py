@@ -164,28 +164,25 @@ def test_autocast_inside_runs_and_is_seen() -> None:
         assert classifier.dtype == torch.bfloat16
 
 
-class Deep(nn.Module):
-    """Logits that depend on the image by many small factors: in half precision the plain gradient is lost."""
+class Averaging(nn.Module):
+    """Logits that depend on each pixel by 2^-26 to 2^-28 only, where half precision ends at 2^-24."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = Tiny()
+        self.weight = nn.Parameter(torch.tensor([[2.0**-17, -(2.0**-18), 0.0], [0.0, 2.0**-17, 2.0**-18]]).half())
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.net(x) * 1e-5 * 1e-4
-        return logits * 1e4
+        return x.mean(dim=(2, 3)) @ (self.weight / 8).T
 
 
 def test_gradients_do_not_underflow_in_half_precision() -> None:
-    batch, label = pair()
-    half, full = Deep().half(), Deep().half().float()
-    with frozen(half, "half", CPU, batch) as ours, frozen(full, "full", CPU, batch) as exact:
+    batch, label = images(4), torch.tensor([0, 1, 0, 1])
+    with frozen(Averaging(), "half", CPU, batch) as ours, frozen(Averaging().float(), "full", CPU, batch) as exact:
         mine = Oracle(ours.logits).ask(batch, label, stable, gradient=True).grad
         true = Oracle(exact.logits).ask(batch, label, stable, gradient=True).grad
-    assert mine is not None
     assert true is not None
-    strong = true.abs() > 0.1 * true.abs().max()
-    assert (mine.sign() == true.sign())[strong].float().mean() > 0.95
+    assert bool((true != 0).any())
+    torch.testing.assert_close(mine, true, rtol=1e-3, atol=0.0)
 
 
 def exported(batch: Any) -> nn.Module:
