@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,10 @@ from robustatt.data.adopt import adopt
 from robustatt.data.base import Dataset
 from robustatt.data.grey import matching, with_channels
 from robustatt.engine import Loader, Outcome, load_data, model_loader, run
-from robustatt.eps import STEP, format_radius, parse_grid
+from robustatt.eps import MOST_RADII, STEP
 from robustatt.errors import InputError, RunInterrupted, did_you_mean
 from robustatt.health import Warning
-from robustatt.plan import ModelEntry, Plan, model_entries
+from robustatt.plan import Grids, ModelEntry, Plan, model_entries, radii_by_attack
 from robustatt.summary import curve_frame
 
 __all__ = ["Result", "load_data", "model_loader", "sweep"]
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Data = tuple[Any, Any] | Iterable[Any] | Mapping[str, Any] | TorchDataset[Any] | Dataset | str | Path
+Radius = float | Fraction
+Radii = str | Radius | Sequence[str | Radius] | Mapping[str, str | Radius | Sequence[Radius]]
 Models = nn.Module | str | Mapping[str, nn.Module]
 
 
@@ -97,7 +100,7 @@ def sweep(
     model: Models,
     data: Data,
     attacks: Sequence[str | Recipe] = ("fgsm",),
-    eps: str | float | Fraction | Sequence[float | Fraction] = "1..16",
+    eps: Radii | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     *,
@@ -119,7 +122,9 @@ def sweep(
         data: (images, labels) with images float in [0, 1] or uint8 and labels as class indices or names; a DataLoader, a
             torch Dataset, batches, or dicts of image and label (see docs/data.md); or a data set or its name.
         attacks: names of recipes, recipe files, or recipes.
-        eps: a grid such as "1..16" in steps of 1/255, or radii in [0, 1] as numbers. 0 is always evaluated.
+        eps: a grid as text, such as "1..16", which counts steps of 1/255 for L-infinity and is plain for L2 and L1 ("0.5,1");
+            or numbers in the scale of pixels in [0, 1], for every norm; or either for each attack by name. By default
+            the usual grid of each norm. 0 is always evaluated.
         out: a folder for records and summary, from which an interrupted sweep goes on; nothing is kept if None.
         seed: the seed of every random start.
         n: the first n examples; all if None.
@@ -137,10 +142,13 @@ def sweep(
     entries, load = _models(model, dataset)
     if isinstance(data, str | Path) and not isinstance(model, str):
         dataset = with_channels(dataset, matching(dataset, [load(entry) for entry in entries]))
+    loaded = tuple(entry if isinstance(entry, Recipe) else recipes.load(str(entry)) for entry in _several(attacks))
+    common, grids = _radii(loaded, eps)
     plan = Plan(
         models=entries,
-        attacks=tuple(entry if isinstance(entry, Recipe) else recipes.load(str(entry)) for entry in _several(attacks)),
-        eps=parse_grid(eps) if isinstance(eps, str) else _grid(eps),
+        attacks=loaded,
+        eps=common,
+        grids=grids,
         data=dataset.name,
         split=dataset.split,
         n=n,
@@ -186,18 +194,41 @@ def _several(attacks: Sequence[str | Recipe]) -> Sequence[str | Recipe]:
     return [attacks] if isinstance(attacks, str | Recipe) else attacks
 
 
-def _grid(eps: float | Fraction | Sequence[float | Fraction]) -> tuple[Fraction, ...]:
-    """Numbers in [0, 1]; a float that is a multiple of 1/2550 to rounding is taken as that multiple."""
+def _radii(attacks: Sequence[Recipe], eps: Radii | None) -> tuple[tuple[Fraction, ...], Grids]:
+    """The common grid and the grids of single attacks: text in the unit of each norm, numbers in [0, 1] pixel scale."""
+    if eps is None:
+        return radii_by_attack(attacks, [])
+    if isinstance(eps, Mapping):
+        texts = [f"{name}={value if isinstance(value, str) else _as_text(value)}" for name, value in eps.items()]
+        return radii_by_attack(attacks, texts)
+    values = [eps] if isinstance(eps, str | float | int | Fraction) else list(eps)
+    if values and all(isinstance(value, str) for value in values):
+        return radii_by_attack(attacks, [",".join(map(str, values))])
+    radii = _numbers(values)
+    for value in radii if any(entry.norm == "linf" and not entry.unbounded for entry in attacks) else ():
+        if 1 < value <= 255 and value.denominator == 1:
+            raise InputError(
+                f'eps: {float(value)!r} is a radius beyond [0, 1]: for steps of 1/255 write text, such as "{value}"'
+            )
+    return radii, ()
+
+
+def _as_text(eps: float | Fraction | Sequence[float | Fraction]) -> str:
+    numbers = _numbers([eps] if isinstance(eps, float | int | Fraction) else list(eps))
+    return ",".join(f"{value.numerator}/{value.denominator}" for value in numbers) or "0"
+
+
+def _numbers(values: Sequence[Any]) -> tuple[Fraction, ...]:
+    """Radii as numbers, exact; a float that is a multiple of 1/2550 to rounding is taken as that multiple."""
     radii = set()
-    for value in [eps] if isinstance(eps, float | int | Fraction) else eps:
-        exact = value if isinstance(value, Fraction) else Fraction(repr(float(value))) if np.isfinite(value) else None
+    for value in values:
+        number = isinstance(value, Real) and not isinstance(value, bool) and np.isfinite(float(value))
+        exact = None if not number else value if isinstance(value, Fraction) else Fraction(repr(float(value)))
         if exact is None or exact < 0:
             raise InputError(f"eps: {value!r} is not a radius: give numbers of 0 or more")
-        if 1 < exact <= 255 and exact.denominator == 1:
-            raise InputError(
-                f'eps: {value!r} is a radius beyond [0, 1]: for steps of 1/255 write text, such as "{value}"'
-            )
         steps = round(exact / STEP * 10)
         near = Fraction(steps, 10) * STEP
         radii.add(near if abs(near - exact) < Fraction(1, 10**9) else exact)
-    return parse_grid(",".join(format_radius(value) for value in sorted(radii))) if radii else ()
+    if len(radii) > MOST_RADII:
+        raise InputError(f"eps: {len(radii)} radii are too many: give at most {MOST_RADII}")
+    return tuple(sorted(radii - {Fraction(0)}))

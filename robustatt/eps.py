@@ -7,8 +7,16 @@ from fractions import Fraction
 from robustatt.errors import InputError
 
 STEP = Fraction(1, 255)
+#: What a bare number counts in, by norm, as the literature writes radii.
+UNITS = {"linf": STEP, "l2": Fraction(1), "l1": Fraction(1)}
+NORM_TITLES = {"linf": "L-infinity", "l2": "L2", "l1": "L1"}
+#: The grid of a norm if none is asked for.
+DEFAULT_GRIDS = {"linf": "1..16", "l2": "0.25..2:0.25", "l1": "2..24:2"}
 MOST_RADII = 1024
-GRAMMAR = "write 1..16, 0..32:4, 1,2,4,8, 0.5 or 8/255 (steps of 1/255; with --eps-unit 1 decimals in [0, 1])"
+GRAMMAR = (
+    "write 1..16, 0..32:4, 1,2,4,8, 0.5 or 8/255 (L-infinity counts steps of 1/255, with --eps-unit 1 plain numbers; L2 and L1 "
+    "count plain numbers)"
+)
 
 
 def parse_grid(text: str, unit: Fraction = STEP) -> tuple[Fraction, ...]:
@@ -70,19 +78,34 @@ def parse_radius(text: str) -> Fraction:
         raise InputError(f"{text[:64]!r} is not a radius such as 8/255") from None
 
 
-def format_radius(eps: Fraction) -> str:
-    """A radius as records write it: ``8/255``, ``0.5/255``; a fraction such as ``1/3`` where no decimal is exact."""
-    steps = eps * 255
-    rest = steps.denominator
+def format_radius(eps: Fraction, norm: str = "linf") -> str:
+    """A radius as records write it, exactly: ``8/255`` or ``0.5/255`` for L-infinity, ``0.5`` for the other norms.
+
+    A fraction such as ``1/3`` where no decimal is exact.
+    """
+    if norm != "linf":
+        return _decimal(eps) or format_radius(eps)
+    steps = _decimal(eps * 255)
+    return f"{eps.numerator}/{eps.denominator}" if steps is None else f"{steps}/255"
+
+
+def axis_value(text: str, norm: str) -> float:
+    """Where a radius lies on an axis of its norm: in steps of 1/255 for L-infinity, plain for the others."""
+    return float(parse_radius(text) / UNITS.get(norm, STEP))
+
+
+def _decimal(value: Fraction) -> str | None:
+    """The number as a decimal; None if none is exact."""
+    rest = value.denominator
     for prime in (2, 5):
         while rest % prime == 0:
             rest //= prime
     if rest != 1:
-        return f"{eps.numerator}/{eps.denominator}"
-    digits = max(_power(steps.denominator, 2), _power(steps.denominator, 5))
-    whole, below = divmod(steps.numerator * 10**digits // steps.denominator, 10**digits)
+        return None
+    digits = max(_power(value.denominator, 2), _power(value.denominator, 5))
+    whole, below = divmod(value.numerator * 10**digits // value.denominator, 10**digits)
     decimals = str(below).rjust(digits, "0").rstrip("0") if digits else ""
-    return f"{whole}.{decimals}/255" if decimals else f"{whole}/255"
+    return f"{whole}.{decimals}" if decimals else str(whole)
 
 
 def _power(number: int, prime: int) -> int:

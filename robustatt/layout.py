@@ -23,11 +23,6 @@ CONTROL_ATTACKS = ("noise", "sign-noise")
 _COLUMNS = ("model", "attack", "eps", "index", "label", "clean_pred", "adv_pred")
 
 
-def eps_steps(text: str) -> float:
-    """The radius in steps of 1/255, the axis of every curve."""
-    return float(parse_radius(text) * 255)
-
-
 def is_control(attack: str) -> bool:
     """Whether this attack is a control (random noise) and not an adversary."""
     return attack in CONTROL_ATTACKS

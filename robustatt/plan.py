@@ -18,13 +18,15 @@ import tomli_w
 
 from robustatt.attack import recipe as recipes
 from robustatt.attack.recipe import Recipe
-from robustatt.eps import STEP, WHOLE_BOX, format_radius, parse_grid, parse_radius
+from robustatt.eps import DEFAULT_GRIDS, UNITS, WHOLE_BOX, format_radius, parse_grid, parse_radius
 from robustatt.errors import InputError, did_you_mean
 from robustatt.files import write_atomically
 
 #: part of every key: raise it when the same Cell would give other numbers
 SEMANTICS = 4
 CELL_EXAMPLES = 256
+#: radii by the name of an attack
+Grids = tuple[tuple[str, tuple[Fraction, ...]], ...]
 PRECISIONS = ("float32", "bf16-screen")
 #: keys of a plan file that hold one plain value: its type, and an example
 SIMPLE_KEYS: dict[str, tuple[type, str]] = {
@@ -48,6 +50,8 @@ class ModelEntry:
 @dataclass(frozen=True)
 class Plan:
     """Everything a sweep needs to know. `eps` never holds 0: it is implied.
+
+    `grids` are the radii of attacks, by name, that have others than `eps` (see `radii_by_attack`).
 
     `n`: the first n examples; `sample`: so many drawn by `seed`, classes in proportion; all if both are None. `data_root`,
     `download`, `label_column`, `input_size`, `class_names` (a file) and `channels` say how the data is found and read;
@@ -73,6 +77,7 @@ class Plan:
     compile: bool = False
     class_names: str | None = None
     channels: int | None = None
+    grids: Grids = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", tuple(sorted(set(self.eps) - {Fraction(0)})))
@@ -98,26 +103,33 @@ class Plan:
             raise InputError(f"--precision {self.precision!r}: {did_you_mean(self.precision, PRECISIONS)}")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"--seed {self.seed}: give a whole number from 0 to {2**63 - 1}")
-        if any(entry.norm == "linf" for entry in self.attacks) and self.eps and self.eps[-1] > 1:
-            raise InputError(
-                f"--eps {format_radius(self.eps[-1])} is larger than the whole pixel range [0, 1]: "
-                "an L-infinity radius is at most 255/255"
-            )
+        for entry in self.attacks:
+            largest = max(self._grid_of(entry), default=Fraction(0))
+            if entry.norm == "linf" and not entry.unbounded and largest > 1:
+                raise InputError(
+                    f"--eps {format_radius(largest)} is larger than the whole pixel range [0, 1]: "
+                    "an L-infinity radius is at most 255/255"
+                )
 
     def radii(self) -> tuple[str, ...]:
         """The radii as records write them, ascending, without the clean one."""
         return tuple(format_radius(eps) for eps in self.eps)
 
+    def _grid_of(self, attack: Recipe) -> tuple[Fraction, ...]:
+        return dict(self.grids).get(attack.name, self.eps)
+
     def radii_of(self, attack: Recipe) -> tuple[str, ...]:
-        """The radii of one attack: those of the plan, or for an attack without a norm the one that holds the whole box."""
-        return (WHOLE_BOX,) if attack.unbounded else self.radii()
+        """The radii of one attack as records write them; for an attack without a norm the one that holds the whole box."""
+        if attack.unbounded:
+            return (WHOLE_BOX,)
+        return tuple(format_radius(eps, attack.norm) for eps in self._grid_of(attack))
 
     def to_toml(self) -> dict[str, Any]:
         """The plan as a document that `Plan.from_toml` reads back; attacks by their whole recipe."""
         document: dict[str, Any] = {
             "data": self.data,
             "split": self.split,
-            "eps": ",".join(self.radii()),
+            "eps": ",".join(self.radii()) or "0",
             "seed": self.seed,
             "independent": self.independent,
         }
@@ -128,7 +140,11 @@ class Plan:
             if getattr(self, key) != usual:
                 document[key] = getattr(self, key)
         document["models"] = [{k: v for k, v in vars(entry).items() if v is not None} for entry in self.models]
-        document["attacks"] = [entry.model_dump(mode="json", exclude_none=True) for entry in self.attacks]
+        own = {entry.name: {"eps": ",".join(self.radii_of(entry)) or "0"} for entry in self.attacks if entry.name in dict(self.grids)}
+        document["attacks"] = [
+            entry.model_dump(mode="json", exclude_none=True, exclude={"eps"}) | own.get(entry.name, {})
+            for entry in self.attacks
+        ]
         return document
 
     @staticmethod
@@ -144,30 +160,62 @@ class Plan:
             ):
                 raise InputError(f"{where}: key {key!r} has the wrong type: write for example {key} = {example}")
         simple = {key: document[key] for key in SIMPLE_KEYS if key in document}
-        grid = document.get("eps", "1..16")
-        if isinstance(grid, list):
-            grid = ",".join(map(str, grid))
+        grid = document.get("eps", [])
+        texts = [str(text) for text in (grid if isinstance(grid, list) else [grid])]
         try:
+            attacks = tuple(_attack_entry(entry) for entry in document.get("attacks", ["fgsm"]))
+            eps, grids = radii_by_attack(attacks, texts, parse_unit(document.get("eps_unit")))
             return Plan(
-                models=tuple(_model_entry(entry) for entry in document.get("models", [])),
-                attacks=tuple(_attack_entry(entry) for entry in document.get("attacks", ["fgsm"])),
-                eps=parse_grid(str(grid), parse_unit(document.get("eps_unit"))),
-                **simple,
-            )
+                models=tuple(_model_entry(entry) for entry in document.get("models", [])), attacks=attacks, eps=eps,
+                grids=grids, **simple,
+            )  # fmt: skip
         except InputError as problem:
             raise InputError(f"{where}: {problem}") from None
 
 
-def parse_unit(unit: str | int | float | None) -> Fraction:
-    """What a bare number of the eps grammar counts in: 1/255 unless said otherwise."""
+def radii_by_attack(
+    attacks: Sequence[Recipe], texts: Sequence[str], unit: Fraction | None = None
+) -> tuple[tuple[Fraction, ...], Grids]:
+    """The common L-infinity grid of a plan, and the grids of the attacks that have another.
+
+    A text is a grid for all attacks, or ``NAME=GRID`` for one, which goes before the `eps` of its recipe; an attack of
+    which nothing is said has the grid of its norm. Numbers count in `unit`, or if it is None in that of the norm.
+
+    Raises:
+        InputError: not a grid, or an attack that is not in the plan.
+    """
+    own = {entry.name: entry.eps for entry in attacks if entry.eps is not None}
+    common = [text for text in texts if "=" not in text]
+    for text in texts:
+        if not text.strip():
+            parse_grid(text)  # says what is wrong
+        name, sign, grid = text.partition("=")
+        if sign:
+            names = [entry.name for entry in attacks]
+            if name.strip() not in names:
+                raise InputError(f"--eps {text!r}: attack {name.strip()!r} is not run: {did_you_mean(name.strip(), names)}")
+            own[name.strip()] = grid
+
+    def parsed(entry: Recipe | None) -> tuple[Fraction, ...]:
+        norm = "linf" if entry is None or entry.unbounded else entry.norm
+        text = None if entry is None else own.get(entry.name)
+        return parse_grid(text or ",".join(common) or DEFAULT_GRIDS[norm], unit or UNITS[norm])
+
+    plain = parsed(None) if any(entry.norm == "linf" and entry.name not in own for entry in attacks) else ()
+    grids = tuple((entry.name, parsed(entry)) for entry in attacks if not entry.unbounded)
+    return plain, tuple((name, grid) for name, grid in grids if grid != plain)
+
+
+def parse_unit(unit: str | int | float | None) -> Fraction | None:
+    """What a bare number of the eps grammar counts in; None if that is left to the norm."""
     if unit is None:
-        return STEP
+        return None
     try:
         value = parse_radius(str(unit))
     except InputError:
         value = Fraction(0)
     if not 0 < value <= 1:
-        raise InputError(f"--eps-unit {unit!r}: give 1/255 (the default) or 1")
+        raise InputError(f"--eps-unit {unit!r}: give 1/255 or 1")
     return value
 
 
@@ -317,9 +365,11 @@ class BoundPlan:
                 for entry, fingerprint in zip(plan.models, self.model_fingerprints, strict=True)
             ],
             "attacks": [
-                {**entry.model_dump(mode="json", exclude_none=True), "fingerprint": entry.fingerprint()} for entry in plan.attacks
+                {**entry.model_dump(mode="json", exclude_none=True, exclude={"eps"}), "fingerprint": entry.fingerprint(),
+                 **({"radii": list(plan.radii_of(entry))} if entry.name in dict(plan.grids) else {})}
+                for entry in plan.attacks
             ],
-            "eps": list(plan.radii()),
+            "eps": list(plan.radii() or plan.radii_of(plan.attacks[0])),
             "seed": plan.seed,
             "evaluation": "independent" if plan.independent else "threshold search",
             **({} if plan.precision == "float32" else {"precision": plan.precision}),

@@ -84,7 +84,7 @@ def identity(plan: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "data": described,
         "models": table("models", ["fingerprint"]),
-        "attacks": {k: v for k, v in table("attacks", ["norm", "fingerprint"]).items() if not is_control(k)},
+        "attacks": {k: v for k, v in table("attacks", ["norm", "fingerprint", "radii"]).items() if not is_control(k)},
         "eps": sorted((str(eps) for eps in plan.get("eps") or []), key=parse_radius),
         **{name: plan[name] for name in ("seed", "evaluation", "semantics") if name in plan},
     }

@@ -20,13 +20,13 @@ from robustatt.chains import broken_by_part
 from robustatt.eps import parse_radius
 from robustatt.errors import InputError
 from robustatt.files import write_atomically
-from robustatt.layout import Grid, eps_steps, grids, is_control
+from robustatt.layout import Grid, grids, is_control
 from robustatt.measures import METRICS, kind_of
 from robustatt.summary_schema import check_form
 from robustatt.unbounded import distances, is_unbounded
 
 __all__ = [
-    "Grid", "baselines", "compare_grids", "confusion", "curve_frame", "drift_auc", "drift_rows", "eps_steps", "grids",
+    "Grid", "baselines", "compare_grids", "confusion", "curve_frame", "drift_auc", "drift_rows", "grids",
     "is_control", "names_of", "paired_differences", "read_summary", "summarise", "write_summary",
 ]  # fmt: skip
 

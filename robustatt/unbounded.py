@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from robustatt.eps import WHOLE_BOX
+from robustatt.eps import NORM_TITLES, WHOLE_BOX
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +55,26 @@ def rows_of(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def bounded(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The summary without the attacks that have no norm, for everything that has an axis of radii."""
-    names = {str(curve["attack"]) for curve in filter(is_unbounded, summary["curves"])}
+    return _without(summary, {str(curve["attack"]) for curve in filter(is_unbounded, summary["curves"])})
+
+
+def norm_of(curve: Mapping[str, Any]) -> str:
+    """The norm of a curve's attack."""
+    return str(curve.get("norm") or "linf")
+
+
+def norms_of(summary: Mapping[str, Any]) -> list[str]:
+    """The norms that have an axis of radii, in the order of `NORM_TITLES`."""
+    present = {norm_of(curve) for curve in summary["curves"]}
+    return [norm for norm in NORM_TITLES if norm in present]
+
+
+def of_norm(summary: Mapping[str, Any], norm: str) -> dict[str, Any]:
+    """The summary of the attacks of one norm: norms share no axis, and none is stronger than one of another."""
+    return _without(summary, {str(curve["attack"]) for curve in summary["curves"] if norm_of(curve) != norm})
+
+
+def _without(summary: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
     if not names:
         return dict(summary)
     plan = dict(summary.get("plan") or {})

@@ -51,7 +51,8 @@ def test_projection_keeps_what_is_inside_and_is_idempotent(name: str, change: Te
     norm = NORMS[name]
     clipped = norm.clip(change, eps)
     inside = norm.length(change) <= eps * (1 - 1e-6)
-    torch.testing.assert_close(clipped[inside], change[inside], atol=1e-30, rtol=0)
+    # squares of less than 4e-23 are 0 in float32, so an L2 norm does not see them
+    torch.testing.assert_close(clipped[inside], change[inside], atol=1e-22, rtol=0)
     torch.testing.assert_close(norm.clip(clipped, eps), clipped, atol=1e-5, rtol=1e-4)
 
 

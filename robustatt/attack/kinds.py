@@ -18,7 +18,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Recipe(BaseModel):
-    """What every recipe says. `norm` is the threat model's norm; the radius comes from the plan."""
+    """What every recipe says. `norm` is the threat model's norm; the radii come from the plan, unless `eps` says them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     #: keys that do not decide any number
@@ -27,6 +27,7 @@ class Recipe(BaseModel):
     name: str
     algorithm: str
     norm: NormName = "linf"
+    eps: str | None = None
     citation: str = ""
     good_for: str = ""
 
@@ -41,7 +42,7 @@ class Recipe(BaseModel):
 
     def decisive(self) -> dict[str, Any]:
         """Everything that decides this attack's numbers: all but the prose."""
-        return self.model_dump(mode="json", exclude=set(self.prose))
+        return self.model_dump(mode="json", exclude={*self.prose, "eps"})
 
     def fingerprint(self) -> str:
         """sha256 of what decides the numbers."""

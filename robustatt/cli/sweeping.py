@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 def sweep(
     eps: Annotated[
-        str | None,
-        typer.Option(help="Radii in steps of 1/255: 1..16, 0..32:4, 1,2,4,8, 0.5, or 8/255. [default: 1..16]"),
+        list[str] | None,
+        typer.Option(
+            help="Radii: 1..16, 0..32:4, 1,2,4,8 or 8/255, in steps of 1/255 for L-infinity; 0.25,0.5 as they are for L2 and "
+            "L1. ATTACK=GRID is for one attack; repeat. [default: 1..16; L2 0.25..2:0.25, L1 2..24:2]"
+        ),
     ] = None,
     model: Annotated[
         list[str] | None, typer.Option(help="A model to evaluate; repeat for several. See `robustatt models`.")
@@ -57,7 +60,7 @@ def sweep(
         ),
     ] = None,
     eps_unit: Annotated[
-        str | None, typer.Option(help="What a bare number of --eps counts in: 1/255 or 1. [default: 1/255]")
+        str | None, typer.Option(help="What a bare number of --eps counts in: 1/255 or 1. [default: 1/255 for L-infinity, 1 for L2 and L1]")
     ] = None,
     engine: Annotated[str, typer.Option(help="Who computes: local (this machine) or ray (a Ray cluster).")] = "local",
     workers: Annotated[
@@ -117,15 +120,14 @@ def sweep(
 
 
 def _plan_from_flags(
-    path: Path | None, eps: str | None, eps_unit: str | None, model: list[str] | None,
+    path: Path | None, eps: list[str] | None, eps_unit: str | None, model: list[str] | None,
     weights: list[str] | None, normalize: str | None, attack: list[str] | None, simple: dict[str, Any],
 ) -> Plan:  # fmt: skip
     """The plan of a file, if one was given, with what the flags say in place of what it says."""
     from dataclasses import replace
 
     from robustatt.attack import recipe as recipes
-    from robustatt.eps import parse_grid
-    from robustatt.plan import Plan, model_entries, parse_unit, read_plan
+    from robustatt.plan import Plan, model_entries, parse_unit, radii_by_attack, read_plan
 
     changes: dict[str, Any] = {name: value for name, value in simple.items() if value is not None}
     if weights and not model and path is None:
@@ -138,19 +140,22 @@ def _plan_from_flags(
         changes = {"n": None, "sample": None} | changes
     if attack:
         changes["attacks"] = tuple(recipes.load(name) for name in attack)
-    if eps is not None:
-        changes["eps"] = parse_grid(eps, parse_unit(eps_unit))
+    unit = parse_unit(eps_unit)
     if path is not None:
-        plan = Plan.from_toml(read_plan(path), where=f"plan {path}")
+        document = read_plan(path)
+        if attack:  # the grids of the file are laid out over these attacks
+            document["attacks"] = [entry.model_dump(mode="json", exclude_none=True) for entry in changes["attacks"]]
+        plan = Plan.from_toml(document, where=f"plan {path}")
+        if eps:
+            changes["eps"], changes["grids"] = radii_by_attack(plan.attacks, eps, unit)
         if weights and not model:
             changes["models"] = _reweighted(plan.models, weights)
         return replace(plan, **changes)
     if "models" not in changes:
         raise InputError("no model: give at least one, such as --model vgg_att3 (see `robustatt models`)")
-    defaults: dict[str, Any] = {"attacks": (recipes.load("fgsm"),)}
-    if "eps" not in changes:
-        defaults["eps"] = parse_grid("1..16")
-    return Plan(**(defaults | changes))
+    changes.setdefault("attacks", (recipes.load("fgsm"),))
+    changes["eps"], changes["grids"] = radii_by_attack(changes["attacks"], eps or [], unit)
+    return Plan(**changes)
 
 
 def _reweighted(models: tuple[ModelEntry, ...], weights: list[str]) -> tuple[ModelEntry, ...]:
@@ -218,7 +223,7 @@ def default_folder(data: str) -> Path:
 def _print_summary(summary: dict[str, Any]) -> None:
     """Accuracy by radius, models and attacks side by side; then the warnings."""
     from robustatt.summary import is_control
-    from robustatt.unbounded import bounded, rows_of
+    from robustatt.unbounded import norm_of, norms_of, rows_of
 
     data = summary["plan"]["data"]
     heads, rows = rows_of(summary)
@@ -226,10 +231,9 @@ def _print_summary(summary: dict[str, Any]) -> None:
         print(f"\nAccuracy in % under attacks without a radius, {data['n']} images of {data['name']} {data['split']}; distances of the "
               "images they broke")  # fmt: skip
         print_tables(heads, rows)
-    curves = bounded(summary)["curves"]
-    if curves:
-        _print_curves(curves, data)
-        _print_parts(summary)
+    for norm in norms_of(summary):
+        _print_curves([curve for curve in summary["curves"] if norm_of(curve) == norm], data)
+    _print_parts(summary)
     names = {curve["attack"] for curve in summary["curves"] if not is_control(curve["attack"])}
     if names and names <= {"fgsm"}:
         print("fgsm alone is an upper bound: an attack in several steps finds more. Add --attack pgd.")
@@ -239,17 +243,26 @@ def _print_summary(summary: dict[str, Any]) -> None:
 
 
 def _print_curves(curves: list[dict[str, Any]], data: dict[str, Any]) -> None:
-    """Accuracy by radius, models and attacks side by side."""
-    print(f"\nAccuracy under attack in % [95 % interval], {data['n']} images of {data['name']} {data['split']}")
+    """Accuracy by radius, models and attacks of one norm side by side."""
+    from robustatt.eps import NORM_TITLES, parse_radius
+    from robustatt.unbounded import norm_of
+
+    norm = NORM_TITLES[norm_of(curves[0])]
+    print(f"\nAccuracy under attack in % [95 % interval], {norm}, {data['n']} images of {data['name']} {data['split']}")
     heads = [f"{curve['model']} {curve['attack']}" for curve in curves]
-    rows = []
-    for place, point in enumerate(curves[0]["points"]):
-        cells = [curve["points"][place] for curve in curves if place < len(curve["points"])]
-        label = "clean" if point["eps"].startswith("0/") else point["eps"]
-        rows.append(
-            [label, *[f"{100 * p['accuracy']:.1f} [{100 * p['ci_low']:.1f}, {100 * p['ci_high']:.1f}]" for p in cells]]
-        )
+    texts = {parse_radius(point["eps"]): point["eps"] for curve in curves for point in curve["points"]}
+    by_radius = [{parse_radius(point["eps"]): point for point in curve["points"]} for curve in curves]
+    rows = [
+        [texts[radius] if radius else "clean", *(_cell(points.get(radius)) for points in by_radius)]
+        for radius in sorted(texts)
+    ]
     print_tables(["eps", *heads], rows)
+
+
+def _cell(point: dict[str, Any] | None) -> str:
+    if point is None:
+        return "-"
+    return f"{100 * point['accuracy']:.1f} [{100 * point['ci_low']:.1f}, {100 * point['ci_high']:.1f}]"
 
 
 def _print_parts(summary: dict[str, Any]) -> None:

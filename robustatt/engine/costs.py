@@ -37,7 +37,7 @@ class Costs:
         for entry in plan.models:
             forward = (forward_seconds or {}).get(entry.name, 1.0)
             for recipe in plan.attacks:
-                gradients, forwards = full_strength(recipe, len(plan.eps), plan.independent)
+                gradients, forwards = full_strength(recipe, len(plan.radii_of(recipe)), plan.independent)
                 self._promised[entry.name, recipe.name] = forward * (GRADIENT * gradients + forwards)
         self._seconds: dict[tuple[str, str], float] = {}
         self._examples: dict[tuple[str, str], int] = {}

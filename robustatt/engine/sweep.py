@@ -242,7 +242,7 @@ def _keep_pictures(bound: BoundPlan, dataset: Dataset, models: FrozenModels, rec
     channels, height, width = dataset.image_shape
     attack = attack_to_show(plan.attacks, records)
     shown = (
-        choose(records, attack, height * width, plan.seed) if attack is not None and channels == 3 and plan.eps else []
+        choose(records, attack, height * width, plan.seed) if attack is not None and channels == 3 and any(map(plan.radii_of, plan.attacks)) else []
     )
     entries: list[GalleryEntry] = []
     for entry in plan.models if shown else ():

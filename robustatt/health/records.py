@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from robustatt import metrics
 from robustatt.attack.recipe import Recipe, shipped
 from robustatt.attack.recipe import load as load_recipe
-from robustatt.eps import parse_radius
+from robustatt.eps import NORM_TITLES, parse_radius
 from robustatt.health.chains import black_box_part
 from robustatt.health.foreign import left_the_ball, unused_ball
 from robustatt.health.labels import label_order, like_chance
@@ -32,8 +32,18 @@ RISE, OVERSHOOT = 0.05, 0.10
 networks too, by a few points, so single steps (and attacks of other libraries, which may be such) are
 allowed twice as much."""
 
-QUANTUM = 0.5 / 255
-"""L-infinity radii below half an 8-bit step vanish when the image is stored."""
+USUAL_RADII = {"linf": (0.5 / 255, 0.25), "l2": (0.05, 3.0), "l1": (0.5, 50.0)}
+"""Below the first nothing can be seen, whatever the model: half an 8-bit step; an eighth of the smallest radius of the
+literature. Beyond the second a trained network has no image left that means anything, unless it was trained for it."""
+
+UNIT_ADVICE = {
+    "linf": "counted in steps of 1/255: 8/255 or 8 means eight of them. Was a radius divided by 255 twice, or not at all?",
+    "l2": "plain numbers in the scale of pixels in [0, 1], such as 0.5: were these meant as steps of 1/255?",
+    "l1": "plain numbers in the scale of pixels in [0, 1], such as 12: were these meant as steps of 1/255?",
+}
+
+MIN_JUDGED = 5
+"""Images that must all be broken at the smallest radius before it is called large."""
 
 PLAIN_SATURATION = 16.64
 """Margin (24 ln 2) above which the true class's probability is 1 in float32 and cross-entropy's gradient
@@ -65,7 +75,7 @@ def examine(
             found += [
                 *(left or unused_ball(outcome, records)),
                 *_rising(outcome),
-                *_tiny(outcome),
+                *_unit(outcome),
                 *_half(outcome),
                 *_saturated(outcome, records),
                 *black_box_part(outcome, _clearly),
@@ -125,22 +135,25 @@ def _rising(outcome: Outcome) -> Iterator[Warning]:
         )
 
 
-def _tiny(outcome: Outcome) -> Iterator[Warning]:
-    if (
-        outcome.norm == "linf"
-        and max(outcome.eps) < QUANTUM
-        and outcome.kind != "control"
-        and outcome.broken.mean() < 0.01
-    ):
-        yield Warning(
-            "eps-unit",
-            f"the largest radius is {max(outcome.eps):.2g} of the pixel range, less than half an 8-bit step, "
-            "and next to nothing is broken there: radii are counted in steps of 1/255, and 8/255 or 8 means "
-            "eight of them. Was a radius divided by 255 twice?",
-            outcome.grid.model,
-            outcome.name,
-            {"largest_eps": max(outcome.eps), "broken": float(outcome.broken.mean())},
-        )
+def _unit(outcome: Outcome) -> Iterator[Warning]:
+    """Radii that are all far too small or far too large for their norm: most likely counted in another unit."""
+    if outcome.kind == "control" or outcome.recipe is None or outcome.recipe.unbounded:
+        return
+    low, high = USUAL_RADII[outcome.norm]
+    smallest, largest, unit = min(outcome.eps), max(outcome.eps), UNIT_ADVICE[outcome.norm]
+    if largest < low and outcome.broken.mean() < 0.01:
+        finding = f"the largest radius is {largest:.2g} and next to nothing is broken there: too small to mean anything"
+    elif smallest > high and len(outcome.index) >= MIN_JUDGED and outcome.broken[:, 0].all():
+        finding = f"the smallest radius is {smallest:.3g} and all of {len(outcome.index)} images are broken there already"
+    else:
+        return
+    yield Warning(
+        "eps-unit",
+        f"{finding}. {NORM_TITLES[outcome.norm]} radii are {unit}",
+        outcome.grid.model,
+        outcome.name,
+        {"smallest_eps": smallest, "largest_eps": largest, "broken": float(outcome.broken.mean())},
+    )
 
 
 def _half(outcome: Outcome) -> Iterator[Warning]:
@@ -203,8 +216,8 @@ def _clearly(count: int, of: int) -> bool:
     return count >= LEAST and count >= SHARE * of
 
 
-def _steps(eps: float) -> str:
-    return f"{eps * 255:.3g}/255"
+def _radius(eps: float, norm: str) -> str:
+    return f"{eps * 255:.3g}/255" if norm == "linf" else f"{NORM_TITLES[norm]} radius {eps:.3g}"
 
 
 def _weaker(outcomes: Sequence[Outcome]) -> Iterator[Warning]:
@@ -222,7 +235,7 @@ def _weaker(outcomes: Sequence[Outcome]) -> Iterator[Warning]:
                 )
                 yield Warning(
                     "iterative-weaker",
-                    f"at {_steps(eps)} the single step of {single.name} breaks {alone} of {len(many.index)} "
+                    f"at {_radius(eps, many.norm)} the single step of {single.name} breaks {alone} of {len(many.index)} "
                     f"images that {many.name} leaves unbroken{': ' if many.foreign else ', '}{why}",
                     many.grid.model,
                     many.name,
@@ -238,8 +251,11 @@ def _together(outcomes: Sequence[Outcome]) -> Outcome | None:
     first = max(outcomes, key=lambda entry: entry.kind == "iterative")
     broken = first.broken.copy()
     for other in outcomes:
-        if other.eps == first.eps and np.array_equal(other.index, first.index):
-            broken |= other.broken
+        if not np.array_equal(other.index, first.index):
+            continue
+        for column, eps in enumerate(first.eps):
+            smaller = [i for i, radius in enumerate(other.eps) if radius <= eps]  # a grid of its own: balls are nested
+            broken[:, column] |= other.broken[:, smaller[-1]] if smaller else False
     return Outcome(first.grid, first.recipe, first.index, broken, first.eps)
 
 
@@ -259,7 +275,7 @@ def _black_box(outcomes: Sequence[Outcome]) -> Iterator[Warning]:
         if _clearly(alone, len(union.index)):
             yield Warning(
                 "black-box-stronger",
-                f"at {_steps(eps)} {blind.name}, which sees no gradient, breaks {alone} of "
+                f"at {_radius(eps, blind.norm)} {blind.name}, which sees no gradient, breaks {alone} of "
                 f"{len(union.index)} images that no gradient attack broke: the gradients are masked. Believe "
                 "the worst case of all attacks, and attack a smooth stand-in of the layer that hides them "
                 "(BPDA, Athalye et al. 2018).",
@@ -281,7 +297,7 @@ def _noise(outcomes: Sequence[Outcome]) -> Iterator[Warning]:
         if _clearly(alone, len(union.index)) and noise >= attack:
             yield Warning(
                 "noise-as-strong",
-                f"at {_steps(eps)} random noise breaks {noise} of {len(union.index)} images and the attack "
+                f"at {_radius(eps, control.norm)} random noise breaks {noise} of {len(union.index)} images and the attack "
                 f"{attack}: the attack does no better than chance, so it says nothing about robustness. Look "
                 "at the gradient (zero, flipped, or of another model?).",
                 control.grid.model,
@@ -301,7 +317,7 @@ def _unconverged(outcomes: Sequence[Outcome]) -> Iterator[Warning]:
             if _clearly(more, len(weak.index)):
                 yield Warning(
                     "not-converged",
-                    f"at {_steps(eps)} {strong.name}, the same attack with more steps or restarts, breaks "
+                    f"at {_radius(eps, strong.norm)} {strong.name}, the same attack with more steps or restarts, breaks "
                     f"{more} of {len(weak.index)} images more than {weak.name}. Raise steps and restarts until "
                     "nothing changes.",
                     weak.grid.model,

@@ -35,7 +35,7 @@ CODES: dict[str, str] = {
     "card-mismatch": "clean accuracy is far from what the model's card says",
     "chance-accuracy": "clean accuracy is no better than always guessing one class",
     "label-order": "the classes of model and data are in a different order",
-    "eps-unit": "every radius is too small to change one 8-bit step",
+    "eps-unit": "every radius is far too small or far too large for its norm",
 }
 
 UNEXPLAINED = "chance-accuracy"

@@ -58,7 +58,7 @@ def write_report(
         pictures, rows = subfolder(folder, "figures"), subfolder(folder, "tables")
         page = html.render(summary, html.Page(curves, drift, more))
         write_atomically(folder / "report.html", page.encode())
-        listed = tables.write_tables(summary, html.overview(summary), rows, whole) if whole["curves"] else []
+        listed = tables.write_tables(summary, html.overviews(summary), rows, whole) if whole["curves"] else []
         written = _write_figures(summary, curves, drift, stored, pictures) if figures else []
     except OSError as error:
         raise InputError(f"cannot write the report into {folder}: {error.strerror or error}") from None
@@ -76,21 +76,23 @@ def _write_figures(
     from robustatt.report.figures import write_figure
     from robustatt.report.heatmaps import gallery_figures
     from robustatt.report.html import class_names
-    from robustatt.report.narrative import strongest_attack
+    from robustatt.report.narrative import first_norm, strongest_attack
 
     written: list[Path] = []
     for spec in [*curves, *(spec for spec in drift if spec.slug.split("-")[1] == "js")]:
         written += write_figure(spec, folder)
     classes = class_names(summary)
-    written += write_confusion(summary, strongest_attack(summary), classes, folder)
+    written += write_confusion(summary, strongest_attack(first_norm(summary)), classes, folder)
     return written + gallery_figures(stored, classes, folder)
 
 
 def drift_figures(summary: Mapping[str, Any]) -> list[FigureSpec]:
-    """One figure for each model and measure, of attention before those of saliency, under the strongest attack."""
+    """One figure for each model and measure, of attention before those of saliency, under the strongest attack of the
+    first norm."""
     from robustatt.measures import METRICS
     from robustatt.report import narrative, panels
 
+    summary = narrative.first_norm(summary)
     attack = narrative.strongest_attack(summary)
     if attack is None:
         return []

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from robustatt.eps import parse_radius
 from robustatt.errors import InputError
 from robustatt.files import subfolder, write_atomically
-from robustatt.layout import Grid, eps_steps, grids, is_control
+from robustatt.layout import Grid, grids, is_control
 from robustatt.reference import identity
 from robustatt.regress import plan_changes
 from robustatt.report import html, narrative
@@ -115,7 +116,7 @@ def context(first: Run, second: Run, rows: Sequence[Mapping[str, Any]], flips: p
         **html.frame_parts(),
         "names": names,
         "changes": [(change.field, change.reference, change.run) for change in changes],
-        "rows": [{**row, "steps": eps_steps(row["eps"])} for row in rows],
+        "rows": [{**row, "steps": float(parse_radius(row["eps"]))} for row in rows],
         "significant": sum(row["p_holm"] <= 0.05 for row in rows),
         "charts": [{"title": panel.title, "svg": chart(panel)} for panel in panels],
         "hover": {panel.slug: hover_data(panel) for panel in panels},

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from robustatt.chains import part_tables
-from robustatt.eps import parse_radius
-from robustatt.layout import eps_steps, grids, is_control
+from robustatt.eps import NORM_TITLES, UNITS, parse_radius
+from robustatt.layout import grids, is_control
 from robustatt.measures import METRICS
 from robustatt.report import narrative
 from robustatt.report.charts import chart, hover_data, swatch
@@ -23,6 +23,7 @@ from robustatt.report.heatmaps import page_gallery
 from robustatt.report.panels import KIND_WORDS, FigureSpec, Panel, Summary, attack_title, curve_names
 from robustatt.report.style import DARK, LIGHT, Look, looks
 from robustatt.summary import names_of
+from robustatt.unbounded import norms_of, of_norm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +87,7 @@ def class_names(summary: Summary) -> list[str]:
 
 def example_parts(summary: Summary, records: pd.DataFrame | None, stored: Sequence[GalleryEntry]) -> dict[str, Any]:
     """The parts of the page that show single examples."""
-    strongest = narrative.strongest_attack(summary)
+    strongest = narrative.strongest_attack(narrative.first_norm(summary))
     layout = list(grids(records)) if records is not None and summary["curves"] else []
     models, attacks = curve_names(summary)
     layout.sort(key=lambda g: (_place(g.model, models), _place(g.attack, attacks)))
@@ -115,15 +116,15 @@ def _thousands(value: int) -> str:
 def context(summary: Summary, page: Page) -> dict[str, Any]:
     """Everything that the templates show."""
     models, attacks = curve_names(summary)
-    strongest = narrative.strongest_attack(summary)
+    strongest = narrative.strongest_by_norm(summary)
     return {
         **frame_parts(),
         "classes": class_names(summary),
-        "confusion": matrices(summary, strongest, class_names(summary)),
+        "confusion": matrices(summary, next(iter(strongest.values()), None), class_names(summary)),
         "headline": headline(summary),
         "models": models,
         "attacks": attacks,
-        "strongest": strongest,
+        "strongest": " and ".join(strongest.values() if len(strongest) == 1 else _with_norms(strongest)),
         "tiles": narrative.tiles(summary),
         "health": summary["health"],
         "missing": narrative.missing_parts(summary),
@@ -136,7 +137,7 @@ def context(summary: Summary, page: Page) -> dict[str, Any]:
         "controls": [attack for attack in attacks if is_control(attack)],
         "drift_metrics": METRICS,
         "drift_auc": narrative.prediction_rows(summary),
-        "overview": overview(summary),
+        "overviews": overviews(summary),
         "points": list(points(summary)),
         "chains": part_tables(summary),
         "provenance": flatten(summary["provenance"]),
@@ -155,14 +156,10 @@ def headline(summary: Summary) -> dict[str, str]:
     data = summary["plan"].get("data")
     name = str(data.get("name", "")) if isinstance(data, Mapping) else str(data or "")
     split = f" ({data['split']})" if isinstance(data, Mapping) and data.get("split") else ""
-    radii = sorted({parse_radius(p["eps"]) for c in summary["curves"] for p in c["points"]} - {0})
     n = max((int(p["n"]) for c in summary["curves"] for p in c["points"]), default=0)
     norms = sorted({narrative.NORMS.get(str(c.get("norm")), str(c.get("norm"))) for c in summary["curves"]})
     facts = [f"{n:,} images{split}" if n else "", ", ".join(attacks), ", ".join(norms)]
-    if radii:
-        steps = [f"{float(radius * 255):g}" for radius in radii]
-        ends = f"{steps[0]} to {steps[-1]}" if len(steps) > 1 else steps[0]
-        facts.append(f"ε = {ends} /255, {len(steps)} {'radii' if len(steps) > 1 else 'radius'}")
+    facts += [_radii_fact(of_norm(summary, norm), norm) for norm in norms_of(summary)]
     started = str(summary["provenance"].get("started") or summary["provenance"].get("finished") or "")[:10]
     subject = ", ".join(models[:-1]) + (" and " if len(models) > 1 else "") + models[-1] if models else "no model yet"
     if len(models) > 4:
@@ -220,6 +217,29 @@ def _hover(specs: Sequence[FigureSpec]) -> dict[str, Any]:
     return {panel.slug: hover_data(panel) for spec in specs for panel in (_scoped(spec, p) for p in spec.panels)}
 
 
+def _with_norms(strongest: Mapping[str, str]) -> list[str]:
+    return [f"{attack} in {NORM_TITLES[norm]}" for norm, attack in strongest.items()]
+
+
+def _radii_fact(summary: Summary, norm: str) -> str:
+    """From where to where the radii of one norm go, and how many there are; empty without any."""
+    radii = sorted({parse_radius(p["eps"]) for c in summary["curves"] for p in c["points"]} - {0})
+    if not radii:
+        return ""
+    values = [f"{float(radius / UNITS[norm]):g}" for radius in radii]
+    ends = f"{values[0]} to {values[-1]}" if len(values) > 1 else values[0]
+    unit = " /255" if norm == "linf" else f" in {NORM_TITLES[norm]}"
+    return f"ε = {ends}{unit}, {len(values)} {'radii' if len(values) > 1 else 'radius'}"
+
+
+def overviews(summary: Summary) -> list[dict[str, Any]]:
+    """For each norm the table of `overview`, and what the norm is called if there are several."""
+    norms = norms_of(summary)
+    return [
+        overview(of_norm(summary, norm)) | {"norm": NORM_TITLES[norm] if len(norms) > 1 else ""} for norm in norms
+    ]
+
+
 def overview(summary: Summary) -> dict[str, Any]:
     """Models by attacks at a handful of radii: the table that fits on a page."""
     radii = sorted({parse_radius(p["eps"]) for c in summary["curves"] for p in c["points"]})
@@ -257,7 +277,7 @@ def points(summary: Summary) -> Any:
             yield {
                 "model": curve["model"],
                 "attack": curve["attack"],
-                "steps": eps_steps(point["eps"]),
+                "steps": float(parse_radius(point["eps"])),
                 **point,
             }
 

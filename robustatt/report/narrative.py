@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from robustatt.eps import format_radius, parse_radius
+from robustatt.eps import NORM_TITLES, parse_radius
 from robustatt.layout import is_control
 from robustatt.measures import kind_of, level_title
 from robustatt.report.panels import Summary, curve_names, drift_models
 from robustatt.summary import names_of
+from robustatt.unbounded import norms_of, of_norm
 
-HEADLINE_EPS = "8/255"
+HEADLINE_EPS = {"linf": "8/255", "l2": "0.5"}
+
+CLEAN_TITLE = "Clean accuracy"
 
 ATTACKS: dict[str, str] = {
     "fgsm": "one gradient step; the weakest attack that is still called one",
@@ -44,11 +47,6 @@ def signed(value: float) -> str:
     return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
-def steps(eps: str) -> str:
-    """A radius as a reader writes it: ``8/255``."""
-    return format_radius(parse_radius(eps))
-
-
 @dataclass(frozen=True)
 class Figure:
     """One number of the headline: what it is of, the value, its interval."""
@@ -67,8 +65,14 @@ class Tile:
     figures: tuple[Figure, ...]
 
 
+def first_norm(summary: Summary) -> Summary:
+    """The summary of the first norm's attacks: L-infinity if there are any."""
+    norms = norms_of(summary)
+    return of_norm(summary, norms[0]) if norms else summary
+
+
 def strongest_attack(summary: Summary) -> str | None:
-    """The attack under which accuracy, averaged over models and radii above 0, is lowest."""
+    """The attack under which accuracy, averaged over models and radii above 0, is lowest; all are of one norm."""
     sums: dict[str, list[float]] = {}
     for curve in summary["curves"]:
         if not is_control(curve["attack"]):
@@ -78,14 +82,20 @@ def strongest_attack(summary: Summary) -> str | None:
     return min(means, key=lambda attack: means[attack]) if means else None
 
 
+def strongest_by_norm(summary: Summary) -> dict[str, str]:
+    """The strongest attack of each norm: one of another norm is neither stronger nor weaker."""
+    found = {norm: strongest_attack(of_norm(summary, norm)) for norm in norms_of(summary)}
+    return {norm: attack for norm, attack in found.items() if attack is not None}
+
+
 def headline_eps(summary: Summary) -> str | None:
-    """The radius of the headline: 8/255 if it was evaluated, else the middle of the grid."""
-    radii = {parse_radius(p["eps"]) for curve in summary["curves"] for p in curve["points"]}
-    above = sorted(radius for radius in radii if radius > 0)
+    """The radius of the headline: 8/255 or 0.5 in L2 if it was evaluated, else the middle of the grid."""
+    texts = {parse_radius(p["eps"]): str(p["eps"]) for curve in summary["curves"] for p in curve["points"]}
+    above = sorted(radius for radius in texts if radius > 0)
     if not above:
         return None
-    wanted = parse_radius(HEADLINE_EPS)
-    return format_radius(wanted if wanted in above else above[len(above) // 2])
+    wanted = parse_radius(HEADLINE_EPS.get(norms_of(summary)[0], "0"))
+    return texts[wanted if wanted in above else above[len(above) // 2]]
 
 
 def point_at(summary: Summary, model: str, attack: str, eps: str) -> Mapping[str, Any] | None:
@@ -99,13 +109,24 @@ def point_at(summary: Summary, model: str, attack: str, eps: str) -> Mapping[str
 
 
 def tiles(summary: Summary) -> list[Tile]:
-    """The numbers that matter: clean accuracy, accuracy under the strongest attack, and the paired gap."""
+    """The numbers that matter, for each norm its own: clean accuracy, accuracy under the strongest attack, paired gap."""
+    norms = norms_of(summary)
+    boxes = [(norm, box) for norm in norms for box in _tiles(of_norm(summary, norm))]
+    several = len(norms) > 1
+    return [
+        replace(box, note=f"{box.note}, {NORM_TITLES[norm]}") if several and box.title != CLEAN_TITLE else box
+        for norm, box in boxes
+        if norm == norms[0] or box.title != CLEAN_TITLE
+    ]
+
+
+def _tiles(summary: Summary) -> list[Tile]:
     attack, eps = strongest_attack(summary), headline_eps(summary)
     models, _ = curve_names(summary)
     if attack is None or eps is None:
         return []
     boxes = [
-        Tile("Clean accuracy", "no attack", _accuracy_figures(summary, models, attack, "0/255")),
+        Tile(CLEAN_TITLE, "no attack", _accuracy_figures(summary, models, attack, "0/255")),
         Tile(f"Accuracy at {eps}", f"under {attack}", _accuracy_figures(summary, models, attack, eps)),
     ]
     gaps = [
@@ -148,8 +169,8 @@ def _breaking(summary: Summary, model: str, attack: str) -> Figure:
             half = points[0]["worst_case_accuracy"] / 2
             for point in points:
                 if point["worst_case_accuracy"] <= half:
-                    return Figure(model, steps(point["eps"]), "half of the images right when clean are broken")
-            return Figure(model, f"> {steps(points[-1]['eps'])}", "the grid ends before half are broken")
+                    return Figure(model, str(point["eps"]), "half of the images right when clean are broken")
+            return Figure(model, f"> {points[-1]['eps']}", "the grid ends before half are broken")
     return Figure(model, "none", "not evaluated")
 
 
@@ -227,12 +248,15 @@ def limits(summary: Summary) -> list[str]:
     """What the numbers do not show, said beside the strongest attack that was run."""
     _, all_attacks = curve_names(summary)
     run = [attack for attack in all_attacks if not is_control(attack)]
-    strongest = strongest_attack(summary)
-    if strongest is None:
+    strongest = strongest_by_norm(summary)
+    if not strongest:
         return []
-    about = f" ({ATTACKS[strongest]})" if strongest in ATTACKS else ""
+    named = "; ".join(
+        f"{attack}{f' ({ATTACKS[attack]})' if attack in ATTACKS else ''}{f' in {NORM_TITLES[norm]}' if len(strongest) > 1 else ''}"
+        for norm, attack in strongest.items()
+    )
     notes = [
-        f"The strongest attack that was run is {strongest}{about}. Every accuracy here is an upper "
+        f"The strongest attack that was run is {named}. Every accuracy here is an upper "
         "bound on the true robustness: a stronger attack can only lower it, and none is known to be the best."
     ]
     if run == ["fgsm"]:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from robustatt import metrics
-from robustatt.eps import parse_radius
-from robustatt.layout import eps_steps, is_control
+from robustatt.eps import NORM_TITLES, axis_value, parse_radius
+from robustatt.layout import is_control
 from robustatt.measures import METRICS, Kind, kind_of, level_title
 from robustatt.report.style import GROUP_LOOKS, Look, looks
+from robustatt.unbounded import norm_of, norms_of, of_norm
 
 Summary = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Series:
-    """One curve: x in steps of 1/255, y, and the band; None in the band where there is no interval."""
+    """One curve: x as an axis of its norm counts, y, and the band; None in the band where there is no interval."""
 
     label: str
     look: Look
@@ -29,11 +30,15 @@ class Series:
     n: tuple[int, ...]
     keys: Mapping[str, str] = field(default_factory=dict)
     """What the curve is of (model, attack, level, group), for the CSV."""
+    norm: str = "linf"
 
     @cached_property
     def x(self) -> tuple[float, ...]:
-        """The radii in steps of 1/255."""
-        return tuple(eps_steps(eps) for eps in self.eps)
+        """The radii in steps of 1/255, or for other norms than L-infinity in the scale of pixels in [0, 1]."""
+        return tuple(axis_value(eps, self.norm) for eps in self.eps)
+
+
+X_LABELS = {"linf": "radius ε, steps of 1/255", "l2": "L2 radius ε", "l1": "L1 radius ε"}
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,12 @@ class Panel:
     series: tuple[Series, ...]
     percent: bool = True
     y_range: tuple[float, float] | None = (0.0, 1.0)
-    x_label: str = "radius ε, steps of 1/255"
     zero_line: bool = False
+
+    @property
+    def x_label(self) -> str:
+        """What the axis of radii counts."""
+        return X_LABELS[self.series[0].norm if self.series else "linf"]
 
 
 @dataclass(frozen=True)
@@ -73,9 +82,26 @@ def attack_title(attack: str) -> str:
 
 
 def figures(summary: Summary) -> list[FigureSpec]:
-    """Every curve figure that the summary holds data for."""
-    if not summary["curves"]:
-        return []
+    """Every curve figure that the summary holds data for; each norm has its own."""
+    norms = norms_of(summary)
+    return [spec for norm in norms for spec in _marked(_figures(of_norm(summary, norm)), norm, norms)]
+
+
+def _marked(specs: Sequence[FigureSpec], norm: str, norms: Sequence[str]) -> list[FigureSpec]:
+    """Figures of a norm: its name in the title if there are several; in the files' names for all but the first."""
+    if len(norms) == 1:
+        return list(specs)
+    ending = "" if norm == norms[0] else f"-{norm}"
+    return [
+        replace(
+            spec, slug=spec.slug + ending, title=f"{spec.title}, {NORM_TITLES[norm]}",
+            panels=tuple(replace(panel, slug=panel.slug + ending) for panel in spec.panels),
+        )
+        for spec in specs
+    ]  # fmt: skip
+
+
+def _figures(summary: Summary) -> list[FigureSpec]:
     specs = [accuracy_figure(summary), worst_case_figure(summary), fooling_figure(summary)]
     more = [gap_figure(summary), breaking_figure(summary)]
     return specs + [spec for spec in more if spec is not None]
@@ -101,6 +127,7 @@ def _curves(summary: Summary, measure: str) -> tuple[Series, ...]:
                 tuple(map(float, high)),
                 n,
                 {"model": model, "attack": attack},
+                norm_of(curve),
             )
         )
     return tuple(series)
@@ -142,13 +169,13 @@ def fooling_figure(summary: Summary) -> FigureSpec:
 
 def gap_figure(summary: Summary) -> FigureSpec | None:
     """Accuracy of each attention model minus its baseline; None if no model has a baseline."""
-    look = looks(*curve_names(summary))
+    look, norm = looks(*curve_names(summary)), norms_of(summary)[0]
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for row in summary.get("differences", []):
         if not is_control(row["attack"]):
             groups.setdefault((row["model"], row["baseline"], row["attack"]), []).append(row)
     series = [
-        _rows_series(f"{model} minus {base}, {attack}", look[model, attack], rows, "difference")
+        _rows_series(f"{model} minus {base}, {attack}", look[model, attack], rows, "difference", norm)
         for (model, base, attack), rows in groups.items()
         if (model, attack) in look
     ]
@@ -162,7 +189,7 @@ def gap_figure(summary: Summary) -> FigureSpec | None:
     return FigureSpec("gap", "Gap to the baseline", caption, _one_scale([panel]))
 
 
-def _rows_series(label: str, look: Look, rows: Sequence[Mapping[str, Any]], value: str) -> Series:
+def _rows_series(label: str, look: Look, rows: Sequence[Mapping[str, Any]], value: str, norm: str) -> Series:
     rows = sorted(rows, key=lambda row: parse_radius(row["eps"]))
     keys = {name: str(rows[0][name]) for name in ("model", "baseline", "attack") if name in rows[0]}
     return Series(
@@ -174,6 +201,7 @@ def _rows_series(label: str, look: Look, rows: Sequence[Mapping[str, Any]], valu
         tuple(row["ci_high"] for row in rows),
         tuple(int(row["n"]) for row in rows),
         keys,
+        norm,
     )
 
 
@@ -190,7 +218,7 @@ def breaking_figure(summary: Summary) -> FigureSpec | None:
         share = tuple(count / right[0] for count in broken)
         band = (tuple(map(float, low)), tuple(map(float, high)))
         n = (right[0],) * len(right)
-        series.append(Series(curve.label, curve.look, curve.eps, share, *band, n, curve.keys))
+        series.append(Series(curve.label, curve.look, curve.eps, share, *band, n, curve.keys, curve.norm))
     if not series:
         return None
     caption = (
@@ -235,11 +263,12 @@ def drift_figure(
         if (row["model"], row["metric"]) == (model, metric) and kind_of(str(row["level"])) == kind
     ]
     name, unit = METRICS[metric].title, METRICS[metric].unit
+    norm = next((norm_of(curve) for curve in summary["curves"] if curve["attack"] == attack), "linf")
     panels = []
     for level in sorted({str(row["level"]) for row in rows}):
         here = [row for row in rows if row["level"] == level]
-        series = [_drift_series(here, attack, group, group) for group in ("fooled", "held")]
-        series += [_drift_series(here, control, "all", label) for control, label in CONTROLS.items()]
+        series = [_drift_series(here, attack, group, group, norm) for group in ("fooled", "held")]
+        series += [_drift_series(here, control, "all", label, norm) for control, label in CONTROLS.items()]
         drawn = tuple(entry for entry in series if entry is not None)
         if drawn:
             slug = f"drift-{metric}-{level}"
@@ -257,7 +286,9 @@ def drift_figure(
     return FigureSpec(f"{stem}-{metric}-{file_safe(model)}", title, caption, _one_scale(panels))
 
 
-def _drift_series(rows: Sequence[Mapping[str, Any]], attack: str, group: str, label: str) -> Series | None:
+def _drift_series(
+    rows: Sequence[Mapping[str, Any]], attack: str, group: str, label: str, norm: str
+) -> Series | None:
     chosen = [row for row in rows if row["attack"] == attack and row["group"] == group and parse_radius(row["eps"]) > 0]
     chosen = [row for row in chosen if row["n"] >= LEAST_IMAGES] or chosen
     chosen.sort(key=lambda row: parse_radius(row["eps"]))
@@ -273,6 +304,7 @@ def _drift_series(rows: Sequence[Mapping[str, Any]], attack: str, group: str, la
         tuple(row["ci_high"] for row in chosen),
         tuple(int(row["n"]) for row in chosen),
         keys,
+        norm,
     )
 
 
@@ -283,7 +315,7 @@ def _one_scale(panels: Sequence[Panel]) -> tuple[Panel, ...]:
     top = high + 0.05 * (high - low or 1.0)
     bottom = low if low == 0 else low - 0.05 * (high - low)
     return tuple(
-        Panel(p.slug, p.title, p.y_label, p.series, p.percent, (bottom, top), p.x_label, bottom < 0) for p in panels
+        Panel(p.slug, p.title, p.y_label, p.series, p.percent, (bottom, top), bottom < 0) for p in panels
     )
 
 

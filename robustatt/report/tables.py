@@ -15,14 +15,14 @@ from robustatt.report.panels import Summary
 COLUMNS = ("eps", "n", "accuracy", "ci_low", "ci_high", "worst_case_accuracy", "fooling_rate")
 
 
-def write_tables(summary: Summary, overview: Mapping[str, Any], folder: Path, whole: Summary) -> list[Path]:
+def write_tables(summary: Summary, overviews: Sequence[Mapping[str, Any]], folder: Path, whole: Summary) -> list[Path]:
     """Write ``summary.csv`` (every point of the whole summary, attacks without a norm included), ``accuracy.md`` and ``accuracy.tex`` (the overview).
 
     Where drift was recorded also ``drift.md``: does it predict being fooled?
     """
     texts = {"summary.csv": summary_csv(whole)}
     if summary["curves"]:
-        texts |= {"accuracy.md": markdown(overview), "accuracy.tex": latex(overview)}
+        texts |= {"accuracy.md": "\n".join(map(markdown, overviews)), "accuracy.tex": "\n".join(map(latex, overviews))}
     predictions = prediction_rows(summary)
     if predictions:
         texts["drift.md"] = drift_markdown(predictions)
@@ -54,7 +54,8 @@ def markdown(overview: Mapping[str, Any]) -> str:
     for row in overview["rows"]:
         cells = [_plain(row["model"]), _plain(row["attack"]), *(_cell(point) for point in row["cells"])]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    title = [f"**{overview['norm']}**", ""] if overview.get("norm") else []
+    return "\n".join([*title, *lines]) + "\n"
 
 
 def drift_markdown(rows: Sequence[Prediction]) -> str:
@@ -96,6 +97,7 @@ def latex(overview: Mapping[str, Any]) -> str:
     heads = ["model", "attack", *("clean" if eps == "0/255" else f"${eps}$" for eps in overview["radii"])]
     lines = [
         "% accuracy in per cent with half the width of its 95 % Wilson interval; \\usepackage{booktabs}",
+        *([f"% {overview['norm']}"] if overview.get("norm") else []),
         "\\begin{tabular}{ll" + "r" * len(overview["radii"]) + "}",
         "\\toprule",
         " & ".join(heads) + " \\\\",
