@@ -46,7 +46,7 @@ def evaluate(
     Raises NonFiniteLogits, ThreatModelViolation, or InputError for labels the model does not know.
     """
     target, ledger, oracle = attack_examples(cell, classifier, dataset, range(cell.start, cell.stop), batch_size, done)
-    return Evaluation(_columns(cell, target, ledger), oracle.gradients, oracle.forwards + target.forwards)
+    return Evaluation(rows_of(cell, target, ledger), oracle.gradients, oracle.forwards + target.forwards)
 
 
 def attack_examples(
@@ -97,7 +97,7 @@ def as_float(images: torch.Tensor) -> torch.Tensor:
     return usual.float() / 255 if usual.dtype == torch.uint8 else usual.float()
 
 
-def _columns(cell: Cell, target: Target, ledger: Ledger) -> dict[str, Any]:
+def rows_of(cell: Cell, target: Target, ledger: Ledger) -> dict[str, Any]:
     """Rows ordered by radius (clean first), then example."""
     count, radii = len(target), [CLEAN, *cell.radii]
     clean_pred = target.clean.prediction.cpu().numpy()

@@ -1,7 +1,7 @@
 """The store of results: one Parquet file a Cell, named by the Cell's key, with a checksum over every byte.
 
-A file that exists is whole (see `places`). One that was altered since is found by its checksum, moved aside and
-computed again. Nothing here imports torch.
+A file that exists is whole (see `places`). One that was altered since is found by its checksum; a sweep moves it aside
+and computes it again. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -82,10 +82,13 @@ def _type(column: str) -> Any:
 class Store:
     """The records of a sweep, in a folder or at a URL. Many processes may use one: a Cell computed twice is the same bytes."""
 
-    def __init__(self, where: Path | str) -> None:
+    def __init__(self, where: Path | str, read_only: bool = False) -> None:
         self.place = place(where)
+        self._read_only = read_only
         #: files that were altered or cut short and were moved aside, for the user to be told
         self.moved_aside: list[PurePath] = []
+        #: files that were altered or cut short and were left where they are, in a store that is only read
+        self.damaged: list[PurePath] = []
 
     def check(self) -> None:
         """InputError if nothing can be written here; leaves nothing behind."""
@@ -140,6 +143,9 @@ class Store:
             return None
         if is_whole(content):
             return content
+        if self._read_only:
+            self.damaged.append(PurePath(_name(key)))
+            return None
         aside = f"{key}.damaged"
         self.place.rename(_name(key), aside)
         self.moved_aside.append(PurePath(aside))

@@ -26,7 +26,7 @@ from robustatt.summary_schema import check_form
 from robustatt.unbounded import distances, is_unbounded
 
 __all__ = [
-    "Grid", "baselines", "compare_grids", "confusion", "curve_frame", "drift_auc", "drift_rows", "grids",
+    "SUMMARY_FILE", "Grid", "as_stored", "baselines", "compare_grids", "confusion", "curve_frame", "drift_auc", "drift_rows", "grids",
     "is_control", "names_of", "paired_differences", "read_summary", "summarise", "write_summary",
 ]  # fmt: skip
 
@@ -317,6 +317,11 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def as_stored(value: Any) -> Any:
+    """What `write_summary` followed by reading gives back."""
+    return json.loads(json.dumps(_jsonable(value), allow_nan=False))
 
 
 def read_summary(path: Path) -> dict[str, Any]:

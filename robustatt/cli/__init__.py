@@ -24,6 +24,7 @@ from robustatt.cli.reporting import check, compare, report, reproduce
 from robustatt.cli.sweeping import sweep
 from robustatt.cli.training import train
 from robustatt.cli.transferring import transfer
+from robustatt.cli.verifying import verify
 from robustatt.errors import RobustattError, describe
 
 TRACEBACK = "--traceback"
@@ -61,6 +62,7 @@ for command in (
     sweep,
     report,
     check,
+    verify,
     compare,
     reproduce,
     train,

@@ -28,6 +28,7 @@ from robustatt.engine.sources import drawn
 from robustatt.engine.worker import Setup, automatic_batch_size
 from robustatt.errors import InputError, RobustattError, RunInterrupted, raised_by
 from robustatt.evaluate import load_images
+from robustatt.evidence import agrees
 from robustatt.examples import attack_to_show, choose, pictures
 from robustatt.files import refuse_link
 from robustatt.plan import BoundPlan, Cell, Plan
@@ -140,7 +141,9 @@ class Sweep:
         keys = [cell.key for cell in bound.cells()]
         missing = store.missing(keys)
         if not missing and (summary := _finished(bound, self.out)) is not None:
-            return Outcome(store.read(keys), summary, 0, len(keys))
+            records = store.read(keys)
+            if agrees(summary, records, bound):
+                return Outcome(records, summary, 0, len(keys))
         warnings: list[health.Warning] = []
         cards = {}
         for entry in plan.models:

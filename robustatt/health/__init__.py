@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from robustatt.health.warning import CODES, ZERO_GRADIENT_SHARE, Warning, distinct
+from robustatt.health.warning import CODES, UNEXPLAINED, ZERO_GRADIENT_SHARE, Warning, distinct
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CODES",
+    "UNEXPLAINED",
     "ZERO_GRADIENT_SHARE",
     "Warning",
     "deep",

@@ -127,6 +127,7 @@ def context(summary: Summary, page: Page) -> dict[str, Any]:
         "strongest": " and ".join(strongest.values() if len(strongest) == 1 else _with_norms(strongest)),
         "tiles": narrative.tiles(summary),
         "health": summary["health"],
+        "integrity": [narrative.without_paths(finding) for finding in summary.get("integrity", [])],
         "missing": narrative.missing_parts(summary),
         "limits": [tight(note) for note in narrative.limits(summary)],
         "legend": legend(models, attacks),
