@@ -273,7 +273,7 @@ def compare_grids(grid: Grid, base: Grid) -> list[dict[str, Any]]:
 
 
 def confusion(grid: Grid) -> dict[str, Any]:
-    """Where the fooled examples went, at the radius where the share fooled is nearest to one half.
+    """Where the fooled examples went, at the radius above 0 where the share fooled is nearest to one half.
 
     Only examples whose clean prediction is right; ``flows`` are ``[true class, predicted class, count]``,
     most frequent first.
@@ -281,7 +281,9 @@ def confusion(grid: Grid) -> dict[str, Any]:
     eligible = grid.clean_pred == grid.label
     fooled = grid.fooled & eligible[:, None]
     share = fooled.sum(axis=0) / max(1, int(eligible.sum()))
-    column = int(np.argmin(np.abs(share - 0.5)))
+    distance = np.abs(share - 0.5)
+    above = [i for i, eps in enumerate(grid.eps) if parse_radius(eps) > 0] or [0]
+    column = min(above, key=lambda i: (distance[i], i))
     rows = fooled[:, column]
     pairs = np.stack([grid.label[rows], grid.adv_pred[rows, column]], axis=1)
     flows, counts = np.unique(pairs, axis=0, return_counts=True)

@@ -243,7 +243,7 @@ def overviews(summary: Summary) -> list[dict[str, Any]]:
 
 def overview(summary: Summary) -> dict[str, Any]:
     """Models by attacks at a handful of radii: the table that fits on a page."""
-    radii = sorted({parse_radius(p["eps"]) for c in summary["curves"] for p in c["points"]})
+    radii = every = sorted({parse_radius(p["eps"]) for c in summary["curves"] for p in c["points"]})
     texts = {parse_radius(p["eps"]): str(p["eps"]) for c in summary["curves"] for p in c["points"]}
     if len(radii) > 6:
         wanted = [0, 1, 2, 4, 8, 16]
@@ -262,7 +262,7 @@ def overview(summary: Summary) -> dict[str, Any]:
         rivals = [other for other in rows if other["attack"] == row["attack"]]
         row["best"] = [_is_best(i, row, rivals) for i in range(len(radii))]
     contest = any(any(row["best"]) for row in rows)
-    return {"radii": [texts[radius] for radius in radii], "rows": rows, "contest": contest}
+    return {"radii": [texts[radius] for radius in radii], "rows": rows, "contest": contest, "of": len(every)}
 
 
 def _is_best(i: int, row: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> bool:

@@ -29,6 +29,9 @@ ATTACKS: dict[str, str] = {
 }
 """The attacks a reader would ask about, weakest first."""
 
+FAMILIES = ("fgsm", "r-fgsm", "square", "mi-fgsm", "ni-fgsm", "fmn", "fab-t", "pgd", "apgd", "apgd-t", "autoattack")
+"""Algorithms from the weakest family to the strongest: which of two that break as many is called the strongest."""
+
 _ABSOLUTE = re.compile(r"(?<![\w.:/~])(?:[A-Za-z]:[\\/]|~?/)(?:[^\s'\"/\\]+[\\/])+([^\s'\"/\\]*)")
 
 
@@ -79,7 +82,29 @@ def strongest_attack(summary: Summary) -> str | None:
             values = [p["accuracy"] for p in curve["points"] if parse_radius(p["eps"]) > 0]
             sums.setdefault(str(curve["attack"]), []).extend(values)
     means = {attack: sum(values) / len(values) for attack, values in sums.items() if values}
-    return min(means, key=lambda attack: means[attack]) if means else None
+    return min(means, key=lambda attack: (means[attack], -_strength(summary, attack))) if means else None
+
+
+def _strength(summary: Summary, attack: str) -> int:
+    """How strong an attack's family is, for attacks that break as many: the place of its algorithm in `FAMILIES`."""
+    plan = summary.get("plan") or {}
+    entry = next((e for e in plan.get("attacks") or [] if isinstance(e, Mapping) and e.get("name") == attack), {})
+    algorithm = str(entry.get("algorithm", attack))
+    return FAMILIES.index(algorithm) if algorithm in FAMILIES else -1
+
+
+def as_strong(summary: Summary, attack: str) -> list[str]:
+    """The other attacks of the same norm under which every accuracy is the same as under this one."""
+
+    def values(name: str) -> list[tuple[str, str, float]]:
+        return [
+            (str(curve["model"]), str(point["eps"]), float(point["accuracy"]))
+            for curve in summary["curves"] if curve["attack"] == name for point in curve["points"]
+        ]  # fmt: skip
+
+    names = dict.fromkeys(str(curve["attack"]) for curve in summary["curves"])
+    mine = values(attack)
+    return [name for name in names if name != attack and not is_control(name) and values(name) == mine]
 
 
 def strongest_by_norm(summary: Summary) -> dict[str, str]:
@@ -244,6 +269,10 @@ def prediction_rows(summary: Summary) -> list[Prediction]:
     return sorted(rows, key=lambda row: row.kind)
 
 
+def _tie(others: Sequence[str]) -> str:
+    return f", with the same accuracy everywhere as {' and '.join(others)}" if others else ""
+
+
 def limits(summary: Summary) -> list[str]:
     """What the numbers do not show, said beside the strongest attack that was run."""
     _, all_attacks = curve_names(summary)
@@ -253,6 +282,7 @@ def limits(summary: Summary) -> list[str]:
         return []
     named = "; ".join(
         f"{attack}{f' ({ATTACKS[attack]})' if attack in ATTACKS else ''}{f' in {NORM_TITLES[norm]}' if len(strongest) > 1 else ''}"
+        f"{_tie(as_strong(of_norm(summary, norm), attack))}"
         for norm, attack in strongest.items()
     )
     notes = [

@@ -245,6 +245,19 @@ CONTROLS = {"noise": "uniform noise up to ε", "sign-noise": "random signs times
 """What the controls are called in the figures of drift."""
 
 
+SEARCH_NOTE = (
+    " The threshold search attacks an image only near the radius where it breaks, so a curve ends where too few images were "
+    "attacked; sweep with --independent to attack every image at every radius."
+)
+
+
+def _searched(summary: Summary, attack: str) -> bool:
+    """Whether an attack was run only at the radii near each image's threshold: those in one step attack at all radii."""
+    plan = summary["plan"]
+    entry = next((e for e in plan.get("attacks") or [] if isinstance(e, Mapping) and e.get("name") == attack), {})
+    return plan.get("evaluation") == "threshold search" and entry.get("algorithm") not in ("fgsm", "r-fgsm", "noise")
+
+
 def drift_models(summary: Summary, kind: Kind) -> list[str]:
     """Models for which drift of this kind was recorded."""
     return list(dict.fromkeys(str(row["model"]) for row in summary["drift"] if kind_of(str(row["level"])) == kind))
@@ -265,7 +278,7 @@ def drift_figure(
     name, unit = METRICS[metric].title, METRICS[metric].unit
     norm = next((norm_of(curve) for curve in summary["curves"] if curve["attack"] == attack), "linf")
     panels = []
-    for level in sorted({str(row["level"]) for row in rows}):
+    for level in dict.fromkeys(str(row["level"]) for row in rows):
         here = [row for row in rows if row["level"] == level]
         series = [_drift_series(here, attack, group, group, norm) for group in ("fooled", "held")]
         series += [_drift_series(here, control, "all", label, norm) for control, label in CONTROLS.items()]
@@ -280,7 +293,7 @@ def drift_figure(
         f"{name} between the {maps} of the clean and the attacked image ({unit}): mean over images that were "
         "fooled at this radius and over those that held, of the images attacked at exactly this radius. "
         f"Model {model}, attack {attack}. Bands: 95 % t intervals of the mean; means of fewer than "
-        f"{LEAST_IMAGES} images are left out."
+        f"{LEAST_IMAGES} images are left out.{SEARCH_NOTE if _searched(summary, attack) else ''}"
     )
     title = f"{what} of {model}: {name if metric == 'js' else name.lower()}"
     return FigureSpec(f"{stem}-{metric}-{file_safe(model)}", title, caption, _one_scale(panels))

@@ -12,6 +12,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 
 DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2.5), (1.5, 2), (8, 2.5, 1.5, 2.5), (3, 1.5), (10, 3))
 
+TURN = 3
+"""By how many places markers move against colours each time the colours begin again: 64 models look different."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -28,13 +31,20 @@ class Look:
     @property
     def marker(self) -> str:
         """The marker, in matplotlib's letters."""
-        return MARKERS[self.colour % len(MARKERS)]
+        round_, place = divmod(self.colour, len(LIGHT))
+        return MARKERS[(place + TURN * round_) % len(MARKERS)]
+
+
+def dash(number: int) -> tuple[float, ...]:
+    """The dash pattern of an attack by its place: after those listed, a long dash and ever more dots."""
+    extra = number - len(DASHES) + 1
+    return DASHES[number] if extra <= 0 else (10, 2.5) + (1.5, 2.5) * (extra + 1)
 
 
 def looks(models: Sequence[str], attacks: Sequence[str]) -> dict[tuple[str, str], Look]:
     """Colour and marker by model, line style by attack."""
     return {
-        (model, attack): Look(m, DASHES[a % len(DASHES)])
+        (model, attack): Look(m, dash(a))
         for m, model in enumerate(models)
         for a, attack in enumerate(attacks)
     }
