@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 from numbers import Real
 from pathlib import Path
@@ -15,18 +17,17 @@ from torch import nn
 from torch.utils.data import Dataset as TorchDataset
 
 from robustatt import data as data_sets
-from robustatt.attack import recipe as recipes
 from robustatt.attack.recipe import Recipe
 from robustatt.borrow import default_modes
 from robustatt.chains import part_tables
 from robustatt.data.adopt import adopt
 from robustatt.data.base import Dataset
 from robustatt.data.grey import matching, with_channels
-from robustatt.engine import Loader, Outcome, load_data, model_loader, run
-from robustatt.eps import MOST_RADII, STEP
+from robustatt.engine import Loader, Outcome, Progress, Silent, load_data, model_loader, run
+from robustatt.eps import MOST_RADII, STEP, radius_values
 from robustatt.errors import InputError, RunInterrupted, did_you_mean
 from robustatt.health import Warning
-from robustatt.plan import Grids, ModelEntry, Plan, model_entries, radii_by_attack
+from robustatt.plan import Grids, ModelEntry, Plan, attack_entry, model_entries, radii_by_attack
 from robustatt.summary import curve_frame
 
 __all__ = ["Result", "load_data", "model_loader", "sweep"]
@@ -37,14 +38,18 @@ if TYPE_CHECKING:
 Data = tuple[Any, Any] | Iterable[Any] | Mapping[str, Any] | TorchDataset[Any] | Dataset | str | Path
 Radius = float | Fraction
 Radii = str | Radius | Sequence[str | Radius] | Mapping[str, str | Radius | Sequence[Radius]]
+Attack = str | Path | Recipe | Mapping[str, Any]
 Models = nn.Module | str | Mapping[str, nn.Module]
 
 
 class Result:
-    """What a sweep found. `records` has a row for each model, attack, radius and example; see the README for columns."""
+    """What a sweep found. `records` has a row for each model, attack, radius and example; see the README for columns.
+
+    `eps_value` beside the text `eps` is the radius as a number in the scale of pixels in [0, 1], for plots to scale.
+    """
 
     def __init__(self, outcome: Outcome) -> None:
-        self.records: pd.DataFrame = outcome.records
+        self.records: pd.DataFrame = outcome.records.assign(eps_value=radius_values(outcome.records["eps"]))
         self.summary: dict[str, Any] = outcome.summary
 
     @property
@@ -53,7 +58,8 @@ class Result:
         return [Warning(**entry) for entry in self.summary["health"]]
 
     def curve(self, attack: str, model: str | None = None) -> pd.DataFrame:
-        """The curve of one attack: eps (text such as "8/255"), accuracy, ci_low, ci_high, worst_case_accuracy, fooling_rate, n.
+        """The curve of one attack: eps (text such as "8/255"), accuracy, ci_low, ci_high, worst_case_accuracy, fooling_rate, n,
+        eps_value (the radius as a number in the scale of pixels in [0, 1]).
 
         `model` may be left out when there was only one. Raises InputError for a name that was not evaluated.
         """
@@ -65,7 +71,8 @@ class Result:
         for kind, name, known in (("model", model, models), ("attack", attack, attacks)):
             if name not in known:
                 raise InputError(f"{kind} {name!r} was not evaluated: {did_you_mean(name, known)}")
-        return curve_frame(self.summary, model, attack)
+        curve = curve_frame(self.summary, model, attack)
+        return curve.assign(eps_value=radius_values(curve["eps"]))
 
     def parts(self, attack: str = "autoattack", model: str | None = None) -> pd.DataFrame:
         """How many examples each part of a chain broke: a row for each radius, a column for each part.
@@ -87,6 +94,12 @@ class Result:
         doubts = f", {len(self.health)} reasons to doubt it" if self.health else ""
         return f"<robustatt.Result: {models} under {attacks}, {self.summary['plan']['data']['n']} images{doubts}>"
 
+    def _repr_html_(self) -> str:
+        """The same with accuracies and health warnings, for a notebook."""
+        from robustatt.report.html import result_card
+
+        return result_card(self.summary, repr(self)[1:-1].removeprefix("robustatt.Result: "))
+
     def report(self, directory: str | Path) -> Path:
         """Write figures, tables and report.html into a folder; returns the path of the page."""
         from robustatt.report import write_report
@@ -99,7 +112,7 @@ class Result:
 def sweep(
     model: Models,
     data: Data,
-    attacks: Sequence[str | Recipe] = ("fgsm",),
+    attacks: Attack | Sequence[Attack] = ("fgsm",),
     eps: Radii | None = None,
     out: str | Path | None = None,
     seed: int = 0,
@@ -110,6 +123,7 @@ def sweep(
     independent: bool = False,
     batch_size: int | None = None,
     device: str = "auto",
+    progress: bool | None = None,
 ) -> Result:
     """Attack a model over a grid of radii and say how accuracy falls.
 
@@ -121,7 +135,8 @@ def sweep(
             any floating dtype. A program of torch.export is taken too.
         data: (images, labels) with images float in [0, 1] or uint8 and labels as class indices or names; a DataLoader, a
             torch Dataset, batches, or dicts of image and label (see docs/data.md); or a data set or its name.
-        attacks: names of recipes, recipe files, or recipes.
+        attacks: names of recipes, recipe files, recipes, or their keys, such as
+            ``{"name": "pgd-100", "algorithm": "pgd", "steps": 100}``.
         eps: a grid as text, such as "1..16", which counts steps of 1/255 for L-infinity and is plain for L2 and L1 ("0.5,1");
             or numbers in the scale of pixels in [0, 1], for every norm; or either for each attack by name. By default
             the usual grid of each norm. 0 is always evaluated.
@@ -133,6 +148,7 @@ def sweep(
         independent: attack every radius afresh instead of searching each example's threshold.
         batch_size: images a batch; found for this machine if None.
         device: "auto", "cpu", "cuda", ...
+        progress: whether a progress bar is shown on standard error; by default in a terminal and in Jupyter.
 
     Raises:
         InputError: something asked for is not possible; the message says what would be.
@@ -142,7 +158,7 @@ def sweep(
     entries, load = _models(model, dataset)
     if isinstance(data, str | Path) and not isinstance(model, str):
         dataset = with_channels(dataset, matching(dataset, [load(entry) for entry in entries]))
-    loaded = tuple(entry if isinstance(entry, Recipe) else recipes.load(str(entry)) for entry in _several(attacks))
+    loaded = tuple(map(_recipe, _several(attacks)))
     common, grids = _radii(loaded, eps)
     plan = Plan(
         models=entries,
@@ -159,10 +175,11 @@ def sweep(
         device=device,
     )
     if out is not None:
-        return Result(run(plan, dataset, load, Path(out)))
-    with tempfile.TemporaryDirectory(prefix="robustatt-") as folder:
+        with _watch(progress) as bar:
+            return Result(run(plan, dataset, load, Path(out), bar))
+    with tempfile.TemporaryDirectory(prefix="robustatt-") as folder, _watch(progress) as bar:
         try:
-            return Result(run(plan, dataset, load, Path(folder), gallery=False))
+            return Result(run(plan, dataset, load, Path(folder), bar, gallery=False))
         except RunInterrupted as stopped:  # what is on disk there is gone at once
             raise RunInterrupted(stopped.reason, stopped.exit_code) from stopped.__cause__
 
@@ -190,8 +207,22 @@ def _models(model: Models, dataset: Dataset) -> tuple[tuple[ModelEntry, ...], Lo
     return entries, lambda entry: modules[entry.name]
 
 
-def _several(attacks: Sequence[str | Recipe]) -> Sequence[str | Recipe]:
-    return [attacks] if isinstance(attacks, str | Recipe) else attacks
+def _several(attacks: Attack | Sequence[Attack]) -> Sequence[Attack]:
+    return [attacks] if isinstance(attacks, str | Path | Recipe | Mapping) else attacks
+
+
+def _recipe(attack: Attack) -> Recipe:
+    if isinstance(attack, Recipe):
+        return attack
+    return attack_entry(str(attack) if isinstance(attack, Path) else attack)
+
+
+def _watch(progress: bool | None) -> AbstractContextManager[Progress]:
+    """A progress bar, or nobody who watches; if nothing is asked for, a bar where somebody can see it."""
+    from robustatt.cli.terminal import SweepBar, in_jupyter
+
+    seen = in_jupyter() or sys.stderr.isatty() if progress is None else progress
+    return SweepBar() if seen else nullcontext(Silent())
 
 
 def _radii(attacks: Sequence[Recipe], eps: Radii | None) -> tuple[tuple[Fraction, ...], Grids]:

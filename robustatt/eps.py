@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from robustatt.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STEP = Fraction(1, 255)
 #: What a bare number counts in, by norm, as the literature writes radii.
@@ -76,6 +80,12 @@ def parse_radius(text: str) -> Fraction:
         return Fraction(numerator) / Fraction(denominator or 1)
     except (ValueError, ZeroDivisionError):
         raise InputError(f"{text[:64]!r} is not a radius such as 8/255") from None
+
+
+def radius_values(texts: pd.Series) -> pd.Series:
+    """Radii as records write them as numbers in the scale of pixels in [0, 1]."""
+    numbers = {text: float(parse_radius(str(text))) for text in texts.unique()}
+    return texts.astype(object).map(numbers).astype(float)
 
 
 def format_radius(eps: Fraction, norm: str = "linf") -> str:

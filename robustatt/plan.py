@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -163,7 +163,7 @@ class Plan:
         grid = document.get("eps", [])
         texts = [str(text) for text in (grid if isinstance(grid, list) else [grid])]
         try:
-            attacks = tuple(_attack_entry(entry) for entry in document.get("attacks", ["fgsm"]))
+            attacks = tuple(attack_entry(entry) for entry in document.get("attacks", ["fgsm"]))
             eps, grids = radii_by_attack(attacks, texts, parse_unit(document.get("eps_unit")))
             return Plan(
                 models=tuple(_model_entry(entry) for entry in document.get("models", [])), attacks=attacks, eps=eps,
@@ -265,12 +265,16 @@ def _model_entry(entry: Any) -> ModelEntry:
     return ModelEntry(entry.get("name") or spec, spec, entry.get("weights"), entry.get("normalize"))
 
 
-def _attack_entry(entry: Any) -> Recipe:
+def attack_entry(entry: Any) -> Recipe:
+    """The recipe that an entry under ``attacks`` stands for: a name, a file, or the keys of a recipe with a name."""
     if isinstance(entry, str):
         return recipes.load(entry)
-    if isinstance(entry, dict) and isinstance(entry.get("name"), str):
-        return recipes.parse(entry, where=f"attack {entry['name']!r}")
-    raise InputError("an attack is the name of a recipe, a recipe file, or a whole recipe with a name")
+    if isinstance(entry, Mapping) and isinstance(entry.get("name"), str):
+        return recipes.parse({str(key): value for key, value in entry.items()}, where=f"attack {entry['name']!r}")
+    raise InputError(
+        "an attack is the name of a recipe, a recipe file, or a whole recipe with a name, such as "
+        '{"name": "pgd-100", "algorithm": "pgd", "steps": 100}'
+    )
 
 
 def _require_unique(kind: str, names: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import io
 import shutil
 import sys
 import time
+from importlib.util import find_spec
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Self
 
@@ -94,14 +95,28 @@ def warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 
+def in_jupyter() -> bool:
+    """Whether this runs in the kernel of a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ in ("ZMQInteractiveShell", "Shell")  # Jupyter, Google Colab
+
+
+def _console() -> Any:
+    """Standard error; in a notebook a widget, or text where ipywidgets is not installed."""
+    from rich.console import Console
+
+    if in_jupyter() and find_spec("ipywidgets") is None:
+        return Console(stderr=True, force_jupyter=False, force_terminal=True)
+    return Console(stderr=True)
+
+
 class ProgressBar(abc.ABC):
     """A progress bar on standard error that appears with its first task and is gone afterwards."""
 
     def __init__(self) -> None:
-        from rich.console import Console
         from rich.progress import Progress
 
-        self._progress = Progress(*self._columns(), console=Console(stderr=True), transient=True)
+        self._progress = Progress(*self._columns(), console=_console(), transient=True)
         self._task: Any = None
 
     @abc.abstractmethod

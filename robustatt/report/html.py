@@ -23,7 +23,7 @@ from robustatt.report.heatmaps import page_gallery
 from robustatt.report.panels import KIND_WORDS, FigureSpec, Panel, Summary, attack_title, curve_names
 from robustatt.report.style import DARK, LIGHT, Look, looks
 from robustatt.summary import names_of
-from robustatt.unbounded import norms_of, of_norm
+from robustatt.unbounded import bounded, norms_of, of_norm, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,6 +181,14 @@ def legend(models: Sequence[str], attacks: Sequence[str]) -> dict[str, list[tupl
             (swatch(look[models[0], attack], marker=False), attack_title(attack)) for attack in attacks if models
         ],
     }
+
+
+def result_card(summary: Summary, title: str) -> str:
+    """A run in short for a notebook: accuracy at a handful of radii, and reasons to doubt the numbers."""
+    heads, rows = rows_of(summary)
+    kept = bounded(summary)
+    values = {"title": title, "overviews": overviews(kept), "heads": heads, "rows": rows, "health": summary["health"]}
+    return render_template("result.html.j2", values)
 
 
 def drift_groups(specs: Sequence[FigureSpec]) -> dict[str, list[dict[str, Any]]]:
