@@ -167,9 +167,13 @@ def test_norms_share_no_strongest_attack_no_tile_and_no_axis() -> None:
     assert ("Accuracy at 0.05", "under pgd-l2, L2") in tiles
     assert sum(title == narrative.CLEAN_TITLE for title, _ in tiles) == 1
     from robustatt.report.panels import figures
+    from robustatt.report.style import DASHES
 
     for figure in figures(result.summary):
         for panel in figure.panels:
             assert len({series.norm for series in panel.series}) == 1, figure.title
+    assert {(s.keys["attack"], s.look.dash) for f in figures(result.summary) for p in f.panels for s in p.series} == {
+        ("fgsm", ()), ("pgd-l2", DASHES[1]),
+    }  # fmt: skip
     slugs = [figure.slug for figure in figures(result.summary)]
     assert len(slugs) == len(set(slugs))

@@ -83,8 +83,8 @@ def attack_title(attack: str) -> str:
 
 def figures(summary: Summary) -> list[FigureSpec]:
     """Every curve figure that the summary holds data for; each norm has its own."""
-    norms = norms_of(summary)
-    return [spec for norm in norms for spec in _marked(_figures(of_norm(summary, norm)), norm, norms)]
+    norms, names = norms_of(summary), {NAMES: curve_names(summary)}
+    return [spec for norm in norms for spec in _marked(_figures(of_norm(summary, norm) | names), norm, norms)]
 
 
 def _marked(specs: Sequence[FigureSpec], norm: str, norms: Sequence[str]) -> list[FigureSpec]:
@@ -107,9 +107,16 @@ def _figures(summary: Summary) -> list[FigureSpec]:
     return specs + [spec for spec in more if spec is not None]
 
 
+NAMES = "names of all curves"
+"""A key of the summary of one norm: models and attacks of the whole, so that each looks the same in every figure."""
+
+
+def _looks(summary: Summary) -> dict[tuple[str, str], Look]:
+    return looks(*summary.get(NAMES, curve_names(summary)))
+
+
 def _curves(summary: Summary, measure: str) -> tuple[Series, ...]:
-    models, attacks = curve_names(summary)
-    look = looks(models, attacks)
+    look = _looks(summary)
     series = []
     for curve in summary["curves"]:
         points = sorted(curve["points"], key=lambda point: parse_radius(point["eps"]))
@@ -169,7 +176,7 @@ def fooling_figure(summary: Summary) -> FigureSpec:
 
 def gap_figure(summary: Summary) -> FigureSpec | None:
     """Accuracy of each attention model minus its baseline; None if no model has a baseline."""
-    look, norm = looks(*curve_names(summary)), norms_of(summary)[0]
+    look, norm = _looks(summary), norms_of(summary)[0]
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for row in summary.get("differences", []):
         if not is_control(row["attack"]):
