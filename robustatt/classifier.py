@@ -23,12 +23,16 @@ from robustatt.attack.border import border_margin
 from robustatt.attack.loss import misclassification
 from robustatt.borrow import borrowed, default_modes, evaluation_mode, seeded
 from robustatt.errors import InputError, NonFiniteLogits, raised_by
+from robustatt.maps import AttentionReader, Maps
 from robustatt.measures import GRADCAM
 from robustatt.outputs import StandardModule, coarsest_dtype, standard
 from robustatt.saliency import last_spatial_layer, logits_and_cam
 
 SAFETY = 8.0  # how many times the measured rounding error a lead must exceed to be believed
 MOST_ERROR = 1e-3  # relative to the logits' scale; a larger difference is no rounding, and the copy is not used
+
+
+PROBED_MAPS = 4  # images on which a network's own maps are checked first
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ class Classifier:
         self.device = device
         self.original = original = standard(original, label, probe)
         self.dtype = coarsest_dtype(original, probe)
-        self.attended: tuple[str, ...] = tuple(getattr(original, "levels", ())) if hasattr(original, "attend") else ()
+        self._reader = AttentionReader(original, label, probe[:PROBED_MAPS])
+        self.attended, self.unnormalised = self._reader.levels, self._reader.unnormalised
         with torch.no_grad():
             self.classes = int(original(probe[:2]).shape[1])
         self.fast, self.memory_format, self.rounding = self._speed_up(probe)
@@ -115,6 +120,10 @@ class Classifier:
                 margin = -misclassification(logits, label)
         return Verdict(logits.argmax(1), margin, logits, maps)
 
+    def attend(self, image: Float[Tensor, "n c h w"]) -> tuple[Tensor, Maps]:
+        """Logits and the maps of every attended level, each summing to 1 (see `robustatt.maps`)."""
+        return self._reader.read(self._attend(self._in_format(image)), len(image))
+
     def _compile(self, probe: Tensor) -> None:
         """Compile the fast copy's passes, for any batch size. InputError if that is not possible here."""
         self._forward = torch.compile(self._forward, dynamic=True)
@@ -157,8 +166,7 @@ class Classifier:
     def _look(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Logits and maps of one forward pass of the fast copy."""
         if self.attended:
-            logits, maps = self._attend(image)
-            return logits, list(maps)
+            return self.attend(image)
         if self._layer:
             logits, saliency = logits_and_cam(self.fast, self._layer, image)
             return logits, [saliency]

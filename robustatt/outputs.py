@@ -57,14 +57,14 @@ class StandardAttentionModule(StandardModule):
     """The same for a module that says where it looks, by ``levels`` and ``attend``."""
 
     @property
-    def levels(self) -> tuple[str, ...]:
-        """The names of the maps."""
-        return tuple(self.module.levels)  # type: ignore[arg-type]
+    def levels(self) -> Any:
+        """The names of the maps, if the module says them."""
+        return getattr(self.module, "levels", None)
 
-    def attend(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits and attention maps."""
+    def attend(self, image: Tensor) -> tuple[Tensor, Any]:
+        """Logits, and the maps as the module returns them."""
         output, maps = self.module.attend(self._enter(image))  # type: ignore[operator]
-        return self._leave(output), [level.float() for level in maps]
+        return self._leave(output), maps
 
 
 class _ScaledGradient(torch.autograd.Function):
@@ -105,7 +105,7 @@ def standard(module: nn.Module, label: str, probe: Float[Tensor, "n c h w"]) -> 
         )
     if output is logits and fed == logits.dtype == torch.float32 and batch is None:
         return module
-    kind = StandardAttentionModule if hasattr(module, "attend") and hasattr(module, "levels") else StandardModule
+    kind = StandardAttentionModule if hasattr(module, "attend") else StandardModule
     wrapped = kind(module, fed, batch)
     evaluation_mode(wrapped)
     found = _tensor_in(output)

@@ -236,7 +236,8 @@ def _inspect(classifier: Classifier, module: nn.Module, dataset: Dataset, exampl
     spread = range(0, examples, max(1, examples // PROBE_IMAGES))[:PROBE_IMAGES]
     images, labels = load_images(dataset, spread, classifier)
     with raised_by(f"model {classifier.label!r}"):
-        return health.of_model(classifier.original, classifier.label, images, labels, module)
+        found = health.of_model(classifier.original, classifier.label, images, labels, module)
+    return found + health.of_maps(classifier.label, classifier.unnormalised)
 
 
 def _keep_pictures(bound: BoundPlan, dataset: Dataset, models: FrozenModels, records: pd.DataFrame, out: Path) -> None:

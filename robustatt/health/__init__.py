@@ -28,6 +28,7 @@ __all__ = [
     "deep",
     "distinct",
     "of_card",
+    "of_maps",
     "of_model",
     "of_records",
     "seen_in_training",
@@ -53,6 +54,22 @@ def of_model(
     from robustatt.health.model import inspect
 
     return inspect(module, label, probe, labels, original)
+
+
+def of_maps(label: str, levels: Sequence[str]) -> list[Warning]:
+    """What is said of a model whose own attention maps do not sum to 1, at these levels."""
+    if not levels:
+        return []
+    return [
+        Warning(
+            "maps-normalised",
+            f"the attention maps of {', '.join(levels)} do not sum to 1 for each image, and were divided by their sum: drift "
+            "compares shares of attention, and would grow with the size of the maps. Return maps that sum to 1 to be sure "
+            "that this is what they mean.",
+            label,
+            evidence={"levels": len(levels)},
+        )
+    ]
 
 
 def of_records(

@@ -18,6 +18,7 @@ CODES: dict[str, str] = {
     "batch-dependent": "an image's logits depend on the other images of its batch",
     "zero-gradient": "the gradient is exactly zero for a share of the images",
     "flat-at-border": "the model is flat near 0 and 1, so black and white pixels have no gradient",
+    "maps-normalised": "the model's own attention maps do not sum to 1 and were divided by their sum",
     "saturation": "the probabilities of all wrong classes underflow, so cross-entropy has no gradient",
     "shattered-gradient": "the loss does not change along the gradient as the gradient says",
     "iterative-weaker": "an iterative attack misses what a single step breaks",

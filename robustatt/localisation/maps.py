@@ -116,7 +116,7 @@ class Viewer:
         seen: list[list[Tensor]] = []
         for scale in self._used(images):
             scaled = self._bring(images, scale)
-            said, maps = self._network.attend(scaled.pixels)  # type: ignore[operator]
+            said, maps = self.classifier.attend(scaled.pixels)
             logits.append(said)
             seen.append([scaled.back(level, images) for level in maps])
         levels = [torch.stack(maps).mean(0) for maps in zip(*seen, strict=True)]
@@ -157,8 +157,7 @@ def _levels(classifier: Classifier) -> list[tuple[str, str]]:
         return [("cam", "activation")]
     if isinstance(module, ProgressiveVGG):
         return [("l2_gate", "gate"), ("l3", "attention")]
-    levels: Sequence[str] = getattr(module, "levels", ()) if hasattr(module, "attend") else ()
-    return [(level, "attention") for level in levels]
+    return [(level, "attention") for level in classifier.attended]
 
 
 def combine(levels: Sequence[Float[Tensor, "n height width"]]) -> Maps:
