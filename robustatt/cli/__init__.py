@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +24,7 @@ from robustatt.cli.listing import attacks, list_data, models
 from robustatt.cli.locating import segment
 from robustatt.cli.reporting import check, compare, report, reproduce
 from robustatt.cli.sweeping import sweep
+from robustatt.cli.terminal import warn
 from robustatt.cli.training import train
 from robustatt.cli.transferring import transfer
 from robustatt.cli.verifying import verify
@@ -82,6 +85,18 @@ app.command(name="data")(list_data)
 def main(arguments: list[str] | None = None) -> int:
     """The program: runs a command, turns every expected error into one line, and returns the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
+    with warnings.catch_warnings():
+        warnings.showwarning = _say
+        return _main(given)
+
+
+def _say(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None) -> None:  # noqa: ARG001
+    """A warning of the library as a line for users; those of other packages are for programmers."""
+    if category is UserWarning and "robustatt" in Path(filename).parts:
+        warn(str(message))
+
+
+def _main(given: list[str]) -> int:
     wanted = [argument for argument in given if argument != TRACEBACK]
     return _run(lambda: app(args=wanted or ["--help"], standalone_mode=False), TRACEBACK in given)
 

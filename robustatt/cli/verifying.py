@@ -15,7 +15,10 @@ def verify(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder a sweep wrote.")],
     sample: Annotated[int, typer.Option(help="Run so many examples of each cell again; 0 for none.")] = 8,
 ) -> None:
-    """Check that a results folder is what it says: exit 1 if something is not true. Writes nothing."""
+    """Check that a results folder is what it says.
+
+    Exit 1 if something is not true. Nothing is written.
+    """
     from robustatt.verify import FALSE, TRUE, UNKNOWN
     from robustatt.verify import verify as examine
 

@@ -25,9 +25,8 @@ from torch import Tensor, nn
 from robustatt.errors import InputError
 from robustatt.models.attention import Images, Logits, Normalise
 from robustatt.models.checkpoint import fill, read_safetensors
+from robustatt.models.matching import flattened, matching
 
-PREFIXES = ("module.", "model.", "_orig_mod.")
-NESTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module")
 KNOWN_STATISTICS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
@@ -74,7 +73,7 @@ def load_outside(
         network = _build(Reference(source, name), classes, dict(options or {}))
     if weights is not None:
         tensors = read_weights(weights)
-        fill(network, fitting_names(tensors, network.state_dict()), str(weights))
+        fill(network, matching(tensors, network, str(weights)), str(weights))
     numbers = statistics(normalize)
     if numbers is not None:
         network = Normalised(network, *numbers)
@@ -262,31 +261,20 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             ) from error
         raise InputError(f"{path} is no whole PyTorch file: {_brief(error)}") from error
     except Exception as error:
+        if "TorchScript" in str(error):
+            raise InputError(
+                f"{path} is a TorchScript program, not a file of weights: give it as the model, by a callable of yours that "
+                "returns torch.jit.load(...)"
+            ) from error
         raise InputError(f"{path} is no whole PyTorch file (cut short?): {_brief(error)}") from error
     return _tensors_in(content, path)
 
 
 def _tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
-    """The named tensors inside the nests that training scripts leave."""
-    while isinstance(content, Mapping):
-        nest = next((key for key in NESTS if isinstance(content.get(key), Mapping)), None)
-        if nest is None:
-            break
-        content = content[nest]
+    """Every named tensor, under its path in the tables that training scripts leave."""
     if not isinstance(content, Mapping):
         raise InputError(f"{path} holds a {type(content).__name__}: named tensors (a state_dict) are needed")
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    tensors = dict(flattened(content))
     if not tensors:
         raise InputError(f"{path} holds no named tensors")
-    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
-
-
-def fitting_names(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without the prefixes that wrappers leave, where that makes the names fit."""
-    wanted = set(expected)
-    while not wanted & set(tensors):
-        shared = next((prefix for prefix in PREFIXES if all(key.startswith(prefix) for key in tensors)), None)
-        if shared is None:
-            break
-        tensors = {key.removeprefix(shared): value for key, value in tensors.items()}
     return tensors
