@@ -51,6 +51,8 @@ def _parse_part(part: str, unit: Fraction) -> list[Fraction]:
         raise InputError(f"--eps {part!r} runs backwards: write {last_text}..{first_text}")
     if step <= 0:
         raise InputError(f"--eps {part!r} has a step of 0: write for example {ends}:2")
+    if first < last < first + step:
+        raise InputError(f"--eps {part!r} ends before its first step: give a smaller one, such as {ends}:{(last - first) / 4}")
     count = (last - first) // step + 1
     if count > MOST_RADII:
         raise InputError(f"--eps {part!r} asks for {count} radii, at most {MOST_RADII} are possible: use a larger step")

@@ -178,14 +178,15 @@ def radii_by_attack(
 ) -> tuple[tuple[Fraction, ...], Grids]:
     """The common L-infinity grid of a plan, and the grids of the attacks that have another.
 
-    A text is a grid for all attacks, or ``NAME=GRID`` for one, which goes before the `eps` of its recipe; an attack of
-    which nothing is said has the grid of its norm. Numbers count in `unit`, or if it is None in that of the norm.
+    A text is a grid for all attacks, or ``NAME=GRID`` for one, which goes before the `eps` of its recipe; of several the
+    last counts. An attack of which nothing is said has the grid of its norm. Numbers count in `unit`, or if it is None in
+    that of the norm.
 
     Raises:
         InputError: not a grid, or an attack that is not in the plan.
     """
     own = {entry.name: entry.eps for entry in attacks if entry.eps is not None}
-    common = [text for text in texts if "=" not in text]
+    common = next((text for text in reversed(texts) if "=" not in text), None)
     for text in texts:
         if not text.strip():
             parse_grid(text)  # says what is wrong
@@ -199,7 +200,7 @@ def radii_by_attack(
     def parsed(entry: Recipe | None) -> tuple[Fraction, ...]:
         norm = "linf" if entry is None or entry.unbounded else entry.norm
         text = None if entry is None else own.get(entry.name)
-        return parse_grid(text or ",".join(common) or DEFAULT_GRIDS[norm], unit or UNITS[norm])
+        return parse_grid(text or common or DEFAULT_GRIDS[norm], unit or UNITS[norm])
 
     plain = parsed(None) if any(entry.norm == "linf" and entry.name not in own for entry in attacks) else ()
     grids = tuple((entry.name, parsed(entry)) for entry in attacks if not entry.unbounded)

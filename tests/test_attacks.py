@@ -17,6 +17,7 @@ from robustatt.attack import recipe as recipes
 from robustatt.attack.base import Attack, Chain, Noise, Oracle, RayAttack, Rows, SteppedAttack
 from robustatt.attack.builder import build
 from robustatt.attack.kinds import KINDS
+from robustatt.eps import CLEAN, parse_grid, parse_radius, radius_values
 from robustatt.errors import InputError
 
 EPS = "1..12"
@@ -30,7 +31,9 @@ def short(name: str, **changes: Any) -> recipes.Recipe:
 
 
 def sweep(model: nn.Module, data: tuple[Tensor, Tensor], recipe: Any, eps: str = EPS, **options: Any) -> Any:
-    return robustatt.sweep(model, data, attacks=[recipe], eps=eps, **options)
+    """Bare numbers count steps of 1/255 in every norm here, as the linear models are made to that scale."""
+    grid = ",".join(f"{radius.numerator}/{radius.denominator}" for radius in parse_grid(eps))
+    return robustatt.sweep(model, data, attacks=[recipe], eps=grid, **options)
 
 
 def wrong_at(result: Any) -> pd.DataFrame:
@@ -38,7 +41,7 @@ def wrong_at(result: Any) -> pd.DataFrame:
     records = result.records
     wrong = records.assign(wrong=records.adv_pred != records.label)
     table = wrong.pivot_table(index="index", columns="eps", values="wrong", sort=False)
-    return table.drop(columns="0/255").astype(bool)
+    return table.drop(columns=CLEAN).astype(bool)
 
 
 EXACT = ["fgsm", "pgd", "mi-fgsm", "ni-fgsm", "apgd-ce", "fgsm-l2", "pgd-l2"]
@@ -82,7 +85,7 @@ def test_minimum_norm_distances_are_within_one_percent_of_the_exact_ones() -> No
         exact = exact_distance(model, image, label, norm)
         recipe = short(name, norm=norm, **({"step_size": 0.3} if norm == "l2" and name == "fmn" else {}))
         records = sweep(model, (image, label), recipe, "255").records
-        found = records[records.eps == "255/255"].set_index("index").distance.to_numpy()
+        found = records[records.eps != CLEAN].set_index("index").distance.to_numpy()
         right = exact.numpy() > 0
         assert found[right] == pytest.approx(exact.numpy()[right], rel=0.01, abs=1e-5), (name, norm)
         assert (found[right] >= exact.numpy()[right] - 1e-5).all()
@@ -97,7 +100,7 @@ def test_sparse_apgd_meets_the_linear_oracle_in_l1() -> None:
     middle = int(np.median(exact[right]) * 255)
     eps = f"{middle // 2}..{middle * 2}:{max(1, middle // 4)}"
     table = wrong_at(sweep(model, (image, label), short("apgd-l1", steps=60), eps))
-    radii = np.array([int(text.split("/")[0]) / 255 for text in table.columns])
+    radii = np.array([float(parse_radius(text)) for text in table.columns])
     wrong = table.to_numpy()
     assert not wrong[exact[:, None] > radii * (1 + 1e-5)].any()
     assert wrong[exact[:, None] * 1.01 < radii].all()
@@ -154,7 +157,7 @@ def test_controls_have_the_size_they_claim(name: str, norm: str) -> None:
     image, label = linear_data(model, 12)
     records = sweep(model, (image, label), short(name, norm=norm), "4,8").records
     attacked = records[records.attacked]
-    eps = attacked.eps.map({"4/255": 4 / 255, "8/255": 8 / 255})
+    eps = radius_values(attacked.eps)
     assert (attacked.distance <= eps + 1e-6).all()
     if name == "sign-noise":
         assert attacked.distance.to_numpy() == pytest.approx(eps.to_numpy(), rel=1e-4)

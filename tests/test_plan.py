@@ -64,6 +64,7 @@ def test_what_decides_the_numbers_decides_the_key() -> None:
         ("models = ['vgg', 'vgg']", "given twice"),
         ("models = ['vgg']\nattacks = ['pdg']", "did you mean 'pgd'"),
         ("models = ['vgg']\neps = '4..1'", "backwards"),
+        ("models = ['vgg']\nattacks = ['pgd-l2']\neps = '0.25..0.75'", "ends before its first step"),
         ("models = ['vgg']\nn = 0", "at least 1"),
         ("models = ['vgg']\nseed = -1", "seed"),
         ("models = [{nme = 'vgg'}]", "did you mean 'name'"),

@@ -56,6 +56,11 @@ def test_text_counts_in_the_unit_of_the_norm() -> None:
     }  # fmt: skip
 
 
+def test_the_last_grid_of_several_counts() -> None:
+    texts = ("1..16", "pgd=1", "pgd=2,4", "8")
+    assert radii(plan("fgsm", "pgd", texts=texts)) == {"fgsm": ("8/255",), "pgd": ("2/255", "4/255")}
+
+
 def test_an_attack_of_which_nothing_is_said_has_the_grid_of_its_norm() -> None:
     found = radii(plan("fgsm", "pgd-l2", "apgd-l1"))
     assert found["fgsm"] == tuple(f"{step}/255" for step in range(1, 17))

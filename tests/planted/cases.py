@@ -198,6 +198,7 @@ MISTAKES: tuple[Case, ...] = (
     cheap("L2 radii counted in steps of 1/255", "eps-unit", net, attacks=["pgd-l2"], eps=[1 / 255, 2 / 255, 8 / 255]),
     cheap("L2 radii of steps taken as plain", "eps-unit", net, attacks=["pgd-l2"], eps="8,16"),
     cheap("L1 radii counted in steps of 1/255", "eps-unit", net, attacks=["apgd-l1"], eps=[1 / 255, 4 / 255]),
+    cheap("attention maps left unnormalised", "maps-normalised", lambda: layers.SummedMaps(net()).eval()),
     Case("train images as test", "seen-in-training", _seen, lambda: _bundled("vgg"), lambda: _large(32, "train")),
     Case("weights not those of the card", "card-mismatch", _card, _disturbed, lambda: _large(32)),
     cheap("weights never loaded", "chance-accuracy", lambda: nets.convolutional().eval()),

@@ -72,6 +72,24 @@ class Times(nn.Module):
         return self.factor * x
 
 
+class SummedMaps(nn.Module):
+    """A network whose own attention map is unnormalised: it sums to the number of positions."""
+
+    levels = ("gate",)
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x)
+        return logits
+
+    def attend(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        share = (8 * x.mean(1)).flatten(1).softmax(1)
+        return self(x), [share.view(len(x), *x.shape[2:]) * share.shape[1]]
+
+
 class Rounded(nn.Module):
     """8-bit rounding, whose gradient is zero."""
 
