@@ -13,7 +13,7 @@ from gate import RADII, World, alarm_rate, reruns, smallest_drop
 from scipy.stats import binom
 
 from robustatt import cli, metrics
-from robustatt.cli.reporting import _power
+from robustatt.cli.comparing import _power
 
 
 def run(*arguments: object) -> int:

@@ -18,11 +18,12 @@ import typer
 from robustatt import __version__
 from robustatt.cli.attending import attend
 from robustatt.cli.claims import paper
+from robustatt.cli.comparing import compare
 from robustatt.cli.examination import doctor
 from robustatt.cli.exporting import export
 from robustatt.cli.listing import attacks, list_data, models
 from robustatt.cli.locating import segment
-from robustatt.cli.reporting import check, compare, report, reproduce
+from robustatt.cli.reporting import check, report, reproduce
 from robustatt.cli.sweeping import sweep
 from robustatt.cli.terminal import warn
 from robustatt.cli.training import train

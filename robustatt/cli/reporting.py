@@ -1,17 +1,16 @@
-"""`robustatt report`, `check`, `compare` and `reproduce`: what is done with the results of a sweep."""
+"""`robustatt report`, `check` and `reproduce`: what is done with the results of a sweep."""
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from robustatt.cli.results import read_results
 from robustatt.cli.terminal import print_table
-from robustatt.errors import InputError, did_you_mean
+from robustatt.errors import InputError
 
 
 def report(
@@ -92,51 +91,6 @@ def check(
     if os.environ.get("GITHUB_ACTIONS") == "true":
         print(outcome.to_annotations(found, str(reference)), end="")
     raise typer.Exit(found.exit_code)
-
-
-def compare(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder a sweep wrote.")],
-    a: Annotated[str, typer.Option("--a", help="One model of that sweep.")],
-    b: Annotated[str, typer.Option("--b", help="The model to compare it with.")],
-) -> None:
-    """Say at which eps two models of a sweep really differ."""
-    from robustatt.summary import grids, paired_differences
-
-    records, summary = read_results(directory)
-    known = [entry["name"] for entry in summary["plan"]["models"]]
-    for name in (a, b):
-        if name not in known:
-            raise InputError(f"model {name!r} is not in {directory}: {did_you_mean(name, known)}")
-    rows = paired_differences(list(grids(records[records["model"].isin([a, b])])), {a: b})
-    print_table(
-        ["attack", "eps", f"{a} minus {b}", "95 % interval", "p (McNemar)", "p (Holm)", "real"],
-        [
-            [row["attack"], row["eps"], f"{100 * row['difference']:+.1f}", f"[{100 * row['ci_low']:+.1f}, {100 * row['ci_high']:+.1f}]",
-             f"{row['p']:.2g}", f"{row['p_holm']:.2g}", "yes" if row["p_holm"] < 0.05 else "no"]
-            for row in rows
-        ],
-    )  # fmt: skip
-    print(
-        "Points of accuracy on the same images; real: exact McNemar test below 0.05 after Holm's correction over the curve."
-    )
-    print(_power(rows))
-
-
-def _power(rows: list[dict[str, Any]]) -> str:
-    """What the examples can show: the least difference found in four runs of five, wherever the models disagree most."""
-    from robustatt import metrics
-
-    if not rows:
-        return "The two models have no attack and radius in common."
-    n = min(int(row["n"]) for row in rows)
-    disagree = max((row["only_model"] + row["only_baseline"]) / row["n"] for row in rows)
-    least = metrics.detectable_difference(n, disagree, 0.05 / len(rows)) if disagree else float("nan")
-    if math.isnan(least):
-        return f"The models disagree on so few of {n} examples that no difference could be shown: take more."
-    return (
-        f"With {n} examples a true difference of {100 * least:.1f} points is detectable (in four runs of five, "
-        f"where the models disagree on {disagree:.1%} of them)."
-    )
 
 
 def reproduce(
