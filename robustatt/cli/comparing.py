@@ -29,9 +29,9 @@ def compare(
     a: Annotated[str | None, typer.Option("--a", help="One model.")] = None,
     b: Annotated[str | None, typer.Option("--b", help="The model to compare it with.")] = None,
 ) -> None:
-    """Say at which eps two models of a sweep, or of two sweeps, really differ.
+    """Say at which eps two models really differ.
 
-    `robustatt compare DIR --a MODEL --b MODEL`, or `robustatt compare DIR:MODEL DIR2:MODEL`.
+    Of one sweep, `robustatt compare DIR --a MODEL --b MODEL`, or of two, `robustatt compare DIR:MODEL DIR2:MODEL`.
     """
     if len(runs) > 2:
         raise InputError(
