@@ -31,7 +31,7 @@ from robustatt.errors import InputError, raised_by
 from robustatt.evaluate import as_float
 from robustatt.health.data import same_set
 from robustatt.health.labels import like_guessing
-from robustatt.models import Card, ResolvedModel, resolve
+from robustatt.models import Card, ResolvedModel, resolve_entry
 from robustatt.plan import ModelEntry
 
 MOST_IMAGES, FEWEST_IMAGES, PROBE = 512, 64, 64
@@ -116,7 +116,7 @@ def examine(patient: Patient, *, deep: bool = False) -> list[Finding]:
     """
     dataset = _load(patient, "test", download=patient.download)
     entry, classes = patient.entry, len(dataset.classes)
-    resolved = resolve(entry.spec, weights=entry.weights, data=dataset.name, classes=classes, normalize=entry.normalize)
+    resolved = resolve_entry(entry, dataset.name, classes)
     if patient.channels is None:
         dataset = with_channels(dataset, matching(dataset, [resolved.module]))
     train = _training_images(patient)

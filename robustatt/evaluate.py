@@ -22,6 +22,7 @@ from robustatt.attack.base import (
 )
 from robustatt.classifier import Classifier
 from robustatt.data.base import Dataset
+from robustatt.data.labels import require_same_classes
 from robustatt.eps import CLEAN, parse_radius
 from robustatt.errors import InputError
 from robustatt.grid import GridSearch, Ledger, Target, along_rays, whole_curve
@@ -83,6 +84,7 @@ def _run(attack: Attack, target: Target, oracle: Oracle, cell: Cell, done: Calla
 def load_images(dataset: Dataset, indices: Sequence[int], classifier: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
     """Images in [0, 1] as float32 and labels, on the classifier's device."""
     images, labels = dataset.tensors(indices)
+    require_same_classes(dataset, classifier.classes, classifier.label)
     if int(labels.max()) >= classifier.classes or int(labels.min()) < 0:
         raise InputError(
             f"model {classifier.label!r} has {classifier.classes} classes, but the data has label {int(labels.max())}: "

@@ -19,6 +19,9 @@ GRADIENT_HEADROOM = 2**4
 
 WRAP = "return the logits alone: class Wrapped(nn.Module): def forward(self, x): return self.model(x)[...]"
 
+USUAL_SIDES = (28, 32, 64, 96, 128, 224, 256, 299, 384, 448)
+"""Sizes of images that networks are made for, tried where one does not say its own."""
+
 
 class StandardModule(nn.Module):
     """A module behind one interface: float32 images in [0, 1] ``(n, c, h, w)`` to float32 logits ``(n, classes)``.
@@ -182,10 +185,33 @@ def _answer(module: nn.Module, label: str, probe: Tensor) -> tuple[Any, torch.dt
             problems.append(problem)
     reason = describe(problems[-1])
     grey = "; for grey images and a network of one channel: --channels 1, or images (n, 1, height, width) from Python"
+    side = None if batch is not None else side_taken(module, probe)
+    sized = f"; it takes images of {side} x {side}: --input-size {side}" if side else ""
     raise InputError(
         f"model {label!r} cannot take images of shape {tuple(probe.shape[1:])}: {reason}"
-        f"{grey if 'to have 1 channels' in reason else ''}"
+        f"{grey if 'to have 1 channels' in reason else sized}"
     ) from problems[-1]
+
+
+def side_taken(module: nn.Module, probe: Float[Tensor, "n c h w"]) -> int | None:
+    """The size of square images that a module takes, where it is not that of the probe: what it says of itself, or else
+    the first of the usual sizes that it computes; None if it takes none of them."""
+    said = [getattr(part, name, None) for part in module.modules() for name in ("image_size", "img_size")]
+    sides = [value[-1] if isinstance(value, tuple | list) and value else value for value in said]
+    likely = [value for value in sides if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 4096]
+    for side in dict.fromkeys([*likely, *USUAL_SIDES]):
+        if side == probe.shape[-1]:
+            continue
+        for dtype in dict.fromkeys([torch.float32, *_parameter_dtypes(module)]):
+            image = torch.nn.functional.interpolate(probe[:2].float(), size=(side, side)).to(dtype)
+            try:
+                with torch.no_grad():
+                    output = module(image)
+            except Exception:  # the model's own code, which may raise anything
+                continue
+            if logits_in(output) is not None:
+                return side
+    return None
 
 
 def _parameter_dtypes(module: nn.Module) -> list[torch.dtype]:

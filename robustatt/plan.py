@@ -25,8 +25,12 @@ from robustatt.files import write_atomically
 #: part of every key: raise it when the same Cell would give other numbers
 SEMANTICS = 4
 CELL_EXAMPLES = 256
+#: in place of a weights file: the weights that come with the package
+BUNDLED = "bundled"
 #: radii by the name of an attack
 Grids = tuple[tuple[str, tuple[Fraction, ...]], ...]
+#: keyword arguments of the callable that builds a network from outside
+Options = tuple[tuple[str, Any], ...]
 PRECISIONS = ("float32", "bf16-screen")
 #: keys of a plan file that hold one plain value: its type, and an example
 SIMPLE_KEYS: dict[str, tuple[type, str]] = {
@@ -34,17 +38,22 @@ SIMPLE_KEYS: dict[str, tuple[type, str]] = {
     "independent": (bool, "false"), "batch_size": (int, "128"), "device": (str, '"auto"'), "data_root": (str, '"/data"'),
     "download": (bool, "true"), "label_column": (str, '"label"'), "input_size": (int, "224"),
     "precision": (str, '"float32"'), "compile": (bool, "true"), "class_names": (str, '"classes.txt"'), "channels": (int, "1"),
+    "mask_classes": (bool, "true"),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model to evaluate: `name` is the label in the results, `spec` what to load, `weights` a file or nothing."""
+    """A model to evaluate: `name` is the label in the results, `spec` what to load, `weights` a file or nothing.
+
+    `options` are the keyword arguments with which a network from outside is built.
+    """
 
     name: str
     spec: str
     weights: str | None = None
     normalize: str | None = None
+    options: Options = ()
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,7 @@ class Plan:
 
     `n`: the first n examples; `sample`: so many drawn by `seed`, classes in proportion; all if both are None. `data_root`,
     `download`, `label_column`, `input_size`, `class_names` (a file) and `channels` say how the data is found and read;
+    `mask_classes` lets only those outputs compete that are classes of the data, found by name in `class_names`;
     `precision` and `compile` how models are run (see `robustatt.classifier.Numerics`).
     """
 
@@ -77,6 +87,7 @@ class Plan:
     compile: bool = False
     class_names: str | None = None
     channels: int | None = None
+    mask_classes: bool = False
     grids: Grids = ()
 
     def __post_init__(self) -> None:
@@ -95,6 +106,8 @@ class Plan:
             raise InputError(f"-n {self.n} and --sample {self.sample}: give the first N examples or a sample, not both")
         if self.input_size is not None and self.input_size < 1:
             raise InputError(f"--input-size {self.input_size}: give the pixels a side, such as 32 or 224")
+        if self.mask_classes and self.class_names is None:
+            raise InputError("--mask-classes without --class-names FILE: the file says which output is which class")
         if self.channels not in (None, 1, 3):
             raise InputError(f"--channels {self.channels}: give 1 for grey images or 3")
         if self.batch_size is not None and self.batch_size < 1:
@@ -136,10 +149,10 @@ class Plan:
         for key in ("n", "sample", "data_root", "label_column", "input_size", "class_names", "channels"):
             if getattr(self, key) is not None:
                 document[key] = getattr(self, key)
-        for key, usual in (("precision", "float32"), ("compile", False)):
+        for key, usual in (("precision", "float32"), ("compile", False), ("mask_classes", False)):
             if getattr(self, key) != usual:
                 document[key] = getattr(self, key)
-        document["models"] = [{k: v for k, v in vars(entry).items() if v is not None} for entry in self.models]
+        document["models"] = [_model_table(entry) for entry in self.models]
         own = {entry.name: {"eps": ",".join(self.radii_of(entry)) or "0"} for entry in self.attacks if entry.name in dict(self.grids)}
         document["attacks"] = [
             entry.model_dump(mode="json", exclude_none=True, exclude={"eps"}) | own.get(entry.name, {})
@@ -230,40 +243,77 @@ def read_plan(path: Path) -> dict[str, Any]:
         raise InputError(f"plan {path}: not valid TOML: {problem}") from None
 
 
-def model_entries(specs: Sequence[str], weights: Sequence[str], normalize: str | None = None) -> tuple[ModelEntry, ...]:
+def model_entries(
+    specs: Sequence[str], weights: Sequence[str], normalize: str | None = None, options: Sequence[str] = ()
+) -> tuple[ModelEntry, ...]:
     """Entries from `--model` and `--weights` flags: as many weights as models, or none. `LABEL=SPEC` names one.
 
-    `normalize` is for the models from outside (`pkg.module:build`): the project's own carry theirs.
+    Among the weights ``bundled`` stands for those that come with the package. `normalize` and `options` (``KEY=VALUE``)
+    are for the models from outside (`pkg.module:build`): the project's own carry theirs.
     """
     if weights and len(weights) != len(specs):
         raise InputError(
             f"{len(weights)} --weights for {len(specs)} --model: give one for each model, in the same order, or none"
         )
-    files: Sequence[str | None] = weights or [None] * len(specs)
+    files = [None if file == BUNDLED else file for file in weights] or [None] * len(specs)
+    arguments = _options(options)
+    if arguments and not any(":" in text for text in specs):
+        raise InputError(f"--model-option {options[0]}: only models from outside take options, such as timm:vit_tiny_patch16_224")
     outside = [":" in text for text in specs]
     entries = []
     for text, file, foreign in zip(specs, files, outside, strict=True):
         label, sign, spec = text.partition("=")
         mine = normalize if foreign or not any(outside) else None
-        entries.append(ModelEntry(name=label, spec=spec if sign else label, weights=file, normalize=mine))
+        entries.append(
+            ModelEntry(label, spec if sign else label, weights=file, normalize=mine, options=arguments if foreign else ())
+        )
     return tuple(entries)
+
+
+def _options(texts: Sequence[str]) -> Options:
+    """``KEY=VALUE`` texts as keyword arguments: a value is read as TOML writes it, and otherwise taken as text."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not sign or not key.isidentifier():
+            raise InputError(f"--model-option {text!r}: write KEY=VALUE, such as img_size=32")
+        try:
+            found[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key] = value
+    return _hashable(found)
+
+
+def _hashable(options: Mapping[str, Any]) -> Options:
+    return tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in options.items())
+
+
+def _model_table(entry: ModelEntry) -> dict[str, Any]:
+    """A model as plan files write it."""
+    table = {key: value for key, value in vars(entry).items() if value is not None and key != "options"}
+    return table | ({"options": dict(entry.options)} if entry.options else {})
 
 
 def _model_entry(entry: Any) -> ModelEntry:
     if isinstance(entry, str):
         return model_entries([entry], [])[0]
-    if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
+    if not isinstance(entry, dict) or not all(
+        isinstance(value, dict if key == "options" else str) for key, value in entry.items()
+    ):
         raise InputError(
             'a model is a name or a table of texts, such as {name = "mine", spec = "vgg", weights = "f.safetensors"}'
         )
-    known = {"name", "spec", "weights", "normalize"}
+    known = {"name", "spec", "weights", "normalize", "options"}
     for key in entry:
         if key not in known:
             raise InputError(f"unknown key {key!r} of a model: {did_you_mean(key, known)}")
     spec = entry.get("spec", entry.get("name"))
     if not spec:
         raise InputError('a model needs a name, such as {name = "vgg_att3"}')
-    return ModelEntry(entry.get("name") or spec, spec, entry.get("weights"), entry.get("normalize"))
+    weights = None if entry.get("weights") == BUNDLED else entry.get("weights")
+    return ModelEntry(
+        entry.get("name") or spec, spec, weights, entry.get("normalize"), _hashable(entry.get("options", {}))
+    )
 
 
 def attack_entry(entry: Any) -> Recipe:

@@ -200,8 +200,6 @@ def test_unknown_names() -> None:
         data.load("cifr10")
     with pytest.raises(InputError, match="did you mean 'train'"):
         data.load("digits", "trian")
-    with pytest.raises(InputError, match="leave out the image size"):
-        data.load("digits", image_size=64)
 
 
 def test_the_list_gives_sizes_and_hashes_of_what_is_here(tmp_path: Path) -> None:

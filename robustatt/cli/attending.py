@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustatt.cli.options import ClassNames, Normalize
-from robustatt.cli.terminal import print_table
+from robustatt.cli.options import ClassNames, ModelOption, Normalize
+from robustatt.cli.terminal import announce, print_table
 from robustatt.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def attend(
     weights: Annotated[Path | None, typer.Option(help="Weights file. [default: the bundled ones]")] = None,
     classes: Annotated[int, typer.Option(help="For models from outside: how many classes they tell apart.")] = 10,
     normalize: Normalize = None,
+    model_option: ModelOption = None,
     input_size: Annotated[
         int | None,
         typer.Option(
@@ -55,12 +56,15 @@ def attend(
     from robustatt.attend import read_picture
     from robustatt.data.labels import read_class_names
     from robustatt.files import write_whole
-    from robustatt.models.resolve import resolve
+    from robustatt.models.resolve import resolve_entry
+    from robustatt.plan import model_entries
     from robustatt.report.attended import Row, attended_png, map_note
     from robustatt.report.panels import file_safe
 
     names = None if class_names is None else read_class_names(class_names)
-    found = resolve(model, weights=weights, data=data, classes=classes, normalize=normalize)
+    entries = model_entries([model], [str(weights)] if weights else [], normalize, model_option or [])
+    announce(entries)
+    found = resolve_entry(entries[0], data, classes)
     side = input_size or (found.card.input_size if found.card else None)
     seen = look(
         found.module,

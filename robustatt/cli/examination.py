@@ -6,8 +6,17 @@ from typing import Annotated
 
 import typer
 
-from robustatt.cli.options import Channels, ClassNames, DataRoot, Download, InputSize, LabelColumn, Normalize
-from robustatt.cli.terminal import print_table
+from robustatt.cli.options import (
+    Channels,
+    ClassNames,
+    DataRoot,
+    Download,
+    InputSize,
+    LabelColumn,
+    ModelOption,
+    Normalize,
+)
+from robustatt.cli.terminal import announce, print_table
 
 
 def doctor(
@@ -15,6 +24,7 @@ def doctor(
     data: Annotated[str, typer.Option(help="A data set or path. See `robustatt data`.")] = "digits",
     weights: Annotated[str | None, typer.Option(help="Weights file. [default: the bundled one]")] = None,
     normalize: Normalize = None,
+    model_option: ModelOption = None,
     input_size: InputSize = None,
     data_root: DataRoot = None,
     download: Download = False,
@@ -32,10 +42,12 @@ def doctor(
     and `robustatt check` is the command that fails.
     """
     from robustatt.doctor import Patient, examine
-    from robustatt.plan import ModelEntry
+    from robustatt.plan import model_entries
 
+    entries = model_entries([model], [weights] if weights else [], normalize, model_option or [])
+    announce(entries)
     patient = Patient(
-        ModelEntry(model, model, weights, normalize),
+        entries[0],
         data,
         data_root,
         download,

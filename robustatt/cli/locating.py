@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from robustatt.cli.options import Normalize
-from robustatt.cli.terminal import LookBar, print_table
+from robustatt.cli.options import ModelOption, Normalize
+from robustatt.cli.terminal import LookBar, announce, print_table
 from robustatt.errors import InputError
 
 
@@ -26,6 +26,7 @@ def segment(
         list[str] | None, typer.Option(help="Weights file, one for each --model in order. [default: the bundled ones]")
     ] = None,
     normalize: Normalize = None,
+    model_option: ModelOption = None,
     n: Annotated[int | None, typer.Option("-n", help="Only the first N images. [default: all]")] = None,
     sample: Annotated[int | None, typer.Option(help="Only N images drawn by --seed.")] = None,
     scales: Annotated[
@@ -51,8 +52,10 @@ def segment(
 
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: give a folder")
+    entries = model_entries(model, weights or [], normalize, model_option or [])
+    announce(entries)
     request = SegmentRequest(
-        models=model_entries(model, weights or [], normalize), data=data, masks=masks, trained_on=trained_on, n=n,
+        models=entries, data=data, masks=masks, trained_on=trained_on, n=n,
         sample=sample, scales=_parse_scales(scales), eps=parse_grid(eps) if eps else (), attack=attack, attack_n=attack_n,
         quantile=quantile, seed=seed, batch_size=batch_size, device=device,
     )  # fmt: skip

@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustatt.cli.options import Channels, ClassNames, DataRoot, Download, InputSize, LabelColumn, Normalize
-from robustatt.cli.terminal import SweepBar, counted, duration, print_table, print_tables, warn
+from robustatt.cli.options import (
+    Channels,
+    ClassNames,
+    DataRoot,
+    Download,
+    InputSize,
+    LabelColumn,
+    ModelOption,
+    Normalize,
+)
+from robustatt.cli.terminal import SweepBar, announce, counted, duration, print_table, print_tables, warn
 from robustatt.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,7 +56,12 @@ def sweep(
     input_size: InputSize = None,
     class_names: ClassNames = None,
     channels: Channels = None,
+    mask_classes: Annotated[
+        bool | None,
+        typer.Option("--mask-classes", help="With --class-names: only the outputs of the data's classes compete. [default: all do]"),
+    ] = None,
     normalize: Normalize = None,
+    model_option: ModelOption = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random start. [default: 0]")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Images a batch. [default: auto]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ... [default: auto]")] = None,
@@ -90,14 +104,15 @@ def sweep(
     ] = False,
 ) -> None:
     """Attack models over a grid of radii and print accuracies."""
-    wanted = _plan_from_flags(plan, eps, eps_unit, model, weights, normalize, attack, {
+    wanted = _plan_from_flags(plan, eps, eps_unit, model, weights, normalize, model_option, attack, {
         "data": data, "n": n, "seed": seed, "device": device, "independent": independent,
         "batch_size": _parse_batch_size(batch_size), "sample": sample, "split": split, "label_column": label_column,
         "data_root": None if data_root is None else str(data_root), "download": download or None, "input_size": input_size,
         "precision": precision, "compile": compiled or None, "channels": channels,
-        "class_names": None if class_names is None else str(class_names),
+        "class_names": None if class_names is None else str(class_names), "mask_classes": mask_classes,
     })  # fmt: skip
     folder = out or default_folder(wanted.data)
+    announce(wanted.models)
     from robustatt.engine import Execution, load_data, match_channels, model_loader, run
 
     execution = Execution(engine, _parse_workers(workers), threads, address, gpus_per_worker, records)
@@ -121,7 +136,7 @@ def sweep(
 
 def _plan_from_flags(
     path: Path | None, eps: list[str] | None, eps_unit: str | None, model: list[str] | None,
-    weights: list[str] | None, normalize: str | None, attack: list[str] | None, simple: dict[str, Any],
+    weights: list[str] | None, normalize: str | None, model_option: list[str] | None, attack: list[str] | None, simple: dict[str, Any],
 ) -> Plan:  # fmt: skip
     """The plan of a file, if one was given, with what the flags say in place of what it says."""
     from dataclasses import replace
@@ -134,8 +149,10 @@ def _plan_from_flags(
         raise InputError("--weights without --model: say which model they are for, such as --model vgg_att3")
     if normalize and not model:
         raise InputError("--normalize without --model: say which model it is for, such as --model torchvision:resnet18")
+    if model_option and not model:
+        raise InputError("--model-option without --model: say which model it is for, such as --model timm:vit_tiny_patch16_224")
     if model:
-        changes["models"] = model_entries(model, weights or [], normalize)
+        changes["models"] = model_entries(model, weights or [], normalize, model_option or [])
     if ("n" in changes) != ("sample" in changes):
         changes = {"n": None, "sample": None} | changes
     if attack:

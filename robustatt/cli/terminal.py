@@ -12,7 +12,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from robustatt.plan import Cell
+    from collections.abc import Iterable
+
+    from robustatt.plan import Cell, ModelEntry
 
 
 PAPER = 160  # columns where the output is no terminal
@@ -89,6 +91,16 @@ def duration(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / {'days': 86400, 'h': 3600, 'min': 60}[unit]:.1f} {unit}"
     return f"{seconds:.1f} s"
+
+
+def announce(models: Iterable[ModelEntry]) -> None:
+    """A line for each network that comes from timm or torchvision: what is done to it without being asked."""
+    from robustatt.models.outside import facts
+
+    for entry in models:
+        line = facts(entry.spec, entry.weights, entry.normalize)
+        if line:
+            print(line)
 
 
 def warn(message: str) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from robustatt.cli.options import DataRoot, Download, LabelColumn, Normalize
-from robustatt.cli.terminal import TransferBar, print_table
+from robustatt.cli.options import DataRoot, Download, LabelColumn, ModelOption, Normalize
+from robustatt.cli.terminal import TransferBar, announce, print_table
 
 
 def transfer(
@@ -36,6 +36,7 @@ def transfer(
         int | None, typer.Option(help="Pixels a side of the images for models from outside. [default: as they are]")
     ] = None,
     normalize: Normalize = None,
+    model_option: ModelOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("reports/out/transfer"),
 ) -> None:
@@ -44,8 +45,10 @@ def transfer(
     from robustatt.plan import model_entries
     from robustatt.transfer.report import accuracy_rows, comparison_rows
 
+    entries = model_entries(model, weights or [], normalize, model_option or [])
+    announce(entries)
     request = transfers.TransferRequest(
-        models=model_entries(model, weights or [], normalize), data=tuple(data), trained_on=trained_on, classes=classes,
+        models=entries, data=tuple(data), trained_on=trained_on, classes=classes,
         folds=folds, n=n, sample=sample, seed=seed, data_root=data_root, download=download, label_column=label_column,
         input_size=input_size, device=device,
     )  # fmt: skip

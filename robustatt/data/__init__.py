@@ -59,7 +59,7 @@ def load(
         root: the folder that holds torchvision's files; by default ``data`` in the cache folder.
         download: fetch them if they are missing.
         label_column: the column of Parquet files that holds the label, where it cannot be told by its type.
-        image_size: bring images from a path to this many pixels a side (shorter side, then the centre).
+        image_size: bring images to this many pixels a side (shorter side, then the centre).
         class_names: the classes in the order of the labels wanted; may hold more than the data has.
         channels: 1 keeps one channel of grey images.
 
@@ -81,8 +81,9 @@ def load(
     if str(name_or_path) not in SOURCES:
         return _from_path(Path(name_or_path), split, label_column, image_size)
     if image_size not in (None, SOURCES[str(name_or_path)].side):
-        side = SOURCES[str(name_or_path)].side
-        raise InputError(f"data {name_or_path} has images of {side} pixels: leave out the image size")
+        from robustatt.data.resized import Resized
+
+        return Resized(load(name_or_path, split, root=root, download=download), image_size)
     if name_or_path == "digits":
         from robustatt.data.digits import digits
 

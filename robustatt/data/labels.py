@@ -109,16 +109,36 @@ def with_class_names(dataset: Dataset, names: Sequence[str]) -> Dataset:
     Raises:
         InputError: a class of the data is not among the names, or there are fewer names than classes.
     """
-    numbered = dataset.classes == tuple(map(str, range(len(dataset.classes))))
+    return Relabelled(dataset, names, class_places(dataset, names))
+
+
+def class_places(dataset: Dataset, names: Sequence[str]) -> list[int]:
+    """Where each class of a data set stands among names; see `with_class_names`."""
     places = {name: place for place, name in enumerate(names)}
-    if numbered and not all(name in places for name in dataset.classes):
+    if _numbered(dataset) and not all(name in places for name in dataset.classes):
         if len(names) < len(dataset.classes):
             raise InputError(f"{len(names)} class names for labels 0 to {len(dataset.classes) - 1} of {dataset.name}")
-        return Relabelled(dataset, names, range(len(dataset.classes)))
+        return list(range(len(dataset.classes)))
     for name in dataset.classes:
         if name not in places:
             raise InputError(f"class {name!r} of {dataset.name} is not among the class names: {_few(name, names)}")
-    return Relabelled(dataset, names, [places[name] for name in dataset.classes])
+    return [places[name] for name in dataset.classes]
+
+
+def _numbered(dataset: Dataset) -> bool:
+    """Whether the classes have no names but the numbers of their labels."""
+    return dataset.classes == tuple(map(str, range(len(dataset.classes))))
+
+
+def require_same_classes(dataset: Dataset, outputs: int, label: str) -> None:
+    """Labels of named classes are a model's outputs only if it has as many; InputError otherwise."""
+    if outputs == len(dataset.classes) or _numbered(dataset):
+        return
+    shown = ", ".join(dataset.classes[:3]) + (", ..." if len(dataset.classes) > 3 else "")
+    raise InputError(
+        f"model {label!r} has {outputs} outputs, and {dataset.name} {len(dataset.classes)} classes ({shown}): say which output is "
+        "which class with --class-names FILE, one name a line in the order of the outputs"
+    )
 
 
 def _few(name: str, names: Sequence[str]) -> str:

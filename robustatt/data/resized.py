@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from robustatt.data import SOURCES, load
+from robustatt.data import load
 from robustatt.data.base import Dataset, Indices, Labels, Pixels
 
 
@@ -65,7 +65,4 @@ def load_at(
         InputError: see ``robustatt.data.load``.
         NoSuchSplit: the data has no such part.
     """
-    if str(name_or_path) not in SOURCES:
-        return load(name_or_path, split, label_column=label_column, image_size=side)
-    dataset = load(name_or_path, split, root=root, download=download)
-    return dataset if side is None or side == dataset.image_shape[1] else Resized(dataset, side)
+    return load(name_or_path, split, root=root, download=download, label_column=label_column, image_size=side)

@@ -6,13 +6,16 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from robustatt.classifier import Classifier, Numerics, fingerprint, frozen
 from robustatt.data.base import Dataset
+from robustatt.data.labels import class_places, read_class_names
 from robustatt.evaluate import as_float
+from robustatt.models.wrappers import SelectedClasses
 from robustatt.plan import ModelEntry, Plan
 
 FREEZE_IMAGES = 16  # to measure the rounding between the fast copy of a model and the original
@@ -40,7 +43,7 @@ class FrozenModels:
     """
 
     def __init__(self, load: Loader, device: torch.device, dataset: Dataset, plan: Plan) -> None:
-        self._load, self.device, self.dataset = load, device, dataset
+        self._load, self.device, self.dataset, self._plan = load, device, dataset, plan
         self._numerics = Numerics(plan.precision, plan.compile)
         self._probe = as_float(dataset.tensors(range(min(FREEZE_IMAGES, len(dataset))))[0]).to(device)
         self._held: OrderedDict[ModelEntry, _Held] = OrderedDict()
@@ -78,8 +81,14 @@ class FrozenModels:
 
     def _hold(self, entry: ModelEntry) -> _Held:
         if entry not in self._held:
-            self._held[entry] = _Held(self._load(entry), ExitStack())
+            self._held[entry] = _Held(self._competing(self._load(entry)), ExitStack())
             while len(self._held) > 1 and sum(held.size for held in self._held.values()) > KEPT_BYTES:
                 self._held.popitem(last=False)[1].stack.close()
         self._held.move_to_end(entry)
         return self._held[entry]
+
+    def _competing(self, module: nn.Module) -> nn.Module:
+        """The module with the outputs that the plan lets compete: all, or those of the data's classes."""
+        if not self._plan.mask_classes or self._plan.class_names is None:
+            return module
+        return SelectedClasses(module, class_places(self.dataset, read_class_names(Path(self._plan.class_names)))).eval()

@@ -18,23 +18,17 @@ from robustatt.plan import ModelEntry, Plan
 
 def model_loader(dataset: Dataset) -> Loader:
     """How the models of a plan are found: by name, file or outside source, for the classes of this data set."""
-    from robustatt.models import resolve
+    from robustatt.models import resolve_entry
 
     def load(entry: ModelEntry) -> nn.Module:
-        return resolve(
-            entry.spec,
-            weights=entry.weights,
-            data=dataset.name,
-            classes=len(dataset.classes),
-            normalize=entry.normalize,
-        ).module
+        return resolve_entry(entry, dataset.name, len(dataset.classes)).module
 
     return load
 
 
 def load_data(plan: Plan) -> Dataset:
     """The data set that a plan names, read in the way the plan says. Raises InputError if it cannot be."""
-    names = None if plan.class_names is None else read_class_names(Path(plan.class_names))
+    names = None if plan.class_names is None or plan.mask_classes else read_class_names(Path(plan.class_names))
     return data_sets.load(
         plan.data, plan.split, root=plan.data_root, download=plan.download,
         label_column=plan.label_column, image_size=plan.input_size, class_names=names, channels=plan.channels,

@@ -33,7 +33,7 @@ from robustatt.localisation.measures import measure
 from robustatt.localisation.perturb import build_attack, perturb
 from robustatt.localisation.request import HELD_OUT, SegmentRequest, Split, choose, split
 from robustatt.localisation.result import HEADLINE, PRIOR, markdown, summarise
-from robustatt.models import resolve
+from robustatt.models import resolve_entry
 from robustatt.models.resolve import ResolvedModel
 from robustatt.plan import ModelEntry
 
@@ -126,9 +126,7 @@ def _recipe(request: SegmentRequest) -> Recipe:
 
 def _resolve(entry: ModelEntry, request: SegmentRequest) -> ResolvedModel:
     classes = SOURCES[request.trained_on].classes if request.trained_on in SOURCES else 10
-    return resolve(
-        entry.spec, weights=entry.weights, data=request.trained_on, classes=classes, normalize=entry.normalize
-    )
+    return resolve_entry(entry, request.trained_on, classes)
 
 
 def _scales(entry: ModelEntry, found: ResolvedModel, wanted: tuple[int, ...] | None) -> tuple[int, ...]:

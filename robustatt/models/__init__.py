@@ -8,7 +8,7 @@ from robustatt.models.catalogue import catalogue
 from robustatt.models.checkpoint import Card, read_card, save_checkpoint
 from robustatt.models.checkpoint import load as load_checkpoint
 from robustatt.models.registry import build, canonical, names
-from robustatt.models.resolve import ResolvedModel, resolve
+from robustatt.models.resolve import ResolvedModel, resolve, resolve_entry
 
 __all__ = [
     "Card",
@@ -24,5 +24,6 @@ __all__ = [
     "names",
     "read_card",
     "resolve",
+    "resolve_entry",
     "save_checkpoint",
 ]

@@ -58,6 +58,20 @@ def matching(tensors: Mapping[str, Tensor], network: nn.Module, source: str) -> 
     return {name: found.get(name, tensor) for name, tensor in expected.items()}
 
 
+def outputs_in(tensors: Mapping[str, Tensor], network: nn.Module, wider: nn.Module) -> int | None:
+    """How many classes the weights in a file are for, where the network was built for another number; None if that cannot
+    be told. `wider` is the same network with one output more, which shows which of its tensors are those of the outputs."""
+    mine, other = network.state_dict(), wider.state_dict()
+    sizes = {
+        tensor.shape[0]
+        for name in mine if name in other and mine[name].shape != other[name].shape
+        for stored, tensor in tensors.items()
+        if stored == name or stored.endswith((f".{name}", f"{NEST}{name}"))
+        if tensor.ndim == mine[name].ndim and tensor.shape[1:] == mine[name].shape[1:] and tensor.shape[0]
+    }  # fmt: skip
+    return sizes.pop() if len(sizes) == 1 else None
+
+
 def _optional(network: nn.Module, expected: Mapping[str, Tensor]) -> set[str]:
     """Names of buffers that a network brings itself: constants and counters, not the statistics of normalisation."""
     parameters = {name for name, _ in network.named_parameters(remove_duplicate=False)}

@@ -17,20 +17,24 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from robustatt.errors import InputError
-from robustatt.models.attention import Images, Logits, Normalise
 from robustatt.models.checkpoint import fill, read_safetensors
-from robustatt.models.matching import flattened, matching
+from robustatt.models.matching import flattened, matching, outputs_in
+from robustatt.models.wrappers import Normalised
 
 KNOWN_STATISTICS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
 }
+
+
+LIBRARIES = ("timm", "torchvision")
+"""Sources whose networks are built with as many outputs as wanted, and whose normalisation is known."""
 
 
 @dataclass(frozen=True)
@@ -60,38 +64,64 @@ def load_outside(
         spec: ``pkg.module:build``, ``torchvision:NAME`` or ``timm:NAME``. The callable takes ``options``.
         weights: a safetensors, .pt, .pth or .bin file, or a folder that holds one as on the Hugging Face
             hub; without it the weights are random, and the same at each call.
-        classes: outputs of a torchvision or timm network.
-        normalize: see ``statistics``; None leaves the images as they are.
+        classes: outputs of a torchvision or timm network; weights of another number of classes are taken with theirs.
+        normalize: see ``statistics``; None is what the network's library says of it (see ``own_statistics``), and leaves
+            the images of a callable as they are.
         options: keyword arguments of the callable that builds the network.
 
     Raises:
         InputError: the network cannot be built, or the weights cannot be read or do not fit.
     """
     source, _, name = spec.partition(":")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = _build(Reference(source, name), classes, dict(options or {}))
+
+    def build(outputs: int) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return _build(Reference(source, name), outputs, dict(options or {}))
+
+    network = build(classes)
     if weights is not None:
         tensors = read_weights(weights)
+        if source in LIBRARIES and (outputs := outputs_in(tensors, network, build(classes + 1))) not in (None, classes):
+            network = build(outputs)
         fill(network, matching(tensors, network, str(weights)), str(weights))
-    numbers = statistics(normalize)
+    numbers = statistics(normalize) if normalize is not None else own_statistics(spec)
     if numbers is not None:
         network = Normalised(network, *numbers)
     return network.eval()
 
 
-@final
-class Normalised(nn.Module):
-    """A network that expects normalised images, behind the normalisation."""
+def own_statistics(spec: str) -> tuple[tuple[float, float, float], tuple[float, float, float]] | None:
+    """Mean and deviation that a network of timm or torchvision expects, whatever its weights: those of its library.
 
-    def __init__(self, network: nn.Module, mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
-        super().__init__()
-        self.normalise = Normalise(mean, std)
-        self.network = network
+    timm says them for each network; torchvision's classifiers all take ImageNet's. None for a callable, and where timm
+    says nothing about three channels.
+    """
+    source, _, name = spec.partition(":")
+    if source == "torchvision":
+        return KNOWN_STATISTICS["imagenet"]
+    if source != "timm":
+        return None
+    import timm
 
-    def forward(self, x: Images) -> Logits:
-        logits: Tensor = self.network(self.normalise(x))
-        return logits
+    found = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
+    if found is None or len(found.mean) != 3 or len(found.std) != 3:
+        return None
+    (r, g, b), (sr, sg, sb) = found.mean, found.std
+    return (float(r), float(g), float(b)), (float(sr), float(sg), float(sb))
+
+
+def facts(spec: str, weights: str | Path | None, normalize: str | None) -> str:
+    """What is done to a network of timm or torchvision without being asked, in a line; empty for others."""
+    if spec.partition(":")[0] not in LIBRARIES:
+        return ""
+    said = []
+    if normalize is None and (numbers := own_statistics(spec)) is not None:
+        mean, std = (", ".join(f"{value:g}" for value in part) for part in numbers)
+        said.append(f"normalised by its own mean {mean} and deviation {std} (--normalize none switches that off)")
+    if weights is None:
+        said.append("random weights, so its accuracy is that of chance (--weights FILE loads some)")
+    return f"{spec}: {'; '.join(said)}" if said else ""
 
 
 def statistics(

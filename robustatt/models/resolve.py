@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -14,6 +14,9 @@ from robustatt.models.bundle import ADVERSARIAL, bundled_path
 from robustatt.models.checkpoint import Card, load
 from robustatt.models.outside import is_outside, load_outside
 from robustatt.models.registry import canonical
+
+if TYPE_CHECKING:
+    from robustatt.plan import ModelEntry
 
 
 @dataclass(frozen=True)
@@ -64,3 +67,10 @@ def resolve(
     if spec.endswith(ADVERSARIAL) and not card.adversarial:
         raise InputError(f"{path} was not trained on attacked images: say --model {card.name}")
     return ResolvedModel(network, card.name + (ADVERSARIAL if card.adversarial else ""), card, str(path))
+
+
+def resolve_entry(entry: ModelEntry, data: str, classes: int) -> ResolvedModel:
+    """The network of a plan's entry (see `resolve`)."""
+    return resolve(
+        entry.spec, weights=entry.weights, data=data, classes=classes, normalize=entry.normalize, options=dict(entry.options)
+    )

@@ -14,7 +14,7 @@ from robustatt.data.cache import cache_folder
 from robustatt.device import choose_device
 from robustatt.evaluate import as_float
 from robustatt.features import FeatureExtractor, feature_extractor
-from robustatt.models import Network, ResolvedModel, resolve
+from robustatt.models import Network, ResolvedModel, resolve_entry
 from robustatt.plan import ModelEntry
 from robustatt.transfer import svm
 from robustatt.transfer.parts import Parts, answered, by_test_part, check, describe, load_parts, numbers
@@ -83,9 +83,7 @@ def _resolved(request: TransferRequest, entry: ModelEntry) -> ResolvedModel:
     if classes is None:
         source = SOURCES.get(request.trained_on)
         classes = source.classes if source else 10
-    return resolve(
-        entry.spec, weights=entry.weights, data=request.trained_on, classes=classes, normalize=entry.normalize
-    )  # fmt: skip
+    return resolve_entry(entry, request.trained_on, classes)
 
 
 def _side(request: TransferRequest, model: ResolvedModel) -> int | None:
