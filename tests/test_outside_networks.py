@@ -94,7 +94,7 @@ def test_the_number_of_classes_is_not_guessed_from_another_shape() -> None:
     assert outputs_in({}, net(3), net(4)) is None
 
 
-NAMES = tuple("zero one two three four five six seven eight nine".split())
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def some_digits() -> TensorDataset:
@@ -117,7 +117,7 @@ def test_named_classes_are_never_taken_for_the_first_outputs() -> None:
 
 
 @pytest.fixture
-def subset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def subset(tmp_path: Path) -> list[str]:
     """The flags of a sweep of a ten-class network on a folder with three of the classes."""
     from PIL import Image
 
