@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -41,6 +43,14 @@ class RunInterrupted(RobustattError):
     def __init__(self, reason: str, exit_code: int = 3, safe: str = "") -> None:
         super().__init__(f"{reason}. {safe}" if safe else reason)
         self.reason, self.exit_code = reason, exit_code
+
+
+def warn_caller(message: str) -> None:
+    """A warning that names the line outside this package from which it was called."""
+    frame, depth = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(message, stacklevel=depth)
 
 
 def innermost(problem: BaseException) -> BaseException:

@@ -83,8 +83,9 @@ def test_every_form_is_the_same_data(form: str) -> None:
 
 
 def test_a_shuffling_loader_is_read_in_the_order_of_its_data_set() -> None:
-    with pytest.warns(UserWarning, match="shuffles; all 10 images of its data set are evaluated in their own order"):
+    with pytest.warns(UserWarning, match="shuffles; all 10 images of its data set are evaluated in their own order") as said:
         found = adopt(torch_data.DataLoader(Items(), 4, shuffle=True))
+    assert said[0].filename == __file__
     assert torch.equal(found.tensors(range(10))[0], IMAGES)
 
 

@@ -282,3 +282,31 @@ def test_another_library_that_does_not_do_what_the_recipe_says(
         {"iterative-weaker"} if code else set()
     )
     assert not code or code in {warning.code for warning in found}
+
+
+def test_the_remedy_that_restores_more_is_named_alone() -> None:
+    """Renamed classes are not called a normalisation, nor the other way round."""
+    images, labels = nets.held_out(64)
+    pixels = images.float() / 255
+    for network, code in ((layers.Renamed([*range(1, 10), 0]), "label-order"), (layers.undone(), "input-range")):
+        parts = (nets.trained(nets.convolutional), network) if code == "label-order" else (network, nets.trained(nets.convolutional))
+        found = health.of_model(nn.Sequential(*parts).eval(), "model", pixels, labels)
+        assert {warning.code for warning in found} & {"label-order", "input-range"} == {code}
+
+
+def test_a_network_that_has_learnt_little_is_not_surely_called_unnormalised() -> None:
+    """After few steps the statistics of BatchNorm lag behind, and brighter images do gain: both readings are said."""
+    for steps in (5, 10, 15, 20, 30):
+        network = nets.trained(nets.convolutional, steps)
+        images, labels = nets.held_out(64)
+        found = health.of_model(network, "model", images.float() / 255, labels)
+        said = [warning.message for warning in found if warning.code == "input-range"]
+        assert all("or the network has learnt too little" in message for message in said), steps
+
+
+def test_a_draw_without_some_classes_is_not_called_sorted() -> None:
+    labels = np.random.default_rng(0).integers(0, 100, 5000)
+    for n in (1, 10, 100, 1000, 5000):
+        assert health.of_examples(labels, n) == []
+    assert [warning.evidence["classes"] for warning in health.of_examples(np.sort(labels), 200)] == [4]
+    assert health.of_examples(np.zeros(50, dtype=np.int64), 10) == []

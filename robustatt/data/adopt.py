@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, final
 
@@ -31,7 +30,7 @@ from robustatt.data.base import (
 )
 from robustatt.data.labels import class_indices
 from robustatt.data.picture import to_rgb
-from robustatt.errors import InputError
+from robustatt.errors import InputError, warn_caller
 
 IMAGE_KEYS = ("image", "images", "img", "pixel_values", "x", "inputs")
 LABEL_KEYS = ("label", "labels", "fine_label", "target", "targets", "y", "class")
@@ -198,10 +197,7 @@ def _from_loader(loader: DataLoader[Any], limit: int | None) -> Dataset:
         )
     if shuffled or (loader.drop_last and count % (loader.batch_size or 1)):
         what = "shuffles" if shuffled else "drops its last batch"
-        warnings.warn(
-            f"the DataLoader {what}; all {count} images of its data set are evaluated in their own order",
-            stacklevel=5,
-        )
+        warn_caller(f"the DataLoader {what}; all {count} images of its data set are evaluated in their own order")
     collate = loader.collate_fn if loader.batch_size is not None else None
     return IndexedImages(source, collate, limit=limit)
 

@@ -144,7 +144,7 @@ class Sweep:
             records = store.read(keys)
             if agrees(summary, records, bound):
                 return Outcome(records, summary, 0, len(keys))
-        warnings: list[health.Warning] = []
+        warnings = [] if plan.n is None else health.of_examples(self.dataset.labels.numpy(), bound.examples)
         cards = {}
         for entry in plan.models:
             module = self.models.module(entry)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from robustatt.health.warning import CODES, UNEXPLAINED, ZERO_GRADIENT_SHARE, Warning, distinct
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from robustatt.attack.recipe import Recipe
@@ -28,6 +30,7 @@ __all__ = [
     "deep",
     "distinct",
     "of_card",
+    "of_examples",
     "of_maps",
     "of_model",
     "of_records",
@@ -70,6 +73,13 @@ def of_maps(label: str, levels: Sequence[str]) -> list[Warning]:
             evidence={"levels": len(levels)},
         )
     ]
+
+
+def of_examples(labels: NDArray[np.int64], n: int) -> list[Warning]:
+    """Whether the first n examples of labels ``(all,)`` lack classes that a random draw would hold: first-classes."""
+    from robustatt.health.data import first_classes
+
+    return first_classes(labels, n)
 
 
 def of_records(

@@ -12,6 +12,7 @@ from robustatt.health.warning import Warning
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from robustatt.data.base import Dataset
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 FAR = 0.05
 """Points between clean accuracy and the card's, besides an exact binomial test at p < 0.001: other
 versions and machines move single images, a part of the data moves it by chance."""
+
+MAX_DEVIATIONS = 4.0
+"""Standard deviations by which more classes may be missing than from a random draw of as many images."""
 
 SEEN = 0.01
 """Share of test images that are also in the training data. Public sets hold a few natural duplicates
@@ -41,6 +45,22 @@ def card_mismatch(label: str, accuracy: float, n: int, claimed: float) -> Warnin
         label,
         evidence={"accuracy": accuracy, "card": claimed, "of": n},
     )
+
+
+def first_classes(labels: NDArray[np.int64], n: int) -> list[Warning]:
+    """See `robustatt.health.of_examples`."""
+    counts = np.bincount(labels)
+    absent = (1 - counts[counts > 0] / len(labels)) ** n  # probability of each class in a random draw
+    of, there = len(absent), len(np.unique(labels[:n]))
+    if of - there <= absent.sum() + MAX_DEVIATIONS * np.sqrt((absent * (1 - absent)).sum()):
+        return []
+    found = Warning(
+        "first-classes",
+        f"the first {n} of {len(labels):,} images hold {there} of {of} classes: the data is sorted by class, and accuracy on "
+        "these says nothing of the others. Draw the images at random with --sample in place of -n.",
+        evidence={"classes": there, "of": of, "images": n},
+    )
+    return [found]
 
 
 def seen_in_training(label: str, test: Tensor, train: Tensor) -> list[Warning]:

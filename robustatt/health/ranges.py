@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from torch import Tensor
 
-from robustatt.health.labels import restored
+from robustatt.health.labels import SURELY_LEARNT, restored
 from robustatt.health.look import Look
 from robustatt.health.warning import Warning
 
 GAIN = 0.10
 """Points of accuracy by which undoing a normalisation must help, besides an exact sign test at p < 0.001."""
+
+MOST_ERRORS_LEFT = 0.75
+"""A remedy must take away a quarter of the errors: a network that has learnt little gains some points by brighter images."""
 
 SCREEN = 16
 """Images on which all remedies are tried first; only the two best are tried on all."""
@@ -87,9 +90,11 @@ def input_range(look: Look) -> Warning | None:
         if by > gain:
             best, gain, what = then, by, name
     fixed, spoilt = int((best & ~right).sum()), int((right & ~best).sum())
-    if gain < GAIN or not restored(fixed, spoilt):
-        return None
     before, after = float(right.float().mean()), float(best.float().mean())
+    if gain < GAIN or 1 - after > MOST_ERRORS_LEFT * (1 - before) or not restored(fixed, spoilt):
+        return None
+    if after < SURELY_LEARNT:
+        what += ", or the network has learnt too little for its range to be told"
     return Warning(
         "input-range",
         f"on images in [0, 1] the model is right on {before:.0%} of the clean images, but on {after:.0%} if "

@@ -32,6 +32,7 @@ CODES: dict[str, str] = {
     "ball-unused": "another library's attack stays far inside the ball it may use",
     "left-the-ball": "another library's attack left the ball, so its images were scaled back into it",
     "too-few-examples": "a difference between models is smaller than this many examples can show",
+    "first-classes": "the first n examples lack classes that the data has",
     "seen-in-training": "test images that the model was trained on",
     "card-mismatch": "clean accuracy is far from what the model's card says",
     "chance-accuracy": "clean accuracy is no better than always guessing one class",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustatt.errors import InputError
+from robustatt.errors import InputError, warn_caller
 
 NEST = "/"
 """Between the keys of nested tables, in the names of `flattened`: no module's name holds it."""
@@ -127,9 +126,9 @@ def _say_rest(
     kept = [name for name in expected if name not in found and not name.endswith("num_batches_tracked")]
     if beside:
         advice = "; if they normalise the input, give the same numbers with --normalize" if _normalise(beside) else ""
-        warnings.warn(f"{source}: not part of this network and left out: {_listed(beside)}{advice}", stacklevel=2)
+        warn_caller(f"{source}: not part of this network and left out: {_listed(beside)}{advice}")
     if kept:
-        warnings.warn(f"{source}: not in the file, so the network's own values are used: {_listed(kept)}", stacklevel=2)
+        warn_caller(f"{source}: not in the file, so the network's own values are used: {_listed(kept)}")
 
 
 def _normalise(names: Iterable[str]) -> bool:

@@ -142,6 +142,12 @@ def _seen() -> list[health.Warning]:
     return robustatt.sweep(_bundled("vgg"), robustatt.data.load("digits", split="train"), n=32, eps="2").health
 
 
+def _sorted_by_class() -> list[health.Warning]:
+    images, labels = nets.held_out(200)
+    order = labels.argsort(stable=True)
+    return swept(net(), (images[order], labels[order]), n=32)
+
+
 def _another_ball() -> list[health.Warning]:
     theirs = _parse("theirs", algorithm="torchattacks:PGDL2", norm="linf")
     return swept(net(), nets.held_out(100), attacks=[theirs])
@@ -200,6 +206,7 @@ MISTAKES: tuple[Case, ...] = (
     cheap("L1 radii counted in steps of 1/255", "eps-unit", net, attacks=["apgd-l1"], eps=[1 / 255, 4 / 255]),
     cheap("attention maps left unnormalised", "maps-normalised", lambda: layers.SummedMaps(net()).eval()),
     Case("train images as test", "seen-in-training", _seen, lambda: _bundled("vgg"), lambda: _large(32, "train")),
+    Case("the first images of sorted data", "first-classes", _sorted_by_class, net, few(32)),
     Case("weights not those of the card", "card-mismatch", _card, _disturbed, lambda: _large(32)),
     cheap("weights never loaded", "chance-accuracy", lambda: nets.convolutional().eval()),
     Case("an L2 attack called L-infinity", "ball-unused", _another_ball, net, few()),
