@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from robustatt.attack import recipe as recipes
 from robustatt.errors import InputError
 from robustatt.plan import BoundPlan, ModelEntry, Plan, model_entries, read_plan
+from robustatt.plan_paths import located
 
 PLAN = Plan(
     models=model_entries(["vgg", "mine=vgg_att3"], ["a.safetensors", "b.safetensors"]),
@@ -115,3 +116,27 @@ def test_a_bound_plan_names_its_records_by_a_text(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"memory://r"', "5"))
     with pytest.raises(InputError, match="records is no text"):
         BoundPlan.read(tmp_path)
+
+
+def test_paths_of_a_plan_file_are_meant_from_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, here = tmp_path / "plans" / "plan.toml", tmp_path / "here"
+    for folder in (plan.parent, here):
+        folder.mkdir()
+        (folder / "both.txt").touch()
+    (plan.parent / "w.pt").touch()
+    (plan.parent / "digits").mkdir()  # the data set of that name is meant
+    (plan.parent / "mine.toml").touch()
+    monkeypatch.chdir(here)
+    document = {
+        "data": "digits", "class_names": "both.txt", "data_root": "nowhere", "eps": "1", "attacks": ["fgsm", "mine.toml"],
+        "models": ["vgg", {"name": "a", "weights": "w.pt"}, {"name": "b", "weights": "elsewhere.pt"}],
+    }  # fmt: skip
+    said: list[str] = []
+    found = located(document, Path("../plans/plan.toml"), said.append)
+    assert found == document | {
+        "class_names": "../plans/both.txt", "attacks": ["fgsm", "../plans/mine.toml"],
+        "models": ["vgg", {"name": "a", "weights": "../plans/w.pt"}, {"name": "b", "weights": "elsewhere.pt"}],
+    }  # fmt: skip
+    assert [line.partition(":")[2].split()[0] for line in said] == ["both.txt"]
+    monkeypatch.chdir(plan.parent)
+    assert located(document, Path("plan.toml"), said.append) == document

@@ -20,6 +20,7 @@ from robustatt.cli.options import (
 )
 from robustatt.cli.terminal import SweepBar, announce, counted, duration, print_table, print_tables, warn
 from robustatt.errors import InputError
+from robustatt.measures import GRADCAM
 
 if TYPE_CHECKING:
     from robustatt.data import Dataset
@@ -143,6 +144,7 @@ def _plan_from_flags(
 
     from robustatt.attack import recipe as recipes
     from robustatt.plan import Plan, model_entries, parse_unit, radii_by_attack, read_plan
+    from robustatt.plan_paths import located
 
     changes: dict[str, Any] = {name: value for name, value in simple.items() if value is not None}
     if weights and not model and path is None:
@@ -159,7 +161,7 @@ def _plan_from_flags(
         changes["attacks"] = tuple(recipes.load(name) for name in attack)
     unit = parse_unit(eps_unit)
     if path is not None:
-        document = read_plan(path)
+        document = located(read_plan(path), path, print)
         if attack:  # the grids of the file are laid out over these attacks
             document["attacks"] = [entry.model_dump(mode="json", exclude_none=True) for entry in changes["attacks"]]
         plan = Plan.from_toml(document, where=f"plan {path}")
@@ -251,12 +253,23 @@ def _print_summary(summary: dict[str, Any]) -> None:
     for norm in norms_of(summary):
         _print_curves([curve for curve in summary["curves"] if norm_of(curve) == norm], data)
     _print_parts(summary)
+    _print_saliency(summary)
     names = {curve["attack"] for curve in summary["curves"] if not is_control(curve["attack"])}
     if names and names <= {"fgsm"}:
         print("fgsm alone is an upper bound: an attack in several steps finds more. Add --attack pgd.")
     for warning in summary["health"]:
         who = " ".join(part for part in (warning["model"], warning["attack"]) if part)
         warn(f"[{warning['code']}] {who}: {warning['message']}" if who else f"[{warning['code']}] {warning['message']}")
+
+
+def _print_saliency(summary: dict[str, Any]) -> None:
+    """Which models show no attention of their own, so that nobody takes their drift for it."""
+    levels: dict[str, set[str]] = {}
+    for row in summary["drift"]:
+        levels.setdefault(row["model"], set()).add(row["level"])
+    for model, found in levels.items():
+        if found == {GRADCAM}:
+            print(f"{model} hands out no attention: its drift is that of Grad-CAM saliency, and is recorded as {GRADCAM}.")
 
 
 def _print_curves(curves: list[dict[str, Any]], data: dict[str, Any]) -> None:
