@@ -30,6 +30,7 @@ from robustatt.errors import InputError, RobustattError, RunInterrupted, raised_
 from robustatt.evaluate import load_images
 from robustatt.evidence import agrees
 from robustatt.examples import attack_to_show, choose, pictures
+from robustatt.file_names import write_file_names
 from robustatt.files import refuse_link
 from robustatt.plan import BoundPlan, Cell, Plan
 from robustatt.records import Store
@@ -153,6 +154,7 @@ class Sweep:
         store.prepare()
         self.out.mkdir(parents=True, exist_ok=True)
         bound.write(self.out)
+        write_file_names(self.dataset, range(bound.examples), self.out)
         images = sum(_images(cell) for cell in bound.cells() if cell.key in missing)
         progress.begin(images, len(keys), len(keys) - len(missing))
         began, computed = time.time(), len(missing)

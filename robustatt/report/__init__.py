@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustatt.errors import InputError
+from robustatt.file_names import read_file_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +54,10 @@ def write_report(
         records = records[~records["attack"].isin({row[1] for row in unbounded_rows})]
     curves, drift = panels.figures(summary), drift_figures(summary)
     stored = read_gallery(Path(directory))
-    more = html.example_parts(summary, records, stored) | {"unbounded": (heads, unbounded_rows)}
+    more = html.example_parts(summary, records, stored) | {
+        "file_names": read_file_names(Path(directory)),
+        "unbounded": (heads, unbounded_rows),
+    }
     try:
         pictures, rows = subfolder(folder, "figures"), subfolder(folder, "tables")
         page = html.render(summary, html.Page(curves, drift, more))

@@ -3,6 +3,8 @@
   const byId = (id) => document.getElementById(id);
   const data = (id) => { const node = byId(id); return node ? JSON.parse(node.textContent) : null; };
   const classes = data("class-data") || [];
+  const files = data("file-data") ?? {};
+  const image = (index) => (files[index] ? `${index} (${files[index]})` : String(index));
   const named = (number) => (number < 0 ? "–" : classes[number] ?? String(number));
   const element = (tag, text, className) => {
     const node = document.createElement(tag);
@@ -79,7 +81,7 @@
           shown(over(grey(example.pixels, shape), difference(example.maps[level], radius.maps[level], size), shape), "change")));
       }
       const fooled = radius.pred !== example.clean;
-      says.textContent = `Image ${example.index}, true class ${named(example.label)}, at ε = ${radius.eps}: ` + (fooled ? `fooled, ${named(example.clean)} became ${named(radius.pred)}` : `holds, still ${named(radius.pred)}`);
+      says.textContent = `Image ${image(example.index)}, true class ${named(example.label)}, at ε = ${radius.eps}: ` + (fooled ? `fooled, ${named(example.clean)} became ${named(radius.pred)}` : `holds, still ${named(radius.pred)}`);
       for (const button of strip.children) { const other = button.example; button.setAttribute("aria-pressed", String(other === example)); button.dataset.fooled = String(radiusOf(other).pred !== other.clean); }
     };
     const fill = () => {
@@ -87,7 +89,7 @@
       slider.max = Math.max(...here.map((e) => e.radii.length)) - 1;
       strip.replaceChildren(...here.map((example) => {
         const button = element("button"); button.type = "button"; button.example = example; unpack(example);
-        button.setAttribute("aria-label", "image " + example.index); button.append(rgb(example.pixels, example.shape));
+        button.setAttribute("aria-label", "image " + image(example.index)); button.append(rgb(example.pixels, example.shape));
         button.addEventListener("click", () => { chosen = example; draw(); });
         return button;
       }));
@@ -145,7 +147,7 @@
     body.replaceChildren(...found.slice(page * PAGE, (page + 1) * PAGE).map((r) => {
       const line = element("tr");
       const breaks = r.breaks === grid.eps.length ? "holds throughout" : grid.eps[r.breaks].startsWith("0/") ? "wrong when clean" : grid.eps[r.breaks];
-      line.append(element("td", String(r.index)), element("td", named(r.label), "text"), element("td", named(r.clean), "text"), element("td", named(r.pred), r.fooled ? "text fooled" : "text"), element("td", breaks));
+      line.append(element("td", image(r.index)), element("td", named(r.label), "text"), element("td", named(r.clean), "text"), element("td", named(r.pred), r.fooled ? "text fooled" : "text"), element("td", breaks));
       const last = element("td", undefined, "text");
       if (stored.has(JSON.stringify([grid.model, grid.attack, r.index]))) {
         const button = element("button", "images"); button.type = "button";
