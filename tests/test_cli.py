@@ -248,6 +248,13 @@ def test_help_is_quick_and_needs_no_torch() -> None:
     assert "..." not in done.stdout.partition("Commands:")[2]
 
 
+@pytest.mark.parametrize("command", ["models", "attacks"])
+def test_a_reader_that_goes_away_is_no_failure(command: str) -> None:
+    line = f"set -o pipefail; {sys.executable} -m robustatt {command} | true"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_wide_table_is_printed_in_parts_that_fit(capsys: pytest.CaptureFixture[str]) -> None:
     from robustatt.cli.terminal import print_tables
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import images
+from planted import nets
 from torch import Tensor, nn
 
 import robustatt
@@ -21,6 +22,7 @@ from robustatt.borrow import default_modes
 from robustatt.classifier import fingerprint, frozen
 from robustatt.cli import main
 from robustatt.errors import InputError, RunInterrupted, describe
+from robustatt.models.outside import load_outside
 
 CPU = torch.device("cpu")
 
@@ -209,6 +211,13 @@ def test_compiled_programs_are_evaluated_like_modules(make: Callable[[], nn.Modu
     for column in ("adv_pred", "attacked", "zero_grad"):
         assert (mine[column] == theirs[column]).all()
     assert (mine["adv_margin"] - theirs["adv_margin"]).abs().max() < 1e-3
+
+
+def test_a_callable_may_return_an_exported_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nets, "program", lambda: exported(None), raising=False)
+    program, plain = load_outside("planted.nets:program"), Tiny().eval()
+    with torch.no_grad():
+        assert torch.allclose(program(pair()[0]), plain(pair()[0]), atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")

@@ -115,14 +115,22 @@ def _run(command: Callable[[], Any], show_traceback: bool) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return _fail("stopped by Ctrl-C", 130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _reader_gone()
     except OSError as problem:
         return _fail(f"{problem.filename or 'file'}: {problem.strerror or problem}", 3)
-    except SystemExit as leaving:  # of somebody's model or data, say: its code is not one of ours
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):  # rich and typer leave so
+            return _reader_gone()
+        # of somebody's model or data, say: its code is not one of ours
         return _fail(f"stopped by sys.exit({leaving.code!r}){_HINT}", 3)
     except Exception as problem:  # models, data and attacks from outside may raise anything
         return _fail(f"{describe(problem)}{_HINT}", 3)
+
+
+def _reader_gone() -> int:
+    """0 after `robustatt ... | head -1`: what would still be printed goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _ended(command: Callable[[], Any], show_traceback: bool) -> int:

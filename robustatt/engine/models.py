@@ -91,4 +91,4 @@ class FrozenModels:
         """The module with the outputs that the plan lets compete: all, or those of the data's classes."""
         if not self._plan.mask_classes or self._plan.class_names is None:
             return module
-        return SelectedClasses(module, class_places(self.dataset, read_class_names(Path(self._plan.class_names)))).eval()
+        return SelectedClasses(module, class_places(self.dataset, read_class_names(Path(self._plan.class_names))))

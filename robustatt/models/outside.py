@@ -14,7 +14,7 @@ import pickle
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,9 @@ def load_outside(
     numbers = statistics(normalize) if normalize is not None else own_statistics(spec)
     if numbers is not None:
         network = Normalised(network, *numbers)
-    return network.eval()
+    with suppress(NotImplementedError):  # an exported program stays in the mode that it was exported in
+        network.eval()
+    return network
 
 
 def own_statistics(spec: str) -> tuple[tuple[float, float, float], tuple[float, float, float]] | None:
