@@ -9,9 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import zipfile
+import zlib
 from pathlib import Path
 
 from robustatt.errors import InputError
+
+UNREADABLE_ZIP = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What zipfile raises for a damaged, encrypted or unknown kind of file (NotImplementedError is a RuntimeError)."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -200,3 +201,20 @@ def test_more_images_than_bytes_are_no_images(tmp_path: Path) -> None:
     assert (tmp_path / "test-0.parquet").stat().st_size < rows
     with pytest.raises(InputError, match="200,000 images in"):
         data.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(6, 64), (8, 1), (10, 99)], ids=["newer version", "encrypted", "unknown compression"]
+)
+def test_a_zip_file_that_python_cannot_read_is_said_to_be_none(field: int, value: int, tmp_path: Path) -> None:
+    """Fields of the central directory as APPNOTE.TXT numbers them: version needed, flags, compression method."""
+    path = tmp_path / "d.npz"
+    np.savez(path, images=np.zeros((2, 8, 8, 3), np.uint8), labels=np.zeros(2, np.int64))
+    content = bytearray(path.read_bytes())
+    place = content.find(b"PK\x01\x02")
+    while place >= 0:
+        content[place + field] = value
+        place = content.find(b"PK\x01\x02", place + 1)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"no whole \.npz file"):
+        data.load(str(path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from robustatt.data.base import TensorDataset
 from robustatt.data.decode import workers
 from robustatt.data.picture import resize
 from robustatt.errors import InputError, NoSuchSplit
+from robustatt.files import UNREADABLE_ZIP
 
 IMAGES = ("images", "x", "data")
 LABELS = ("labels", "label", "y", "targets")
@@ -31,7 +31,7 @@ def npz(path: Path, split: str, image_size: int | None) -> TensorDataset:
             pixels, labels = _pick(path, file, IMAGES, split), _pick(path, file, LABELS, split)
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE_ZIP as error:
         raise InputError(f"{path} is no whole .npz file of plain arrays") from error
     images = _rgb(path, pixels)
     if image_size is not None:

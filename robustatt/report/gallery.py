@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 
 from robustatt.eps import parse_radius
 from robustatt.errors import InputError
-from robustatt.files import subfolder, write_atomically
+from robustatt.files import UNREADABLE_ZIP, subfolder, write_atomically
 
 GALLERY_FILE = Path("gallery") / "gallery.npz"
 MOST_ENTRIES = 20_000
@@ -151,17 +150,7 @@ def read_gallery(directory: Path) -> list[GalleryEntry]:
         entries = [entry for group in groups.values() for entry in _entries(group)]
         for entry in entries:
             _check(entry)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        IndexError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-        InputError,
-    ):
+    except (*UNREADABLE_ZIP, KeyError, TypeError, IndexError, InputError):
         raise InputError(f"{path} is damaged: delete it and run the sweep again to rewrite it") from None
     return entries
 
