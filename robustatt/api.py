@@ -18,17 +18,17 @@ from torch.utils.data import Dataset as TorchDataset
 
 from robustatt import data as data_sets
 from robustatt.attack.recipe import Recipe
-from robustatt.borrow import default_modes
-from robustatt.chains import part_tables
 from robustatt.data.adopt import adopt
-from robustatt.data.base import Dataset
+from robustatt.data.dataset import Dataset
 from robustatt.data.grey import matching, with_channels
 from robustatt.engine import Loader, Outcome, Progress, Silent, load_data, model_loader, run
 from robustatt.eps import MOST_RADII, STEP, radius_values
 from robustatt.errors import InputError, RunInterrupted, did_you_mean
+from robustatt.evaluate.module_state import default_modes
 from robustatt.health import Warning
 from robustatt.plan import Grids, ModelEntry, Plan, attack_entry, model_entries, radii_by_attack
-from robustatt.summary import curve_frame
+from robustatt.results.chains import part_tables
+from robustatt.results.summary import curve_frame
 
 __all__ = ["Result", "load_data", "model_loader", "sweep"]
 
@@ -96,7 +96,7 @@ class Result:
 
     def _repr_html_(self) -> str:
         """The same with accuracies and health warnings, for a notebook."""
-        from robustatt.report.html import result_card
+        from robustatt.report.page import result_card
 
         return result_card(self.summary, repr(self)[1:-1].removeprefix("robustatt.Result: "))
 
@@ -219,7 +219,7 @@ def _recipe(attack: Attack) -> Recipe:
 
 def _watch(progress: bool | None) -> AbstractContextManager[Progress]:
     """A progress bar, or nobody who watches; if nothing is asked for, a bar where somebody can see it."""
-    from robustatt.cli.terminal import SweepBar, in_jupyter
+    from robustatt.cli._terminal import SweepBar, in_jupyter
 
     seen = in_jupyter() or sys.stderr.isatty() if progress is None else progress
     return SweepBar() if seen else nullcontext(Silent())

@@ -65,7 +65,7 @@ class Plan:
     `n`: the first n examples; `sample`: so many drawn by `seed`, classes in proportion; all if both are None. `data_root`,
     `download`, `label_column`, `input_size`, `class_names` (a file) and `channels` say how the data is found and read;
     `mask_classes` lets only those outputs compete that are classes of the data, found by name in `class_names`;
-    `precision` and `compile` how models are run (see `robustatt.classifier.Numerics`).
+    `precision` and `compile` how models are run (see `robustatt.evaluate.classifier.Numerics`).
     """
 
     models: tuple[ModelEntry, ...]

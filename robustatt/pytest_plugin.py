@@ -14,7 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from robustatt.api import Result
-    from robustatt.regress import CheckResult
+    from robustatt.results.gate import CheckResult
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,7 +43,7 @@ class RobustnessReference:
         allow: Collection[str] = (),
         same_weights: bool = False,
     ) -> CheckResult | None:
-        """Fail the test unless `result` is as good as the reference; see `robustatt.regress.check`.
+        """Fail the test unless `result` is as good as the reference; see `robustatt.results.gate.check`.
 
         Args:
             result: of `robustatt.sweep`.
@@ -56,9 +56,9 @@ class RobustnessReference:
         Returns:
             Every curve point with its verdict; None if `--robustness-update` wrote the file.
         """
-        from robustatt import regress
         from robustatt.errors import RobustattError
-        from robustatt.reference import make_reference, read_reference, write_reference
+        from robustatt.results import gate
+        from robustatt.results.reference import make_reference, read_reference, write_reference
 
         path = self.folder / (file or self.name)
         if path in self._used:
@@ -71,7 +71,7 @@ class RobustnessReference:
             if not path.exists():
                 pytest.fail(f"no reference {path}: run pytest --robustness-update once and commit it", pytrace=False)
             reference = read_reference(path)
-            found = regress.check(
+            found = gate.check(
                 result.records, result.summary, reference, max_drop, alpha, allow, same_weights=same_weights
             )
         except RobustattError as problem:
@@ -83,7 +83,7 @@ class RobustnessReference:
 
 def _message(found: CheckResult, path: Path) -> str:
     """The table that `robustatt check` prints, and how to accept the change."""
-    from robustatt.cli.terminal import table_text
+    from robustatt.cli._terminal import table_text
     from robustatt.report import check as outcome
 
     rule = [outcome.rule(found)] if found.points else []

@@ -15,16 +15,16 @@ import pandas as pd
 import torch
 
 from robustatt.attack.kinds import ExternalRecipe
-from robustatt.classifier import Classifier
-from robustatt.data.base import Dataset
-from robustatt.device import choose_device
+from robustatt.data.dataset import Dataset
 from robustatt.engine.models import FrozenModels
 from robustatt.engine.sources import drawn, load_data, match_channels, model_loader
 from robustatt.engine.worker import automatic_batch_size
 from robustatt.errors import RobustattError
-from robustatt.evaluate import attack_examples, rows_of
-from robustatt.evidence import ResultsFolder, read_folder
+from robustatt.evaluate.cell import attack_examples, rows_of
+from robustatt.evaluate.classifier import Classifier
+from robustatt.evaluate.device import choose_device
 from robustatt.plan import Cell
+from robustatt.results.evidence import ResultsFolder, read_folder
 
 TRUE, FALSE, UNKNOWN = "true", "false", "not checked"
 

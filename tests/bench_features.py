@@ -16,9 +16,9 @@ import torch
 from robustatt import models
 from robustatt.data import TensorDataset
 from robustatt.engine import automatic_batch_size
-from robustatt.evaluate import as_float
-from robustatt.features import FeatureExtractor, feature_extractor
-from robustatt.transfer import svm
+from robustatt.evaluate.cell import as_float
+from robustatt.studies.transfer import svm
+from robustatt.studies.transfer.features import FeatureExtractor, feature_extractor
 
 CPU = torch.device("cpu")
 

@@ -15,10 +15,10 @@ from typing import TypeVar
 import pandas as pd
 from synthetic_records import MEDIAN_RADIUS, PROVENANCE, make_gallery, make_plan, make_records
 
-from robustatt.records import encode
 from robustatt.report import write_report
-from robustatt.report.gallery import write_gallery
-from robustatt.summary import summarise
+from robustatt.results.gallery import write_gallery
+from robustatt.results.records import encode
+from robustatt.results.summary import summarise
 
 T = TypeVar("T")
 

@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import numpy as np
 from marked import write_between
 
-from robustatt import cli, metrics, regress
+from robustatt import cli
+from robustatt.results import gate, statistics
 
 BEGIN, END = "<!-- gate: begin -->", "<!-- gate: end -->"
 RADII = 16
@@ -74,10 +75,10 @@ def alarm_rate(world: World, runs: int, max_drop: float = 1.0, alpha: float = 0.
     alarms = 0
     for _ in range(runs):
         lost, gained = world.flips(rng)
-        adjusted = regress.adjust(lost, gained, regress.testable(lost + gained, alpha))
+        adjusted = gate.adjust(lost, gained, gate.testable(lost + gained, alpha))
         points = zip(lost.tolist(), gained.tolist(), adjusted.tolist(), strict=True)
         alarms += any(
-            regress.judge(down, up, world.examples, p, max_drop, alpha) == "regression" for down, up, p in points
+            gate.judge(down, up, world.examples, p, max_drop, alpha) == "regression" for down, up, p in points
         )
     return alarms / runs
 
@@ -100,7 +101,7 @@ def rates(runs: int) -> list[str]:
     lines = ["| what truly happened | runs | alarm | 95 % interval |", "|---|---|---|---|"]
     for what, world in WORLDS:
         rate = alarm_rate(world, runs)
-        low, high = (100 * float(end) for end in metrics.wilson(round(rate * runs), runs))
+        low, high = (100 * float(end) for end in statistics.wilson(round(rate * runs), runs))
         lines.append(f"| {what} | {runs:,} | {100 * rate:.1f} % | {low:.1f} to {high:.1f} % |")
     return lines
 
@@ -191,10 +192,10 @@ def _quietly(arguments: list[str]) -> tuple[int, str]:
 
 def _flips(out: str, reference: Path) -> str:
     """How many outcomes of a run differ from the reference, of how many."""
-    from robustatt.cli.results import read_results
-    from robustatt.reference import read_reference
+    from robustatt.cli._results import read_results
+    from robustatt.results.reference import read_reference
 
-    found = regress.check(*read_results(Path(out)), read_reference(reference))
+    found = gate.check(*read_results(Path(out)), read_reference(reference))
     return f"{sum(p.lost + p.gained for p in found.points):,} of {sum(p.n for p in found.points):,}"
 
 

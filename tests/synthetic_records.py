@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robustatt.measures import METRICS
-from robustatt.report.gallery import GalleryEntry
+from robustatt.results.columns import METRICS
+from robustatt.results.gallery import GalleryEntry
 
 LEVELS = ("l1", "l2", "l3")
 MEDIAN_RADIUS = {"vgg": 4.0, "vgg_att1": 4.6, "vgg_att2": 5.2, "vgg_att3": 6.0}

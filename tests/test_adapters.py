@@ -17,9 +17,9 @@ from torch import nn
 
 import robustatt
 from robustatt.attack import recipe as recipes
-from robustatt.attack.adapters import Torchattacks
 from robustatt.attack.base import Rows
 from robustatt.attack.builder import build
+from robustatt.attack.external import Torchattacks
 from robustatt.errors import InputError, RobustattError
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")

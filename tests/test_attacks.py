@@ -299,7 +299,7 @@ def test_expectation_over_transformation_finds_more_on_a_randomised_model() -> N
     model = Linear(2)
     image, label = linear_data(model, 60)
     from robustatt.attack.base import Oracle
-    from robustatt.attack.loss import misclassification
+    from robustatt.attack.losses import misclassification
 
     oracle = Oracle(Wobbly(model))
     torch.manual_seed(0)
@@ -362,9 +362,9 @@ def test_dlr_is_refused_where_it_is_not_defined() -> None:
 
 
 def test_an_attack_costs_nothing_for_examples_that_are_wrong_already() -> None:
-    from robustatt.classifier import frozen
-    from robustatt.grid import GridSearch, Target
-    from robustatt.threat import NORMS
+    from robustatt.attack.norms import NORMS
+    from robustatt.evaluate.classifier import frozen
+    from robustatt.evaluate.grid import GridSearch, Target
 
     model = Linear(4)
     image, label = linear_data(model, 9)

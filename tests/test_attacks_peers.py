@@ -14,7 +14,7 @@ from tiny_models import digits_data, trained_digits
 from torch import Tensor, nn
 
 import robustatt
-from robustatt.metrics import mcnemar_exact
+from robustatt.results.statistics import mcnemar_exact
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of other libraries

@@ -13,7 +13,7 @@ from robustatt.attack import recipe as recipes
 from robustatt.attack.apgd import Apgd, SparseApgd, checkpoints, nearest_in_ball_and_box
 from robustatt.attack.base import Answer, Noise, Rows, State, SteppedAttack
 from robustatt.attack.builder import build
-from robustatt.attack.loss import (
+from robustatt.attack.losses import (
     LOSSES,
     cross_entropy,
     difference_of_logits_ratio,

@@ -12,11 +12,11 @@ from PIL import Image
 
 from robustatt import cli
 from robustatt.attack import recipe as recipes
-from robustatt.attend import Picture, attend, read_picture
 from robustatt.errors import InputError
+from robustatt.evaluate.gradcam import grad_cam
 from robustatt.models import load
-from robustatt.report.attended import Row, attended_png, map_note
-from robustatt.saliency import grad_cam
+from robustatt.studies.attend import Picture, attend, read_picture
+from robustatt.studies.attend_figure import Row, attended_png, map_note
 
 
 def photo(path: Path, width: int, height: int, mode: str = "RGB") -> Path:

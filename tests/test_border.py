@@ -14,10 +14,10 @@ from torch import Tensor, nn
 import robustatt
 from robustatt.attack.base import Oracle
 from robustatt.attack.border import MARGIN, InsideBox, border_margin
-from robustatt.attack.loss import stable
+from robustatt.attack.losses import stable
 from robustatt.attack.recipe import Recipe, parse
-from robustatt.classifier import frozen
-from robustatt.saliency import input_gradient
+from robustatt.evaluate.classifier import frozen
+from robustatt.evaluate.gradcam import input_gradient
 
 Function = Callable[[Tensor], Tensor]
 

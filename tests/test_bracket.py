@@ -13,11 +13,11 @@ import robustatt
 from robustatt.attack import recipe as recipes
 from robustatt.attack.base import Noise, Oracle, Rows, SteppedAttack
 from robustatt.attack.builder import build
-from robustatt.classifier import frozen
-from robustatt.grid import Bracket, Target
-from robustatt.grid.bracket import estimate_threshold
-from robustatt.grid.pool import Job, Pool
-from robustatt.threat import NORMS
+from robustatt.attack.norms import NORMS
+from robustatt.evaluate.bracket import estimate_threshold
+from robustatt.evaluate.classifier import frozen
+from robustatt.evaluate.grid import Bracket, Target
+from robustatt.evaluate.step_runner import Job, Pool
 
 
 @given(

@@ -13,10 +13,10 @@ from torch import nn
 import robustatt
 from robustatt.attack import recipe as recipes
 from robustatt.attack.kinds import AutoAttackRecipe
-from robustatt.chains import part_tables, parts_of
 from robustatt.errors import InputError
 from robustatt.health.records import examine
-from robustatt.summary import summarise
+from robustatt.results.chains import part_tables, parts_of
+from robustatt.results.summary import summarise
 
 COUNT = 32
 DATA = nets.held_out(COUNT)

@@ -74,7 +74,7 @@ def test_sweep_report_check_compare(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_drift_columns_of_an_attention_model(tmp_path: Path) -> None:
     assert run("sweep", "--eps", "8", "--model", "vgg_att3", "-n", 6, "--out", tmp_path / "o") == 0
     from robustatt.plan import BoundPlan
-    from robustatt.records import Store
+    from robustatt.results.records import Store
 
     records = Store(tmp_path / "o" / "records").read(cell.key for cell in BoundPlan.read(tmp_path / "o").cells())
     for level in ("l1", "l2", "l3"):
@@ -256,7 +256,7 @@ def test_a_reader_that_goes_away_is_no_failure(command: str) -> None:
 
 
 def test_a_wide_table_is_printed_in_parts_that_fit(capsys: pytest.CaptureFixture[str]) -> None:
-    from robustatt.cli.terminal import print_tables
+    from robustatt.cli._terminal import print_tables
 
     names = [
         f"{model} {attack}"

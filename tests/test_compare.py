@@ -12,7 +12,7 @@ from torch import nn
 
 import robustatt
 from robustatt import cli
-from robustatt.cli.comparing import conclusion
+from robustatt.cli.compare import conclusion
 
 IMAGE = images(80)
 LABEL = TwoClassLinear()(IMAGE).argmax(1)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from robustatt import data
 from robustatt.data import TensorDataset
-from robustatt.data.inventory import listing
+from robustatt.data.listing import listing
 from robustatt.data.resized import Resized
 from robustatt.data.sample import Sample, stratified
 from robustatt.errors import InputError

@@ -16,7 +16,7 @@ from robustatt.data.sample import stratified
 from robustatt.errors import InputError
 from robustatt.models.checkpoint import save_checkpoint
 from robustatt.plan import BoundPlan
-from robustatt.records import Store
+from robustatt.results.records import Store
 
 SMALL = """
 from torch import nn

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robustatt import cli, health
 from robustatt.data import TensorDataset
-from robustatt.doctor import TOPICS, Finding, Patient, _training_images, examine_model
+from robustatt.doctor.table import TOPICS, Finding, Patient, _training_images, examine_model
 from robustatt.models import Card, ResolvedModel
 from robustatt.plan import ModelEntry
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustatt.drift import Attention, drift
-from robustatt.measures import METRICS
+from robustatt.evaluate.drift import Attention, drift
+from robustatt.results.columns import METRICS
 
 SIZE = (32, 32)
 

@@ -172,7 +172,7 @@ def test_a_worker_killed_for_memory_halves_its_batch(
 
 def test_records_that_are_not_seen_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a cluster whose workers have an --out of their own: no summary is made of what is not there."""
-    monkeypatch.setattr("robustatt.records.Store.put", lambda *_: None)
+    monkeypatch.setattr("robustatt.results.records.Store.put", lambda *_: None)
     with pytest.raises(RunInterrupted, match="workers wrote 3 cells where this machine does not see them"):
         sweep_failing(FailsAt(""), 0, tmp_path, monkeypatch)
     assert not (tmp_path / "summary.json").exists()
@@ -248,7 +248,7 @@ def test_an_address_where_nothing_is_ray(
 ) -> None:
     pytest.importorskip("ray")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("robustatt.engine.connection.ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr("robustatt.engine.ray_connection.ANSWER_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:

@@ -15,7 +15,7 @@ import torch
 from conftest import TwoClassLinear, images
 
 from robustatt.cli import main
-from robustatt.records import encode
+from robustatt.results.records import encode
 
 N = 12
 

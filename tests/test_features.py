@@ -14,8 +14,8 @@ from robustatt.data import TensorDataset, load
 from robustatt.data.resized import load_at, scaled
 from robustatt.data.sample import Sample
 from robustatt.errors import InputError, NonFiniteLogits
-from robustatt.evaluate import as_float
-from robustatt.features import feature_extractor
+from robustatt.evaluate.cell import as_float
+from robustatt.studies.transfer.features import feature_extractor
 
 CPU = torch.device("cpu")
 
@@ -117,7 +117,7 @@ def test_an_infinite_feature_names_the_example_of_the_whole_set() -> None:
 
 def test_ranges_do_not_show(monkeypatch: pytest.MonkeyPatch, net: nn.Module) -> None:
     whole = extract(net, some(30))
-    monkeypatch.setattr("robustatt.features.CHUNK", 7)
+    monkeypatch.setattr("robustatt.studies.transfer.features.CHUNK", 7)
     assert extract(net, some(30)) == pytest.approx(whole, abs=1e-6)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from robustatt.cli import main
 from robustatt.errors import InputError
-from robustatt.file_names import read_file_names
+from robustatt.results.file_names import read_file_names
 
 
 def ten() -> nn.Module:

@@ -77,7 +77,7 @@ class Spans:
             self.begins.append(self.ends[-1] - spent.seconds)
             self.seconds.append(spent.seconds)
 
-        monkeypatch.setattr("robustatt.engine.journal.note", note)
+        monkeypatch.setattr("robustatt.engine.log.note", note)
 
     def overhead(self, workers: int) -> float:
         """Workers' time from the first Cell's begin to the last one's end, over the time in Cells."""

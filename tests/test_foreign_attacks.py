@@ -15,12 +15,12 @@ from tiny_models import Linear, linear_data
 
 import robustatt
 from robustatt.attack import recipe as recipes
-from robustatt.attack.adapters import Torchattacks
 from robustatt.attack.base import Rows
-from robustatt.cli.sweeping import _print_summary
+from robustatt.attack.external import Torchattacks
+from robustatt.cli.sweep import _print_summary
 from robustatt.errors import InputError, RobustattError
-from robustatt.reference import make_reference
-from robustatt.regress import check
+from robustatt.results.gate import check
+from robustatt.results.reference import make_reference
 
 pytest.importorskip("torchattacks")
 NEAR, FAR = 0.01, 0.2

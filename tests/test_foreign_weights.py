@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robustatt.errors import InputError
-from robustatt.models.outside import load_outside
+from robustatt.models.external import load_outside
 
 State = dict[str, Tensor]
 

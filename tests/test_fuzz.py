@@ -36,15 +36,15 @@ from robustatt import data, models
 from robustatt.attack import recipe
 from robustatt.eps import format_radius, parse_grid, parse_radius
 from robustatt.errors import RobustattError
-from robustatt.models import outside
+from robustatt.models import external
 from robustatt.models.checkpoint import Card, save_checkpoint
 from robustatt.plan import BoundPlan, Plan, read_plan
-from robustatt.records import Store, encode
-from robustatt.reference import make_reference, read_reference, write_reference
-from robustatt.regress import check
 from robustatt.report import write_report
-from robustatt.report.gallery import GALLERY_FILE, read_gallery, write_gallery
-from robustatt.summary import read_summary, summarise, write_summary
+from robustatt.results.gallery import GALLERY_FILE, read_gallery, write_gallery
+from robustatt.results.gate import check
+from robustatt.results.records import Store, encode
+from robustatt.results.reference import make_reference, read_reference, write_reference
+from robustatt.results.summary import read_summary, summarise, write_summary
 
 TARGETS = 20
 TOTAL = int(os.environ.get("ROBUSTATT_FUZZ", "500"))
@@ -405,7 +405,7 @@ def test_pickled_weights(content: bytes) -> None:
     path = place("pickle") / "w.pt"
     path.write_bytes(content)
     with hostile(path.parent):
-        outside.read_weights(path)
+        external.read_weights(path)
     assert not (HOME / "owned").exists()
 
 
@@ -415,7 +415,7 @@ def test_weights_in_shards(index: Any) -> None:
     folder = place("shards")
     (folder / "model.safetensors.index.json").write_bytes(dumped(index))
     with hostile(folder):
-        outside.read_weights(folder)
+        external.read_weights(folder)
 
 
 def picture(form: str) -> bytes:

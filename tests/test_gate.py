@@ -12,8 +12,9 @@ from conftest import images, small_net
 from gate import RADII, World, alarm_rate, reruns, smallest_drop
 from scipy.stats import binom
 
-from robustatt import cli, metrics
-from robustatt.cli.comparing import _power
+from robustatt import cli
+from robustatt.cli.compare import _power
+from robustatt.results import statistics
 
 
 def run(*arguments: object) -> int:
@@ -148,8 +149,8 @@ def test_files_that_cannot_be_written_are_one_line(
 def test_compare_says_what_the_examples_can_show() -> None:
     """500 examples on which two models disagree on a fifth: the difference whose power is 80 % at 0.05 over four points."""
     rows = [{"n": 500, "only_model": 60 - place, "only_baseline": 40} for place in range(4)]
-    least = metrics.detectable_difference(500, 0.2, 0.05 / 4)
-    assert metrics.mcnemar_power(500, least, 0.2, 0.05 / 4) == pytest.approx(0.8, abs=1e-6)
+    least = statistics.detectable_difference(500, 0.2, 0.05 / 4)
+    assert statistics.mcnemar_power(500, least, 0.2, 0.05 / 4) == pytest.approx(0.8, abs=1e-6)
     assert f"With 500 examples a true difference of {100 * least:.1f} points is detectable" in _power(rows)
     assert "take more" in _power([{"n": 9, "only_model": 1, "only_baseline": 0}])
     assert "take more" in _power([{"n": 9, "only_model": 0, "only_baseline": 0}])

@@ -19,7 +19,7 @@ import robustatt
 from robustatt import health
 from robustatt.attack import recipe as recipes
 from robustatt.data import TensorDataset
-from robustatt.doctor import _wrong
+from robustatt.doctor.table import _wrong
 from robustatt.health.data import card_mismatch, same_set
 from robustatt.health.labels import label_order
 from robustatt.models import Card

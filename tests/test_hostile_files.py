@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from robustatt import cli, data, models
-from robustatt.cli.sweeping import default_folder
+from robustatt.cli.sweep import default_folder
 from robustatt.errors import InputError
 from robustatt.files import append_line
 from robustatt.models.checkpoint import Card, load, save_checkpoint

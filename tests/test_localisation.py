@@ -16,18 +16,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from robustatt import cli
+from robustatt.attack.norms import NORMS
 from robustatt.attack.recipe import load as load_recipe
-from robustatt.classifier import frozen
 from robustatt.errors import InputError
-from robustatt.localisation import floors
-from robustatt.localisation.binarise import THRESHOLDS, jaccard_by_threshold
-from robustatt.localisation.floors import FLOORS, floor_maps
-from robustatt.localisation.maps import Floors, Prior, Viewer, combine, to_scale
-from robustatt.localisation.masks import open_masked
-from robustatt.localisation.perturb import build_attack, perturb
-from robustatt.localisation.request import choose, split
+from robustatt.evaluate.classifier import frozen
 from robustatt.models import build
-from robustatt.threat import NORMS
+from robustatt.studies.segment import floors
+from robustatt.studies.segment.binarise import THRESHOLDS, jaccard_by_threshold
+from robustatt.studies.segment.floors import FLOORS, floor_maps
+from robustatt.studies.segment.maps import Floors, Prior, Viewer, combine, to_scale
+from robustatt.studies.segment.masks import open_masked
+from robustatt.studies.segment.perturb import build_attack, perturb
+from robustatt.studies.segment.request import choose, split
 
 ECSSD = Path(__file__).parents[2] / "shared" / "data" / "ecssd"
 
@@ -362,7 +362,7 @@ def test_a_model_of_unknown_size_asks_for_scales(tmp_path: Path, capsys: pytest.
 
 def test_tables_and_figures_leave_torch_out() -> None:
     code = (
-        "import sys, robustatt.localisation.figures, robustatt.localisation.request; sys.exit('torch' in sys.modules)"
+        "import sys, robustatt.studies.segment.figures, robustatt.studies.segment.request; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from robustatt.errors import InputError
-from robustatt.localisation.masks import MaskedImages, batches, open_masked, survey
+from robustatt.studies.segment.masks import MaskedImages, batches, open_masked, survey
 
 
 def picture(index: int, size: tuple[int, int] = (20, 12)) -> Image.Image:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.metrics import average_precision_score, jaccard_score
 
-from robustatt.localisation import binarise, result
-from robustatt.localisation.binarise import THRESHOLDS, above, is_constant, jaccard_by_threshold, otsu, upper_share
-from robustatt.localisation.floors import gaussian
-from robustatt.localisation.measures import average_precision, mass_on_object, measure, overlap, pointing
+from robustatt.studies.segment import binarise, result
+from robustatt.studies.segment.binarise import THRESHOLDS, above, is_constant, jaccard_by_threshold, otsu, upper_share
+from robustatt.studies.segment.floors import gaussian
+from robustatt.studies.segment.measures import average_precision, mass_on_object, measure, overlap, pointing
 
 SHAPE = (12, 18)
 

@@ -15,8 +15,8 @@ from planted import nets
 from torch import Tensor, nn
 
 import robustatt
-from robustatt.classifier import frozen
 from robustatt.errors import InputError
+from robustatt.evaluate.classifier import frozen
 
 CASES = int(os.environ.get("ROBUSTATT_FUZZ", "500"))
 Answer = Callable[[Tensor, Tensor], Any]

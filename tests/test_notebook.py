@@ -13,7 +13,6 @@ from conftest import TwoClassLinear, images
 
 import robustatt
 from robustatt.attack import recipe
-from robustatt.cli import terminal
 from robustatt.errors import InputError
 
 MODEL, IMAGE = TwoClassLinear(), images(12)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from robustatt import models
 from robustatt.attack import recipe as recipes
-from robustatt.classifier import SAFETY, Numerics, frozen, lead
 from robustatt.errors import InputError
+from robustatt.evaluate.classifier import SAFETY, Numerics, frozen, lead
 from robustatt.plan import BoundPlan, ModelEntry, Plan
 
 CPU = torch.device("cpu")

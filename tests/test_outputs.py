@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 import robustatt
 from robustatt.attack.base import Oracle
-from robustatt.attack.loss import stable
-from robustatt.borrow import default_modes
-from robustatt.classifier import fingerprint, frozen
+from robustatt.attack.losses import stable
 from robustatt.cli import main
 from robustatt.errors import InputError, RunInterrupted, describe
-from robustatt.models.outside import load_outside
+from robustatt.evaluate.classifier import fingerprint, frozen
+from robustatt.evaluate.module_state import default_modes
+from robustatt.models.external import load_outside
 
 CPU = torch.device("cpu")
 

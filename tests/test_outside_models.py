@@ -14,7 +14,7 @@ from torch import nn
 
 from robustatt import models
 from robustatt.errors import InputError
-from robustatt.models.outside import read_weights, statistics
+from robustatt.models.external import read_weights, statistics
 
 SOURCE = """
 import torch

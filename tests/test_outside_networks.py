@@ -17,8 +17,8 @@ from robustatt.cli import main
 from robustatt.data import TensorDataset
 from robustatt.data.labels import require_same_classes
 from robustatt.errors import InputError
-from robustatt.models.matching import outputs_in
-from robustatt.models.outside import facts, load_outside, own_statistics
+from robustatt.models.external import facts, load_outside, own_statistics
+from robustatt.models.weight_matching import outputs_in
 from robustatt.models.wrappers import Normalised, SelectedClasses
 from robustatt.plan import Plan, model_entries
 

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from synthetic_records import make_records
 
-from robustatt.report import drift_figures, narrative, write_report
-from robustatt.report.html import overviews
+from robustatt.report import drift_figures, text, write_report
+from robustatt.report.page import overviews
 from robustatt.report.style import LIGHT, looks
-from robustatt.summary import summarise
+from robustatt.results.summary import summarise
 
 PLAN: dict[str, Any] = {
     "attacks": [{"name": "fgsm", "algorithm": "fgsm"}, {"name": "pgd", "algorithm": "pgd", "steps": 40}],
@@ -52,10 +52,10 @@ def test_of_attacks_that_break_as_many_the_stronger_family_is_named_and_the_tie_
     records = make_records(n=40, models=("vgg",), attacks=("pgd",))
     both = pd.concat([records.assign(attack=name) for name in order], ignore_index=True)
     summary = summarise(both, PLAN, {}, [])
-    assert narrative.strongest_by_norm(summary) == {"linf": "pgd"}
-    assert "with the same accuracy everywhere as fgsm" in narrative.limits(summary)[0]
+    assert text.strongest_by_norm(summary) == {"linf": "pgd"}
+    assert "with the same accuracy everywhere as fgsm" in text.limits(summary)[0]
     other = summarise(make_records(n=40, models=("vgg",), attacks=("fgsm", "pgd")), PLAN, {}, [])
-    assert "the same accuracy" not in narrative.limits(other)[0]
+    assert "the same accuracy" not in text.limits(other)[0]
 
 
 def test_a_table_of_some_radii_says_how_many_there_are(tmp_path: Path) -> None:

@@ -14,14 +14,14 @@ from PIL import Image
 
 from robustatt import cli
 from robustatt.data import TensorDataset, load
-from robustatt.metrics import Estimate
 from robustatt.models import Card, build, save_checkpoint
-from robustatt.paper.claims import Measured, _overlap, claims, paired_accuracy
-from robustatt.paper.finding import HELD, OPEN, REVERSED, Claim, Finding, negative, points, verdict
-from robustatt.paper.page import page, write_figures
-from robustatt.paper.plan import Place, Places
-from robustatt.reproduction import Evidence
-from robustatt.summary import Grid
+from robustatt.results.statistics import Estimate
+from robustatt.results.summary import Grid
+from robustatt.studies.paper.claims import Measured, _overlap, claims, paired_accuracy
+from robustatt.studies.paper.finding import HELD, OPEN, REVERSED, Claim, Finding, negative, points, verdict
+from robustatt.studies.paper.page import page, write_figures
+from robustatt.studies.paper.plan import Place, Places
+from robustatt.studies.paper.reproduction import Evidence
 
 PLAN = """
 [sweep]
@@ -190,7 +190,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (data / "cifar10" / "cifar-10-batches-py").mkdir(parents=True)
     (data / "cifar10" / "cifar-10-batches-py" / "test_batch").touch()
     standing = TensorDataset(images, labels, digits.classes, name="cifar10")
-    monkeypatch.setattr("robustatt.data.vision.vision", lambda *_: standing)
+    monkeypatch.setattr("robustatt.data.torchvision.vision", lambda *_: standing)
     np.savez(data / "strange.npz", images=images.permute(0, 2, 3, 1).numpy(), labels=labels.numpy() % 2)
     np.savez(data / "birds.npz", images=images.permute(0, 2, 3, 1).numpy(), labels=labels.numpy())
     (tmp_path / "birds-weights").mkdir()
@@ -258,8 +258,8 @@ def test_the_whole_page(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("measured twice")
 
-    monkeypatch.setattr("robustatt.paper.run.segment", refuse)
-    monkeypatch.setattr("robustatt.paper.run.transfers.transfer", refuse)
+    monkeypatch.setattr("robustatt.studies.paper.run.segment", refuse)
+    monkeypatch.setattr("robustatt.studies.paper.run.transfers.transfer", refuse)
     before = sorted((here / "page" / "out").rglob("*.parquet"))
     assert run() == 0
     assert (here / "page" / "README.md").read_text() == text

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from robustatt import cli, data
-from robustatt.attend import read_picture
 from robustatt.data.picture import decode, open_picture, resize, upright_size
 from robustatt.errors import InputError
-from robustatt.localisation.masks import open_masked
+from robustatt.studies.attend import read_picture
+from robustatt.studies.segment.masks import open_masked
 
 Bytes = NDArray[np.uint8]
 TABLE = (Path(__file__).parents[1] / "docs" / "data.md").read_text().partition("| kind of file |")[2]

@@ -15,9 +15,9 @@ from robustatt.attack import recipe as recipes
 from robustatt.engine import Execution, load_data, run
 from robustatt.eps import parse_grid
 from robustatt.errors import InputError
-from robustatt.places import LocalFolder, Remote, place
 from robustatt.plan import ModelEntry, Plan
-from robustatt.records import Store
+from robustatt.results.records import Store
+from robustatt.results.storage import LocalFolder, Remote, place
 
 
 class Slow(MemoryFileSystem):

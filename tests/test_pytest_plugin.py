@@ -12,8 +12,8 @@ import scipy.special  # noqa: F401
 import synthetic_records  # noqa: F401
 
 import robustatt.api
-import robustatt.cli.terminal
-import robustatt.regress  # noqa: F401  (a run inside this one forgets what it imports, and numpy loads only once)
+import robustatt.cli._terminal
+import robustatt.results.gate  # noqa: F401  (a run inside this one forgets what it imports, and numpy loads only once)
 
 pytest_plugins = ["pytester"]
 

@@ -19,7 +19,7 @@ from robustatt.cli import main
 from robustatt.eps import axis_value, format_radius, parse_radius
 from robustatt.errors import InputError
 from robustatt.plan import ModelEntry, Plan, radii_by_attack
-from robustatt.report import narrative
+from robustatt.report import text
 
 MODEL = (ModelEntry("vgg", "vgg"),)
 
@@ -166,12 +166,12 @@ def test_norms_share_no_strongest_attack_no_tile_and_no_axis() -> None:
     result = robustatt.sweep(
         model, (image, label), attacks=["fgsm", "pgd-l2"], eps={"fgsm": "1,2", "pgd-l2": "0.02,0.05"}
     )
-    assert narrative.strongest_by_norm(result.summary) == {"linf": "fgsm", "l2": "pgd-l2"}
-    tiles = [(tile.title, tile.note) for tile in narrative.tiles(result.summary)]
+    assert text.strongest_by_norm(result.summary) == {"linf": "fgsm", "l2": "pgd-l2"}
+    tiles = [(tile.title, tile.note) for tile in text.tiles(result.summary)]
     assert ("Accuracy at 2/255", "under fgsm, L-infinity") in tiles
     assert ("Accuracy at 0.05", "under pgd-l2, L2") in tiles
-    assert sum(title == narrative.CLEAN_TITLE for title, _ in tiles) == 1
-    from robustatt.report.panels import figures
+    assert sum(title == text.CLEAN_TITLE for title, _ in tiles) == 1
+    from robustatt.report.figures import figures
     from robustatt.report.style import DASHES
 
     for figure in figures(result.summary):

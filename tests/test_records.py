@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustatt.errors import InputError
-from robustatt.records import MOST_ROWS, Store, encode, is_whole
+from robustatt.results.records import MOST_ROWS, Store, encode, is_whole
 
 COLUMNS = {
     "model": ["m"] * 6, "attack": ["fgsm"] * 6, "eps": ["0/255"] * 3 + ["8/255"] * 3, "index": np.arange(6) % 3,

@@ -13,11 +13,11 @@ import pytest
 from scipy.stats import binom, binomtest
 from synthetic_records import PROVENANCE, make_plan, make_records
 
-from robustatt import metrics, regress
 from robustatt.errors import InputError
-from robustatt.reference import Reference, make_reference, read_reference, write_reference
 from robustatt.report import check as report
-from robustatt.summary import summarise
+from robustatt.results import gate, statistics
+from robustatt.results.reference import Reference, make_reference, read_reference, write_reference
+from robustatt.results.summary import summarise
 
 
 def run(records: pd.DataFrame, **plan: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -57,24 +57,24 @@ def test_round_trip_and_size(tmp_path: Path) -> None:
         assert np.array_equal(old.correct, new.correct)
         assert np.array_equal(old.index, new.index)
         assert (old.model, old.attack, old.eps) == (new.model, new.attack, new.eps)
-    assert regress.check(*run(big), again).verdict == "same"
+    assert gate.check(*run(big), again).verdict == "same"
 
 
 def test_scattered_indices_survive(tmp_path: Path) -> None:
     records = make_records(n=30)
     records = records[records["index"] % 3 != 1]
     path = write_reference(tmp_path / "r.json", make_reference(*run(records)))
-    assert regress.check(*run(records.sample(frac=1, random_state=1)), read_reference(path)).exit_code == 0
+    assert gate.check(*run(records.sample(frac=1, random_state=1)), read_reference(path)).exit_code == 0
 
 
 def test_same_run_passes(records: pd.DataFrame, reference: Reference) -> None:
-    result = regress.check(*run(records), reference)
+    result = gate.check(*run(records), reference)
     assert (result.verdict, result.exit_code) == ("same", 0)
     assert len(result.points) == 2 * (1 + 2 * 16)  # the clean point counts once a model
 
 
 def test_regression_names_curve_and_counts(records: pd.DataFrame, reference: Reference) -> None:
-    result = regress.check(*run(worsened(records, 0.12)), reference)
+    result = gate.check(*run(worsened(records, 0.12)), reference)
     assert (result.verdict, result.exit_code) == ("regression", 1)
     worst = result.of("regression")[0]
     assert (worst.model, worst.attack) == ("vgg_att3", "pgd")
@@ -85,12 +85,12 @@ def test_regression_names_curve_and_counts(records: pd.DataFrame, reference: Ref
 
 
 def test_improvement_passes(records: pd.DataFrame, reference: Reference) -> None:
-    result = regress.check(*run(worsened(records, 0.12, better=True)), reference)
+    result = gate.check(*run(worsened(records, 0.12, better=True)), reference)
     assert (result.verdict, result.exit_code) == ("improvement", 0)
 
 
 def test_a_few_flips_are_noise(records: pd.DataFrame, reference: Reference) -> None:
-    result = regress.check(*run(worsened(records, 0.01)), reference)
+    result = gate.check(*run(worsened(records, 0.01)), reference)
     assert (result.verdict, result.exit_code) == ("noise", 0)
     lost = max(point.lost for point in result.points)
     assert (
@@ -98,12 +98,12 @@ def test_a_few_flips_are_noise(records: pd.DataFrame, reference: Reference) -> N
         in result.headline
     )
     assert f"{lost} lost, 0 gained" in result.headline
-    better = regress.check(*run(worsened(records, 0.01, better=True)), reference)
+    better = gate.check(*run(worsened(records, 0.01, better=True)), reference)
     assert (better.verdict, "drop" in better.headline) == ("noise", False)
 
 
 def test_floor_holds_back_significant_trifles(records: pd.DataFrame, reference: Reference) -> None:
-    assert regress.check(*run(worsened(records, 0.12)), reference, max_drop=15.0).verdict == "noise"
+    assert gate.check(*run(worsened(records, 0.12)), reference, max_drop=15.0).verdict == "noise"
 
 
 @pytest.mark.parametrize(
@@ -126,23 +126,23 @@ def test_floor_holds_back_significant_trifles(records: pd.DataFrame, reference: 
 def test_changed_plan_says_which(
     records: pd.DataFrame, reference: Reference, plan: dict[str, Any], kind: str, word: str
 ) -> None:
-    result = regress.check(*run(records, **plan), reference)
+    result = gate.check(*run(records, **plan), reference)
     assert (result.verdict, result.exit_code) == ("changed plan", 2)
     assert kind in {change.kind for change in result.changes}
     assert word in " ".join(map(str, result.changes))
-    allowed = regress.check(*run(records, **plan), reference, allow=[kind])
+    allowed = gate.check(*run(records, **plan), reference, allow=[kind])
     assert allowed.verdict == "same"
     assert allowed.noted
 
 
 def test_other_weights_are_what_the_gate_is_for(records: pd.DataFrame, reference: Reference) -> None:
     models = [{"name": "vgg", "fingerprint": "x"}, {"name": "vgg_att3", "fingerprint": "y"}]
-    fine = regress.check(*run(records, models=models), reference)
+    fine = gate.check(*run(records, models=models), reference)
     assert (fine.exit_code, [change.kind for change in fine.noted]) == (0, ["weights", "weights"])
     assert "weights of vgg_att3" in report.to_markdown(fine).replace("\\", "")
     worse = run(worsened(records, 0.12), models=models)
-    assert regress.check(*worse, reference).exit_code == 1
-    pinned = regress.check(*worse, reference, same_weights=True)
+    assert gate.check(*worse, reference).exit_code == 1
+    pinned = gate.check(*worse, reference, same_weights=True)
     assert (pinned.verdict, pinned.exit_code) == ("changed plan", 2)
     assert "weights of vgg" in pinned.headline
 
@@ -159,34 +159,34 @@ def test_the_least_loss_that_can_be_seen(
     for lost, verdict in ((least, "regression"), (least - 1, "noise" if least > 1 else "same")):
         broken = records.copy()
         broken.loc[held.index[:lost], "adv_pred"] = broken.loc[held.index[:lost], "label"] + 1
-        result = regress.check(*run(broken), reference, max_drop, alpha)
+        result = gate.check(*run(broken), reference, max_drop, alpha)
         assert (result.verdict, result.least) == (verdict, least)
     assert f"With 400 examples, the loss of fewer than {least} at a point" in report.rule(result)
 
 
 def test_a_wrong_field_to_allow_is_named(records: pd.DataFrame, reference: Reference) -> None:
     with pytest.raises(InputError, match="did you mean 'data'"):
-        regress.check(*run(records), reference, allow=["dta"])
+        gate.check(*run(records), reference, allow=["dta"])
 
 
 def test_the_same_images_elsewhere_are_the_same_data(records: pd.DataFrame, reference: Reference) -> None:
     data = {"name": "/elsewhere/digits.npz", "split": "val", "n": 400, "fingerprint": "d-1"}
-    assert regress.check(*run(records, data=data), reference).verdict == "same"
+    assert gate.check(*run(records, data=data), reference).verdict == "same"
     data["n"] = 399
-    assert regress.check(*run(records, data=data), reference).verdict == "changed plan"
+    assert gate.check(*run(records, data=data), reference).verdict == "changed plan"
 
 
 def test_more_models_attacks_and_radii_are_no_change(records: pd.DataFrame, reference: Reference) -> None:
     more = make_records(models=("vgg", "vgg_att3", "vgg_att2"), attacks=("fgsm", "pgd", "noise"), n=400, radii=16)
     more = more[more.model == "vgg_att2"]
     both = pd.concat([records, more], ignore_index=True)
-    assert regress.check(*run(both), reference).exit_code == 0
+    assert gate.check(*run(both), reference).exit_code == 0
 
 
 def test_missing_examples_are_not_compared(records: pd.DataFrame, reference: Reference) -> None:
     partial = records[~((records.model == "vgg") & (records["index"] > 390))]
     _, summary = run(records)
-    result = regress.check(partial, summary, reference)
+    result = gate.check(partial, summary, reference)
     assert result.verdict == "changed plan"
     assert "391 complete" in result.headline
     with pytest.raises(InputError, match="lacks"):
@@ -196,7 +196,7 @@ def test_missing_examples_are_not_compared(records: pd.DataFrame, reference: Ref
 
 
 def test_renderers(records: pd.DataFrame, reference: Reference) -> None:
-    result = regress.check(*run(worsened(records, 0.12)), reference)
+    result = gate.check(*run(worsened(records, 0.12)), reference)
     heads, rows = report.table(result)
     assert rows
     assert all(len(row) == len(heads) for row in rows)
@@ -212,7 +212,7 @@ def test_renderers_escape(records: pd.DataFrame) -> None:
     evil = "a|b</x>\x01::error::\n%"
     named = records.replace({"model": {"vgg_att3": evil}})
     made = make_reference(*run(named))
-    result = regress.check(*run(worsened(named, 0.2, model=evil)), made)
+    result = gate.check(*run(worsened(named, 0.2, model=evil)), made)
     assert result.exit_code == 1
     assert ElementTree.fromstring(report.to_junit(result)).findall("testcase/failure")
     assert len(report.to_annotations(result).splitlines()) == len(result.of("regression"))
@@ -220,7 +220,7 @@ def test_renderers_escape(records: pd.DataFrame) -> None:
     assert table
     assert all(line.replace("\\|", "").count("|") == 11 for line in table)
     assert "</x>" not in report.to_markdown(result)
-    changed = regress.check(*run(named, seed=5), made)
+    changed = gate.check(*run(named, seed=5), made)
     assert ElementTree.fromstring(report.to_junit(changed)).findall("testcase/error")
 
 
@@ -273,25 +273,25 @@ def test_testable_points_are_those_of_tarone(alpha: float) -> None:
         flips = rng.integers(0, 20, size=rng.integers(1, 70))
         least = binom(flips, 0.5).pmf(flips)
         able = [least <= alpha / k * (1 + 1e-9) for k in range(1, len(flips) + 1)]
-        assert np.array_equal(regress.testable(flips, alpha), next(a for k, a in enumerate(able, 1) if a.sum() <= k))
+        assert np.array_equal(gate.testable(flips, alpha), next(a for k, a in enumerate(able, 1) if a.sum() <= k))
 
 
 def test_the_chance_of_an_alarm_by_counting_every_case() -> None:
     """Three points with 3, 7 and 9 flips that fall either way by a coin: exactly how often is any called a loss?"""
     flips, alpha = np.array([3, 7, 9]), 0.05
-    tested = regress.testable(flips, alpha)
+    tested = gate.testable(flips, alpha)
     assert tested.tolist() == [False, True, True]
     chance = 0.0
     for lost in np.ndindex(4, 8, 10):
         weight = np.prod(binom(flips, 0.5).pmf(lost))
-        adjusted = regress.adjust(np.array(lost), flips - np.array(lost), tested)
+        adjusted = gate.adjust(np.array(lost), flips - np.array(lost), tested)
         chance += weight * bool(((adjusted <= alpha) & (2 * np.array(lost) > flips)).any())
     assert 0.02 < chance <= alpha
 
 
 def test_only_points_with_enough_flips_are_counted_by_holm() -> None:
     tested = np.array([True, False, True])
-    adjusted = regress.adjust(np.array([30, 1, 2]), np.array([5, 0, 14]), tested)
+    adjusted = gate.adjust(np.array([30, 1, 2]), np.array([5, 0, 14]), tested)
     one, other = (binomtest(b, b + c, alternative="greater").pvalue for b, c in ((30, 5), (14, 2)))
     assert adjusted == pytest.approx([2 * one, 1.0, 2 * other])
-    assert metrics.mcnemar_one_sided(30, 5) == pytest.approx(one)
+    assert statistics.mcnemar_one_sided(30, 5) == pytest.approx(one)

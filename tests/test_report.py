@@ -17,12 +17,12 @@ from synthetic_records import PROVENANCE, make_gallery, make_plan, make_records
 
 from robustatt.errors import InputError
 from robustatt.report import ReportPaths, drift_figures, write_comparison, write_report
-from robustatt.report.explorer import explorer_data
-from robustatt.report.figures import write_figure
-from robustatt.report.gallery import choose_examples, read_gallery, write_gallery
+from robustatt.report.draw import write_figure
+from robustatt.report.examples import explorer_data
 from robustatt.report.heatmaps import attention_over, change_over, gallery_figures, resize, shrink
-from robustatt.report.narrative import without_paths
-from robustatt.summary import grids, summarise
+from robustatt.report.text import without_paths
+from robustatt.results.gallery import choose_examples, read_gallery, write_gallery
+from robustatt.results.summary import grids, summarise
 
 WARNING = {
     "code": "saturation",
@@ -213,7 +213,7 @@ def test_explorer_holds_every_prediction(page: tuple[ReportPaths, str]) -> None:
 
 
 def test_large_runs_list_the_strongest_attack_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("robustatt.report.explorer.MOST_CELLS", 100)
+    monkeypatch.setattr("robustatt.report.examples.MOST_CELLS", 100)
     data = explorer_data(list(grids(make_records(n=10))), "pgd")
     assert data
     assert {grid["attack"] for grid in data["grids"]} == {"pgd"}

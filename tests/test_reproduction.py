@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from synthetic_records import make_plan, make_records
 
-from robustatt import reproduction
 from robustatt.errors import InputError
-from robustatt.paper.finding import difference
-from robustatt.summary import summarise
+from robustatt.results.summary import summarise
+from robustatt.studies.paper import reproduction
+from robustatt.studies.paper.finding import difference
 
 
 def checkpoint(folder: Path, name: str, accuracy: float) -> None:

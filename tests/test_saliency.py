@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 import robustatt
 from robustatt import models
-from robustatt.drift import Attention, drift
 from robustatt.errors import InputError
-from robustatt.measures import METRICS
-from robustatt.saliency import Layer, as_shares, grad_cam, input_gradient, last_spatial_layer, logits_and_cam
+from robustatt.evaluate.drift import Attention, drift
+from robustatt.evaluate.gradcam import Layer, as_shares, grad_cam, input_gradient, last_spatial_layer, logits_and_cam
+from robustatt.results.columns import METRICS
 
 
 class Pooled(nn.Module):

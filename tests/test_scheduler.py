@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from robustatt.attack import recipe as recipes
 from robustatt.engine.costs import Costs, full_strength
-from robustatt.engine.execution import Execution, paying_workers
 from robustatt.engine.executor import Advanced, Event, Failed, Fate, Finished, Handler, Spent, Task
+from robustatt.engine.options import Execution, paying_workers
 from robustatt.engine.progress import Silent
 from robustatt.engine.scheduler import ATTEMPTS, LOSSES, Queue, Scheduler
 from robustatt.engine.virtual import VirtualWorkers

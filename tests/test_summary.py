@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from synthetic_records import PROVENANCE, make_plan, make_records
 
-from robustatt import metrics
 from robustatt.errors import InputError
-from robustatt.summary import curve_frame, grids, read_summary, summarise, write_summary
+from robustatt.results import statistics
+from robustatt.results.summary import curve_frame, grids, read_summary, summarise, write_summary
 
 
 def by_hand(rows: dict[int, list[int]], labels: list[int], eps: list[str]) -> pd.DataFrame:
@@ -45,7 +45,7 @@ def test_definitions_by_hand() -> None:
     assert [p["accuracy"] for p in points] == [2 / 3, 1 / 3, 2 / 3]
     assert [p["worst_case_accuracy"] for p in points] == [2 / 3, 1 / 3, 1 / 3]
     assert [p["fooling_rate"] for p in points] == [0, 1 / 3, 1 / 3]
-    low, high = metrics.wilson(2, 3)
+    low, high = statistics.wilson(2, 3)
     assert (points[0]["ci_low"], points[0]["ci_high"]) == (low, high)
     assert summary["curves"][0]["norm"] == "linf"
 
@@ -79,7 +79,7 @@ def test_drift_auc_at_one_radius_among_the_cleanly_right() -> None:
     rows = [r for r in summarise(records, {}, {}, [])["drift_predicts_fooling"] if r["headline"]]
     assert [(r["attack"], r["level"]) for r in rows] == [("pgd", "l1"), ("pgd", "l2"), ("pgd", "l3")]
     at = records[(records.attack == "pgd") & (records.eps == rows[2]["eps"]) & (records.clean_pred == records.label)]
-    expected = metrics.auc_interval(at.drift_js_l3, at.adv_pred != at.clean_pred)
+    expected = statistics.auc_interval(at.drift_js_l3, at.adv_pred != at.clean_pred)
     assert rows[2]["auc"] == pytest.approx(expected.value, abs=1e-6)
     assert rows[2]["n_fooled"] + rows[2]["n_held"] == len(at)
     assert rows[0]["ci_low"] < 0.5 < rows[2]["ci_low"]  # the generator's l1 drift knows nothing, its l3 does
@@ -95,7 +95,7 @@ def test_differences_are_paired_with_the_baseline() -> None:
         .assign(right=lambda r: r.adv_pred == r.label)
         .pivot(index="index", columns="model", values="right")
     )
-    counts = metrics.PairedCounts.of(right["vgg_att3"], right["vgg"])
+    counts = statistics.PairedCounts.of(right["vgg_att3"], right["vgg"])
     assert (row["only_model"], row["only_baseline"]) == (counts.only_a, counts.only_b)
     assert row["difference"] == pytest.approx(right["vgg_att3"].mean() - right["vgg"].mean())
     assert row["p"] <= row["p_holm"] <= 1

@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from robustatt import cli, metrics
+from robustatt import cli
 from robustatt.data import load
 from robustatt.errors import InputError
-from robustatt.transfer import read, svm
-from robustatt.transfer.report import markdown
-from robustatt.transfer.result import DataSet, Subject, Transfer, summarise
+from robustatt.results import statistics
+from robustatt.studies.transfer import read, svm
+from robustatt.studies.transfer.report import markdown
+from robustatt.studies.transfer.result import DataSet, Subject, Transfer, summarise
 
 
 def blobs(count: int, apart: float, seed: int = 0, width: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -34,7 +35,7 @@ def share_right(features: np.ndarray, labels: np.ndarray, folds: int = 3) -> flo
 def test_classes_far_apart_are_all_answered_right_and_labels_drawn_by_lot_are_not() -> None:
     assert share_right(*blobs(60, 40.0)) == 1.0
     features, labels = blobs(150, 0.0, width=300)
-    low, high = metrics.wilson(round(150 * share_right(features, labels)), 150)
+    low, high = statistics.wilson(round(150 * share_right(features, labels)), 150)
     assert low < 1 / 3 < high
 
 
@@ -98,7 +99,7 @@ def test_shares_differences_and_tests_are_those_of_the_answers() -> None:
     result = made({("vgg", "x"): b, ("att", "x"): a, ("vgg", "y"): a, ("att", "y"): a})
     score = result.score("att", "x")
     assert (score.right, score.n, score.accuracy) == (8, 10, 0.8)
-    assert (score.ci_low, score.ci_high) == pytest.approx([float(end) for end in metrics.wilson(8, 10)])
+    assert (score.ci_low, score.ci_high) == pytest.approx([float(end) for end in statistics.wilson(8, 10)])
     first, second = result.comparisons
     assert (first.a, first.b, first.only_a, first.only_b) == ("att", "vgg", 6, 1)
     assert first.difference == pytest.approx(0.5)

@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from robustatt.attack.base import Answer, Noise, Rows, State, SteppedAttack
-from robustatt.attack.goal import kth_class
 from robustatt.attack.gradient import still_flat
 from robustatt.attack.kinds import ApgdRecipe, ApgdTargetedRecipe
-from robustatt.attack.loss import LOSSES, Loss, goal_margin, targeted_logits_ratio
-from robustatt.threat import NORMS, per_row, project
+from robustatt.attack.losses import LOSSES, Loss, goal_margin, targeted_logits_ratio
+from robustatt.attack.norms import NORMS, per_row, project
+from robustatt.attack.target_classes import kth_class
 
 
 def checkpoints(steps: int) -> list[int]:

@@ -22,9 +22,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robustatt.attack.goal import Targets
-from robustatt.attack.loss import Loss, misclassification, towards
-from robustatt.threat import Norm, inside_box, per_row
+from robustatt.attack.losses import Loss, misclassification, towards
+from robustatt.attack.norms import Norm, inside_box, per_row
+from robustatt.attack.target_classes import Targets
 
 
 @dataclass(frozen=True)

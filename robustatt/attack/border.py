@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from robustatt.attack.loss import stable
-from robustatt.threat import inside_box
+from robustatt.attack.losses import stable
+from robustatt.attack.norms import inside_box
 
 #: How far inside the box gradients are taken if the border hides them: 16 units in the last place of a float32 below 1.
 MARGIN = 2.0**-20

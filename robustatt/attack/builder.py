@@ -9,12 +9,12 @@ from robustatt.attack.fab import FabTargeted
 from robustatt.attack.fmn import Fmn
 from robustatt.attack.gradient import Fgsm, Pgd, RFgsm
 from robustatt.attack.kinds import Recipe
-from robustatt.attack.loss import FEWEST_CLASSES
+from robustatt.attack.losses import FEWEST_CLASSES
 from robustatt.attack.momentum import MiFgsm, NiFgsm
 from robustatt.attack.noise import RandomNoise
+from robustatt.attack.norms import NORMS
 from robustatt.attack.square import Square
 from robustatt.errors import InputError
-from robustatt.threat import NORMS
 
 MANY = 1000
 
@@ -45,7 +45,7 @@ def build(recipe: Recipe, classes: int | None) -> Attack:
         case kinds.AutoAttackRecipe():
             return Chain(recipe.name, NORMS[recipe.norm], [_part(part, classes) for part in recipe.parts()])
         case kinds.ExternalRecipe():
-            from robustatt.attack.adapters import adapt
+            from robustatt.attack.external import adapt
 
             return adapt(recipe, classes)
     raise TypeError(f"no algorithm for {type(recipe).__name__}")

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from robustatt.attack.base import Answer, Noise, Oracle, RayAttack, Rows, State, SteppedAttack
 from robustatt.attack.kinds import FgsmRecipe, PgdRecipe, RFgsmRecipe
-from robustatt.attack.loss import LOSSES, towards
-from robustatt.threat import NORMS, per_row, project
+from robustatt.attack.losses import LOSSES, towards
+from robustatt.attack.norms import NORMS, per_row, project
 
 
 def still_flat(state: State, grad: Tensor) -> Tensor:

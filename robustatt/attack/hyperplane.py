@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from robustatt.threat import Norm
+from robustatt.attack.norms import Norm
 
 MOST_NEWTON_STEPS = 60
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from robustatt.attack.base import Answer, Noise, Rows, State, SteppedAttack
 from robustatt.attack.gradient import still_flat
 from robustatt.attack.kinds import MomentumRecipe
-from robustatt.attack.loss import LOSSES
-from robustatt.threat import NORMS, per_row, project
+from robustatt.attack.losses import LOSSES
+from robustatt.attack.norms import NORMS, per_row, project
 
 
 class MiFgsm(SteppedAttack):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from robustatt.attack.base import Noise, Oracle, RayAttack, Rows
 from robustatt.attack.kinds import NoiseRecipe
-from robustatt.threat import NORMS
+from robustatt.attack.norms import NORMS
 
 
 class RandomNoise(RayAttack):

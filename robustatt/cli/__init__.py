@@ -16,19 +16,19 @@ from typing import Annotated, Any
 import typer
 
 from robustatt import __version__
-from robustatt.cli.attending import attend
-from robustatt.cli.claims import paper
-from robustatt.cli.comparing import compare
-from robustatt.cli.examination import doctor
-from robustatt.cli.exporting import export
-from robustatt.cli.listing import attacks, list_data, models
-from robustatt.cli.locating import segment
-from robustatt.cli.reporting import check, report, reproduce
-from robustatt.cli.sweeping import sweep
-from robustatt.cli.terminal import warn
-from robustatt.cli.training import train
-from robustatt.cli.transferring import transfer
-from robustatt.cli.verifying import verify
+from robustatt.cli._terminal import warn
+from robustatt.cli.attend import attend
+from robustatt.cli.compare import compare
+from robustatt.cli.doctor import doctor
+from robustatt.cli.export import export
+from robustatt.cli.lists import attacks, list_data, models
+from robustatt.cli.paper import paper
+from robustatt.cli.report import check, report, reproduce
+from robustatt.cli.segment import segment
+from robustatt.cli.sweep import sweep
+from robustatt.cli.train import train
+from robustatt.cli.transfer import transfer
+from robustatt.cli.verify import verify
 from robustatt.errors import RobustattError, describe
 
 TRACEBACK = "--traceback"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustatt.data.base import Dataset, TensorDataset
+from robustatt.data.dataset import Dataset, TensorDataset
 from robustatt.errors import InputError, did_you_mean
 
 __all__ = ["SOURCES", "Dataset", "Source", "TensorDataset", "load"]
@@ -88,7 +88,7 @@ def load(
         from robustatt.data.digits import digits
 
         return digits(split)
-    from robustatt.data.vision import vision
+    from robustatt.data.torchvision import vision
 
     return vision(str(name_or_path), split, root, download)
 
@@ -104,7 +104,7 @@ def _from_path(path: Path, split: str, label_column: str | None, image_size: int
     if not path.exists():
         raise InputError(f"no data {str(path)!r}, neither a name nor a path: {did_you_mean(str(path), SOURCES)}")
     if path.suffix == ".npz":
-        from robustatt.data.arrays import npz
+        from robustatt.data.npz import npz
 
         return npz(path, split, image_size)
     if path.suffix == ".parquet" or any(path.glob("*.parquet")) or any(path.glob("*/*.parquet")):
@@ -112,7 +112,7 @@ def _from_path(path: Path, split: str, label_column: str | None, image_size: int
 
         return ParquetImages(path, split, label_column, image_size)
     if path.is_dir():
-        from robustatt.data.folder import ImageFolder
+        from robustatt.data.image_folder import ImageFolder
 
         return ImageFolder(path, split, image_size)
     raise InputError(f"{path} is no data: a folder of class folders, Parquet files or a .npz file is needed")

@@ -18,7 +18,7 @@ from torch.utils.data import (
 )
 from torch.utils.data import Dataset as TorchDataset
 
-from robustatt.data.base import (
+from robustatt.data.dataset import (
     Dataset,
     Indices,
     Labels,

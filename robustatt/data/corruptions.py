@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustatt.data.base import Dataset, Indices, Labels, Pixels, content_hash
 from robustatt.data.cache import remembered
+from robustatt.data.dataset import Dataset, Indices, Labels, Pixels, content_hash
 from robustatt.data.labels import class_indices
 from robustatt.errors import InputError, NoSuchSplit, did_you_mean
 

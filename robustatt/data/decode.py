@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustatt.data.base import Dataset, Indices, Labels, Pixels
 from robustatt.data.cache import remembered
+from robustatt.data.dataset import Dataset, Indices, Labels, Pixels
 from robustatt.data.picture import decode, needs_care, open_picture, resize, upright_size
 from robustatt.errors import InputError
 

@@ -9,7 +9,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn.functional import interpolate
 
-from robustatt.data.base import TensorDataset
+from robustatt.data.dataset import TensorDataset
 
 TEST = 500
 

@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from robustatt.data.base import Dataset, Indices, Labels, Pixels
+from robustatt.data.dataset import Dataset, Indices, Labels, Pixels
 from robustatt.errors import InputError
 
 

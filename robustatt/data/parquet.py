@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from robustatt.data.decode import EncodedDataset
-from robustatt.data.folder import SPLIT_FOLDERS
+from robustatt.data.image_folder import SPLIT_FOLDERS
 from robustatt.errors import InputError, NoSuchSplit, did_you_mean
 
 IMAGE_COLUMNS = ("img", "image")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from robustatt.data import load
-from robustatt.data.base import Dataset, Indices, Labels, Pixels
+from robustatt.data.dataset import Dataset, Indices, Labels, Pixels
 
 
 @final

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustatt.data.base import Dataset, Indices, Labels, Pixels
+from robustatt.data.dataset import Dataset, Indices, Labels, Pixels
 from robustatt.errors import InputError
 
 

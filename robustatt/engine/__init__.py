@@ -3,8 +3,8 @@
 `sweep` runs a plan; `scheduler` decides who is next; an `Executor` computes Cells; a `Worker` is what computes one.
 """
 
-from robustatt.engine.execution import Execution
 from robustatt.engine.models import FrozenModels, Loader
+from robustatt.engine.options import Execution
 from robustatt.engine.progress import Progress, Silent
 from robustatt.engine.sources import load_data, match_channels, model_loader
 from robustatt.engine.sweep import Outcome, bound, run

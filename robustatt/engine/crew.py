@@ -8,17 +8,17 @@ from functools import cached_property
 
 import torch
 
-from robustatt.data.base import Dataset
+from robustatt.data.dataset import Dataset
 from robustatt.engine.costs import Costs
-from robustatt.engine.execution import Execution, fitting_workers, paying_workers
 from robustatt.engine.executor import Executor
 from robustatt.engine.inline import ThisProcess
 from robustatt.engine.models import FrozenModels
+from robustatt.engine.options import Execution, fitting_workers, paying_workers
 from robustatt.engine.processes import LocalProcesses
 from robustatt.engine.worker import Setup, Worker, peak_memory
-from robustatt.evaluate import load_images
+from robustatt.evaluate.cell import load_images
 from robustatt.plan import Cell, ModelEntry
-from robustatt.records import Store
+from robustatt.results.records import Store
 
 
 class Crew:
@@ -68,7 +68,7 @@ class Crew:
     def size(self, cells: int, todo: Callable[[], Iterable[Cell]]) -> int:
         """How many workers are to compute so many Cells, which `todo` lists."""
         if self.execution.engine == "ray":
-            from robustatt.engine.cluster import cluster_workers
+            from robustatt.engine.ray_cluster import cluster_workers
 
             return min(cells, cluster_workers(self.execution, self.setup))
         if self.execution.workers is not None:
@@ -84,7 +84,7 @@ class Crew:
     def assemble(self, workers: int) -> Executor:
         """Start so many workers."""
         if self.execution.engine == "ray":
-            from robustatt.engine.cluster import RayActors
+            from robustatt.engine.ray_cluster import RayActors
 
             return RayActors(self.setup, self.execution, workers, self._dataset, self._models)
         if workers <= 1:

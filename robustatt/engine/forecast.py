@@ -12,7 +12,7 @@ from robustatt.engine.scheduler import Scheduler
 from robustatt.engine.sweep import Sweep
 from robustatt.engine.virtual import VirtualWorkers
 from robustatt.engine.worker import peak_memory
-from robustatt.evaluate import attack_examples
+from robustatt.evaluate.cell import attack_examples
 from robustatt.plan import Cell
 
 PILOT_SECONDS = 15.0  # about what a pilot of one model and attack may take

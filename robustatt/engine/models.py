@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from robustatt.classifier import Classifier, Numerics, fingerprint, frozen
-from robustatt.data.base import Dataset
+from robustatt.data.dataset import Dataset
 from robustatt.data.labels import class_places, read_class_names
-from robustatt.evaluate import as_float
+from robustatt.evaluate.cell import as_float
+from robustatt.evaluate.classifier import Classifier, Numerics, fingerprint, frozen
 from robustatt.models.wrappers import SelectedClasses
 from robustatt.plan import ModelEntry, Plan
 

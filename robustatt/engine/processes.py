@@ -17,8 +17,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import final
 
-from robustatt.engine.execution import kernel_oom_kills
 from robustatt.engine.executor import Advanced, Failed, Fate, Finished, Handler, Task
+from robustatt.engine.options import kernel_oom_kills
 from robustatt.engine.worker import Setup, Unfit, hosted, portable, starved, tail
 from robustatt.errors import RobustattError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from robustatt import data as data_sets
-from robustatt.data.base import Dataset
+from robustatt.data.dataset import Dataset
 from robustatt.data.grey import looks_grey, matching, with_channels
 from robustatt.data.labels import read_class_names
 from robustatt.data.sample import Sample, stratified

@@ -12,30 +12,31 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from robustatt import health, provenance
-from robustatt.classifier import Classifier
-from robustatt.data.base import Dataset
-from robustatt.device import choose_device
-from robustatt.engine import journal
+from robustatt import health
+from robustatt.data.dataset import Dataset
+from robustatt.engine import log
 from robustatt.engine.costs import Costs
 from robustatt.engine.crew import Crew
-from robustatt.engine.execution import Execution
 from robustatt.engine.executor import Spent
 from robustatt.engine.models import FrozenModels, Loader
+from robustatt.engine.options import Execution
 from robustatt.engine.progress import Progress, Silent
 from robustatt.engine.scheduler import Queue, Scheduler, SetAside
 from robustatt.engine.sources import drawn
 from robustatt.engine.worker import Setup, automatic_batch_size
 from robustatt.errors import InputError, RobustattError, RunInterrupted, raised_by
-from robustatt.evaluate import load_images
-from robustatt.evidence import agrees
-from robustatt.examples import attack_to_show, choose, pictures
-from robustatt.file_names import write_file_names
+from robustatt.evaluate.cell import load_images
+from robustatt.evaluate.classifier import Classifier
+from robustatt.evaluate.device import choose_device
+from robustatt.evaluate.gallery_examples import attack_to_show, choose, pictures
 from robustatt.files import refuse_link
 from robustatt.plan import BoundPlan, Cell, Plan
-from robustatt.records import Store
-from robustatt.report.gallery import GALLERY_FILE, GalleryEntry, write_gallery
-from robustatt.summary import read_summary, summarise, write_summary
+from robustatt.results import provenance
+from robustatt.results.evidence import agrees
+from robustatt.results.file_names import write_file_names
+from robustatt.results.gallery import GALLERY_FILE, GalleryEntry, write_gallery
+from robustatt.results.records import Store
+from robustatt.results.summary import read_summary, summarise, write_summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +105,7 @@ def bound(plan: Plan, dataset: Dataset, load: Loader, out: Path, execution: Exec
 def _cluster(execution: Execution | None) -> AbstractContextManager[None]:
     if execution is None or execution.engine != "ray":
         return nullcontext()
-    from robustatt.engine.connection import connected
+    from robustatt.engine.ray_connection import connected
 
     return connected(execution)
 
@@ -185,7 +186,7 @@ class Sweep:
 
         def finished(cell: Cell, spent: Spent) -> None:
             missing.discard(cell.key)
-            journal.note(self.out, cell, spent)
+            log.note(self.out, cell, spent)
 
         try:
             executor = self.crew.assemble(self.size(missing))
@@ -271,7 +272,7 @@ def _count(plan: Plan, dataset: Dataset) -> int:
 
 
 def _origin(bound: BoundPlan, out: Path, began: float, device: torch.device) -> dict[str, Any]:
-    costs = journal.costs(out, {cell.key for cell in bound.cells()})
+    costs = log.costs(out, {cell.key for cell in bound.cells()})
     return {
         "command": provenance.command(),
         "versions": provenance.versions(),

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import torch
 
-from robustatt.data.base import Dataset
-from robustatt.device import is_out_of_memory
+from robustatt.data.dataset import Dataset
 from robustatt.engine.executor import Failed, Fate, Finished, Spent, Task
 from robustatt.engine.models import FrozenModels, Loader
 from robustatt.engine.sources import drawn, load_data, model_loader
 from robustatt.errors import InputError, RobustattError, describe
-from robustatt.evaluate import Evaluation, evaluate
+from robustatt.evaluate.cell import Evaluation, evaluate
+from robustatt.evaluate.device import is_out_of_memory
 from robustatt.plan import ModelEntry, Plan
-from robustatt.records import Store
+from robustatt.results.records import Store
 
 LOG_LINES = 20
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from robustatt.eps import parse_radius
 from robustatt.errors import InputError, did_you_mean
-from robustatt.measures import kind_of
-from robustatt.summary import names_of
+from robustatt.results.columns import kind_of
+from robustatt.results.summary import names_of
 
 TARGETS = ("tensorboard", "mlflow", "wandb")
 """Where a sweep can go: each needs the package of its name, which is an extra of this project."""

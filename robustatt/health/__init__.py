@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from robustatt.attack.recipe import Recipe
-    from robustatt.data.base import Dataset
+    from robustatt.data.dataset import Dataset
     from robustatt.models.checkpoint import Card
 
 __all__ = [
@@ -124,6 +124,6 @@ def deep(
         seed: of every random start.
         train: training images, to look for test images among them.
     """
-    from robustatt.health.diagnosis import diagnose
+    from robustatt.doctor.deep import diagnose
 
     return diagnose(module, label, images, labels, seed, train)

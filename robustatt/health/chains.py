@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from robustatt.chains import parts_of
 from robustatt.eps import parse_radius
 from robustatt.health.outcome import Outcome, kind_of
 from robustatt.health.warning import Warning
+from robustatt.results.chains import parts_of
 
 
 def black_box_part(outcome: Outcome, clearly: Callable[[int, int], bool]) -> Iterator[Warning]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from robustatt.data.base import Dataset
+    from robustatt.data.dataset import Dataset
     from robustatt.models.checkpoint import Card
 
 FAR = 0.05

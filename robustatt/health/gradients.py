@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from robustatt.attack.border import InsideBox, border_margin, loss_gradient
-from robustatt.attack.loss import stable
+from robustatt.attack.losses import stable
+from robustatt.attack.norms import inside_box
 from robustatt.health.look import FEW, Look
 from robustatt.health.warning import ZERO_GRADIENT_SHARE, Warning
-from robustatt.threat import inside_box
 
 AGREES = (0.5, 2.0)
 """Loss change along the gradient over its prediction, for a step of at most 0.001 (a quarter of an 8-bit

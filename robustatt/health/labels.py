@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from robustatt import metrics
 from robustatt.health.warning import Warning
-from robustatt.summary import Grid
+from robustatt.results import statistics
+from robustatt.results.summary import Grid
 
 RESTORED = 0.6
 """Balanced accuracy the renamed classes must reach: a model that always says one class has 1/classes, at
@@ -32,7 +32,7 @@ def restored(fixed: int, spoilt: int) -> bool:
     A dozen remedies are tried on a model, so a false alarm has a chance of about one in a hundred before the
     demands on the size of the gain, which chance cannot meet.
     """
-    return fixed > spoilt and float(metrics.mcnemar_exact(fixed, spoilt)) < 1e-3
+    return fixed > spoilt and float(statistics.mcnemar_exact(fixed, spoilt)) < 1e-3
 
 
 def _renaming(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
@@ -86,7 +86,7 @@ def label_order(truth: NDArray[np.int64], predicted: NDArray[np.int64], model: s
 
 def like_guessing(right: int, n: int, guess: float) -> bool:
     """Whether so many right of n are not clearly more (Wilson, 95 %) than the share of the commonest class."""
-    return guess < 1 and float(metrics.wilson(right, n)[0]) <= guess
+    return guess < 1 and float(statistics.wilson(right, n)[0]) <= guess
 
 
 def like_chance(grid: Grid) -> Iterator[Warning]:

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from robustatt.attack.loss import misclassification
+from robustatt.attack.losses import misclassification
+from robustatt.evaluate.model_outputs import StandardModule, hookable
 from robustatt.health.gradients import gradient
 from robustatt.health.labels import label_order
 from robustatt.health.look import FEW, Look
 from robustatt.health.ranges import input_range
 from robustatt.health.warning import Warning
-from robustatt.outputs import StandardModule, hookable
 
 CHANGED = 1e-4
 """Relative change of the logits between two equal passes. Float32 sums in another order differ by about

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from robustatt.attack.kinds import ExternalRecipe
 from robustatt.attack.recipe import Recipe
 from robustatt.eps import parse_radius
-from robustatt.summary import Grid
+from robustatt.results.summary import Grid
 
 ITERATIVE = ("pgd", "mi-fgsm", "ni-fgsm", "apgd", "apgd-t", "fab-t", "fmn", "autoattack")
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from robustatt import metrics
 from robustatt.attack.recipe import Recipe, shipped
 from robustatt.attack.recipe import load as load_recipe
 from robustatt.eps import NORM_TITLES, parse_radius
@@ -18,7 +17,8 @@ from robustatt.health.foreign import left_the_ball, unused_ball
 from robustatt.health.labels import label_order, like_chance
 from robustatt.health.outcome import Outcome
 from robustatt.health.warning import ZERO_GRADIENT_SHARE, Warning
-from robustatt.summary import Grid, baselines, grids
+from robustatt.results import statistics
+from robustatt.results.summary import Grid, baselines, grids
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,7 +120,7 @@ def _rising(outcome: Outcome) -> Iterator[Warning]:
         return
     back = int((outcome.broken[:, low] & ~outcome.broken[:, high]).sum())
     lost = int((~outcome.broken[:, low] & outcome.broken[:, high]).sum())
-    if float(metrics.mcnemar_exact(back, lost)) * len(accuracy) < 1e-3:
+    if float(statistics.mcnemar_exact(back, lost)) * len(accuracy) < 1e-3:
         eps = [text for text in outcome.grid.eps if parse_radius(text) > 0]
         several = outcome.kind == "iterative"
         remedy = "take smaller steps, or apgd-ce" if several else "run an iterative attack (pgd, apgd-ce)"
@@ -351,7 +351,7 @@ def _too_few(outcomes: Sequence[Outcome], plan: Mapping[str, object]) -> Iterato
         if other is None or entry.kind == "control" or other.model == entry.grid.model:
             continue
         tables = list(_tables(entry.grid, other))
-        if not tables or min(float(metrics.mcnemar_exact(t.only_a, t.only_b)) for t in tables) < 0.05:
+        if not tables or min(float(statistics.mcnemar_exact(t.only_a, t.only_b)) for t in tables) < 0.05:
             continue
         table = max(tables, key=lambda t: abs(t.only_a - t.only_b))
         claimed, discordance = (
@@ -360,7 +360,7 @@ def _too_few(outcomes: Sequence[Outcome], plan: Mapping[str, object]) -> Iterato
         )
         if claimed < CLAIM:
             continue
-        detectable = metrics.detectable_difference(table.n, discordance)
+        detectable = statistics.detectable_difference(table.n, discordance)
         if claimed >= detectable:
             continue
         least = (
@@ -379,8 +379,8 @@ def _too_few(outcomes: Sequence[Outcome], plan: Mapping[str, object]) -> Iterato
         )
 
 
-def _tables(grid: Grid, base: Grid) -> Iterator[metrics.PairedCounts]:
+def _tables(grid: Grid, base: Grid) -> Iterator[statistics.PairedCounts]:
     _, mine, theirs = np.intersect1d(grid.index, base.index, return_indices=True)
     for i, eps in enumerate(grid.eps):
         if eps in base.eps and parse_radius(eps) > 0 and len(mine):
-            yield metrics.PairedCounts.of(grid.correct[mine, i], base.correct[theirs, base.eps.index(eps)])
+            yield statistics.PairedCounts.of(grid.correct[mine, i], base.correct[theirs, base.eps.index(eps)])

@@ -12,7 +12,7 @@ from torch import nn
 from robustatt.errors import InputError
 from robustatt.models.bundle import ADVERSARIAL, bundled_path
 from robustatt.models.checkpoint import Card, load
-from robustatt.models.outside import is_outside, load_outside
+from robustatt.models.external import is_outside, load_outside
 from robustatt.models.registry import canonical
 
 if TYPE_CHECKING:

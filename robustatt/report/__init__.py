@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustatt.errors import InputError
-from robustatt.file_names import read_file_names
+from robustatt.results.file_names import read_file_names
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from robustatt.report.gallery import GalleryEntry
-    from robustatt.report.panels import FigureSpec
+    from robustatt.report.figures import FigureSpec
+    from robustatt.results.gallery import GalleryEntry
 
 __all__ = ["ReportPaths", "write_comparison", "write_report"]
 
@@ -43,26 +43,27 @@ def write_report(
     the folder cannot be written or the gallery is damaged.
     """
     from robustatt.files import subfolder, write_atomically
-    from robustatt.report import html, panels, tables
-    from robustatt.report.gallery import read_gallery
-    from robustatt.unbounded import bounded, rows_of
+    from robustatt.report import page, tables
+    from robustatt.report.figures import sweep_figures
+    from robustatt.results.gallery import read_gallery
+    from robustatt.results.unbounded import bounded, rows_of
 
     folder = Path(out) if out is not None else Path(directory)
     heads, unbounded_rows = rows_of(summary)
     whole, summary = summary, bounded(summary)
     if records is not None and unbounded_rows:
         records = records[~records["attack"].isin({row[1] for row in unbounded_rows})]
-    curves, drift = panels.figures(summary), drift_figures(summary)
+    curves, drift = sweep_figures(summary), drift_figures(summary)
     stored = read_gallery(Path(directory))
-    more = html.example_parts(summary, records, stored) | {
+    more = page.example_parts(summary, records, stored) | {
         "file_names": read_file_names(Path(directory)),
         "unbounded": (heads, unbounded_rows),
     }
     try:
         pictures, rows = subfolder(folder, "figures"), subfolder(folder, "tables")
-        page = html.render(summary, html.Page(curves, drift, more))
-        write_atomically(folder / "report.html", page.encode())
-        listed = tables.write_tables(summary, html.overviews(summary), rows, whole) if whole["curves"] else []
+        text = page.render(summary, page.Page(curves, drift, more))
+        write_atomically(folder / "report.html", text.encode())
+        listed = tables.write_tables(summary, page.overviews(summary), rows, whole) if whole["curves"] else []
         written = _write_figures(summary, curves, drift, stored, pictures) if figures else []
     except OSError as error:
         raise InputError(f"cannot write the report into {folder}: {error.strerror or error}") from None
@@ -77,10 +78,10 @@ def _write_figures(
     folder: Path,
 ) -> list[Path]:
     from robustatt.report.confusion import write_confusion
-    from robustatt.report.figures import write_figure
+    from robustatt.report.draw import write_figure
     from robustatt.report.heatmaps import gallery_figures
-    from robustatt.report.html import class_names
-    from robustatt.report.narrative import first_norm, strongest_attack
+    from robustatt.report.page import class_names
+    from robustatt.report.text import first_norm, strongest_attack
 
     written: list[Path] = []
     for spec in [*curves, *(spec for spec in drift if spec.slug.split("-")[1] == "js")]:
@@ -93,17 +94,17 @@ def _write_figures(
 def drift_figures(summary: Mapping[str, Any]) -> list[FigureSpec]:
     """One figure for each model and measure, of attention before those of saliency, under the strongest attack of the
     first norm."""
-    from robustatt.measures import METRICS
-    from robustatt.report import narrative, panels
+    from robustatt.report import figures, text
+    from robustatt.results.columns import METRICS
 
-    summary = narrative.first_norm(summary)
-    attack = narrative.strongest_attack(summary)
+    summary = text.first_norm(summary)
+    attack = text.strongest_attack(summary)
     if attack is None:
         return []
     found = [
-        panels.drift_figure(summary, model, attack, metric, kind)
-        for kind in panels.KIND_WORDS
-        for model in panels.drift_models(summary, kind)
+        figures.drift_figure(summary, model, attack, metric, kind)
+        for kind in figures.KIND_WORDS
+        for model in figures.drift_models(summary, kind)
         for metric in METRICS
     ]
     return [spec for spec in found if spec is not None]
@@ -120,6 +121,6 @@ def write_comparison(
     radii that both have, by the exact McNemar test with Holm's correction; flips are listed one by one.
     Raises InputError if the runs have nothing in common.
     """
-    from robustatt.report import compare
+    from robustatt.report import comparison
 
-    return ReportPaths(*compare.write(first, second, Path(out)))
+    return ReportPaths(*comparison.write(first, second, Path(out)))

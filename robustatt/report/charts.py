@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from robustatt.report.panels import Panel, Series
+from robustatt.report.figures import Panel, Series
 from robustatt.report.style import MARKERS, Look
 
 WIDTH, HEIGHT = 400, 276

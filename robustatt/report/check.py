@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustatt.regress import CheckResult, point_text
+from robustatt.results.gate import CheckResult, point_text
 
 
 def table(result: CheckResult, every: bool = False) -> tuple[list[str], list[list[str]]]:

@@ -10,9 +10,9 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from robustatt.report.figures import STYLE, save, write_csv
+from robustatt.report.draw import STYLE, save, write_csv
+from robustatt.report.figures import Summary
 from robustatt.report.heatmaps import class_name
-from robustatt.report.panels import Summary
 
 MOST_CLASSES = 12
 LEVELS = 4

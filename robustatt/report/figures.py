@@ -1,184 +1,351 @@
-"""Figures for publication: each panel set as PNG (200 dpi), SVG and the CSV of exactly what is drawn.
-
-Drawn with matplotlib's objects, without global state. Colour and marker stand for the model, line style for
-the attack, so a figure survives a grey printer.
-"""
+"""Summary to panels: the series of every figure, once, for the image files, the page and the CSVs alike."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
-import pandas as pd
+from robustatt.eps import NORM_TITLES, axis_value, parse_radius
+from robustatt.report.style import GROUP_LOOKS, Look, looks
+from robustatt.results import statistics
+from robustatt.results.columns import METRICS, Kind, kind_of, level_title
+from robustatt.results.outcomes import is_control
+from robustatt.results.unbounded import norm_of, norms_of, of_norm
 
-from robustatt.files import write_atomically
-from robustatt.report.panels import FigureSpec, Panel, Series
+Summary = Mapping[str, Any]
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-STYLE: dict[str, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.titley": 1.0,  # a fixed place, so that none has to be looked for
-    "axes.labelsize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#555555",
-    "axes.linewidth": 0.8,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "xtick.color": "#333333",
-    "ytick.color": "#333333",
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 8,
-    "legend.frameon": False,
-    "text.parse_math": False,
-    "svg.hashsalt": "robustatt",
-    "svg.fonttype": "path",
+@dataclass(frozen=True)
+class Series:
+    """One curve: x as an axis of its norm counts, y, and the band; None in the band where there is no interval."""
+
+    label: str
+    look: Look
+    eps: tuple[str, ...]
+    y: tuple[float, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+    n: tuple[int, ...]
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """What the curve is of (model, attack, level, group), for the CSV."""
+    norm: str = "linf"
+
+    @cached_property
+    def x(self) -> tuple[float, ...]:
+        """The radii in steps of 1/255, or for other norms than L-infinity in the scale of pixels in [0, 1]."""
+        return tuple(axis_value(eps, self.norm) for eps in self.eps)
+
+
+X_LABELS = {"linf": "radius ε, steps of 1/255", "l2": "L2 radius ε", "l1": "L1 radius ε"}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes."""
+
+    slug: str
+    title: str
+    y_label: str
+    series: tuple[Series, ...]
+    percent: bool = True
+    y_range: tuple[float, float] | None = (0.0, 1.0)
+    zero_line: bool = False
+
+    @property
+    def x_label(self) -> str:
+        """What the axis of radii counts."""
+        return X_LABELS[self.series[0].norm if self.series else "linf"]
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """One figure: panels side by side under one caption; ``slug`` names its files."""
+
+    slug: str
+    title: str
+    caption: str
+    panels: tuple[Panel, ...]
+
+
+def curve_names(summary: Summary) -> tuple[list[str], list[str]]:
+    """Models and attacks in the order of the curves; controls are not attacks."""
+    models = list(dict.fromkeys(str(curve["model"]) for curve in summary["curves"]))
+    attacks = list(dict.fromkeys(str(curve["attack"]) for curve in summary["curves"]))
+    return models, attacks
+
+
+def attack_title(attack: str) -> str:
+    """An attack's name, and that it is none where it is a control."""
+    return f"{attack} (control)" if is_control(attack) else attack
+
+
+def sweep_figures(summary: Summary) -> list[FigureSpec]:
+    """Every curve figure that the summary holds data for; each norm has its own."""
+    norms, names = norms_of(summary), {NAMES: curve_names(summary)}
+    return [spec for norm in norms for spec in _marked(_figures(of_norm(summary, norm) | names), norm, norms)]
+
+
+def _marked(specs: Sequence[FigureSpec], norm: str, norms: Sequence[str]) -> list[FigureSpec]:
+    """Figures of a norm: its name in the title if there are several; in the files' names for all but the first."""
+    if len(norms) == 1:
+        return list(specs)
+    ending = "" if norm == norms[0] else f"-{norm}"
+    return [
+        replace(
+            spec, slug=spec.slug + ending, title=f"{spec.title}, {NORM_TITLES[norm]}",
+            panels=tuple(replace(panel, slug=panel.slug + ending) for panel in spec.panels),
+        )
+        for spec in specs
+    ]  # fmt: skip
+
+
+def _figures(summary: Summary) -> list[FigureSpec]:
+    specs = [accuracy_figure(summary), worst_case_figure(summary), fooling_figure(summary)]
+    more = [gap_figure(summary), breaking_figure(summary)]
+    return specs + [spec for spec in more if spec is not None]
+
+
+NAMES = "names of all curves"
+"""A key of the summary of one norm: models and attacks of the whole, so that each looks the same in every figure."""
+
+
+def _looks(summary: Summary) -> dict[tuple[str, str], Look]:
+    return looks(*summary.get(NAMES, curve_names(summary)))
+
+
+def _curves(summary: Summary, measure: str) -> tuple[Series, ...]:
+    look = _looks(summary)
+    series = []
+    for curve in summary["curves"]:
+        points = sorted(curve["points"], key=lambda point: parse_radius(point["eps"]))
+        y = tuple(float(point[measure]) for point in points)
+        n = tuple(int(point["n"]) for point in points)
+        low, high = statistics.wilson([round(a * b) for a, b in zip(y, n, strict=True)], n)
+        model, attack = str(curve["model"]), str(curve["attack"])
+        series.append(
+            Series(
+                f"{model}, {attack_title(attack)}",
+                look[model, attack],
+                tuple(str(point["eps"]) for point in points),
+                y,
+                tuple(map(float, low)),
+                tuple(map(float, high)),
+                n,
+                {"model": model, "attack": attack},
+                norm_of(curve),
+            )
+        )
+    return tuple(series)
+
+
+def accuracy_figure(summary: Summary) -> FigureSpec:
+    """Accuracy at exactly each radius."""
+    caption = (
+        "Share of images still classified right under the attack at exactly this radius. Images that are "
+        "misclassified without any attack count as wrong. Bands: 95 % Wilson intervals."
+    )
+    return FigureSpec("accuracy", "Accuracy against radius", caption, (accuracy_panel(summary),))
+
+
+def accuracy_panel(summary: Summary) -> Panel:
+    """The curves of accuracy, every model and attack."""
+    return Panel("accuracy", "Accuracy", "accuracy", _curves(summary, "accuracy"))
+
+
+def worst_case_figure(summary: Summary) -> FigureSpec:
+    """Share that no smaller radius broke either."""
+    caption = (
+        "Share of images that the attack broke neither at this radius nor at any smaller one. Norm balls are "
+        "nested, so this never rises. Bands: 95 % Wilson intervals."
+    )
+    panel = Panel("worst-case", "Worst case", "worst-case accuracy", _curves(summary, "worst_case_accuracy"))
+    return FigureSpec("worst-case", "Worst case up to each radius", caption, (panel,))
+
+
+def fooling_figure(summary: Summary) -> FigureSpec:
+    """The paper's network fooling rate."""
+    caption = (
+        "Share of images whose predicted label changes from the one predicted for the clean image, right or "
+        "wrong (the network fooling rate of Jetley et al. 2018). Bands: 95 % Wilson intervals."
+    )
+    panel = Panel("fooling", "Fooling rate", "fooling rate", _curves(summary, "fooling_rate"))
+    return FigureSpec("fooling-rate", "Fooling rate against radius", caption, (panel,))
+
+
+def gap_figure(summary: Summary) -> FigureSpec | None:
+    """Accuracy of each attention model minus its baseline; None if no model has a baseline."""
+    look, norm = _looks(summary), norms_of(summary)[0]
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for row in summary.get("differences", []):
+        if not is_control(row["attack"]):
+            groups.setdefault((row["model"], row["baseline"], row["attack"]), []).append(row)
+    series = [
+        _rows_series(f"{model} minus {base}, {attack}", look[model, attack], rows, "difference", norm)
+        for (model, base, attack), rows in groups.items()
+        if (model, attack) in look
+    ]
+    if not series:
+        return None
+    caption = (
+        "Accuracy of the attention model minus that of its baseline on the same images: above 0 the "
+        "attention model resists better. Bands: 95 % intervals of the paired difference (Newcombe 1998)."
+    )
+    panel = Panel("gap", "Gap", "difference of accuracy", tuple(series), y_range=None)
+    return FigureSpec("gap", "Gap to the baseline", caption, _one_scale([panel]))
+
+
+def _rows_series(label: str, look: Look, rows: Sequence[Mapping[str, Any]], value: str, norm: str) -> Series:
+    rows = sorted(rows, key=lambda row: parse_radius(row["eps"]))
+    keys = {name: str(rows[0][name]) for name in ("model", "baseline", "attack") if name in rows[0]}
+    return Series(
+        label,
+        look,
+        tuple(str(row["eps"]) for row in rows),
+        tuple(float(row[value]) for row in rows),
+        tuple(row["ci_low"] for row in rows),
+        tuple(row["ci_high"] for row in rows),
+        tuple(int(row["n"]) for row in rows),
+        keys,
+        norm,
+    )
+
+
+def breaking_figure(summary: Summary) -> FigureSpec | None:
+    """Cumulative distribution of the smallest radius that breaks an image that is right when clean."""
+    series = []
+    for curve in _curves(summary, "worst_case_accuracy"):
+        right = [round(y * n) for y, n in zip(curve.y, curve.n, strict=True)]
+        whole = parse_radius(curve.eps[0]) == 0 and right[0] > 0 and len(set(curve.n)) == 1
+        if is_control(curve.keys["attack"]) or not whole:
+            continue
+        broken = [right[0] - count for count in right]
+        low, high = statistics.wilson(broken, right[0])
+        share = tuple(count / right[0] for count in broken)
+        band = (tuple(map(float, low)), tuple(map(float, high)))
+        n = (right[0],) * len(right)
+        series.append(Series(curve.label, curve.look, curve.eps, share, *band, n, curve.keys, curve.norm))
+    if not series:
+        return None
+    caption = (
+        "Share of the images right when clean whose smallest breaking radius is at most ε. It reaches one "
+        "half at the median breaking radius. Bands: 95 % Wilson intervals."
+    )
+    panel = Panel("breaking", "Breaking radius", "broken at ε or below", tuple(series))
+    return FigureSpec("breaking-radius", "Smallest breaking radius", caption, (panel,))
+
+
+# Drift ----------------------------------------------------------------------------------------------------
+
+KIND_WORDS: dict[Kind, tuple[str, str, str]] = {
+    "attention": ("drift", "Attention drift", "attention maps"),
+    "saliency": ("saliency", "Saliency drift", "Grad-CAM saliency maps"),
 }
-DPI = 200
+"""For each kind of map: how files of its figures begin, what its drift is called, and what the maps are."""
 
 
-def write_figure(spec: FigureSpec, folder: Path) -> list[Path]:
-    """Write ``slug.png``, ``slug.svg`` and ``slug.csv`` into the folder; their paths."""
-    import matplotlib
+LEAST_IMAGES = 5
+"""A mean of fewer is not drawn unless there is nothing else: its interval would fill the axes."""
 
-    with matplotlib.rc_context(cast(Any, STYLE)):
-        figure = draw(spec)
-        paths = save(figure, folder / spec.slug)
-    table = folder / f"{spec.slug}.csv"
-    write_csv(frame(spec), table)
-    return [*paths, table]
+CONTROLS = {"noise": "uniform noise up to ε", "sign-noise": "random signs times ε"}
+"""What the controls are called in the figures of drift."""
 
 
-def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """The rows of a figure as CSV, whole or not at all."""
-    write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode())
+SEARCH_NOTE = (
+    " The threshold search attacks an image only near the radius where it breaks, so a curve ends where too few images were "
+    "attacked; sweep with --independent to attack every image at every radius."
+)
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Save as PNG and SVG with nothing in it that changes from run to run; the two paths.
+def _searched(summary: Summary, attack: str) -> bool:
+    """Whether an attack was run only at the radii near each image's threshold: those in one step attack at all radii."""
+    plan = summary["plan"]
+    entry = next((e for e in plan.get("attacks") or [] if isinstance(e, Mapping) and e.get("name") == attack), {})
+    return plan.get("evaluation") == "threshold search" and entry.get("algorithm") not in ("fgsm", "r-fgsm", "noise")
 
-    Straight through the canvases: ``savefig`` would draw everything twice.
+
+def drift_models(summary: Summary, kind: Kind) -> list[str]:
+    """Models for which drift of this kind was recorded."""
+    return list(dict.fromkeys(str(row["model"]) for row in summary["drift"] if kind_of(str(row["level"])) == kind))
+
+
+def drift_figure(
+    summary: Summary, model: str, attack: str, metric: str = "js", kind: Kind = "attention"
+) -> FigureSpec | None:
+    """Mean drift by level, fooled apart from held, beside random noise if it was run; None without data.
+
+    Attention and saliency never share a figure: the same numbers mean different things there.
     """
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    png, svg = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")
-    write_atomically(png, png_bytes(figure))
-    vector: Any = FigureCanvasSVG(figure)
-    drawing = io.BytesIO()
-    vector.print_svg(drawing, metadata={"Date": None, "Creator": None})
-    write_atomically(svg, drawing.getvalue())
-    return [png, svg]
-
-
-def png_bytes(figure: Figure) -> bytes:
-    """The figure as a PNG of 200 dpi."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    figure.set_dpi(DPI)
-    raster: Any = FigureCanvasAgg(figure)
-    buffer = io.BytesIO()
-    raster.print_png(buffer, metadata={"Software": None}, pil_kwargs={"compress_level": 2})
-    return buffer.getvalue()
-
-
-def draw(spec: FigureSpec) -> Figure:
-    """The figure as a matplotlib object; margins in inches, so that no layout has to be searched for."""
-    from matplotlib.figure import Figure
-
-    count = len(spec.panels)
-    width = 5.4 if count == 1 else 1.0 + 2.9 * count
-    labels = list(dict.fromkeys(shorten(series.label) for panel in spec.panels for series in panel.series))
-    columns = max(1, min(len(labels), int(width / (0.75 + 0.062 * max(map(len, labels))))))
-    below = 0.52 + 0.19 * -(-len(labels) // columns)
-    above = 0.28 if count > 1 else 0.12
-    height = 2.9 + above + below
-    figure = Figure(figsize=(width, height))
-    axes = figure.subplots(1, count, sharey=True, squeeze=False)[0]
-    figure.subplots_adjust(
-        left=0.68 / width, right=1 - 0.14 / width, bottom=below / height, top=1 - above / height, wspace=0.08
+    rows = [
+        row
+        for row in summary["drift"]
+        if (row["model"], row["metric"]) == (model, metric) and kind_of(str(row["level"])) == kind
+    ]
+    name, unit = METRICS[metric].title, METRICS[metric].unit
+    norm = next((norm_of(curve) for curve in summary["curves"] if curve["attack"] == attack), "linf")
+    panels = []
+    for level in dict.fromkeys(str(row["level"]) for row in rows):
+        here = [row for row in rows if row["level"] == level]
+        series = [_drift_series(here, attack, group, group, norm) for group in ("fooled", "held")]
+        series += [_drift_series(here, control, "all", label, norm) for control, label in CONTROLS.items()]
+        drawn = tuple(entry for entry in series if entry is not None)
+        if drawn:
+            slug = f"drift-{metric}-{level}"
+            panels.append(Panel(slug, level_title(level), name, drawn, percent=False, y_range=None))
+    if not panels:
+        return None
+    stem, what, maps = KIND_WORDS[kind]
+    caption = (
+        f"{name} between the {maps} of the clean and the attacked image ({unit}): mean over images that were "
+        "fooled at this radius and over those that held, of the images attacked at exactly this radius. "
+        f"Model {model}, attack {attack}. Bands: 95 % t intervals of the mean; means of fewer than "
+        f"{LEAST_IMAGES} images are left out.{SEARCH_NOTE if _searched(summary, attack) else ''}"
     )
-    for number, (axis, panel) in enumerate(zip(axes, spec.panels, strict=True)):
-        _panel(axis, panel, with_title=count > 1, with_y_label=number == 0)
-    handles = {h.get_label(): h for axis in axes for h in axis.get_legend_handles_labels()[0]}
-    figure.legend(
-        handles.values(),
-        handles.keys(),
-        loc="lower center",
-        ncols=columns,
-        handlelength=3.2,
-        borderaxespad=0.3,
+    title = f"{what} of {model}: {name if metric == 'js' else name.lower()}"
+    return FigureSpec(f"{stem}-{metric}-{file_safe(model)}", title, caption, _one_scale(panels))
+
+
+def _drift_series(
+    rows: Sequence[Mapping[str, Any]], attack: str, group: str, label: str, norm: str
+) -> Series | None:
+    chosen = [row for row in rows if row["attack"] == attack and row["group"] == group and parse_radius(row["eps"]) > 0]
+    chosen = [row for row in chosen if row["n"] >= LEAST_IMAGES] or chosen
+    chosen.sort(key=lambda row: parse_radius(row["eps"]))
+    if not chosen:
+        return None
+    keys = {name: str(chosen[0][name]) for name in ("model", "attack", "level", "metric", "group")}
+    return Series(
+        label,
+        GROUP_LOOKS[label],
+        tuple(str(row["eps"]) for row in chosen),
+        tuple(float(row["mean"]) for row in chosen),
+        tuple(row["ci_low"] for row in chosen),
+        tuple(row["ci_high"] for row in chosen),
+        tuple(int(row["n"]) for row in chosen),
+        keys,
+        norm,
     )
-    return figure
 
 
-def shorten(label: str, most: int = 56) -> str:
-    """A label that fits under a figure: the end of an over-long one tells more than its start."""
-    label = " ".join(label.split())
-    return label if len(label) <= most else f"…{label[1 - most :]}"
-
-
-def _panel(axis: Axes, panel: Panel, with_title: bool, with_y_label: bool) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    for series in panel.series:
-        _curve(axis, series)
-    if panel.zero_line:
-        axis.axhline(0, color="#333333", linewidth=0.9)
-    if panel.y_range:
-        low, high = panel.y_range
-        pad = 0.015 * (high - low) if panel.percent else 0.0
-        axis.set_ylim(low - pad, high + pad)
-    if panel.percent:
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
-    axis.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 4, 5, 10]))
-    axis.margins(x=0.02)
-    axis.set_xlabel(panel.x_label)
-    if with_y_label:
-        axis.set_ylabel(panel.y_label)
-    if with_title:
-        axis.set_title(panel.title)
-
-
-def _curve(axis: Axes, series: Series) -> None:
-    look = series.look
-    (line,) = axis.plot(
-        series.x,
-        series.y,
-        color=look.light,
-        linewidth=1.6,
-        marker=look.marker,
-        markersize=4.2,
-        markeredgecolor="white",
-        markeredgewidth=0.5,
-        label=shorten(series.label),
+def _one_scale(panels: Sequence[Panel]) -> tuple[Panel, ...]:
+    """The same y axis for panels that are compared side by side."""
+    values = [v for panel in panels for series in panel.series for v in _extent(series)]
+    low, high = min(0.0, *values), max(values)
+    top = high + 0.05 * (high - low or 1.0)
+    bottom = low if low == 0 else low - 0.05 * (high - low)
+    return tuple(
+        Panel(p.slug, p.title, p.y_label, p.series, p.percent, (bottom, top), bottom < 0) for p in panels
     )
-    if look.dash:
-        line.set_dashes(look.dash)
-    banded = [i for i, low in enumerate(series.low) if low is not None and series.high[i] is not None]
-    x = [series.x[i] for i in banded]
-    low, high = [series.low[i] or 0.0 for i in banded], [series.high[i] or 0.0 for i in banded]
-    axis.fill_between(x, low, high, color=look.light, alpha=0.14, linewidth=0)
 
 
-def frame(spec: FigureSpec) -> pd.DataFrame:
-    """The numbers of a figure: what each curve is of, eps, value, ci_low, ci_high, n."""
-    rows: list[dict[str, Any]] = []
-    for panel in spec.panels:
-        for series in panel.series:
-            columns: Sequence[Sequence[Any]] = (series.eps, series.y, series.low, series.high, series.n)
-            rows += [
-                {**series.keys, "eps": eps, "value": y, "ci_low": low, "ci_high": high, "n": n}
-                for eps, y, low, high, n in zip(*columns, strict=True)
-            ]
-    return pd.DataFrame(rows)
+def _extent(series: Series) -> list[float]:
+    """The values an axis must hold: every mean, and the bands of at least 10 images."""
+    bands = [pair for pair, n in zip(zip(series.low, series.high, strict=True), series.n, strict=True) if n >= 10]
+    return [*series.y, *(value for pair in bands for value in pair if value is not None)]
+
+
+def file_safe(name: str) -> str:
+    """A name from a user as part of a file name: letters, digits, dot, dash and underscore only."""
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in name).strip(".-")
+    return safe[:60] or "unnamed"

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from robustatt.measures import level_title, map_title
-from robustatt.report.figures import STYLE, save, write_csv
-from robustatt.report.gallery import GalleryEntry, as_float, by_example
-from robustatt.report.panels import file_safe
+from robustatt.report.draw import STYLE, save, write_csv
+from robustatt.report.figures import file_safe
+from robustatt.results.columns import level_title, map_title
+from robustatt.results.gallery import GalleryEntry, as_float, by_example
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from robustatt.files import write_atomically
-from robustatt.report.narrative import SALIENCY_NOTE, STOPPING_NOTE, Prediction, prediction_rows
-from robustatt.report.panels import Summary
+from robustatt.report.figures import Summary
+from robustatt.report.text import SALIENCY_NOTE, STOPPING_NOTE, Prediction, prediction_rows
 
 COLUMNS = ("eps", "n", "accuracy", "ci_low", "ci_high", "worst_case_accuracy", "fooling_rate")
 

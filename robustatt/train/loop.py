@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from robustatt import data as datasets
 from robustatt.data import Dataset, TensorDataset
 from robustatt.data.sample import stratified
-from robustatt.device import choose_device
 from robustatt.errors import InputError, TrainingDiverged
+from robustatt.evaluate.device import choose_device
 from robustatt.files import write_whole
 from robustatt.models import Card, build, save_checkpoint
 from robustatt.models.checkpoint import rounded
-from robustatt.report.learning import curve_png
 from robustatt.train.augment import adversarial_images, augment, augmentation
 from robustatt.train.card import card_of, channel_statistics, start_from
+from robustatt.train.curve import curve_png
 from robustatt.train.ranks import Ranks, own_device, ranks, synced
 from robustatt.train.request import TrainRequest
 from robustatt.train.schedule import learning_rate, peak_rate

@@ -1,0 +1,27 @@
+"""Reading the folder that a sweep wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from robustatt.cli._terminal import warn
+from robustatt.errors import InputError
+
+
+def read_results(directory: Path, *, none_yet: bool = False) -> tuple[Any, dict[str, Any]]:
+    """The records and their summary; fewer records than planned are said, and none are possible only if `none_yet`.
+
+    Everything is computed from the records; where the folder does not agree with itself, that is said on the terminal,
+    and stands under "integrity" in the summary for the page.
+    """
+    from robustatt.results.evidence import read_folder
+
+    folder = read_folder(directory)
+    for finding in folder.findings:
+        warn(finding)
+    if not len(folder.records) and not none_yet:
+        raise InputError(
+            f"{directory}: no Cell of this sweep is computed yet: type its command again, which goes on from there"
+        )
+    return folder.records, {**folder.summary, "integrity": list(folder.findings)}

@@ -1,0 +1,114 @@
+"""`robustatt attend`: where a network looks on pictures of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robustatt.cli._options import ClassNames, ModelOption, Normalize
+from robustatt.cli._terminal import announce, print_table
+from robustatt.errors import InputError
+
+if TYPE_CHECKING:
+    from robustatt.studies.attend import Seen
+
+MOST_PICTURES = 50
+
+
+def attend(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Picture files of any size.")],
+    model: Annotated[str, typer.Option(help="The model to look into. See `robustatt models`.")],
+    data: Annotated[
+        str, typer.Option(help="The data set whose bundled weights are taken. See `robustatt models`.")
+    ] = "cifar10",
+    weights: Annotated[Path | None, typer.Option(help="Weights file. [default: the bundled ones]")] = None,
+    classes: Annotated[int, typer.Option(help="For models from outside: how many classes they tell apart.")] = 10,
+    normalize: Normalize = None,
+    model_option: ModelOption = None,
+    input_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels a side that pictures are brought to. [default: what the model's card says, else as they are]"
+        ),
+    ] = None,
+    class_names: ClassNames = None,
+    eps: Annotated[str, typer.Option(help="The radius in steps of 1/255: 8, 0.5 or 8/255.")] = "8",
+    attack: Annotated[str, typer.Option(help="The attack or recipe file.")] = "pgd",
+    seed: Annotated[int, typer.Option(help="Seed of every random start.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The PNG. [default: attend-<model>.png]")] = None,
+) -> None:
+    """Draw attention maps of your own pictures, clean and attacked."""
+    from robustatt.attack import recipe as recipes
+
+    if len(images) > MOST_PICTURES:
+        raise InputError(f"attend: {len(images)} pictures do not fit one figure: give at most {MOST_PICTURES}")
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed {seed}: give a whole number from 0 to {2**63 - 1}")
+    if weights is not None and not weights.exists():
+        raise InputError(f"--weights {weights}: no such file")
+    recipe = recipes.load(attack)
+    radius = _one_radius(eps, recipe.norm)
+    from robustatt.data.labels import read_class_names
+    from robustatt.files import write_whole
+    from robustatt.models.resolve import resolve_entry
+    from robustatt.plan import model_entries
+    from robustatt.report.figures import file_safe
+    from robustatt.studies.attend import attend as look
+    from robustatt.studies.attend import read_picture
+    from robustatt.studies.attend_figure import Row, attended_png, map_note
+
+    names = None if class_names is None else read_class_names(class_names)
+    entries = model_entries([model], [str(weights)] if weights else [], normalize, model_option or [])
+    announce(entries)
+    found = resolve_entry(entries[0], data, classes)
+    side = input_size or (found.card.input_size if found.card else None)
+    seen = look(
+        found.module,
+        found.label,
+        [read_picture(path, side) for path in images],
+        recipe,
+        radius,
+        seed=seed,
+        device=device,
+    )
+    rows = [
+        Row(one.picture.name, *_said(names or (found.card.class_names if found.card else ()), one), one.entry)
+        for one in seen
+    ]
+    file = out or Path(f"attend-{file_safe(found.label)}.png")
+    write_whole(file, attended_png(rows, found.label, recipe.name, radius))
+    print_table(
+        ["picture", "given to the network", "clean", f"{recipe.name} at {radius}"],
+        [[row.name, one.picture.fitted, row.clean, row.attacked] for row, one in zip(rows, seen, strict=True)],
+    )
+    print(map_note(seen[0].entry))
+    print(f"Figure: {file}")
+
+
+def _one_radius(text: str, norm: str) -> str:
+    """The radius as records write it; InputError unless it is a single one above 0."""
+    from robustatt.eps import format_radius, parse_grid
+
+    if norm == "none":
+        raise InputError('attend shows an attack at a radius: give one with a norm, not norm = "none"')
+    radii = parse_grid(text)
+    if len(radii) != 1 or (norm == "linf" and radii[0] > 1):
+        raise InputError(f"--eps {text}: give one radius above 0, for L-infinity at most 255/255, such as 8")
+    return format_radius(radii[0])
+
+
+def _said(names: Sequence[str], one: Seen) -> tuple[str, str]:
+    """Class and probability of the clean and of the attacked picture."""
+
+    def said(number: int, probability: float) -> str:
+        name = names[number] if number < len(names) else f"class {number}"
+        return f"{name} {100 * probability:.0f} %"
+
+    return (
+        said(one.entry.clean_pred, one.clean_probability),
+        said(one.entry.adv_pred, one.adv_probability),
+    )

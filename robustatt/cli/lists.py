@@ -1,0 +1,90 @@
+"""`robustatt models`, `attacks` and `data`: what there is to choose from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from robustatt.cli._options import Channels, ClassNames, DataRoot, InputSize, LabelColumn
+from robustatt.cli._terminal import print_table
+
+
+def models() -> None:
+    """List the networks, their cost, and the bundled weights."""
+    from robustatt.models import catalogue
+
+    print_table(
+        ["model", "parameters", "GFLOP/image", "attention levels", "bundled weights"],
+        [
+            [
+                row.name,
+                f"{row.parameters / 1e6:.1f} M",
+                f"{row.gflop:.2f}",
+                " ".join(row.levels) or "-",
+                ", ".join(row.bundled) or "-",
+            ]
+            for row in catalogue()
+        ],
+    )
+    print(
+        "At width 1.0 and 32x32; a multiply and an add count as two operations. Bundled weights are of smaller width: see their"
+    )
+    print(
+        "cards in robustatt/weights. `cifar10 (adv)` was trained on attacked images and goes by the ending: vgg_att3_adv."
+    )
+    print(
+        "Attention models also by variant, such as vgg_att2_indep_dp. Others: pkg.module:build, torchvision:NAME, timm:NAME"
+    )
+
+
+def attacks() -> None:
+    """List the attacks: norm, cost, what each is good for."""
+    from robustatt.attack import recipe as recipes
+
+    rows = []
+    for name in recipes.shipped():
+        found = recipes.load(name)
+        gradients, forwards = found.cost()
+        rows.append([name, found.norm, f"{gradients:,}", f"{forwards:,}", found.good_for])
+    print_table(["attack", "norm", "gradients", "forwards", "good for"], rows)
+    print("Cost: of one image and one radius at full strength. A recipe file of your own: --attack mine.toml")
+
+
+def list_data(
+    name: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[DATA]...", help="Only these data sets or paths. [default: all names]"),
+    ] = None,
+    data_root: DataRoot = None,
+    label_column: LabelColumn = None,
+    input_size: InputSize = None,
+    class_names: ClassNames = None,
+    channels: Channels = None,
+) -> None:
+    """List the data sets: sizes, content hashes, how to get them."""
+    from robustatt.data import listing
+    from robustatt.data.labels import read_class_names
+
+    names = None if class_names is None else read_class_names(class_names)
+    rows = listing.listing(name or [], data_root, label_column, input_size, names, channels)
+    print_table(
+        ["data", "split", "images", "pixels", "classes", "sha256 of the content", "how to get it"],
+        [list(row) for row in rows],
+    )
+    for one in name or []:
+        _print_classes(one, listing.classes(one, data_root, label_column, names))
+    if not name:
+        print(
+            "Your own: a folder of class folders, Parquet files as on the Hugging Face hub, or a .npz file with images and labels."
+        )
+        print("`robustatt data PATH` lists it. Hashes are shown of what is on this machine.")
+
+
+def _print_classes(name: str, counts: dict[str, list[tuple[str, int]]]) -> None:
+    """The classes in the order of the labels, with the number of images in each split."""
+    for split, classes in counts.items():
+        print(f"\n{name} {split}: {len(classes):,} classes in the order of the labels")
+        print_table(
+            ["label", "class", "images"], [[str(k), label, f"{count:,}"] for k, (label, count) in enumerate(classes)]
+        )

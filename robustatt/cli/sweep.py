@@ -1,0 +1,304 @@
+"""`robustatt sweep`: flags and plan file to a run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from robustatt.cli._options import (
+    Channels,
+    ClassNames,
+    DataRoot,
+    Download,
+    InputSize,
+    LabelColumn,
+    ModelOption,
+    Normalize,
+)
+from robustatt.cli._terminal import SweepBar, announce, counted, duration, print_table, print_tables, warn
+from robustatt.errors import InputError
+from robustatt.results.columns import GRADCAM
+
+if TYPE_CHECKING:
+    from robustatt.data import Dataset
+    from robustatt.engine import Execution, Loader
+    from robustatt.plan import Cell, ModelEntry, Plan
+
+
+def sweep(
+    eps: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Radii: 1..16, 0..32:4, 1,2,4,8 or 8/255, in steps of 1/255 for L-infinity; 0.25,0.5 as they are for L2 and "
+            "L1. ATTACK=GRID is for one attack; repeat. [default: 1..16; L2 0.25..2:0.25, L1 2..24:2]"
+        ),
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model to evaluate; repeat for several. See `robustatt models`.")
+    ] = None,
+    attack: Annotated[
+        list[str] | None, typer.Option(help="An attack or recipe file; repeat for several. [default: fgsm]")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A data set or path. See `robustatt data`. [default: digits]")
+    ] = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(help="Weights file, one for each --model in order. [default: the bundled ones]")
+    ] = None,
+    n: Annotated[int | None, typer.Option("-n", help="Only the first N examples. [default: all]")] = None,
+    sample: Annotated[int | None, typer.Option(help="Only N examples drawn by --seed, classes in proportion.")] = None,
+    split: Annotated[str | None, typer.Option(help="Which part of the data: test or train. [default: test]")] = None,
+    data_root: DataRoot = None,
+    download: Download = False,
+    label_column: LabelColumn = None,
+    input_size: InputSize = None,
+    class_names: ClassNames = None,
+    channels: Channels = None,
+    mask_classes: Annotated[
+        bool | None,
+        typer.Option("--mask-classes", help="With --class-names: only the outputs of the data's classes compete. [default: all do]"),
+    ] = None,
+    normalize: Normalize = None,
+    model_option: ModelOption = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random start. [default: 0]")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Images a batch. [default: auto]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ... [default: auto]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results. [default: reports/out/<data>]")] = None,
+    plan: Annotated[Path | None, typer.Option(help="A plan file (TOML); flags given beside it win.")] = None,
+    independent: Annotated[
+        bool | None,
+        typer.Option(
+            "--independent/--search", help="Attack every radius afresh, or search thresholds. [default: --search]"
+        ),
+    ] = None,
+    eps_unit: Annotated[
+        str | None, typer.Option(help="What a bare number of --eps counts in: 1/255 or 1. [default: 1/255 for L-infinity, 1 for L2 and L1]")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Who computes: local (this machine) or ray (a Ray cluster).")] = "local",
+    workers: Annotated[
+        str, typer.Option(help="Cells computed at the same time; auto: one for each GPU, on CPUs as many as pay off.")
+    ] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads a Cell. [default: 1; more if there are fewer Cells than threads]")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="The Ray cluster: auto or HOST:PORT. [default: one of this machine alone]")
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(help="GPUs of each Ray worker, also a share. [default: 1 if there are any]")
+    ] = None,
+    records: Annotated[
+        str | None, typer.Option(help="Where records go: file://, s3://, gs://, ... [default: OUT/records]")
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="float32, or bf16-screen: predictions in bfloat16 first, again in float32 where close."),
+    ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the model: a minute first, then somewhat faster passes.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it will cost, measured on a few images of each model.")
+    ] = False,
+) -> None:
+    """Attack models over a grid of radii and print accuracies."""
+    wanted = _plan_from_flags(plan, eps, eps_unit, model, weights, normalize, model_option, attack, {
+        "data": data, "n": n, "seed": seed, "device": device, "independent": independent,
+        "batch_size": _parse_batch_size(batch_size), "sample": sample, "split": split, "label_column": label_column,
+        "data_root": None if data_root is None else str(data_root), "download": download or None, "input_size": input_size,
+        "precision": precision, "compile": compiled or None, "channels": channels,
+        "class_names": None if class_names is None else str(class_names), "mask_classes": mask_classes,
+    })  # fmt: skip
+    folder = out or default_folder(wanted.data)
+    announce(wanted.models)
+    from robustatt.engine import Execution, load_data, match_channels, model_loader, run
+
+    execution = Execution(engine, _parse_workers(workers), threads, address, gpus_per_worker, records)
+    dataset = load_data(wanted)
+    open_channels = wanted.channels is None
+    wanted, dataset, load = match_channels(wanted, dataset, model_loader(dataset))
+    if open_channels and wanted.channels == 1:
+        print("Grey data and networks of one channel: evaluated on that channel (as --channels 1)")
+    if dry_run:
+        _print_forecast(wanted, dataset, load, folder, execution)
+        return
+    with SweepBar() as bar:
+        outcome = run(wanted, dataset, load, folder, bar, execution=execution)
+    for path in outcome.moved_aside:
+        warn(f"records {path.name} were damaged: moved aside and computed again")
+    _print_summary(outcome.summary)
+    ready = f", {outcome.ready} found on disk" if outcome.ready else ""
+    print(f"{counted(outcome.computed, 'cell')} computed{ready}. Results: {folder}/summary.json")
+    print(f"Next: robustatt report {folder}")
+
+
+def _plan_from_flags(
+    path: Path | None, eps: list[str] | None, eps_unit: str | None, model: list[str] | None,
+    weights: list[str] | None, normalize: str | None, model_option: list[str] | None, attack: list[str] | None, simple: dict[str, Any],
+) -> Plan:  # fmt: skip
+    """The plan of a file, if one was given, with what the flags say in place of what it says."""
+    from dataclasses import replace
+
+    from robustatt.attack import recipe as recipes
+    from robustatt.plan import Plan, model_entries, parse_unit, radii_by_attack, read_plan
+    from robustatt.plan_paths import located
+
+    changes: dict[str, Any] = {name: value for name, value in simple.items() if value is not None}
+    if weights and not model and path is None:
+        raise InputError("--weights without --model: say which model they are for, such as --model vgg_att3")
+    if normalize and not model:
+        raise InputError("--normalize without --model: say which model it is for, such as --model torchvision:resnet18")
+    if model_option and not model:
+        raise InputError("--model-option without --model: say which model it is for, such as --model timm:vit_tiny_patch16_224")
+    if model:
+        changes["models"] = model_entries(model, weights or [], normalize, model_option or [])
+    if ("n" in changes) != ("sample" in changes):
+        changes = {"n": None, "sample": None} | changes
+    if attack:
+        changes["attacks"] = tuple(recipes.load(name) for name in attack)
+    unit = parse_unit(eps_unit)
+    if path is not None:
+        document = located(read_plan(path), path, print)
+        if attack:  # the grids of the file are laid out over these attacks
+            document["attacks"] = [entry.model_dump(mode="json", exclude_none=True) for entry in changes["attacks"]]
+        plan = Plan.from_toml(document, where=f"plan {path}")
+        if eps:
+            changes["eps"], changes["grids"] = radii_by_attack(plan.attacks, eps, unit)
+        if weights and not model:
+            changes["models"] = _reweighted(plan.models, weights)
+        return replace(plan, **changes)
+    if "models" not in changes:
+        raise InputError("no model: give at least one, such as --model vgg_att3 (see `robustatt models`)")
+    changes.setdefault("attacks", (recipes.load("fgsm"),))
+    changes["eps"], changes["grids"] = radii_by_attack(changes["attacks"], eps or [], unit)
+    return Plan(**changes)
+
+
+def _reweighted(models: tuple[ModelEntry, ...], weights: list[str]) -> tuple[ModelEntry, ...]:
+    """The models of a plan with other weights, in the same order."""
+    from dataclasses import replace
+
+    if len(weights) != len(models):
+        raise InputError(
+            f"--weights is given {len(weights)} times, but the plan has {len(models)} models: once for each"
+        )
+    return tuple(replace(entry, weights=file) for entry, file in zip(models, weights, strict=True))
+
+
+def _parse_batch_size(text: str | None) -> int | None:
+    if text is None or text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"--batch-size {text!r}: give auto or a whole number of at least 1")
+    return int(text)
+
+
+def _parse_workers(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"--workers {text!r}: give auto or a whole number of at least 1")
+    return int(text)
+
+
+def _print_forecast(plan: Plan, dataset: Dataset, load: Loader, folder: Path, execution: Execution) -> None:
+    """Cost by model and attack, then what all of it takes on this machine and on the workers asked for."""
+    from robustatt.engine import bound
+    from robustatt.engine.forecast import forecast
+
+    with bound(plan, dataset, load, folder, execution) as sweep:
+        cost = forecast(sweep, _say_measured)
+    heads = ["model", "attack", "cells", "gradients", "forwards", "time of one worker", "measured on"]
+    print_table(heads, [
+        [kind.model, kind.attack, f"{kind.cells:,}", f"{kind.gradients:,.0f}", f"{kind.forwards:,.0f}",
+         duration(kind.seconds), f"{kind.piloted} examples"]
+        for kind in cost.kinds
+    ])  # fmt: skip
+    ready = f", {cost.ready} more found on disk" if cost.ready else ""
+    print(
+        f"{counted(round(cost.total('cells')), 'cell')}{ready}: {cost.total('gradients'):,.0f} gradients, "
+        f"{cost.total('forwards'):,.0f} forwards, {duration(cost.total('seconds'))} on one worker"
+    )
+    start = f", {duration(cost.start_seconds)} of it to start them" if cost.start_seconds else ""
+    print(
+        f"With {counted(cost.workers, 'worker')}: {duration(cost.seconds)}{start}; "
+        f"peak memory of all processes {cost.peak_bytes / 2**30:.1f} GiB. Nothing was written."
+    )
+
+
+def _say_measured(cell: Cell, examples: int) -> None:
+    print(f"measuring {cell.model} under {cell.attack.name} on {counted(examples, 'example')} ...", file=sys.stderr)
+
+
+def default_folder(data: str) -> Path:
+    """Where results go unless told: a folder of the data's name, which never leads out of `reports/out`."""
+    name = Path(data).name.replace(":", "-")
+    return Path("reports/out") / (name if name not in ("", "..") else "data")
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    """Accuracy by radius, models and attacks side by side; then the warnings."""
+    from robustatt.results.summary import is_control
+    from robustatt.results.unbounded import norm_of, norms_of, rows_of
+
+    data = summary["plan"]["data"]
+    heads, rows = rows_of(summary)
+    if rows:
+        print(f"\nAccuracy in % under attacks without a radius, {data['n']} images of {data['name']} {data['split']}; distances of the "
+              "images they broke")  # fmt: skip
+        print_tables(heads, rows)
+    for norm in norms_of(summary):
+        _print_curves([curve for curve in summary["curves"] if norm_of(curve) == norm], data)
+    _print_parts(summary)
+    _print_saliency(summary)
+    names = {curve["attack"] for curve in summary["curves"] if not is_control(curve["attack"])}
+    if names and names <= {"fgsm"}:
+        print("fgsm alone is an upper bound: an attack in several steps finds more. Add --attack pgd.")
+    for warning in summary["health"]:
+        who = " ".join(part for part in (warning["model"], warning["attack"]) if part)
+        warn(f"[{warning['code']}] {who}: {warning['message']}" if who else f"[{warning['code']}] {warning['message']}")
+
+
+def _print_saliency(summary: dict[str, Any]) -> None:
+    """Which models show no attention of their own, so that nobody takes their drift for it."""
+    levels: dict[str, set[str]] = {}
+    for row in summary["drift"]:
+        levels.setdefault(row["model"], set()).add(row["level"])
+    for model, found in levels.items():
+        if found == {GRADCAM}:
+            print(f"{model} hands out no attention: its drift is that of Grad-CAM saliency, and is recorded as {GRADCAM}.")
+
+
+def _print_curves(curves: list[dict[str, Any]], data: dict[str, Any]) -> None:
+    """Accuracy by radius, models and attacks of one norm side by side."""
+    from robustatt.eps import NORM_TITLES, parse_radius
+    from robustatt.results.unbounded import norm_of
+
+    norm = NORM_TITLES[norm_of(curves[0])]
+    print(f"\nAccuracy under attack in % [95 % interval], {norm}, {data['n']} images of {data['name']} {data['split']}")
+    heads = [f"{curve['model']} {curve['attack']}" for curve in curves]
+    texts = {parse_radius(point["eps"]): point["eps"] for curve in curves for point in curve["points"]}
+    by_radius = [{parse_radius(point["eps"]): point for point in curve["points"]} for curve in curves]
+    rows = [
+        [texts[radius] if radius else "clean", *(_cell(points.get(radius)) for points in by_radius)]
+        for radius in sorted(texts)
+    ]
+    print_tables(["eps", *heads], rows)
+
+
+def _cell(point: dict[str, Any] | None) -> str:
+    if point is None:
+        return "-"
+    return f"{100 * point['accuracy']:.1f} [{100 * point['ci_low']:.1f}, {100 * point['ci_high']:.1f}]"
+
+
+def _print_parts(summary: dict[str, Any]) -> None:
+    """For each chain of attacks how many images each of its parts broke."""
+    from robustatt.results.chains import part_tables
+
+    for table in part_tables(summary):
+        print(f"Images of {table.model} that each part of {table.attack} broke, after those before it")
+        print_tables(["part", *table.radii], [[name, *map(str, counts)] for name, counts in table.counts.items()])

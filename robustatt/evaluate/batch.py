@@ -1,0 +1,152 @@
+"""What is attacked in a Cell, the only judge of it, and where the results are written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from robustatt.attack.base import (
+    Attack,
+    Noise,
+    Rows,
+)
+from robustatt.attack.norms import Norm, measure
+from robustatt.attack.target_classes import choose
+from robustatt.evaluate.classifier import Classifier, Verdict
+from robustatt.evaluate.drift import METRICS, Attention, drift
+
+
+@dataclass
+class Target:
+    """The examples of a Cell on the device, what the model says of them unattacked, and the radii to evaluate."""
+
+    classifier: Classifier
+    norm: Norm
+    attack: str
+    image: Float[Tensor, "n c h w"]
+    label: Int[Tensor, " n"]
+    index: Int[Tensor, " n"]
+    radii: Float[Tensor, " k"]
+    batch_size: int
+    keep: bool = False  # whether the ledger keeps every image and attention map, for a gallery
+    clean: Verdict = field(init=False)
+    attention: list[Attention] = field(init=False)
+    goal: Int[Tensor, " n"] = field(init=False)  # the class to push each example to; -1 for any mistake
+    forwards: int = 0  # images judged so far
+
+    def __post_init__(self) -> None:
+        verdicts = [self._judge(rows, self.image[rows]) for rows in self.batches()]
+        self.clean = Verdict(
+            torch.cat([verdict.prediction for verdict in verdicts]),
+            torch.cat([verdict.margin for verdict in verdicts]),
+            torch.cat([verdict.logits for verdict in verdicts]),
+            [torch.cat(level) for level in zip(*[verdict.maps for verdict in verdicts], strict=True)],
+        )
+        size = (self.image.shape[2], self.image.shape[3])
+        self.attention = [Attention.of(level, size) for level in self.clean.maps]
+        self.goal = torch.full_like(self.label, -1)
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def aim(self, attack: Attack, noise: Noise) -> None:
+        """Choose the class each example is pushed to, if the attack is targeted."""
+        if attack.targeted is not None:
+            self.goal = choose(attack.targeted, self.clean.logits, self.label, self.index, noise)
+
+    @property
+    def correct(self) -> Tensor:
+        """Which examples are worth an attack: classified right when nobody attacks, and not of the goal class."""
+        return (self.clean.prediction == self.label) & (self.goal != self.label)
+
+    def reached(self, positions: Tensor, prediction: np.ndarray) -> np.ndarray:
+        """Which predictions are a success: a mistake, or for targeted attacks the goal."""
+        goal, label = self.goal[positions].cpu().numpy(), self.label[positions].cpu().numpy()
+        return np.asarray(np.where(goal >= 0, prediction == goal, prediction != label))
+
+    def batches(self) -> list[Tensor]:
+        """Positions of all examples, in batches."""
+        return list(torch.split(torch.arange(len(self.label), device=self.label.device), self.batch_size))
+
+    def rows(self, positions: Tensor, eps: Tensor, restart: Tensor | None = None) -> Rows:
+        """The attack problems of some examples at given radii."""
+        restart = torch.zeros_like(positions) if restart is None else restart
+        return Rows(
+            self.image[positions], self.label[positions], eps, self.index[positions], restart,
+            self.clean.logits[positions], self.goal[positions],
+        )  # fmt: skip
+
+    def _judge(self, positions: Tensor, image: Tensor) -> Verdict:
+        self.forwards += len(positions)
+        return self.classifier.judge(image, self.label[positions], self.index[positions])
+
+    def evaluate(self, positions: Tensor, image: Tensor, eps: Tensor) -> dict[str, np.ndarray]:
+        """Trusting no attack: distance and box measured, predictions made afresh, attention compared."""
+        clean = self.image[positions]
+        distance = measure(self.norm, clean, image, eps, self.attack, self.index[positions])
+        verdict = self._judge(positions, image.clamp(0.0, 1.0))
+        found = {"adv_pred": verdict.prediction, "adv_margin": verdict.margin, "distance": distance}
+        size = (clean.shape[2], clean.shape[3])
+        for level, before, after in zip(self.classifier.levels, self.attention, verdict.maps, strict=True):
+            for metric, values in drift(before.select(positions), Attention.of(after, size)).items():
+                found[f"drift_{metric}_{level}"] = values
+        if self.keep:
+            found |= {"image": image} | dict(zip(map_columns(self.classifier), verdict.maps, strict=True))
+        return {name: values.cpu().numpy() for name, values in found.items()}
+
+
+class Ledger:
+    """The results of a Cell while it is computed: for each column an array (examples, radii).
+
+    `extra` names columns that only some attacks have, each with the value that its rows begin with.
+    """
+
+    def __init__(self, target: Target, **extra: float | str) -> None:
+        shape = (len(target), len(target.radii))
+        drifts = [f"drift_{metric}_{level}" for level in target.classifier.levels for metric in METRICS]
+        self.columns: dict[str, np.ndarray] = {
+            "adv_pred": np.full(shape, -1, dtype=np.int64),
+            "adv_margin": np.full(shape, np.nan, dtype=np.float32),
+            "distance": np.full(shape, np.nan, dtype=np.float32),
+            "attacked": np.zeros(shape, dtype=bool),
+            "zero_grad": np.zeros(shape, dtype=bool),
+            **{name: np.full(shape, np.nan, dtype=np.float32) for name in drifts},
+            **{name: np.full(shape, value, np.float32 if isinstance(value, float) else object)
+               for name, value in extra.items()},
+        }  # fmt: skip
+        self.extra = extra
+        if target.keep:
+            pictures = {
+                "image": target.image,
+                **dict(zip(map_columns(target.classifier), target.clean.maps, strict=True)),
+            }
+            for name, like in pictures.items():
+                self.columns[name] = np.zeros((*shape, *like.shape[1:]), dtype=np.float32)
+
+    def write(self, examples: np.ndarray, radius: np.ndarray | int, found: dict[str, np.ndarray]) -> None:
+        """Set the columns of some (example, radius) pairs."""
+        for name, values in found.items():
+            self.columns[name][examples, radius] = values
+
+    def copy(self, example: int, source: int, radius: int) -> None:
+        """The row of one radius backed by the same image as another's."""
+        for name, values in self.columns.items():
+            values[example, radius] = False if name == "attacked" else values[example, source]
+
+
+def map_columns(classifier: Classifier) -> list[str]:
+    """The ledger's columns that keep attention maps, a column for each level."""
+    return [f"map_{level}" for level in classifier.levels]
+
+
+def leave_alone(target: Target, ledger: Ledger, examples: np.ndarray) -> None:
+    """Examples that are wrong without an attack count as wrong at every radius: their row is the clean image."""
+    for chunk in torch.split(torch.from_numpy(examples).to(target.label.device), target.batch_size):
+        if len(chunk):
+            found = target.evaluate(chunk, target.image[chunk], torch.zeros(len(chunk), device=chunk.device))
+            for radius in range(len(target.radii)):
+                ledger.write(chunk.cpu().numpy(), radius, found)

@@ -1,0 +1,127 @@
+"""One Cell -> records: the model is asked about clean images, attacked, and asked again; no attack is trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from robustatt import attack as attacks
+from robustatt.attack.base import (
+    Attack,
+    Chain,
+    ExternalAttack,
+    MinimumNormAttack,
+    Noise,
+    Oracle,
+    RayAttack,
+    SteppedAttack,
+)
+from robustatt.data.dataset import Dataset
+from robustatt.data.labels import require_same_classes
+from robustatt.eps import CLEAN, parse_radius
+from robustatt.errors import InputError
+from robustatt.evaluate.classifier import Classifier
+from robustatt.evaluate.grid import GridSearch, Ledger, Target, along_rays, whole_curve
+from robustatt.plan import Cell
+from robustatt.results.columns import METRICS
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The records of a Cell as columns, and what they cost in gradients and forward passes (images, not batches)."""
+
+    columns: dict[str, Any]
+    gradients: int
+    forwards: int
+
+
+def evaluate(
+    cell: Cell, classifier: Classifier, dataset: Dataset, batch_size: int, done: Callable[[int], None] = lambda _: None
+) -> Evaluation:
+    """Run a Cell. `done` is called with the number of examples finished since the last call.
+
+    Raises NonFiniteLogits, ThreatModelViolation, or InputError for labels the model does not know.
+    """
+    target, ledger, oracle = attack_examples(cell, classifier, dataset, range(cell.start, cell.stop), batch_size, done)
+    return Evaluation(rows_of(cell, target, ledger), oracle.gradients, oracle.forwards + target.forwards)
+
+
+def attack_examples(
+    cell: Cell, classifier: Classifier, dataset: Dataset, positions: Sequence[int], batch_size: int,
+    done: Callable[[int], None] = lambda _: None, keep: bool = False,
+) -> tuple[Target, Ledger, Oracle]:  # fmt: skip
+    """A Cell's attack on some examples of its data set; `keep` makes the ledger keep images and maps."""
+    images, labels = load_images(dataset, positions, classifier)
+    radii = torch.tensor([float(parse_radius(text)) for text in cell.radii], device=classifier.device)
+    attack = attacks.build(cell.attack, classifier.classes)
+    index = dataset.original(positions).to(classifier.device)
+    target = Target(classifier, attack.norm, attack.name, images, labels, index, radii, batch_size, keep)
+    target.aim(attack, Noise(cell.seed, attack.name))
+    oracle = Oracle(classifier.logits, classifier.box_margin)
+    if cell.radii:
+        return target, _run(attack, target, oracle, cell, done), oracle
+    done(len(target))
+    return target, Ledger(target), oracle
+
+
+def _run(attack: Attack, target: Target, oracle: Oracle, cell: Cell, done: Callable[[int], None]) -> Ledger:
+    """The way of running each kind of attack over the grid."""
+    noise = Noise(cell.seed, attack.name)
+    if isinstance(attack, RayAttack):
+        return along_rays(target, attack, oracle, noise, done)
+    if isinstance(attack, MinimumNormAttack) or (isinstance(attack, ExternalAttack) and attack.minimum_norm):
+        return whole_curve(target, attack, oracle, noise, done)
+    if isinstance(attack, SteppedAttack | ExternalAttack | Chain):
+        parts = attack.parts if isinstance(attack, Chain) else [attack]
+        return GridSearch(target, parts, oracle, lambda part: Noise(cell.seed, part), done, cell.independent).run()
+    raise TypeError(f"the grid does not know how to run {type(attack).__name__}")
+
+
+def load_images(dataset: Dataset, indices: Sequence[int], classifier: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images in [0, 1] as float32 and labels, on the classifier's device."""
+    images, labels = dataset.tensors(indices)
+    require_same_classes(dataset, classifier.classes, classifier.label)
+    if int(labels.max()) >= classifier.classes or int(labels.min()) < 0:
+        raise InputError(
+            f"model {classifier.label!r} has {classifier.classes} classes, but the data has label {int(labels.max())}: "
+            "give weights trained for these classes"
+        )
+    return as_float(images).to(classifier.device), labels.to(classifier.device)
+
+
+def as_float(images: torch.Tensor) -> torch.Tensor:
+    """uint8 images divided by 255; floats as they are."""
+    usual = images.clone() if images.is_inference() else images  # a tensor of inference mode takes no gradient
+    return usual.float() / 255 if usual.dtype == torch.uint8 else usual.float()
+
+
+def rows_of(cell: Cell, target: Target, ledger: Ledger) -> dict[str, Any]:
+    """Rows ordered by radius (clean first), then example."""
+    count, radii = len(target), [CLEAN, *cell.radii]
+    clean_pred = target.clean.prediction.cpu().numpy()
+    clean_margin = target.clean.margin.cpu().numpy()
+    unmoved = {"adv_pred": clean_pred, "adv_margin": clean_margin, "distance": 0, "attacked": False, "zero_grad": False,
+               **ledger.extra}  # fmt: skip
+    columns: dict[str, Any] = {
+        "model": [cell.model] * (count * len(radii)),
+        "attack": [cell.attack.name] * (count * len(radii)),
+        "eps": np.repeat(np.array(radii, dtype=object), count),
+        "index": np.tile(target.index.cpu().numpy(), len(radii)),
+        "label": np.tile(target.label.cpu().numpy(), len(radii)),
+        "clean_pred": np.tile(clean_pred, len(radii)),
+        "clean_margin": np.tile(clean_margin, len(radii)),
+    }
+    for name, values in ledger.columns.items():
+        first = np.full(count, unmoved[name] if name in unmoved else _undrifted(name), dtype=values.dtype)
+        columns[name] = np.concatenate([first[:, None], values], axis=1).T.reshape(-1)
+    order = [*("model", "attack", "eps", "index", "label", "clean_pred", "adv_pred", "clean_margin", "adv_margin")]
+    return {name: columns[name] for name in [*order, *[name for name in columns if name not in order]]}
+
+
+def _undrifted(column: str) -> float:
+    """The value of a drift metric between a map and itself."""
+    return METRICS[column.split("_")[1]].unmoved

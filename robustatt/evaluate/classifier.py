@@ -1,0 +1,332 @@
+"""The model under evaluation: a frozen copy of the user's, made fast, and checked against the original.
+
+The fast copy has BatchNorm folded into the convolutions and works in channels-last. Its logits differ from the
+original's by rounding only; that difference is measured, and every prediction whose lead is not clearly larger
+is made again by the original, so that the recorded labels are those of the user's own model. On request the copy is
+compiled, and predictions are first made in bfloat16, on the same terms.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from robustatt.attack.border import border_margin
+from robustatt.attack.losses import misclassification
+from robustatt.errors import InputError, NonFiniteLogits, raised_by
+from robustatt.evaluate.attention_maps import AttentionReader, Maps
+from robustatt.evaluate.gradcam import last_spatial_layer, logits_and_cam
+from robustatt.evaluate.model_outputs import StandardModule, coarsest_dtype, standard
+from robustatt.evaluate.module_state import borrowed, default_modes, evaluation_mode, seeded
+from robustatt.results.columns import GRADCAM
+
+SAFETY = 8.0  # how many times the measured rounding error a lead must exceed to be believed
+MOST_ERROR = 1e-3  # relative to the logits' scale; a larger difference is no rounding, and the copy is not used
+
+
+PROBED_MAPS = 4  # images on which a network's own maps are checked first
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How a model is run.
+
+    `precision` "bf16-screen": predictions are made in bfloat16, and again in float32 where their lead is within the
+    measured error; attacks stay in float32. `compiled`: by torch.compile, which takes a minute first.
+    """
+
+    precision: str = "float32"
+    compiled: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the model says of a batch of images: predictions, margins of the true class, and where it looks.
+
+    A map for each of the classifier's levels: attention, or Grad-CAM saliency of a network without attention.
+    """
+
+    prediction: Int[Tensor, " n"]
+    margin: Float[Tensor, " n"]
+    logits: Float[Tensor, "n classes"]
+    maps: list[Float[Tensor, "n h w"]]
+
+
+class Classifier:
+    """A frozen classifier from images in [0, 1] to logits. Build it by `frozen`, which leaves the original untouched."""
+
+    #: the coarsest floating dtype that an image passes through: a change of it below that rounding is lost
+    dtype: torch.dtype
+
+    def __init__(
+        self, original: nn.Module, label: str, device: torch.device, probe: Float[Tensor, "n c h w"],
+        numerics: Numerics = Numerics(),
+    ) -> None:  # fmt: skip
+        self.label = label
+        self.device = device
+        self.original = original = standard(original, label, probe)
+        self.dtype = coarsest_dtype(original, probe)
+        self._reader = AttentionReader(original, label, probe[:PROBED_MAPS])
+        self.attended, self.unnormalised = self._reader.levels, self._reader.unnormalised
+        with torch.no_grad():
+            self.classes = int(original(probe[:2]).shape[1])
+        self.fast, self.memory_format, self.rounding = self._speed_up(probe)
+        self._layer = None if self.attended else last_spatial_layer(self.fast, self._in_format(probe))
+        self._forward: Callable[[Tensor], Tensor] = self.fast
+        self.box_margin = border_margin(self.logits, probe)
+        self._attend: Callable[[Tensor], tuple[Tensor, list[Tensor]]] = getattr(self.fast, "attend", None)  # type: ignore[assignment]
+        if numerics.compiled:
+            self._compile(self._in_format(probe))
+        self.screen = self._bfloat16_error(probe) if self._may_screen(numerics) else None
+
+    def _may_screen(self, numerics: Numerics) -> bool:
+        return numerics.precision == "bf16-screen" and self.dtype == torch.float32
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Names of the maps of a verdict: attended levels, or ``gradcam`` for a network without attention.
+
+        Empty if the network has no layer that Grad-CAM could be taken at.
+        """
+        return self.attended or ((GRADCAM,) if self._layer else ())
+
+    @property
+    def tolerance(self) -> float:
+        """The lead (in logits) below which the fast copy's prediction is made again by the original."""
+        return SAFETY * self.rounding
+
+    def logits(self, image: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """The fast copy's logits; differentiable with respect to the image."""
+        return self._forward(self._in_format(image))
+
+    def judge(self, image: Float[Tensor, "n c h w"], label: Int[Tensor, " n"], index: Int[Tensor, " n"]) -> Verdict:
+        """Fresh predictions in a forward pass of their own. NonFiniteLogits names the example."""
+        with torch.no_grad():
+            logits, maps = self._screened(image)
+            require_finite(logits, index, self.label)
+            margin = -misclassification(logits, label)
+            close = lead(logits) <= self.tolerance
+            if self.fast is not self.original and bool(close.any()):
+                logits = logits.clone()
+                logits[close] = self.original(image[close])
+                margin = -misclassification(logits, label)
+        return Verdict(logits.argmax(1), margin, logits, maps)
+
+    def attend(self, image: Float[Tensor, "n c h w"]) -> tuple[Tensor, Maps]:
+        """Logits and the maps of every attended level, each summing to 1 (see `robustatt.evaluate.attention_maps`)."""
+        return self._reader.read(self._attend(self._in_format(image)), len(image))
+
+    def _compile(self, probe: Tensor) -> None:
+        """Compile the fast copy's passes, for any batch size. InputError if that is not possible here."""
+        self._forward = torch.compile(self._forward, dynamic=True)
+        self._attend = torch.compile(self._attend, dynamic=True) if self.attended else self._attend
+        try:
+            with torch.no_grad():
+                self._look(probe)
+        except torch._dynamo.exc.TorchDynamoException as problem:
+            said = str(problem).strip().splitlines()[0]
+            raise InputError(
+                f"--compile: model {self.label!r} cannot be compiled here ({said}): leave it out"
+            ) from None
+
+    def _screened(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits and maps of the fast copy, in bfloat16 where the screen allows it."""
+        if self.screen is None:
+            return self._look(self._in_format(image))
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            logits, maps = self._look(self._in_format(image))
+        logits, maps = logits.float(), [level.float() for level in maps]
+        unsure = ~(lead(logits) > SAFETY * self.screen)  # NaN is unsure
+        if bool(unsure.any()):
+            exact, exact_maps = self._look(self._in_format(image[unsure]))
+            logits[unsure] = exact
+            for level, again in zip(maps, exact_maps, strict=True):
+                level[unsure] = again
+        return logits, maps
+
+    def _bfloat16_error(self, probe: Tensor) -> float | None:
+        """The largest change of a logit of the probe in bfloat16; None if the model does not run in it."""
+        with torch.no_grad():
+            expected = self.logits(probe)
+            try:
+                with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                    error = float((self.logits(probe).float() - expected).abs().max())
+            except RuntimeError:
+                return None
+        return error if error == error else None
+
+    def _look(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits and maps of one forward pass of the fast copy."""
+        if self.attended:
+            return self.attend(image)
+        if self._layer:
+            logits, saliency = logits_and_cam(self.fast, self._layer, image)
+            return logits, [saliency]
+        return self._forward(image), []
+
+    def _in_format(self, image: Tensor) -> Tensor:
+        return image.contiguous(memory_format=self.memory_format)
+
+    def _speed_up(self, probe: Tensor) -> tuple[nn.Module, torch.memory_format, float]:
+        """A faster copy whose logits agree with the original's, its memory format and the rounding between them.
+
+        None in half precision and bfloat16, where rounding is too coarse to tell.
+        """
+        if torch.finfo(self.dtype).eps > torch.finfo(torch.float32).eps:
+            return self.original, torch.contiguous_format, 0.0
+        with torch.no_grad():
+            expected = self.original(probe)
+            if not bool(expected.isfinite().all()):
+                return self.original, torch.contiguous_format, 0.0
+            scale = float(expected.abs().max()) + 1e-12
+            for memory_format in (torch.channels_last, torch.contiguous_format):
+                try:
+                    fast = fold_batchnorm(copy.deepcopy(self.original)).to(memory_format=memory_format)
+                    error = float((fast(probe.contiguous(memory_format=memory_format)) - expected).abs().max())
+                except (RuntimeError, TypeError, ValueError):
+                    continue
+                if error <= MOST_ERROR * scale:
+                    return fast, memory_format, max(error, 1e-7 * scale)
+        return self.original, torch.contiguous_format, 0.0
+
+
+def lead(logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+    """By how much the predicted class is ahead of the next: the smallest change that could alter the prediction."""
+    best = logits.topk(2, dim=1).values
+    return best[:, 0] - best[:, 1]
+
+
+def require_finite(logits: Float[Tensor, "n classes"], index: Int[Tensor, " n"], label: str) -> None:
+    """NonFiniteLogits if any row holds NaN or infinity: such an example is neither robust nor fooled."""
+    wrong = ~logits.isfinite().all(1)
+    if bool(wrong.any()):
+        examples = index[wrong].tolist()
+        raise NonFiniteLogits(
+            f"model {label!r} returned NaN or infinite logits for example {examples[0]}"
+            f"{f' and {len(examples) - 1} more of this batch' if len(examples) > 1 else ''}: "
+            "nothing can be said of its robustness until that is mended"
+        )
+
+
+@contextmanager
+def frozen(
+    module: nn.Module, label: str, device: torch.device, probe: Float[Tensor, "n c h w"],
+    numerics: Numerics = Numerics(),
+) -> Iterator[Classifier]:  # fmt: skip
+    """A Classifier made of a copy of the module; the module itself and the global RNG are as before afterwards.
+
+    A module that cannot be copied is used itself, and its flags are put back.
+    """
+    with default_modes(), seeded(device):
+        try:
+            with torch.no_grad():  # else the parameters of a TorchScript copy have a history
+                duplicate = copy.deepcopy(module)
+        except Exception:  # any module may refuse to be copied, in any way
+            with borrowed(module) as lent:
+                yield _classifier(lent, label, device, probe, numerics)
+            return
+        duplicate = evaluation_mode(duplicate.to(device))
+        yield _classifier(duplicate, label, device, probe, numerics)
+
+
+def _classifier(module: nn.Module, label: str, device: torch.device, probe: Tensor, numerics: Numerics) -> Classifier:
+    with raised_by(f"model {label!r}"):
+        return Classifier(module, label, device, probe, numerics)
+
+
+def fold_batchnorm(module: nn.Module) -> nn.Module:
+    """The module, changed in place: each BatchNorm2d that only follows one convolution is folded into it.
+
+    Pairs are found by symbolic tracing; a module that cannot be traced is returned as it is.
+    """
+    if isinstance(module, StandardModule):
+        fold_batchnorm(module.module)
+        return module
+    try:
+        graph = torch.fx.symbolic_trace(module).graph
+    except Exception:  # tracing runs the model's own code on proxies, which may fail in any way
+        return module
+    parts = dict(module.named_modules())
+    called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
+    for node in graph.nodes:
+        if node.op != "call_module" or not isinstance(parts.get(str(node.target)), nn.BatchNorm2d):
+            continue
+        before = node.args[0]
+        if not isinstance(before, torch.fx.Node) or before.op != "call_module" or len(before.users) != 1:
+            continue
+        names = [str(before.target), str(node.target)]
+        convolution, norm = parts.get(names[0]), parts[names[1]]
+        alone = all(called.count(name) == 1 for name in names)
+        hooked = any(
+            part is not None and (part._forward_hooks or part._forward_pre_hooks) for part in (convolution, norm)
+        )
+        if (
+            isinstance(convolution, nn.Conv2d)
+            and isinstance(norm, nn.BatchNorm2d)
+            and alone
+            and not hooked
+            and norm.track_running_stats
+            and not norm.training
+        ):
+            module.set_submodule(names[0], torch.nn.utils.fusion.fuse_conv_bn_eval(convolution, norm))
+            module.set_submodule(names[1], nn.Identity())
+    return module
+
+
+def fingerprint(module: nn.Module) -> str:
+    """sha256 of what decides a module's outputs: its tensors, its structure and, for outside code, its source."""
+    digest = hashlib.sha256(repr(module).encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        if isinstance(tensor, Tensor):
+            _digest(digest, name, tensor)
+    for name, part in module.named_modules():
+        for key, value in _compiled_code(part):
+            if isinstance(value, Tensor):
+                _digest(digest, f"{name}.{key}", value)
+            else:
+                digest.update(f"{name}.{key}|{value}".encode())
+    for kind in sorted(
+        {type(part) for part in module.modules()}, key=lambda kind: f"{kind.__module__}.{kind.__qualname__}"
+    ):
+        if kind.__module__.split(".")[0] not in {"torch", "torchvision", "timm", "robustatt"}:
+            digest.update(_source(kind).encode())
+    return digest.hexdigest()
+
+
+def _digest(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
+    digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+    digest.update(
+        tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        if tensor.ndim
+        else repr(tensor.item()).encode()
+    )
+
+
+def _compiled_code(part: nn.Module) -> Iterator[tuple[str, str | Tensor]]:
+    """The code of TorchScript and of exported programs, and its constants: they are no part of the state."""
+    if isinstance(part, torch.jit.ScriptModule):
+        try:
+            code, constants = part.code_with_constants
+        except RuntimeError:  # a container without a forward
+            return
+        yield "code", code
+        for name, value in sorted(constants.const_mapping.items()):
+            yield name, value if isinstance(value, Tensor) else repr(value)
+    elif isinstance(part, torch.fx.GraphModule):
+        yield "code", part.code
+        yield from ((name, value) for name, value in sorted(vars(part).items()) if isinstance(value, Tensor))
+
+
+def _source(kind: type) -> str:
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        return f"{kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,131 @@
+"""How attacks that are not stepped at one radius take part in the search: minimum-norm and external ones."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from robustatt.attack.base import (
+    ExternalAttack,
+    MinimumNormAttack,
+    Noise,
+    Oracle,
+)
+from robustatt.attack.border import InsideBox
+from robustatt.attack.norms import TOLERANCE, per_row, project
+from robustatt.errors import InputError
+from robustatt.evaluate.batch import Target
+from robustatt.evaluate.step_runner import Finished, Job, Pool
+
+MAX_EXCESS = 1e-3
+"""By what share of the radius another library's image may lie outside the ball and still be a rounding error: it is
+brought back, and nothing is said."""
+
+
+class MinimumNormPool(Pool):
+    """Runs each restart of a minimum-norm attack once for an example and serves every radius from its result.
+
+    A result whose distance is within the radius is handed in at the smallest radius it breaks (at its own one
+    if every radius is `independent`); a farther one is cut to the ball, and counts for what the judge says.
+    """
+
+    def __init__(
+        self, target: Target, attack: MinimumNormAttack, oracle: Oracle, noise: Noise, independent: bool
+    ) -> None:
+        super().__init__(target, attack, oracle, noise)
+        attack.tolerance = target.classifier.tolerance
+        self.independent = independent
+        self.runs = Pool(target, attack, oracle, noise)
+        self.found: dict[tuple[int, int], Finished] = {}
+        self._ready: list[Job] = []
+        self._asked: dict[tuple[int, int], list[Job]] = {}
+
+    def __len__(self) -> int:
+        return len(self.runs) + len(self.runs.waiting) + len(self._ready)
+
+    def refill(self) -> None:
+        """Start the runs nobody has asked for before; jobs whose run is known are ready."""
+        last = len(self.target.radii) - 1
+        for job in self.waiting:
+            key = job.example, job.restart
+            if key in self.found:
+                self._ready.append(job)
+                continue
+            if key not in self._asked:
+                self.runs.waiting.append(replace(job, radius=last))
+            self._asked.setdefault(key, []).append(job)
+        self.waiting.clear()
+        self.runs.refill()
+
+    def advance(self) -> list[Finished]:
+        """Hand in what is known, or else one step of every row and what that finished."""
+        if not self._ready:
+            for item in self.runs.advance():
+                key = item.job.example, item.job.restart
+                self.found[key] = item
+                self._ready += self._asked.pop(key)
+        ready, self._ready = self._ready, []
+        return [self._hand_in(job) for job in ready]
+
+    def _hand_in(self, job: Job) -> Finished:
+        item, radii = self.found[job.example, job.restart], self.target.radii
+        if item.distance <= float(radii[job.radius]):
+            radius = job.radius if self.independent else int((radii < item.distance).sum())
+            return replace(item, job=replace(job, radius=radius))
+        clean = self.target.image[job.example][None]
+        cut = clean + self.target.norm.clip(item.image[None] - clean, radii[job.radius][None])
+        return replace(item, job=job, image=cut[0].clamp(0.0, 1.0))
+
+
+class ExternalPool(Pool):
+    """Runs another library's attack on jobs of equal radius, a batch at a time."""
+
+    def __init__(self, target: Target, attack: ExternalAttack, noise: Noise) -> None:
+        self.target, self.external, self.noise = target, attack, noise
+        self.restarts = 1
+        self.waiting: deque[Job] = deque()
+        self.jobs: list[Job] = []
+
+    def refill(self) -> None:
+        """Take the jobs of the radius most are waiting for."""
+        if self.jobs or not self.waiting:
+            return
+        ((radius, _),) = Counter(job.radius for job in self.waiting).most_common(1)
+        same = [job for job in self.waiting if job.radius == radius]
+        self.jobs = sorted(same, key=lambda job: job.example)[: self.target.batch_size]
+        taken = set(self.jobs)
+        self.waiting = deque(job for job in self.waiting if job not in taken)
+
+    def advance(self) -> list[Finished]:
+        """Run the batch to its end."""
+        jobs, self.jobs = self.jobs, []
+        positions = torch.tensor([job.example for job in jobs], device=self.target.label.device)
+        image = run_external(self.target, self.external, self.noise, positions, jobs[0].radius)
+        image = _inside(self.target, self.external, positions, image, jobs[0].radius)
+        return [Finished(job, image[row], False) for row, job in enumerate(jobs)]
+
+
+def run_external(target: Target, attack: ExternalAttack, noise: Noise, positions: Tensor, radius: int) -> Tensor:
+    """One batch at one radius, seeded by (plan seed, attack, radius, first and last example)."""
+    rows = target.rows(positions, target.radii[radius].expand(len(positions)))
+    first, last = int(rows.index[0]), int(rows.index[-1])
+    seed = int(noise.generator(first, last, draw=radius).integers(2**31))
+    module = InsideBox(target.classifier.original, target.classifier.box_margin)
+    return attack.perturb(module, rows, seed)
+
+
+def _inside(target: Target, attack: ExternalAttack, positions: Tensor, image: Tensor, radius: int) -> Tensor:
+    """Images of an attack that was told the radius, rounding errors brought back into the ball; InputError for more."""
+    clean, eps = target.image[positions], target.radii[radius].expand(len(positions))
+    distance = target.norm.length(image - clean)
+    outside = distance > eps * (1 + MAX_EXCESS) + TOLERANCE
+    if bool(outside.any()):
+        raise InputError(
+            f"attack {attack.name!r}: {int(outside.sum())} of {len(image)} images lie outside the ball of radius "
+            f"{float(eps[0]):.4g} that it was given ({target.norm.name} distance up to {float(distance.max()):.4g}): it works "
+            "with another norm or in another unit; set norm, or the class's own arguments, in its recipe"
+        )
+    return torch.where(per_row(distance > eps, image), project(target.norm, clean, image, eps), image)

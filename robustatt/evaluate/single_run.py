@@ -1,0 +1,117 @@
+"""Attacks of which one run serves every radius: along a ray, and to the nearest mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustatt.attack.base import (
+    Attack,
+    ExternalAttack,
+    MinimumNormAttack,
+    Noise,
+    Oracle,
+    RayAttack,
+)
+from robustatt.attack.norms import NORMS, TOLERANCE, Norm, per_row
+from robustatt.evaluate.batch import Ledger, Target, leave_alone
+from robustatt.evaluate.runners import MAX_EXCESS, run_external
+from robustatt.evaluate.step_runner import Finished, Job, Pool
+
+
+def along_rays(target: Target, attack: RayAttack, oracle: Oracle, noise: Noise, done: Callable[[int], None]) -> Ledger:
+    """One direction an example serves the whole grid: one gradient, and a forward pass for each radius."""
+    ledger = Ledger(target)
+    for positions in target.batches():
+        rows = target.rows(positions, torch.ones(len(positions), device=positions.device))
+        direction, flat = attack.direction(rows, oracle, noise)
+        for radius, eps in enumerate(target.radii):
+            limit = torch.full_like(flat, float(eps))
+            image = (rows.image + per_row(limit, direction) * direction).clamp(0.0, 1.0)
+            found = target.evaluate(positions, image, limit)
+            found |= {"attacked": np.ones(len(positions), bool), "zero_grad": flat.bool().cpu().numpy()}
+            ledger.write(positions.cpu().numpy(), radius, found)
+        done(len(positions))
+    return ledger
+
+
+def whole_curve(target: Target, attack: Attack, oracle: Oracle, noise: Noise, done: Callable[[int], None]) -> Ledger:
+    """A minimum-norm attack gives every radius at once: its image where it fits the ball, else that scaled into it.
+
+    So does any attack of another library that takes no radius. If it does not look for the nearest mistake in the norm
+    of the ball, an image outside says nothing of what is inside: that row is not attacked, and `raw_distance` says how
+    far the library's own image is.
+    """
+    ledger = Ledger(target, **dict.fromkeys(_distances(attack), np.nan))
+    correct = target.correct.cpu().numpy()
+    leave_alone(target, ledger, np.flatnonzero(~correct))
+    done(int((~correct).sum()))
+    positions = torch.from_numpy(np.flatnonzero(correct)).to(target.label.device)
+    for chunk in torch.split(positions, target.batch_size):
+        if isinstance(attack, ExternalAttack):
+            image = run_external(target, attack, noise, chunk, len(target.radii) - 1)
+            distance = target.norm.length(image - target.image[chunk])
+            flat = np.zeros(len(chunk), bool)
+            nearest = attack.minimised_norm == target.norm.name
+        else:
+            assert isinstance(attack, MinimumNormAttack)
+            image, distance, flat = _nearest(target, attack, oracle, noise, chunk)
+            nearest = True
+        for radius, eps in enumerate(target.radii):
+            limit = torch.full_like(distance, float(eps))
+            clean = target.image[chunk]
+            share = per_row((limit / distance.clamp_min(1e-30)).clamp(max=1.0), clean)
+            scaled = (clean + target.norm.clip(share * (image - clean), limit)).clamp(0.0, 1.0)
+            handed_in = torch.where(per_row(distance <= limit, clean), image, scaled)
+            found = target.evaluate(chunk, handed_in, limit)
+            attacked = (distance <= limit * (1 + MAX_EXCESS) + TOLERANCE).cpu().numpy() | nearest
+            found |= {"attacked": attacked, "zero_grad": flat}
+            found |= {
+                name: norm.length(image - clean).cpu().numpy() for name, norm in _distances(attack).items()
+            }  # fmt: skip
+            ledger.write(chunk.cpu().numpy(), radius, found)
+        done(len(chunk))
+    return ledger
+
+
+def _distances(attack: Attack) -> dict[str, Norm]:
+    """The columns for the distances of another library's own image, each with its norm; none for a native attack.
+
+    An attack without a norm has its L-infinity distance in `distance`, and L2 and L1 here.
+    """
+    if not isinstance(attack, ExternalAttack):
+        return {}
+    return (
+        {"distance_l2": NORMS["l2"], "distance_l1": NORMS["l1"]} if attack.unbounded else {"raw_distance": attack.norm}
+    )
+
+
+def _nearest(
+    target: Target, attack: MinimumNormAttack, oracle: Oracle, noise: Noise, positions: Tensor
+) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Each example's nearest mistake of all restarts, its distance, and whether every gradient was zero."""
+    attack.tolerance = target.classifier.tolerance
+    pool = Pool(target, attack, oracle, noise)
+    last = len(target.radii) - 1
+    examples, restarts = positions.tolist(), range(attack.restarts)
+    pool.waiting.extend(Job(example, last, restart=restart) for example in examples for restart in restarts)
+    best: dict[int, Finished] = {}
+    flat: dict[int, bool] = {}
+    pool.refill()
+    while len(pool):
+        for item in pool.advance():
+            example = item.job.example
+            flat[example] = flat.get(example, True) and item.flat
+            if example not in best or item.distance < best[example].distance:
+                best[example] = item
+        pool.refill()
+    items = [best[example] for example in examples]
+    distance = torch.tensor([item.distance for item in items], device=positions.device)
+    return (
+        torch.stack([item.image for item in items]),
+        distance,
+        np.array([flat[example] for example in examples]),
+    )

@@ -1,0 +1,184 @@
+"""Figures for publication: each panel set as PNG (200 dpi), SVG and the CSV of exactly what is drawn.
+
+Drawn with matplotlib's objects, without global state. Colour and marker stand for the model, line style for
+the attack, so a figure survives a grey printer.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pandas as pd
+
+from robustatt.files import write_atomically
+from robustatt.report.figures import FigureSpec, Panel, Series
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titley": 1.0,  # a fixed place, so that none has to be looked for
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "xtick.color": "#333333",
+    "ytick.color": "#333333",
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "text.parse_math": False,
+    "svg.hashsalt": "robustatt",
+    "svg.fonttype": "path",
+}
+DPI = 200
+
+
+def write_figure(spec: FigureSpec, folder: Path) -> list[Path]:
+    """Write ``slug.png``, ``slug.svg`` and ``slug.csv`` into the folder; their paths."""
+    import matplotlib
+
+    with matplotlib.rc_context(cast(Any, STYLE)):
+        figure = draw(spec)
+        paths = save(figure, folder / spec.slug)
+    table = folder / f"{spec.slug}.csv"
+    write_csv(frame(spec), table)
+    return [*paths, table]
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """The rows of a figure as CSV, whole or not at all."""
+    write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode())
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Save as PNG and SVG with nothing in it that changes from run to run; the two paths.
+
+    Straight through the canvases: ``savefig`` would draw everything twice.
+    """
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    png, svg = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")
+    write_atomically(png, png_bytes(figure))
+    vector: Any = FigureCanvasSVG(figure)
+    drawing = io.BytesIO()
+    vector.print_svg(drawing, metadata={"Date": None, "Creator": None})
+    write_atomically(svg, drawing.getvalue())
+    return [png, svg]
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as a PNG of 200 dpi."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(DPI)
+    raster: Any = FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    raster.print_png(buffer, metadata={"Software": None}, pil_kwargs={"compress_level": 2})
+    return buffer.getvalue()
+
+
+def draw(spec: FigureSpec) -> Figure:
+    """The figure as a matplotlib object; margins in inches, so that no layout has to be searched for."""
+    from matplotlib.figure import Figure
+
+    count = len(spec.panels)
+    width = 5.4 if count == 1 else 1.0 + 2.9 * count
+    labels = list(dict.fromkeys(shorten(series.label) for panel in spec.panels for series in panel.series))
+    columns = max(1, min(len(labels), int(width / (0.75 + 0.062 * max(map(len, labels))))))
+    below = 0.52 + 0.19 * -(-len(labels) // columns)
+    above = 0.28 if count > 1 else 0.12
+    height = 2.9 + above + below
+    figure = Figure(figsize=(width, height))
+    axes = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+    figure.subplots_adjust(
+        left=0.68 / width, right=1 - 0.14 / width, bottom=below / height, top=1 - above / height, wspace=0.08
+    )
+    for number, (axis, panel) in enumerate(zip(axes, spec.panels, strict=True)):
+        _panel(axis, panel, with_title=count > 1, with_y_label=number == 0)
+    handles = {h.get_label(): h for axis in axes for h in axis.get_legend_handles_labels()[0]}
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="lower center",
+        ncols=columns,
+        handlelength=3.2,
+        borderaxespad=0.3,
+    )
+    return figure
+
+
+def shorten(label: str, most: int = 56) -> str:
+    """A label that fits under a figure: the end of an over-long one tells more than its start."""
+    label = " ".join(label.split())
+    return label if len(label) <= most else f"…{label[1 - most :]}"
+
+
+def _panel(axis: Axes, panel: Panel, with_title: bool, with_y_label: bool) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    for series in panel.series:
+        _curve(axis, series)
+    if panel.zero_line:
+        axis.axhline(0, color="#333333", linewidth=0.9)
+    if panel.y_range:
+        low, high = panel.y_range
+        pad = 0.015 * (high - low) if panel.percent else 0.0
+        axis.set_ylim(low - pad, high + pad)
+    if panel.percent:
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 4, 5, 10]))
+    axis.margins(x=0.02)
+    axis.set_xlabel(panel.x_label)
+    if with_y_label:
+        axis.set_ylabel(panel.y_label)
+    if with_title:
+        axis.set_title(panel.title)
+
+
+def _curve(axis: Axes, series: Series) -> None:
+    look = series.look
+    (line,) = axis.plot(
+        series.x,
+        series.y,
+        color=look.light,
+        linewidth=1.6,
+        marker=look.marker,
+        markersize=4.2,
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+        label=shorten(series.label),
+    )
+    if look.dash:
+        line.set_dashes(look.dash)
+    banded = [i for i, low in enumerate(series.low) if low is not None and series.high[i] is not None]
+    x = [series.x[i] for i in banded]
+    low, high = [series.low[i] or 0.0 for i in banded], [series.high[i] or 0.0 for i in banded]
+    axis.fill_between(x, low, high, color=look.light, alpha=0.14, linewidth=0)
+
+
+def frame(spec: FigureSpec) -> pd.DataFrame:
+    """The numbers of a figure: what each curve is of, eps, value, ci_low, ci_high, n."""
+    rows: list[dict[str, Any]] = []
+    for panel in spec.panels:
+        for series in panel.series:
+            columns: Sequence[Sequence[Any]] = (series.eps, series.y, series.low, series.high, series.n)
+            rows += [
+                {**series.keys, "eps": eps, "value": y, "ci_low": low, "ci_high": high, "n": n}
+                for eps, y, low, high, n in zip(*columns, strict=True)
+            ]
+    return pd.DataFrame(rows)

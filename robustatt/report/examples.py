@@ -1,0 +1,62 @@
+"""Every example of a run in a form small enough to sit in the page: what each model said at each radius."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from robustatt.results.outcomes import Grid, is_control
+
+MOST_CELLS = 1_500_000
+"""Beyond so many predictions the page keeps only the strongest attack, to stay well under 10 MB."""
+
+_OFFSET = 0x100
+
+
+def explorer_data(layout: Sequence[Grid], strongest: str | None) -> dict[str, Any] | None:
+    """The examples for the page's explorer; None without records.
+
+    ``pred`` is one character a prediction, code point 256 + class (255 where the row is missing), example
+    after example with its radii ascending. The first radius may be 0.
+    """
+    shown = [grid for grid in layout if not is_control(grid.attack)]
+    if sum(grid.present.size for grid in shown) > MOST_CELLS:
+        shown = [grid for grid in shown if grid.attack == strongest]
+    shown = [grid for grid in shown if _writable(grid)]
+    if not shown:
+        return None
+    return {
+        "grids": [
+            {
+                "model": grid.model,
+                "attack": grid.attack,
+                "eps": list(grid.eps),
+                "index": _index(grid.index),
+                "label": _text(grid.label),
+                "clean": _text(grid.clean_pred),
+                "pred": _text(grid.adv_pred.ravel()),
+            }
+            for grid in shown
+        ],
+        "left_out": sorted(
+            {grid.attack for grid in layout if not is_control(grid.attack)} - {grid.attack for grid in shown}
+        ),
+    }
+
+
+def _writable(grid: Grid) -> bool:
+    """Whether classes fit one character each, short of the surrogates."""
+    return max(int(grid.label.max()), int(grid.adv_pred.max()), int(grid.clean_pred.max())) < 0xD000
+
+
+def _text(classes: np.ndarray[Any, np.dtype[np.int64]]) -> str:
+    return (classes + _OFFSET).astype("<u2").tobytes().decode("utf-16-le")
+
+
+def _index(index: np.ndarray[Any, np.dtype[np.int64]]) -> Any:
+    """A plain range as its first number."""
+    if np.array_equal(index, np.arange(index[0], index[0] + index.size)):
+        return {"from": int(index[0])}
+    return index.tolist()

@@ -1,0 +1,308 @@
+"""Summary to page: one self-contained HTML file, every name from outside escaped, nothing fetched."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from robustatt.eps import NORM_TITLES, UNITS, parse_radius
+from robustatt.report import text
+from robustatt.report.charts import chart, hover_data, swatch
+from robustatt.report.confusion import matrices
+from robustatt.report.examples import explorer_data
+from robustatt.report.figures import KIND_WORDS, FigureSpec, Panel, Summary, attack_title, curve_names
+from robustatt.report.heatmaps import page_gallery
+from robustatt.report.style import DARK, LIGHT, Look, looks
+from robustatt.results.chains import part_tables
+from robustatt.results.columns import METRICS
+from robustatt.results.outcomes import grids, is_control
+from robustatt.results.summary import names_of
+from robustatt.results.unbounded import bounded, norms_of, of_norm, rows_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from robustatt.results.gallery import GalleryEntry
+
+
+@dataclass
+class Page:
+    """What the templates are given beside the summary: the figures, and parts that need the records."""
+
+    curves: Sequence[FigureSpec]
+    drift: Sequence[FigureSpec]
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+def render(summary: Summary, page: Page) -> str:
+    """The whole page as text."""
+    return render_template("report.html.j2", context(summary, page))
+
+
+def render_template(name: str, values: Mapping[str, Any]) -> str:
+    """A template of the package, autoescaped, with the filters of this module."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_template), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"signed": text.signed, "thousands": _thousands, "embed": embed}
+    return environment.get_template(name).render(values)
+
+
+def _template(name: str) -> str:
+    return resources.files("robustatt.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def embed(value: Any) -> Markup:
+    """Data as JSON inside a script element: nothing in it can end the element."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
+
+
+def frame_parts() -> dict[str, Any]:
+    """What every page has: style sheet, script, colours."""
+    return {
+        "css": Markup(_template("report.css")),
+        "js": Markup(_template("report.js")),
+        "light": list(enumerate(LIGHT)),
+        "dark": list(enumerate(DARK)),
+    }
+
+
+def class_names(summary: Summary) -> list[str]:
+    """The data set's class names as the plan lists them, or none."""
+    data = summary["plan"].get("data")
+    names = data.get("classes") if isinstance(data, Mapping) else None
+    return [str(name) for name in names] if isinstance(names, (list, tuple)) else []
+
+
+def example_parts(summary: Summary, records: pd.DataFrame | None, stored: Sequence[GalleryEntry]) -> dict[str, Any]:
+    """The parts of the page that show single examples."""
+    strongest = text.strongest_attack(text.first_norm(summary))
+    layout = list(grids(records)) if records is not None and summary["curves"] else []
+    models, attacks = curve_names(summary)
+    layout.sort(key=lambda g: (_place(g.model, models), _place(g.attack, attacks)))
+    explorer = explorer_data(layout, strongest)
+    return {
+        "explore_js": Markup(_template("explore.js")),
+        "gallery": page_gallery(stored),
+        "explorer": explorer,
+        "explorer_left_out": explorer["left_out"] if explorer else [],
+    }
+
+
+def _place(name: str, names: Sequence[str]) -> int:
+    return names.index(name) if name in names else len(names)
+
+
+def tight(text: str) -> str:
+    """The text with numbers and per cent signs kept on one line."""
+    return re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", text)
+
+
+def _thousands(value: int) -> str:
+    return f"{value:,}"
+
+
+def context(summary: Summary, page: Page) -> dict[str, Any]:
+    """Everything that the templates show."""
+    models, attacks = curve_names(summary)
+    strongest = text.strongest_by_norm(summary)
+    return {
+        **frame_parts(),
+        "classes": class_names(summary),
+        "confusion": matrices(summary, next(iter(strongest.values()), None), class_names(summary)),
+        "headline": headline(summary),
+        "models": models,
+        "attacks": attacks,
+        "strongest": " and ".join(strongest.values() if len(strongest) == 1 else _with_norms(strongest)),
+        "tiles": text.tiles(summary),
+        "health": summary["health"],
+        "integrity": [text.without_paths(finding) for finding in summary.get("integrity", [])],
+        "missing": text.missing_parts(summary),
+        "limits": [tight(note) for note in text.limits(summary)],
+        "legend": legend(models, attacks),
+        "curves": [_figure(spec) for spec in page.curves],
+        "drift": drift_groups(page.drift),
+        "attack_title": attack_title,
+        "saliency_note": text.SALIENCY_NOTE,
+        "controls": [attack for attack in attacks if is_control(attack)],
+        "drift_metrics": METRICS,
+        "drift_auc": text.prediction_rows(summary),
+        "overviews": overviews(summary),
+        "points": list(points(summary)),
+        "chains": part_tables(summary),
+        "provenance": flatten(summary["provenance"]),
+        "plan": text.without_paths(json.dumps(summary["plan"], indent=2, ensure_ascii=False, default=str)),
+        "command": command(summary),
+        "hover": _hover([*page.curves, *page.drift]),
+        **page.more,
+    }
+
+
+def headline(summary: Summary) -> dict[str, str]:
+    """Title and one line of what was measured, on what."""
+    models, attacks = curve_names(summary)
+    models = models or names_of(summary["plan"], "models")
+    attacks = [name for name in attacks or names_of(summary["plan"], "attacks") if not is_control(name)]
+    data = summary["plan"].get("data")
+    name = str(data.get("name", "")) if isinstance(data, Mapping) else str(data or "")
+    split = f" ({data['split']})" if isinstance(data, Mapping) and data.get("split") else ""
+    n = max((int(p["n"]) for c in summary["curves"] for p in c["points"]), default=0)
+    norms = sorted({text.NORMS.get(str(c.get("norm")), str(c.get("norm"))) for c in summary["curves"]})
+    facts = [f"{n:,} images{split}" if n else "", ", ".join(attacks), ", ".join(norms)]
+    facts += [_radii_fact(of_norm(summary, norm), norm) for norm in norms_of(summary)]
+    started = str(summary["provenance"].get("started") or summary["provenance"].get("finished") or "")[:10]
+    subject = ", ".join(models[:-1]) + (" and " if len(models) > 1 else "") + models[-1] if models else "no model yet"
+    if len(models) > 4:
+        subject = f"{len(models)} models"
+    return {
+        "title": f"Robustness of {subject}" + (f" on {name}" if name else ""),
+        "facts": " · ".join(text.without_paths(fact) for fact in [*facts, started] if fact),
+    }
+
+
+def legend(models: Sequence[str], attacks: Sequence[str]) -> dict[str, list[tuple[Markup, str]]]:
+    """Samples and names: colour and marker by model, line style by attack."""
+    look = looks(models, attacks)
+    first = attacks[0] if attacks else ""
+    return {
+        "models": [(swatch(Look(look[model, first].colour)), model) for model in models if first],
+        "attacks": [
+            (swatch(look[models[0], attack], marker=False), attack_title(attack)) for attack in attacks if models
+        ],
+    }
+
+
+def result_card(summary: Summary, title: str) -> str:
+    """A run in short for a notebook: accuracy at a handful of radii, and reasons to doubt the numbers."""
+    heads, rows = rows_of(summary)
+    kept = bounded(summary)
+    values = {"title": title, "overviews": overviews(kept), "heads": heads, "rows": rows, "health": summary["health"]}
+    return render_template("result.html.j2", values)
+
+
+def drift_groups(specs: Sequence[FigureSpec]) -> dict[str, list[dict[str, Any]]]:
+    """Figures of drift by kind of map; a kind without figures is left out."""
+    groups = {
+        kind: [
+            _figure(spec) | {"metric": spec.slug.split("-")[1]} for spec in specs if spec.slug.startswith(f"{stem}-")
+        ]
+        for kind, (stem, _, _) in KIND_WORDS.items()
+    }
+    return {kind: figures for kind, figures in groups.items() if figures}
+
+
+def _figure(spec: FigureSpec) -> dict[str, Any]:
+    shown: dict[str, Look] = {}
+    for panel in spec.panels:
+        for series in panel.series:
+            shown.setdefault(series.label, series.look)
+    return {
+        "slug": spec.slug,
+        "title": spec.title,
+        "caption": tight(spec.caption),
+        "panels": [{"title": panel.title, "svg": chart(_scoped(spec, panel))} for panel in spec.panels],
+        "key": [(swatch(look), label) for label, look in shown.items()],
+    }
+
+
+def _scoped(spec: FigureSpec, panel: Panel) -> Panel:
+    """The panel under a name that is unique on the page."""
+    slug = panel.slug if len(spec.panels) == 1 else f"{spec.slug}-{panel.slug}"
+    return Panel(**{**panel.__dict__, "slug": slug})
+
+
+def _hover(specs: Sequence[FigureSpec]) -> dict[str, Any]:
+    return {panel.slug: hover_data(panel) for spec in specs for panel in (_scoped(spec, p) for p in spec.panels)}
+
+
+def _with_norms(strongest: Mapping[str, str]) -> list[str]:
+    return [f"{attack} in {NORM_TITLES[norm]}" for norm, attack in strongest.items()]
+
+
+def _radii_fact(summary: Summary, norm: str) -> str:
+    """From where to where the radii of one norm go, and how many there are; empty without any."""
+    radii = sorted({parse_radius(p["eps"]) for c in summary["curves"] for p in c["points"]} - {0})
+    if not radii:
+        return ""
+    values = [f"{float(radius / UNITS[norm]):g}" for radius in radii]
+    ends = f"{values[0]} to {values[-1]}" if len(values) > 1 else values[0]
+    unit = " /255" if norm == "linf" else f" in {NORM_TITLES[norm]}"
+    return f"ε = {ends}{unit}, {len(values)} {'radii' if len(values) > 1 else 'radius'}"
+
+
+def overviews(summary: Summary) -> list[dict[str, Any]]:
+    """For each norm the table of `overview`, and what the norm is called if there are several."""
+    norms = norms_of(summary)
+    return [
+        overview(of_norm(summary, norm)) | {"norm": NORM_TITLES[norm] if len(norms) > 1 else ""} for norm in norms
+    ]
+
+
+def overview(summary: Summary) -> dict[str, Any]:
+    """Models by attacks at a handful of radii: the table that fits on a page."""
+    radii = every = sorted({parse_radius(p["eps"]) for c in summary["curves"] for p in c["points"]})
+    texts = {parse_radius(p["eps"]): str(p["eps"]) for c in summary["curves"] for p in c["points"]}
+    if len(radii) > 6:
+        wanted = [0, 1, 2, 4, 8, 16]
+        chosen = [radius for radius in radii if radius * 255 in wanted]
+        spread = [radii[round(i * (len(radii) - 1) / 5)] for i in range(6)]
+        radii = chosen if len(chosen) >= 5 else sorted(set(spread))
+    rows: list[dict[str, Any]] = [
+        {
+            "model": curve["model"],
+            "attack": curve["attack"],
+            "cells": [{parse_radius(p["eps"]): p for p in curve["points"]}.get(radius) for radius in radii],
+        }
+        for curve in summary["curves"]
+    ]
+    for row in rows:
+        rivals = [other for other in rows if other["attack"] == row["attack"]]
+        row["best"] = [_is_best(i, row, rivals) for i in range(len(radii))]
+    contest = any(any(row["best"]) for row in rows)
+    return {"radii": [texts[radius] for radius in radii], "rows": rows, "contest": contest, "of": len(every)}
+
+
+def _is_best(i: int, row: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a row has the highest accuracy of column i, and not all rows have it."""
+    values = [other["cells"][i]["accuracy"] for other in rivals if other["cells"][i]]
+    return bool(row["cells"][i]) and bool(min(values) < row["cells"][i]["accuracy"] == max(values))
+
+
+def points(summary: Summary) -> Any:
+    """Every point of every curve as one table row."""
+    for curve in summary["curves"]:
+        for point in curve["points"]:
+            yield {
+                "model": curve["model"],
+                "attack": curve["attack"],
+                "steps": float(parse_radius(point["eps"])),
+                **point,
+            }
+
+
+def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested provenance as (name, text) rows, without absolute paths."""
+    if isinstance(value, Mapping):
+        return [row for key, item in value.items() for row in flatten(item, f"{prefix}.{key}" if prefix else str(key))]
+    if isinstance(value, (list, tuple)):
+        value = ", ".join(str(item) for item in value)
+    return [(prefix, text.without_paths("none" if value is None else str(value)))]
+
+
+def command(summary: Summary) -> str:
+    """The command that makes these numbers again."""
+    given = summary["provenance"].get("command")
+    if isinstance(given, (list, tuple)):
+        given = " ".join(str(part) for part in given)
+    return text.without_paths(str(given)) if given else ""

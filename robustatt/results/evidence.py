@@ -1,0 +1,202 @@
+"""A results folder held against itself: everything shown is computed from the records, and what does not agree is said.
+
+Nothing in the folder is changed. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from robustatt import health
+from robustatt.eps import CLEAN, parse_radius
+from robustatt.errors import InputError
+from robustatt.files import refuse_link
+from robustatt.plan import BoundPlan, Cell
+from robustatt.results.records import Store
+from robustatt.results.summary import SUMMARY_FILE, as_stored, read_summary, summarise
+
+TOLERANCE = 1e-9
+"""How far a number of summary.json may lie from the one that the records give: both are computed in float64."""
+
+DERIVED = ("curves", "drift", "drift_predicts_fooling", "differences", "confusion")
+"""Keys of summary.json that follow from the records alone."""
+
+MAX_NAMED = 3
+"""Cells or warnings that a finding names."""
+
+
+@dataclass(frozen=True)
+class ResultsFolder:
+    """What a sweep left in a folder, its summary computed from the records, and what does not agree, a line each."""
+
+    bound: BoundPlan
+    records: pd.DataFrame
+    summary: dict[str, Any]
+    findings: tuple[str, ...]
+    whole: int
+    """Cells whose records are there, whole and of the right rows."""
+    cells: int
+
+
+def read_folder(directory: Path) -> ResultsFolder:
+    """Read a results folder, changing nothing in it.
+
+    Raises:
+        InputError: there is no plan, or it cannot be read.
+    """
+    if not directory.is_dir():
+        raise InputError(f"{directory}: no such folder: give the folder a sweep wrote (its --out)")
+    bound = BoundPlan.read(directory)
+    refuse_link(directory / "records", "remove the link, or sweep with --records file://...")
+    store = Store(bound.records or directory / "records", read_only=True)
+    cells = list(bound.cells())
+    absent = store.absent(cell.key for cell in cells)
+    frames, wrong = [], []
+    for cell in cells:
+        frame = store.read([cell.key])
+        if len(frame):
+            mistake = misfit(frame, cell, bound.plan.sample is None)
+            if mistake:
+                wrong.append(f"{cell} ({mistake})")
+            else:
+                frames.append(frame)
+    records = pd.concat(frames, ignore_index=True) if frames else store.read([])
+    if "broken_by" in records:
+        records["broken_by"] = records["broken_by"].fillna("")
+    findings = [
+        *_cells_finding("missing", [str(cell) for cell in cells if cell.key in absent], len(cells)),
+        *_cells_finding("altered or cut short since they were written", [path.name for path in store.damaged], len(cells)),
+        *_cells_finding("not what their names say", wrong, len(cells)),
+        *_contradictions(records),
+    ]  # fmt: skip
+    summary, disagreements = _summary(directory, bound, records)
+    said = findings if len(frames) < len(cells) else findings + disagreements  # a summary of fewer records is another one
+    return ResultsFolder(bound, records, summary, tuple(said), len(frames), len(cells))
+
+
+def agrees(summary: Mapping[str, Any], records: pd.DataFrame, bound: BoundPlan) -> bool:
+    """Whether every number of a stored summary that follows from the records is what they give."""
+    plan = bound.describe()
+    found = [entry.as_dict() for entry in health.of_records(records, bound.plan.attacks, plan)]
+    computed = as_stored(summarise(records, plan, {}, found))
+    return not _disagreement(computed, summary) and not _hidden_warnings(computed, summary)
+
+
+def misfit(frame: pd.DataFrame, cell: Cell, indices_known: bool) -> str:
+    """Why records are not those of a Cell; empty if they are. `indices_known`: positions and indices are the same."""
+    for column, value in (("model", cell.model), ("attack", cell.attack.name)):
+        if set(frame[column]) != {value}:
+            return f"another {column}"
+    if {parse_radius(text) for text in frame["eps"].unique()} != {parse_radius(text) for text in (CLEAN, *cell.radii)}:
+        return "other radii"
+    each = frame.groupby("eps")["index"].agg(["size", "nunique"])
+    count = cell.stop - cell.start
+    if not (each == count).all(axis=None) or frame["index"].nunique() != count:
+        return "other examples"
+    if indices_known and (frame["index"].min(), frame["index"].max()) != (cell.start, cell.stop - 1):
+        return "other examples"
+    clean = frame[frame["eps"] == CLEAN]
+    return "a clean row that is not clean" if (clean["adv_pred"] != clean["clean_pred"]).any() else ""
+
+
+def _cells_finding(what: str, names: list[str], of: int) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    verb = "is" if len(names) == 1 else "are"
+    return [f"{len(names)} of {of} cells {verb} {what}, and left out: {', '.join(names[:MAX_NAMED])}{more}"]
+
+
+def _contradictions(records: pd.DataFrame) -> list[str]:
+    """Facts about an image that differ between Cells: its label, and what a model says of it unattacked."""
+    findings = []
+    for column, keys in (("label", ["index"]), ("clean_pred", ["model", "index"])):
+        several = records.groupby(keys)[column].nunique() > 1
+        if several.any():
+            findings.append(f"the records contradict each other: {int(several.sum())} images have more than one {column}")
+    return findings
+
+
+def _summary(directory: Path, bound: BoundPlan, records: pd.DataFrame) -> tuple[dict[str, Any], list[str]]:
+    """The summary of the records, with provenance and warnings of the stored one, and where the two disagree."""
+    plan = bound.describe()
+    found = [entry.as_dict() for entry in health.of_records(records, bound.plan.attacks, plan)]
+    computed = as_stored(summarise(records, plan, {}, found))
+    path = directory / SUMMARY_FILE
+    if not path.exists():
+        return computed, [f"{SUMMARY_FILE} is missing: what it alone holds (where the numbers come from, warnings about the models) is unknown"]  # fmt: skip
+    try:
+        stored = read_summary(path)
+    except InputError as problem:
+        return computed, [f"{problem}: the records are used"]
+    if as_stored(plan) != stored["plan"]:
+        return computed, [f"{SUMMARY_FILE} is of another plan than plan.toml: the records of plan.toml are used"]
+    disagreements = [*_disagreement(computed, stored), *_hidden_warnings(computed, stored)]
+    codes = {_identity(entry) for entry in stored["health"]}
+    warnings = stored["health"] + [entry for entry in computed["health"] if _identity(entry) not in codes]
+    return {**stored, **{key: computed[key] for key in DERIVED}, "health": warnings}, disagreements
+
+
+def _disagreement(computed: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
+    """The first number of the stored summary that the records do not give, and how many more there are."""
+    differences = [line for key in DERIVED for line in _differences(computed[key], stored.get(key, []), key)]
+    if not differences:
+        return []
+    more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
+    return [f"{SUMMARY_FILE} does not agree with the records: {differences[0]}{more}; the records are used"]
+
+
+def _differences(computed: Any, stored: Any, where: str) -> Iterator[str]:
+    if isinstance(computed, dict) and isinstance(stored, dict):
+        where = _title(computed) or where
+        for key in computed.keys() | stored.keys():
+            place = where if key == "points" else f"{key} of {where}"
+            yield from _differences(computed.get(key), stored.get(key), place)
+    elif isinstance(computed, list) and isinstance(stored, list) and len(computed) == len(stored):
+        for i, (mine, theirs) in enumerate(zip(computed, stored, strict=True)):
+            place = f"{where} at {mine['eps']}" if isinstance(mine, dict) and set(mine) >= {"eps", "n"} else f"{where} {i + 1}"
+            yield from _differences(mine, theirs, place)
+    elif isinstance(computed, float | int) and isinstance(stored, float | int):
+        if not math.isclose(computed, stored, rel_tol=0, abs_tol=TOLERANCE):
+            yield f"{where} is {computed:.6g} in the records and {stored:.6g} there"
+    elif computed != stored:
+        yield f"{where} is {_brief(computed)} in the records and {_brief(stored)} there"
+
+
+def _title(entry: Mapping[str, Any]) -> str:
+    """What a row of the summary is about; empty for a point of a curve, which its place names."""
+    if "model" not in entry:
+        return ""
+    radius = f" at {entry['eps']}" if "eps" in entry else ""
+    level = f" {entry['metric']} {entry['level']}" if "metric" in entry else ""
+    return f"{entry['model']} under {entry.get('attack', '')}{radius}{level}"
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{len(value)} entries" if isinstance(value, list) else f"{text[:37]}..."
+
+
+def _hidden_warnings(computed: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
+    """Warnings that follow from the records and are not in the stored summary."""
+    said = {_identity(entry) for entry in stored["health"]}
+    explained = {entry["model"] for entry in stored["health"]}
+    hidden = [
+        entry for entry in computed["health"]
+        if _identity(entry) not in said and not (entry["code"] == health.UNEXPLAINED and entry["model"] in explained)
+    ]  # fmt: skip
+    if not hidden:
+        return []
+    names = ", ".join(f"{entry['code']} ({entry['model']} {entry['attack']})".replace(" )", ")") for entry in hidden[:MAX_NAMED])
+    return [f"{SUMMARY_FILE} lacks {len(hidden)} of the warnings that the records give: {names}"]
+
+
+def _identity(entry: Mapping[str, Any]) -> tuple[str, str]:
+    return str(entry["code"]), str(entry["model"])

@@ -1,0 +1,74 @@
+"""Where a number comes from: versions, hardware, git state, command. Nothing here imports torch on its own."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from robustatt import __version__
+
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "scikit-learn", "torchattacks", "foolbox")
+
+
+def versions() -> dict[str, str]:
+    """Versions of robustatt, Python and the packages a number depends on, as far as they are installed."""
+    found = {"robustatt": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware(device: str) -> dict[str, Any]:
+    """The processor, its threads and the device that computed."""
+    import torch
+
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else _processor()
+    return {
+        "device": device,
+        "name": name,
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def git_state() -> str:
+    """The commit of the checkout this code runs from, with `+changes` if files differ; empty outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        said = [
+            subprocess.run(
+                ["git", "-C", str(root), *command], capture_output=True, text=True, timeout=10, check=True
+            ).stdout.strip()
+            for command in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return said[0] + ("+changes" if said[1] else "")
+
+
+def command() -> str:
+    """The command line as typed, without the folder of the program."""
+    import shlex
+
+    arguments = sys.argv if os.path.basename(sys.argv[0]) == "robustatt" else []
+    return shlex.join(["robustatt", *arguments[1:]]) if arguments else ""

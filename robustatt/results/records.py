@@ -1,0 +1,156 @@
+"""The store of results: one Parquet file a Cell, named by the Cell's key, with a checksum over every byte.
+
+A file that exists is whole (see `places`). One that was altered since is found by its checksum; a sweep moves it aside
+and computes it again. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from robustatt.eps import MOST_RADII
+from robustatt.plan import CELL_EXAMPLES
+from robustatt.results.storage import place
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = {
+    "model": "string", "attack": "string", "eps": "string", "index": "int64", "label": "int64",
+    "clean_pred": "int64", "adv_pred": "int64", "clean_margin": "float32", "adv_margin": "float32",
+    "distance": "float32", "attacked": "bool", "zero_grad": "bool",
+}  # fmt: skip
+TEXT_COLUMNS = ("broken_by",)
+"""Columns of text that only some attacks have (the part of a chain that broke the example); empty for the others."""
+MOST_ROWS = CELL_EXAMPLES * (MOST_RADII + 1)
+"""A file of a few kilobytes can claim a billion rows."""
+_CHECKSUM = b"robustatt.sha256"
+_BLANK = b"0" * 64
+
+
+def encode(columns: dict[str, Any]) -> bytes:
+    """Columns (arrays of one length) as the bytes of a Parquet file that carries its own checksum.
+
+    The checksum is the sha256 of the file with the checksum's place filled with zeros.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrays = {name: pa.array(values, type=_type(name)) for name, values in columns.items()}
+    table = pa.table(arrays)
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, table.schema, compression="zstd", store_schema=False) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({_CHECKSUM: _BLANK})
+    blank = buffer.getvalue()
+    place = _place(blank, _BLANK)
+    return blank[:place] + hashlib.sha256(blank).hexdigest().encode() + blank[place + 64 :]
+
+
+def is_whole(content: bytes) -> bool:
+    """Whether the bytes of a records file are exactly those that were written, and no more rows than a Cell has."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        footer = pq.read_metadata(pa.BufferReader(content))
+        if footer.num_rows > MOST_ROWS:
+            return False
+        checksum = (footer.metadata or {})[_CHECKSUM]
+        place = _place(content, checksum)
+    except (pa.ArrowException, OSError, KeyError, ValueError):
+        return False
+    blank = content[:place] + _BLANK + content[place + 64 :]
+    return hashlib.sha256(blank).hexdigest().encode() == bytes(checksum)
+
+
+def _place(content: bytes, checksum: bytes) -> int:
+    place = content.rindex(_CHECKSUM)
+    return content.index(checksum, place)
+
+
+def _type(column: str) -> Any:
+    import pyarrow as pa
+
+    return pa.type_for_alias("string" if column in TEXT_COLUMNS else COLUMNS.get(column, "float32"))
+
+
+class Store:
+    """The records of a sweep, in a folder or at a URL. Many processes may use one: a Cell computed twice is the same bytes."""
+
+    def __init__(self, where: Path | str, read_only: bool = False) -> None:
+        self.place = place(where)
+        self._read_only = read_only
+        #: files that were altered or cut short and were moved aside, for the user to be told
+        self.moved_aside: list[PurePath] = []
+        #: files that were altered or cut short and were left where they are, in a store that is only read
+        self.damaged: list[PurePath] = []
+
+    def check(self) -> None:
+        """InputError if nothing can be written here; leaves nothing behind."""
+        self.place.check()
+
+    def prepare(self) -> None:
+        """Make the folder; InputError if it cannot be written to."""
+        self.place.prepare()
+
+    def has(self, key: str) -> bool:
+        """Whether the Cell's records are there and whole; a damaged file is moved aside."""
+        return self._content(key) is not None
+
+    def absent(self, keys: Iterable[str]) -> set[str]:
+        """Those keys that have no file."""
+        there = self.place.names()
+        return {key for key in keys if _name(key) not in there}
+
+    def missing(self, keys: Iterable[str]) -> set[str]:
+        """Those keys whose records are not there, or not whole."""
+        keys = set(keys)
+        absent = self.absent(keys)
+        return absent | {key for key in keys - absent if not self.has(key)}
+
+    def put(self, key: str, columns: dict[str, Any]) -> None:
+        """Write the records of a Cell."""
+        self.place.put(_name(key), encode(columns))
+
+    def read(self, keys: Iterable[str]) -> pd.DataFrame:
+        """The records of those Cells that are there and whole, in the order of the keys."""
+        import pandas as pd
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        contents = [content for key in keys if (content := self._content(key)) is not None]
+        tables = [pq.read_table(pa.BufferReader(content)) for content in contents]
+        if not tables:
+            return pd.DataFrame(
+                {name: pd.Series(dtype="object" if kind == "string" else kind) for name, kind in COLUMNS.items()}
+            )
+        frame: pd.DataFrame = (
+            pa.concat_tables(tables, promote_options="default").replace_schema_metadata(None).to_pandas()
+        )
+        for name in set(TEXT_COLUMNS) & set(frame.columns):
+            frame[name] = frame[name].fillna("")
+        return frame
+
+    def _content(self, key: str) -> bytes | None:
+        try:
+            content = self.place.read(_name(key))
+        except FileNotFoundError:
+            return None
+        if is_whole(content):
+            return content
+        if self._read_only:
+            self.damaged.append(PurePath(_name(key)))
+            return None
+        aside = f"{key}.damaged"
+        self.place.rename(_name(key), aside)
+        self.moved_aside.append(PurePath(aside))
+        return None
+
+
+def _name(key: str) -> str:
+    return f"{key}.parquet"

@@ -1,0 +1,205 @@
+"""The reference file of the gate: which examples were right at every radius, a bit each, and what was run.
+
+Written by `robustatt check DIR --update FILE` and committed. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from robustatt.eps import parse_radius
+from robustatt.errors import InputError
+from robustatt.files import write_whole
+from robustatt.results.summary import Grid, grids, is_control
+
+SCHEMA = 1
+KIND = "robustatt reference"
+MOST_BYTES = 64 * 2**20
+"""A reference larger than this, packed or unpacked, is taken for a broken one."""
+
+Bits = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One model under one attack as the reference holds it: right or wrong, ``(examples, radii)``."""
+
+    model: str
+    attack: str
+    eps: tuple[str, ...]
+    index: NDArray[np.int64]
+    correct: Bits
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference file in memory: what was run, and the outcome of every example."""
+
+    identity: Mapping[str, Any]
+    made_by: Mapping[str, Any]
+    curves: tuple[Curve, ...]
+
+
+def make_reference(records: pd.DataFrame, summary: Mapping[str, Any]) -> Reference:
+    """The reference of a run: its plan's identity and every outcome. InputError if it is incomplete."""
+    curves = tuple(_curve(grid) for grid in grids(records) if not is_control(grid.attack))
+    if not curves:
+        raise InputError("a reference needs results: the run holds no records; run `robustatt sweep` first")
+    origin = summary.get("provenance") or {}
+    keep = {name: origin[name] for name in ("command", "versions", "git") if name in origin}
+    return Reference(identity(summary.get("plan") or {}), keep, curves)
+
+
+def _curve(grid: Grid) -> Curve:
+    if not grid.present.all():
+        gone = int((~grid.present).sum())
+        raise InputError(f"{grid.model} under {grid.attack} lacks {gone} rows: resume the sweep")
+    return Curve(grid.model, grid.attack, grid.eps, grid.index, grid.correct)
+
+
+def identity(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides a plan's numbers: fingerprints of weights, data and recipes; radii; seed."""
+
+    def table(key: str, fields: Iterable[str]) -> dict[str, Any]:
+        entries = [e if isinstance(e, Mapping) else {"name": e} for e in plan.get(key) or []]
+        return {str(e.get("name")): {name: e[name] for name in fields if name in e} for e in entries}
+
+    data = plan.get("data")
+    data = data if isinstance(data, Mapping) else {"name": data}
+    described = {name: data[name] for name in ("name", "split", "n", "fingerprint") if name in data}
+    if "classes" in data:
+        described["classes"] = len(data["classes"])
+    return {
+        "data": described,
+        "models": table("models", ["fingerprint"]),
+        "attacks": {k: v for k, v in table("attacks", ["norm", "fingerprint", "radii"]).items() if not is_control(k)},
+        "eps": sorted((str(eps) for eps in plan.get("eps") or []), key=parse_radius),
+        **{name: plan[name] for name in ("seed", "evaluation", "semantics") if name in plan},
+    }
+
+
+def write_reference(path: Path, reference: Reference) -> Path:
+    """Write a reference file, whole or not at all; the bits are packed, compressed and in base64.
+
+    InputError if it cannot be written.
+    """
+    curves = [
+        {
+            "model": curve.model,
+            "attack": curve.attack,
+            "eps": list(curve.eps),
+            "n": int(curve.index.size),
+            "correct": [int(count) for count in curve.correct.sum(axis=0)],
+            "index": _pack_index(curve.index),
+            "outcomes": _pack(np.packbits(curve.correct.T).tobytes()),
+        }
+        for curve in reference.curves
+    ]
+    document = {
+        "kind": KIND,
+        "schema": SCHEMA,
+        "identity": reference.identity,
+        "made_by": reference.made_by,
+        "curves": curves,
+    }
+    path = Path(path)
+    write_whole(path, (json.dumps(document, indent=1, default=str) + "\n").encode())
+    return path
+
+
+def _pack(content: bytes) -> str:
+    return base64.b64encode(zlib.compress(content, 9)).decode()
+
+
+def _pack_index(index: NDArray[np.int64]) -> Any:
+    if index.size and np.array_equal(index, np.arange(index[0], index[0] + index.size)):
+        return [int(index[0]), int(index[0] + index.size)]
+    return _pack(index.astype("<i8").tobytes())
+
+
+def read_reference(path: Path) -> Reference:
+    """Read a reference file; InputError with one line if it is missing, broken or of another version."""
+    path = Path(path)
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise InputError(f"{path} is not a reference: larger than {MOST_BYTES // 2**20} MiB")
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no reference {path}: `robustatt check DIR --update {path}` writes one") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path} is not a reference: broken JSON; restore the committed file") from None
+    if not isinstance(document, dict) or document.get("kind") != KIND:
+        raise InputError(f"{path} is not a reference: write one with `robustatt check DIR --update {path}`")
+    if document.get("schema") != SCHEMA:
+        raise InputError(f"{path} has schema {document.get('schema')!r}; this version reads schema {SCHEMA}")
+    try:
+        curves = tuple(_unpack_curve(entry) for entry in document["curves"])
+        made, plan = document["made_by"], document["identity"]
+        if not isinstance(made, dict) or not curves:
+            raise ValueError("no curves")
+        _check_identity(plan)
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        zlib.error,
+        binascii.Error,
+        InputError,
+    ):
+        raise InputError(f"{path} is damaged: a curve does not unpack; restore the committed file") from None
+    return Reference(plan, made, curves)
+
+
+def _check_identity(plan: Mapping[str, Any]) -> None:
+    """Raise ValueError (or what reading it raises) unless it has the form that `identity` gives."""
+    tables = [plan["data"], *plan["models"].values(), *plan["attacks"].values()]
+    if not all(isinstance(table, dict) for table in tables) or not isinstance(plan["eps"], list):
+        raise ValueError("not an identity")
+    for eps in plan["eps"]:
+        parse_radius(eps)
+
+
+def _unpack(text: str, size: int) -> bytes:
+    """The bytes behind a packed text, refused unless they are exactly ``size``."""
+    if size > MOST_BYTES:
+        raise ValueError("too large")
+    engine = zlib.decompressobj()
+    content = engine.decompress(base64.b64decode(text, validate=True), size + 1)
+    if len(content) != size:
+        raise ValueError("wrong length")
+    return content
+
+
+def _unpack_curve(entry: Mapping[str, Any]) -> Curve:
+    n, eps = int(entry["n"]), tuple(str(text) for text in entry["eps"])
+    if n < 1 or not eps or [parse_radius(e) for e in eps] != sorted({parse_radius(e) for e in eps}):
+        raise ValueError("no examples, or radii out of order")
+    size = math.ceil(n * len(eps) / 8)
+    packed = np.frombuffer(_unpack(entry["outcomes"], size), dtype=np.uint8)
+    correct = np.unpackbits(packed, count=n * len(eps)).reshape(len(eps), n).T.astype(bool)
+    if [int(count) for count in correct.sum(axis=0)] != list(entry["correct"]):
+        raise ValueError("counts and outcomes disagree")
+    place = entry["index"]
+    if isinstance(place, list):
+        index = np.arange(int(place[0]), int(place[1]), dtype=np.int64)
+    else:
+        index = np.frombuffer(_unpack(place, 8 * n), dtype="<i8").astype(np.int64)
+    if index.size != n or np.unique(index).size != n:
+        raise ValueError("index does not fit")
+    return Curve(str(entry["model"]), str(entry["attack"]), eps, index, correct)

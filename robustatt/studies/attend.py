@@ -1,0 +1,112 @@
+"""Pictures of one's own: where a network looks on them, clean and attacked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor, nn
+
+from robustatt.attack.recipe import Recipe
+from robustatt.data.dataset import TensorDataset
+from robustatt.data.grey import as_channels, channels_taken
+from robustatt.data.picture import decode, resize
+from robustatt.errors import InputError
+from robustatt.evaluate.cell import as_float
+from robustatt.evaluate.classifier import frozen
+from robustatt.evaluate.device import choose_device
+from robustatt.evaluate.gallery_examples import pictures
+from robustatt.plan import Cell
+from robustatt.results.gallery import GalleryEntry
+from robustatt.results.gallery import as_float as pixels_as_float
+
+MIN_SIDE, MAX_SIDE = 8, 1024
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file brought to a network's input: uint8 ``(3, height, width)``, and what was done to it, in words."""
+
+    name: str
+    pixels: UInt8[Tensor, "3 height width"]
+    fitted: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One picture under attack: both images with their maps, and how probable the network finds what it says."""
+
+    picture: Picture
+    entry: GalleryEntry
+    clean_probability: float
+    adv_probability: float
+
+
+def read_picture(path: Path, side: int | None) -> Picture:
+    """An image file as a sweep decodes and resizes it (docs/data.md); a side of None leaves its size.
+
+    Raises:
+        InputError: no such file, no image, or a damaged one; or a side outside 8 .. 1024 pixels.
+    """
+    if side is not None and not MIN_SIDE <= side <= MAX_SIDE:
+        raise InputError(f"--input-size {side}: give {MIN_SIDE} to {MAX_SIDE} pixels")
+    if not path.is_file():
+        raise InputError(f"no image {path}: give a file such as photo.jpg")
+    try:
+        content = path.read_bytes()
+    except OSError as problem:
+        raise InputError(f"cannot read {path}: {problem.strerror}") from problem
+    whole = decode(content, str(path))
+    image = resize(whole, side, str(path))
+    if max(image.size) > MAX_SIDE:
+        raise InputError(f"{path} is {image.size[0]}x{image.size[1]}: give --input-size, such as 224")
+    (width, height), (wide, high) = whole.size, image.size
+    cut = "as it is" if whole.size == image.size else "resized" if width == height else "its central square, resized"
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return Picture(path.name, pixels, f"{width} x {height} to {wide} x {high}: {cut}")
+
+
+def attend(
+    module: nn.Module,
+    label: str,
+    shown: Sequence[Picture],
+    attack: Recipe,
+    eps: str,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+) -> list[Seen]:
+    """Attack each picture away from what the network takes it for, and keep the maps of both images.
+
+    The maps are the attended levels, or Grad-CAM saliency for a network without attention, as in a sweep. `eps` is a
+    radius in text ("8/255"). The module is left as it was. Raises InputError if it cannot take these pictures.
+    """
+    sizes = {tuple(picture.pixels.shape[1:]): picture.name for picture in shown}
+    if len(sizes) > 1:
+        said = ", ".join(f"{name} is {width}x{height}" for (height, width), name in list(sizes.items())[:2])
+        raise InputError(f"pictures differ in size ({said}): give --input-size to bring all to one size")
+    pixels = as_channels(torch.stack([picture.pixels for picture in shown]), channels_taken(module) or 3)
+    place = choose_device(device)
+    with frozen(module, label, place, as_float(pixels[:BATCH]).to(place)) as classifier:
+
+        def probabilities(images: Tensor) -> Tensor:
+            with torch.no_grad():
+                parts = [classifier.logits(part.to(place)) for part in torch.split(images, BATCH)]
+            return torch.cat(parts).softmax(dim=1).cpu()
+
+        clean = probabilities(as_float(pixels))
+        names = [str(number) for number in range(classifier.classes)]
+        dataset = TensorDataset(pixels, clean.argmax(dim=1), names)
+        cell = Cell(label, "", dataset.fingerprint, attack, (eps,), 0, len(shown), seed, independent=False)
+        entries = list(pictures(cell, classifier, dataset, range(len(shown)), BATCH))
+        images = np.stack([pixels_as_float(entry.adversarial) for entry in entries])
+        attacked = probabilities(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
+    return [
+        Seen(picture, entry, float(before[entry.clean_pred]), float(after[entry.adv_pred]))
+        for picture, entry, before, after in zip(shown, entries, clean, attacked, strict=True)
+    ]

@@ -1,0 +1,291 @@
+"""Measures what the paper claims, as far as the data and weights on this machine go; what is done is not done again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from robustatt import __version__
+from robustatt.api import Result, sweep
+from robustatt.data import load
+from robustatt.eps import parse_grid
+from robustatt.errors import InputError, did_you_mean
+from robustatt.files import write_atomically
+from robustatt.models import bundled, bundled_path, canonical, load_checkpoint
+from robustatt.plan import ModelEntry
+from robustatt.results.summary import grids
+from robustatt.studies import transfer as transfers
+from robustatt.studies.paper import commands, reproduction
+from robustatt.studies.paper.claims import Measured
+from robustatt.studies.paper.plan import (
+    PARTS,
+    FinePart,
+    PaperPlan,
+    Place,
+    Places,
+    SegmentPart,
+    SweepPart,
+    TransferPart,
+    how_to_get,
+    names_of,
+    parts_of,
+)
+from robustatt.studies.paper.reproduction import WEIGHTS, Evidence
+from robustatt.studies.segment import SegmentRequest, segment
+from robustatt.studies.segment import write as write_segment
+from robustatt.studies.segment.floors import require_libraries
+from robustatt.studies.transfer.result import FILE as TRANSFER_FILE
+from robustatt.studies.transfer.run import Progress as TransferProgress
+
+TRAINED_ON = "cifar10"
+ADVERSARIAL = "_adv"
+SEGMENT_FILE = "segment.json"
+STAMP = "measured.sha256"
+
+
+class Watch(Protocol):
+    """Who is told how a run goes on."""
+
+    def stage(self, text: str) -> None:
+        """What is being measured now."""
+
+    def transfer(self) -> AbstractContextManager[TransferProgress]:
+        """The progress of extracting features."""
+
+    def segment(self, name: str) -> AbstractContextManager[Any]:
+        """The progress of holding maps against masks: called with label, done, total."""
+
+
+@dataclass
+class Outcome:
+    """What was measured, the summaries of the sweeps by data set, and the commands by claim."""
+
+    measured: Measured
+    summaries: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    commands: dict[int, list[str]] = field(default_factory=dict)
+
+
+def run(plan: PaperPlan, places: Places, out: Path, watch: Watch, skip: Sequence[str] = ()) -> Outcome:
+    """Every part of the plan but ``skip`` for which there are data and weights; results go to folders below ``out``.
+
+    Raises:
+        InputError: the plan names an unknown model, ``skip`` an unknown part, or data that is there cannot be used.
+    """
+    for part in skip:
+        if part not in PARTS:
+            raise InputError(f"--skip {part}: {did_you_mean(part, PARTS)}")
+    for name in places.given:
+        if name not in names_of(plan):
+            raise InputError(f"--data {name}=...: it is not in the plan: {did_you_mean(name, names_of(plan))}")
+    return _Run(plan, places, out, watch, skip).everything()
+
+
+class _Run:
+    def __init__(self, plan: PaperPlan, places: Places, out: Path, watch: Watch, skip: Sequence[str]) -> None:
+        self._plan, self._out, self._watch = plan, out, watch
+        found = {name: places.find(name) for name in names_of(plan)}
+        self._places = {name: place for name, place in found.items() if place is not None}
+        wanted = [(part, name) for part, names in parts_of(plan).items() for name in names]
+        self._absent = {(part, name): how_to_get(name) for part, name in wanted if found[name] is None}
+        self._absent |= {(part, name): f"left out by `--skip {part}`" for part, name in wanted if part in skip}
+        self._summaries: dict[str, Mapping[str, Any]] = {}
+        self._commands: dict[int, list[str]] = {}
+
+    def everything(self) -> Outcome:
+        plan = self._plan
+        cards = {file.stem: reproduction.read_card(file) for file in sorted(WEIGHTS.glob("*.safetensors"))}
+        swept, fine = self._sweep(), self._fine_grained()
+        measured = Measured(
+            sweep=Evidence(cards, _layout(swept)),
+            sweep_name=plan.sweep.data if plan.sweep else "",
+            fine=_layout(fine),
+            fine_name=plan.fine_grained.data if plan.fine_grained else "",
+            transfer=self._transfer(),
+            transfer_names=plan.transfer.data if plan.transfer else (),
+            segments=self._segments(),
+            segment_names=plan.segment.data if plan.segment else (),
+            absent=self._absent,
+        )
+        return Outcome(measured, self._summaries, self._commands)
+
+    def _note(self, command: str, *claims: int) -> None:
+        for claim in claims:
+            self._commands.setdefault(claim, []).append(command)
+
+    def _sweep(self) -> Result | None:
+        part = self._plan.sweep
+        if part is None or ("sweep", part.data) in self._absent:
+            return None
+        entries = _entries(part.models)
+        names = [entry.name for entry in entries]
+        line = commands.sweep(part, self._places[part.data], names, self._out / part.data, self._plan.seed)
+        self._note(line, 5)
+        return self._attack(part, {entry.name: Path(str(entry.weights)) for entry in entries}, None)
+
+    def _fine_grained(self) -> Result | None:
+        part = self._plan.fine_grained
+        if part is None or ("fine_grained", part.data) in self._absent:
+            return None
+        files = _fine_weights(part)
+        if not files:
+            self._absent["fine_grained", part.data] = (
+                "no weights: `robustatt train --init FILE --input-size 80` makes them (see the plan)"
+            )
+            return None
+        sides = {reproduction.read_card(file)["input_size"] for file in files.values()}
+        if len(sides) > 1:
+            raise InputError(
+                f"weights for {part.data} are for images of {sorted(sides)} pixels: give those of one size"
+            )
+        (side,) = sides
+        shown = [(name, _shown(file)) for name, file in files.items()]
+        line = commands.fine(part, self._places[part.data], shown, side, self._out / part.data, self._plan.seed)
+        self._note(line, 1, 5)
+        return self._attack(part, files, side)
+
+    def _attack(self, part: SweepPart, files: Mapping[str, Path], side: int | None) -> Result:
+        self._watch.stage(f"attacking {', '.join(files)} on {part.data}")
+        place = self._places[part.data]
+        dataset = load(place.spec, root=place.root, image_size=side)
+        modules = {name: load_checkpoint(file)[0] for name, file in files.items()}
+        found = sweep(
+            modules, dataset, part.attacks, part.eps, self._out / part.data, self._plan.seed,
+            n=None if part.n is None else min(part.n, len(dataset)),
+        )  # fmt: skip
+        self._summaries[part.data] = found.summary
+        return found
+
+    def _transfer(self) -> transfers.Transfer | None:
+        part = self._plan.transfer
+        places = (
+            {name: self._places[name] for name in part.data if ("transfer", name) not in self._absent} if part else {}
+        )
+        if part is None or not places:
+            return None
+        entries, out = _entries(part.models), self._out / "transfer"
+        self._note(commands.transfer(part, places, [entry.name for entry in entries], out, self._plan.seed), 3)
+        stamp = _stamp(self._plan.seed, part, entries, places)
+        if not _is_done(out / TRANSFER_FILE, stamp):
+            with self._watch.transfer() as progress:
+                found = transfers.transfer(_transfer_request(part, entries, places, self._plan.seed), progress)
+            transfers.write(found, out)
+            write_atomically(out / STAMP, stamp.encode())
+        return transfers.read(out)
+
+    def _segments(self) -> dict[str, Mapping[str, Any]]:
+        part, found = self._plan.segment, {}
+        lacking = _lacking()
+        for name in part.data if part else ():
+            if part is not None and ("segment", name) not in self._absent:
+                if lacking:
+                    self._absent["segment", name] = lacking
+                    continue
+                if self._places[name].root is not None:
+                    self._absent["segment", name] = f"no masks: give Parquet files with masks by `--data {name}=DIR`"
+                    continue
+                found[name] = self._segment(part, name)
+        return found
+
+    def _segment(self, part: SegmentPart, name: str) -> Mapping[str, Any]:
+        entries, out = _entries(part.models), self._out / f"segment-{name}"
+        self._note(commands.segment(part, name, [entry.name for entry in entries], out, self._plan.seed), 4, 6)
+        place = self._places[name]
+        stamp = _stamp(self._plan.seed, part, entries, {name: place})
+        if not _is_done(out / SEGMENT_FILE, stamp):
+            request = SegmentRequest(
+                entries, Path(place.spec), trained_on=TRAINED_ON, sample=part.sample, attack=part.attack,
+                eps=parse_grid(part.eps) if part.eps else (), attack_n=part.attack_n, seed=self._plan.seed,
+            )  # fmt: skip
+            with self._watch.segment(name) as progress:
+                measured = segment(request, progress)
+            write_segment(measured, out)
+            write_atomically(out / STAMP, stamp.encode())
+        summary: dict[str, Any] = json.loads((out / SEGMENT_FILE).read_text(encoding="utf-8"))
+        return summary
+
+
+def _lacking() -> str:
+    """Which library segment lacks on this machine, and how to get it; empty if none."""
+    try:
+        require_libraries()
+    except InputError as problem:
+        return str(problem)
+    return ""
+
+
+def _layout(swept: Result | None) -> dict[tuple[str, str], Any]:
+    return {} if swept is None else {(grid.model, grid.attack): grid for grid in grids(swept.records)}
+
+
+def _entries(wanted: Sequence[str]) -> tuple[ModelEntry, ...]:
+    """The networks with bundled CIFAR-10 weights: all but adversarially trained ones, or those wanted that there are.
+
+    Raises:
+        InputError: a name that is no network, or none of them has weights.
+    """
+    have = bundled().get(TRAINED_ON, ())
+    for name in wanted:
+        canonical(name.removesuffix(ADVERSARIAL))
+    order = tuple(reproduction.PAPER_ACCURACY)
+    usual = sorted(
+        (name for name in have if not name.endswith(ADVERSARIAL)), key=lambda name: (*order, name).index(name)
+    )
+    names = [name for name in wanted if name in have] if wanted else usual
+    if not names:
+        raise InputError(
+            f"models {', '.join(wanted)}: no weights for {TRAINED_ON} are bundled: {did_you_mean(wanted[0], have)}"
+        )
+    return tuple(ModelEntry(name, name, str(bundled_path(name, TRAINED_ON))) for name in names)
+
+
+def _fine_weights(part: FinePart) -> dict[str, Path]:
+    """The checkpoints for fine-grained classes by network, in the paper's order."""
+    folder = part.weights or WEIGHTS.parent / part.data
+    order = [name for name in reproduction.PAPER_ACCURACY if not part.models or name in part.models]
+    return {name: folder / f"{name}.safetensors" for name in order if (folder / f"{name}.safetensors").is_file()}
+
+
+def _shown(file: Path) -> str:
+    """A weights file as the page names it: from the root of the repository, or by its name in a folder of the user's."""
+    inside = WEIGHTS.parents[2]
+    return file.relative_to(inside).as_posix() if file.is_relative_to(inside) else f"DIR/{file.name}"
+
+
+def _transfer_request(
+    part: TransferPart, entries: tuple[ModelEntry, ...], places: Mapping[str, Place], seed: int
+) -> transfers.TransferRequest:
+    roots = {place.root for place in places.values() if place.root is not None}
+    if len(roots) > 1:
+        raise InputError("transfer: torchvision's files lie in several folders: put them into one --data-root")
+    specs = tuple(place.spec for place in places.values())
+    return transfers.TransferRequest(
+        models=entries, data=specs, names=tuple(places), trained_on=TRAINED_ON, folds=part.folds, sample=part.sample,
+        seed=seed, data_root=next(iter(roots), None),
+    )  # fmt: skip
+
+
+def _stamp(
+    seed: int, part: TransferPart | SegmentPart, entries: Sequence[ModelEntry], places: Mapping[str, Place]
+) -> str:
+    """The hash of all that decides a result: this version, the plan, the weights, and name, size and time of the data's files."""
+    digest = hashlib.sha256(f"{__version__}|{seed}|{part.model_dump_json()}|{list(places)}".encode())
+    for entry in entries:
+        digest.update(f"{entry.name}|{hashlib.sha256(Path(str(entry.weights)).read_bytes()).hexdigest()}".encode())
+    for place in places.values():
+        for file in place.files():
+            status = file.stat()
+            digest.update(f"{file.name}|{status.st_size}|{status.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def _is_done(result: Path, stamp: str) -> bool:
+    """Whether a result is there and of the same plan, weights and data."""
+    try:
+        return result.exists() and (result.parent / STAMP).read_text() == stamp
+    except OSError:
+        return False

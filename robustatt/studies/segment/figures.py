@@ -1,0 +1,266 @@
+"""Figures of a localisation: PNG, SVG and the CSV of what is drawn. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pandas as pd
+
+from robustatt.eps import CLEAN
+from robustatt.report.draw import STYLE, save, write_csv, write_figure
+from robustatt.report.figures import FigureSpec, Panel, Series
+from robustatt.report.style import LIGHT, Look
+from robustatt.studies.segment.floors import FLOOR
+from robustatt.studies.segment.result import HEADLINE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from robustatt.studies.segment.run import Localisation, Picture
+
+GREY = "#6b7780"
+MAP_COLOURS = "viridis"
+FOOLED = "fooling_rate"
+ROW = 0.2  # inches of height for a line of a dot plot
+
+#: of the dot plot: title, then what each kind of dot is: measure, label, marker, filled
+PANELS = (
+    ("Jaccard index", (("jaccard_otsu", "Otsu's threshold", "o", True), ("jaccard_threshold", "fitted threshold", "D", False))),
+    ("Average precision", (("average_precision", "no threshold", "o", True),)),
+)  # fmt: skip
+
+
+def write_all(result: Localisation, folder: Path) -> list[Path]:
+    """Every figure the result holds data for; the paths written."""
+    summary = result.summary
+    written = _finish(_dots(summary), folder / "jaccard", _dots_table(summary))
+    if summary["attention_mass"]:
+        written += _finish(_mass(summary), folder / "attention-mass", _mass_table(summary))
+    if summary["robustness"]:
+        written += [path for spec in _robust(result) for path in write_figure(spec, folder)]
+    for model in dict.fromkeys(picture.model for picture in result.pictures):
+        pictures = [picture for picture in result.pictures if picture.model == model]
+        stem = folder / f"examples-{''.join(c if c.isalnum() or c in '-_' else '_' for c in model)}"
+        written += _finish(_examples(pictures), stem, _examples_table(pictures))
+    return written
+
+
+def _finish(figure: Figure, stem: Path, table: pd.DataFrame) -> list[Path]:
+    import matplotlib
+
+    with matplotlib.rc_context(cast(Any, STYLE)):
+        paths = save(figure, stem)
+    write_csv(table, stem.with_suffix(".csv"))
+    return [*paths, stem.with_suffix(".csv")]
+
+
+def _styled(width: float, height: float, **margins: float) -> Figure:
+    """An empty figure; margins in inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    figure.subplots_adjust(
+        left=margins["left"] / width, right=1 - margins["right"] / width, bottom=margins["bottom"] / height,
+        top=1 - margins["top"] / height, wspace=margins.get("wspace", 0.06), hspace=margins.get("hspace", 0.06),
+    )  # fmt: skip
+    return figure
+
+
+def _dots(summary: dict[str, Any]) -> Figure:
+    """A line for each map: dots with intervals; the dashed line is the best floor."""
+    import matplotlib
+
+    listed = summary["methods"]
+    height = ROW * _places(listed)[-1] + 1.1
+    with matplotlib.rc_context(cast(Any, STYLE)):
+        figure = _styled(7.6, height, left=1.9, right=0.15, bottom=0.66, top=0.32)
+        axes = figure.subplots(1, len(PANELS), sharey=True)
+        for axis, (title, kinds) in zip(axes, PANELS, strict=True):
+            axis.set_title(title)
+            for name, label, marker, filled in kinds:
+                _dot_row(axis, listed, name, label, marker, filled)
+            axis.axvline(
+                max(it[kinds[0][0]]["mean"] for it in listed if it["model"] == FLOOR),
+                color=GREY,
+                dashes=(4, 3),
+                linewidth=1,
+            )
+            axis.grid(axis="y", visible=False)
+        _name_rows(axes[0], listed, [f"{it['model']}  {_starred(it)}" for it in listed])
+        handles = axes[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="lower left", ncols=2, borderaxespad=0.3)
+        figure.text(
+            0.985, 0.06 / height, "dashed: best floor    * judged by", ha="right", va="bottom", fontsize=8, color=GREY
+        )
+    return figure
+
+
+def _dot_row(axis: Axes, listed: Sequence[dict[str, Any]], name: str, label: str, marker: str, filled: bool) -> None:
+    models = list(dict.fromkeys(it["model"] for it in listed if it["model"] != FLOOR))
+    lift = 0.0 if filled else 0.22
+    for place, entry in zip(_places(listed), listed, strict=True):
+        colour = GREY if entry["model"] == FLOOR else LIGHT[models.index(entry["model"]) % len(LIGHT)]
+        number = entry[name]
+        if number["low"] is not None:
+            axis.plot([number["low"], number["high"]], [place + lift] * 2, color=colour, linewidth=1.4)
+        axis.plot(
+            number["mean"], place + lift, marker=marker, color=colour, markersize=4.6, linestyle="none",
+            markerfacecolor=colour if filled else "white", label=label if place == 0 else None,
+        )  # fmt: skip
+
+
+def _starred(entry: dict[str, Any]) -> str:
+    """The method, with a star if its model is judged by it."""
+    return f"{entry['method']} *" if entry["headline"] and entry["model"] != FLOOR else str(entry["method"])
+
+
+def _places(listed: Sequence[dict[str, Any]]) -> list[float]:
+    """Where each line of a dot plot lies, with a gap between models."""
+    gaps = [0.0] + [0.5 * (a["model"] != b["model"]) for a, b in itertools.pairwise(listed)]
+    return [place + gap for place, gap in enumerate(itertools.accumulate(gaps))]
+
+
+def _name_rows(axis: Axes, listed: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
+    places = _places(listed)
+    axis.set_yticks(places, names)
+    axis.set_ylim(places[-1] + 0.6, -0.6)
+
+
+def _dots_table(summary: dict[str, Any]) -> pd.DataFrame:
+    names = [name for _, kinds in PANELS for name, *_ in kinds]
+    return pd.DataFrame(
+        [
+            {"model": it["model"], "method": it["method"], "measure": name, "n": it["n"], **_flat(it[name])}
+            for it in summary["methods"]
+            for name in names
+        ]
+    )
+
+
+def _flat(number: dict[str, Any]) -> dict[str, Any]:
+    return {"value": number["mean"], "ci_low": number["low"], "ci_high": number["high"]}
+
+
+def _mass(summary: dict[str, Any]) -> Figure:
+    """How many times its share of the picture the object gets of each level's attention."""
+    import matplotlib
+
+    listed = summary["attention_mass"]
+    models = list(dict.fromkeys(it["model"] for it in listed))
+    height = ROW * 1.3 * _places(listed)[-1] + 0.95
+    with matplotlib.rc_context(cast(Any, STYLE)):
+        figure = _styled(5.4, height, left=1.6, right=0.15, bottom=0.55, top=0.12)
+        axis = figure.subplots()
+        for place, entry in zip(_places(listed), listed, strict=True):
+            colour = LIGHT[models.index(entry["model"]) % len(LIGHT)]
+            axis.plot([entry["ratio"]["low"], entry["ratio"]["high"]], [place] * 2, color=colour, linewidth=1.6)
+            axis.plot(entry["ratio"]["mean"], place, "o", color=colour, markersize=5)
+        axis.axvline(1.0, color=GREY, dashes=(4, 3), linewidth=1)
+        axis.grid(axis="y", visible=False)
+        axis.set_xlabel("attention on the object / the object's share of the picture")
+        _name_rows(axis, listed, [f"{it['model']}  {it['level']}" for it in listed])
+    return figure
+
+
+def _mass_table(summary: dict[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"model": it["model"], "level": it["level"], "measure": name, "n": it["n"], **_flat(it[name])}
+            for it in summary["attention_mass"]
+            for name in ("mass", "object_share", "ratio")
+        ]
+    )
+
+
+def _robust(result: Localisation) -> list[FigureSpec]:
+    """Localisation and fooling rate against the radius, by the map that each model is judged by."""
+    curves = [entry for entry in result.summary["robustness"] if entry["headline"]]
+    panels = [
+        Panel(
+            name, title, title, (*_series(curves, name), _floor(result, curves[0], name)), percent=False, y_range=None
+        )
+        for name, title in ((HEADLINE, "Jaccard index (Otsu)"), ("average_precision", "average precision"))
+    ]
+    attack = result.summary["settings"]["attack"]
+    band = f"{attack} on the predicted class, run to its last step. Bands: 95 % intervals."
+    fooled = Panel("fooling", "Fooling rate", "fooling rate", _series(curves, FOOLED))
+    return [
+        *(FigureSpec(f"{slug}-eps", panel.title, band, (panel,)) for slug, panel in zip(("jaccard", "precision"), panels, strict=True)),
+        FigureSpec("fooling-eps", "Fooling rate", band, (fooled,)),
+    ]  # fmt: skip
+
+
+def _series(curves: Iterable[dict[str, Any]], name: str) -> tuple[Series, ...]:
+    return tuple(
+        Series(
+            entry["model"] if name == FOOLED else f"{entry['model']} {entry['method']}", Look(place),
+            tuple(point["eps"] for point in entry["points"]),
+            tuple(point[name]["mean"] for point in entry["points"]),
+            tuple(point[name]["low"] for point in entry["points"]),
+            tuple(point[name]["high"] for point in entry["points"]),
+            tuple(point["n"] for point in entry["points"]),
+            {"model": entry["model"], "method": entry["method"]},
+        )
+        for place, entry in enumerate(curves)
+    )  # fmt: skip
+
+
+def _floor(result: Localisation, curve: dict[str, Any], name: str) -> Series:
+    """The best floor on the same images, clean: a level line."""
+    images = result.images
+    attacked = images.loc[images["eps"] != CLEAN, "index"].unique()
+    floors = images[(images["model"] == FLOOR) & images["index"].isin(attacked)]
+    means = floors.groupby("method")[name].mean()
+    method, count = str(means.idxmax()), len(curve["points"])
+    return Series(
+        f"floor {method}, clean images", Look(7, (3, 2)), tuple(point["eps"] for point in curve["points"]),
+        (float(means.max()),) * count, (None,) * count, (None,) * count, (len(attacked),) * count,
+        {"model": FLOOR, "method": method},
+    )  # fmt: skip
+
+
+COLUMNS = ("image", "map", "marked (Otsu)", "mask")
+
+
+def _examples(pictures: Sequence[Picture]) -> Figure:
+    """The best, the median and the worst image: image, map, binarised map, mask."""
+    import matplotlib
+
+    with matplotlib.rc_context(cast(Any, STYLE)):
+        figure = _styled(7.2, 1.12 * len(pictures) + 0.3, left=0.95, right=0.08, bottom=0.08, top=0.28)
+        axes = np.atleast_2d(figure.subplots(len(pictures), len(COLUMNS)))
+        for line, picture in zip(axes, pictures, strict=True):
+            line[0].imshow(picture.image)
+            line[1].imshow(picture.values, cmap=MAP_COLOURS)
+            line[2].imshow(_cut_out(picture.image, picture.marked))
+            line[3].imshow(_cut_out(picture.image, picture.mask))
+            for axis in line:
+                axis.set_xticks([])
+                axis.set_yticks([])
+                axis.grid(visible=False)
+            line[0].set_ylabel(
+                f"{picture.rank}\nimage {picture.index}\nJaccard {picture.jaccard:.2f}", rotation=0, ha="right", va="center", fontsize=8
+            )  # fmt: skip
+        for axis, name in zip(axes[0], COLUMNS, strict=True):
+            axis.set_title(name, loc="center")
+    return figure
+
+
+def _cut_out(image: Any, marked: Any) -> Any:
+    """The image where it is marked, and faded to white elsewhere."""
+    faded = 255 - (255 - image.astype(np.float32)) * 0.15
+    return np.where(marked[:, :, None], image, faded.astype(np.uint8))
+
+
+def _examples_table(pictures: Sequence[Picture]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"rank": it.rank, "model": it.model, "method": it.method, "index": it.index, HEADLINE: it.jaccard}
+            for it in pictures
+        ]
+    )

@@ -1,0 +1,76 @@
+"""Images attacked with the whole radius, to see where a model looks in them.
+
+A sweep leaves an image as soon as the prediction has changed. Here the attack goes on to its last step, success or
+not, so that an image at eps shows what eps can do. There need be no labels: the attack starts from the class
+that the model itself predicts for the clean image, and is untargeted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from robustatt.attack import build
+from robustatt.attack.base import Attack, MinimumNormAttack, Noise, Oracle, RayAttack, Rows, SteppedAttack
+from robustatt.attack.border import border_margin
+from robustatt.attack.norms import measure, per_row
+from robustatt.attack.recipe import Recipe
+from robustatt.errors import InputError
+
+Forward = Callable[[Tensor], Tensor]
+
+
+def build_attack(recipe: Recipe, classes: int | None = None) -> Attack:
+    """The attack of a recipe, for a model with that many classes (None: not known yet).
+
+    Raises:
+        InputError: it has no fixed radius, belongs to another library, is a chain of several, or is targeted.
+    """
+    attack = build(recipe, classes)
+    stepped = isinstance(attack, SteppedAttack) and not isinstance(attack, MinimumNormAttack)
+    if not (stepped or isinstance(attack, RayAttack)):
+        raise InputError(
+            f"attack {recipe.name!r}: segment needs one attack at a given radius: give fgsm, pgd, mi-fgsm or apgd-ce"
+        )
+    if attack.targeted is not None:
+        raise InputError(f"attack {recipe.name!r} is targeted: segment attacks the predicted class: give fgsm or pgd")
+    return attack
+
+
+def perturb(
+    attack: Attack, forward: Forward, images: Float[Tensor, "n c h w"], index: Int[Tensor, " n"], eps: float, seed: int
+) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"]]:
+    """Images within eps (in [0, 1] pixel scale) of the clean ones, and what the model predicts for the clean ones.
+
+    Randomness belongs to the example, as in a sweep. Only the first restart is run.
+
+    Raises:
+        ThreatModelViolation: the attack left the ball or the box.
+    """
+    with torch.no_grad():
+        logits = forward(images)
+    label = logits.argmax(1)
+    limit = torch.full((len(images),), eps, device=images.device)
+    rows = Rows(images, label, limit, index, torch.zeros_like(label), logits, torch.full_like(label, -1))
+    oracle, noise = Oracle(forward, border_margin(forward, images)), Noise(seed, attack.name)
+    if isinstance(attack, RayAttack):
+        direction, _ = attack.direction(replace(rows, eps=torch.ones_like(limit)), oracle, noise)
+        attacked = (images + per_row(limit, images) * direction).clamp(0.0, 1.0)
+    else:
+        assert isinstance(attack, SteppedAttack)
+        attacked = _climb(attack, rows, oracle, noise)
+    measure(attack.norm, images, attacked, limit, attack.name, index)
+    return attacked.clamp(0.0, 1.0), label
+
+
+def _climb(attack: SteppedAttack, rows: Rows, oracle: Oracle, noise: Noise) -> Tensor:
+    state = attack.start(rows, noise)
+    for _ in range(attack.steps):
+        query, loss = attack.query(state), attack.objective(rows, state)
+        answer = oracle.ask(query, rows.label, loss, gradient=attack.needs_gradient, passes=attack.eot)
+        state = attack.step(rows, state, answer)
+    return attack.candidate(state)
