@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import TwoClassLinear, images
+from tiny_models import TwoClassLinear, images
 
 import robustatt
 from robustatt.attack import recipe

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy.fft  # noqa: F401
 import pytest
 import scipy.special  # noqa: F401
 import synthetic_records  # noqa: F401
+from paths import SUPPORT
 
 import robustatt.api
 import robustatt.cli._terminal
@@ -19,7 +19,7 @@ pytest_plugins = ["pytester"]
 
 HELPERS = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(SUPPORT)!r})
 from types import SimpleNamespace
 import pytest
 from synthetic_records import make_plan, make_records
@@ -104,7 +104,7 @@ def test_one_file_twice_in_a_test_is_a_mistake(pytester: pytest.Pytester) -> Non
 def test_a_real_sweep(pytester: pytest.Pytester) -> None:
     body = """
 import robustatt
-from conftest import TwoClassLinear, images
+from tiny_models import TwoClassLinear, images
 
 def test_net(robustness_reference):
     model, batch = TwoClassLinear(), images(40)

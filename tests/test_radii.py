@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TwoClassLinear, images
+from tiny_models import TwoClassLinear, images
 
 import robustatt
 from robustatt.attack.recipe import Recipe, load, parse
@@ -132,7 +132,7 @@ def test_from_the_command_line_to_the_summary(
     model, image, label = linear()
     bytes_ = (image * 255).round().to(torch.uint8)
     np.savez(tmp_path / "data.npz", images=bytes_.permute(0, 2, 3, 1).numpy(), labels=label.numpy())
-    (tmp_path / "nets_radii.py").write_text("from conftest import TwoClassLinear as build\n")
+    (tmp_path / "nets_radii.py").write_text("from tiny_models import TwoClassLinear as build\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     folder = str(tmp_path / "out")
     flags = ["--data", str(tmp_path / "data.npz"), "--model", "nets_radii:build", "--out", folder]

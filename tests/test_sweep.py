@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Scaled, TwoClassLinear, images
+from tiny_models import Scaled, TwoClassLinear, images
 from torch import Tensor, nn
 
 import robustatt

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from paths import SUPPORT
 
 MODULES = [
     "robustatt.results.statistics",
@@ -33,6 +34,5 @@ def test_a_whole_report_leaves_torch_out(tmp_path: object) -> None:
         "write_report(Path(sys.argv[1]), records, summarise(records, make_plan(records), {}, []));"
         "sys.exit(int('torch' in sys.modules))"
     )
-    here = __file__.rpartition("/")[0]
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path), here], check=False)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path), str(SUPPORT)], check=False)
     assert done.returncode == 0

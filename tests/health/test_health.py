@@ -1,0 +1,312 @@
+"""Health checks: every planted mistake is named, no healthy model is accused, and each rule at its threshold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from paths import ROOT
+from planted import layers, nets
+from planted.cases import HEALTHY, MISTAKES, Case
+from tiny_models import images
+from torch import nn
+
+import robustatt
+from robustatt import health
+from robustatt.attack import recipe as recipes
+from robustatt.data import TensorDataset
+from robustatt.doctor.table import _wrong
+from robustatt.health.data import card_mismatch, same_set
+from robustatt.health.labels import label_order
+from robustatt.models import Card
+
+DOCS = ROOT / "docs" / "health.md"
+CHEAP = [case for case in MISTAKES if not case.deep]
+COSTLY = [pytest.param(case, marks=pytest.mark.slow, id=case.name) for case in MISTAKES if case.deep]
+QUICK = ("convolutions, BatchNorm, dropout", "softmax regression", "bundled vgg")
+SILENT = [pytest.param(case, id=case.name, marks=() if case.what in QUICK else pytest.mark.slow) for case in HEALTHY]
+
+
+@pytest.mark.parametrize("case", CHEAP, ids=lambda case: case.name)
+def test_a_sweep_names_the_mistake(case: Case) -> None:
+    found = case.find()
+    assert case.code in {warning.code for warning in found}
+    assert_told(found)
+
+
+@pytest.mark.parametrize("case", COSTLY)
+def test_an_attack_names_the_mistake(case: Case) -> None:
+    found = case.find()
+    assert case.code in {warning.code for warning in found}
+    assert_told(found)
+
+
+def assert_told(found: Sequence[health.Warning]) -> None:
+    """Each warning says in numbers what was found, and in its last sentence what to do."""
+    for warning in found:
+        line = _wrong(warning.code, warning)
+        assert re.search(r"\d", line.finding), warning.message
+        assert len(line.advice.split()) >= 3, warning.message
+        assert line.advice[0].isupper(), warning.message
+        assert warning.evidence, warning.code
+        assert all(np.isfinite(number) for number in warning.evidence.values()), warning.evidence
+
+
+@pytest.mark.parametrize("case", SILENT)
+def test_a_healthy_model_is_not_accused(case: Case) -> None:
+    if case.lacking:
+        pytest.skip(case.lacking)
+    assert [warning.message for warning in case.find()] == []
+
+
+def test_a_planted_mistake_spoils_no_other_case() -> None:
+    """BatchNorm that counts in one case leaves the networks of the others as they were trained."""
+    image, _ = nets.held_out(8)
+    before = nets.trained(nets.convolutional)(image.float() / 255)
+    stuck = next(case for case in MISTAKES if case.what == "BatchNorm in train mode").model()
+    for _ in range(5):
+        stuck(image.float() / 255)
+    assert torch.equal(nets.trained(nets.convolutional)(image.float() / 255), before)
+
+
+def test_every_code_is_planted_and_documented() -> None:
+    assert {case.code for case in MISTAKES} == set(health.CODES)
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", DOCS.read_text(), re.MULTILINE)) == set(health.CODES)
+
+
+def test_a_warning_says_what_it_found_and_what_to_do() -> None:
+    found = health.of_model(nn.Sequential(nets.trained(nets.linear), nn.Softmax(1)), "mine", _probe()[0])
+    assert [(entry.code, entry.model, entry.attack) for entry in found] == [("probabilities", "mine", "")]
+    assert found[0].evidence["largest_gap_to_1"] < 1e-3
+    assert health.Warning(**found[0].as_dict()) == found[0]
+
+
+def _probe() -> tuple[torch.Tensor, torch.Tensor]:
+    image, label = nets.held_out()
+    return image.float() / 255, label
+
+
+def test_training_mode_alone_is_no_mistake() -> None:
+    """A linear model has nothing that behaves differently; BatchNorm has, and is told only where predictions change."""
+    image, label = _probe()
+    fresh = nets.linear().train()
+    assert "training-mode" not in {w.code for w in robustatt.sweep(fresh, (image, label), eps="2").health}
+    assert fresh.training
+    without = nn.Sequential(nn.Dropout(0.0), nets.trained(nets.linear, 400)).train()
+    assert [w.code for w in health.of_model(without, "mine", image, label)] == []
+
+
+def test_looking_at_a_model_changes_nothing() -> None:
+    image, label = _probe()
+    model = nets.convolutional().train()
+    flags = [part.training for part in model.modules()]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    health.of_model(model.eval(), "mine", image, label, model.train())
+    robustatt.sweep(model, (image, label), eps="2")
+    assert flags == [part.training for part in model.modules()]
+    assert not any(part._forward_pre_hooks for part in model.modules())
+    frozen = {name: tensor for name, tensor in before.items() if "running" not in name and "num_batches" not in name}
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in frozen.items())
+
+
+def test_one_class_of_images_proves_no_other_range() -> None:
+    """A model that always gives one class gains everything on images of that class alone: nothing may be said."""
+    image, _ = _probe()
+
+    class Threshold(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            bright = x.flatten(1).mean(1)
+            return torch.stack([1 - bright, bright * 0.5 + 0.1], 1)
+
+    assert health.of_model(Threshold(), "mine", image, torch.ones(len(image), dtype=torch.int64)) == []
+
+
+def _frame(broken: dict[str, np.ndarray], eps: list[str]) -> pd.DataFrame:
+    """Records of attacks given which examples ``(n, radii)`` they break."""
+    frames = []
+    for attack, grid in broken.items():
+        for column, text in enumerate(["0/255", *eps]):
+            wrong = np.zeros(len(grid), bool) if column == 0 else grid[:, column - 1]
+            label = np.arange(len(grid)) % 10
+            frames.append(pd.DataFrame({
+                "model": "m", "attack": attack, "eps": text, "index": np.arange(len(grid)), "label": label,
+                "clean_pred": label, "adv_pred": np.where(wrong, (label + 1) % 10, label), "clean_margin": 1.0,
+                "zero_grad": False, "attacked": True,
+            }))  # fmt: skip
+    return pd.concat(frames, ignore_index=True)
+
+
+def _first(count: int, of: int = 100) -> np.ndarray:
+    return np.arange(of) < count
+
+
+@pytest.mark.parametrize(("missed", "codes"), [(4, []), (5, ["iterative-weaker"])])
+def test_iterative_weaker_at_its_threshold(missed: int, codes: list[str]) -> None:
+    one, many = _first(40 + missed), _first(40)
+    found = health.of_records(_frame({"fgsm": one[:, None], "pgd": many[:, None]}, ["4/255"]))
+    assert [warning.code for warning in found] == codes
+
+
+@pytest.mark.parametrize(("alone", "codes"), [(4, []), (5, ["black-box-stronger"])])
+def test_black_box_stronger_at_its_threshold(alone: int, codes: list[str]) -> None:
+    found = health.of_records(_frame({"square": _first(30 + alone)[:, None], "pgd": _first(30)[:, None]}, ["4/255"]))
+    assert [warning.code for warning in found] == codes
+
+
+def test_square_beyond_fgsm_alone_is_no_mistake() -> None:
+    found = health.of_records(_frame({"square": _first(60)[:, None], "fgsm": _first(30)[:, None]}, ["4/255"]))
+    assert found == []
+
+
+def test_noise_as_strong() -> None:
+    table = {"sign-noise": _first(10)[:, None], "pgd": ~_first(92)[:, None]}
+    assert [warning.code for warning in health.of_records(_frame(table, ["4/255"]))] == ["noise-as-strong"]
+    table["pgd"] = ~_first(50)[:, None]
+    assert health.of_records(_frame(table, ["4/255"])) == []
+
+
+def test_accuracy_rising_allows_an_overshoot() -> None:
+    for back, codes in ((9, []), (20, ["accuracy-rising"])):
+        grid = np.stack([_first(50), _first(50 - back)], 1)
+        assert [w.code for w in health.of_records(_frame({"fgsm": grid}, ["4/255", "8/255"]))] == codes
+
+
+def test_half_the_range_proves_an_attack_wrong() -> None:
+    """At 0.5 one class of ten may survive, 10 of 100 images, and not one more."""
+    for held, codes in ((10, []), (11, ["not-broken-at-half"])):
+        grid = ~_first(held)[:, None]
+        assert [w.code for w in health.of_records(_frame({"pgd": grid}, ["127.5/255"]))] == codes
+    assert health.of_records(_frame({"pgd": ~_first(40)[:, None]}, ["64/255"])) == []
+
+
+def test_labels_in_order_are_left_alone() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 10, 300)
+    noisy = np.where(rng.random(300) < 0.5, truth, rng.integers(0, 10, 300))
+    assert label_order(truth, noisy, "m") is None
+    assert label_order(truth, np.zeros(300, np.int64), "m") is None, "a model that always says one class"
+    assert label_order(truth, rng.integers(0, 10, 300), "m") is None, "a model at chance"
+    assert label_order(np.arange(1000) % 1000, np.roll(np.arange(1000), 1), "m") is None, "too few of each class"
+    skewed = (rng.random(300) < 0.9).astype(np.int64)
+    assert label_order(skewed, np.zeros(300, np.int64), "m") is None
+    assert label_order(truth, (truth + 1) % 10, "m") is not None
+
+
+def test_a_card_is_believed_within_chance() -> None:
+    assert card_mismatch("m", 0.96, 50, 0.99) is None
+    assert card_mismatch("m", 0.90, 20, 0.99) is None
+    assert card_mismatch("m", 0.90, 500, 0.99) is not None
+    assert card_mismatch("m", 0.97, 10_000, 0.99) is None, "two points are no other model"
+
+
+def test_a_card_speaks_of_the_same_set_wherever_it_lies() -> None:
+    card = Card(name="vgg", width=1, classes=2, class_names=("a", "b"), mean=(0, 0, 0), std=(1, 1, 1), data="/x/birds")
+    image, label = torch.zeros(2, 3, 4, 4), torch.tensor([0, 1])
+    for name, classes, same in (
+        ("/y/birds", "ab", True),
+        ("birds", "ab", True),
+        ("/x/birds", "ac", False),
+        ("b", "ab", False),
+    ):
+        assert same_set(card, TensorDataset(image, label, classes=tuple(classes), name=name)) == same
+
+
+def test_a_natural_duplicate_is_no_leak() -> None:
+    pictures = (images(300, 8) * 255).to(torch.uint8)
+    test, train = pictures[:150], torch.cat([pictures[150:], pictures[:1]])
+    assert health.seen_in_training("m", test, train) == []
+    assert len(health.seen_in_training("m", test, pictures[140:])) == 1
+
+
+def test_what_is_said_of_an_attack_is_not_said_again_of_its_model() -> None:
+    entries = [health.Warning("zero-gradient", "a", "m"), health.Warning("zero-gradient", "b", "m", "fgsm")]
+    assert health.distinct([*entries, *entries]) == entries[1:]
+    assert health.distinct(entries[:1]) == entries[:1]
+
+
+def test_a_smooth_model_has_an_honest_gradient() -> None:
+    """Scaled logits, tiny gradients and clamped inputs do not shatter."""
+    image, label = _probe()
+    core = nets.trained(nets.perceptron)
+
+    class Clamped(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = core(x.clamp(0, 1))
+            return result
+
+    for model in (Clamped(), nn.Sequential(core, layers.Times(1e-4)), nn.Sequential(core, layers.Times(100.0))):
+        assert "shattered-gradient" not in {w.code for w in health.of_model(model, "m", image, label)}
+
+
+@pytest.mark.parametrize(("right", "said"), [(3, True), (11, False)])
+def test_a_model_like_chance_is_named_in_a_sweep(right: int, said: bool) -> None:
+    """30 images of 10 classes, 3 each: 3 right is a tenth, of 11 the interval begins above it."""
+    batch = images(30, 12)
+    label = torch.arange(30) % 10
+    shown = torch.where(torch.arange(30) < right, label, (label + 1 + torch.arange(30) // 10) % 10)
+
+    class Memory(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            near = -torch.cdist(image.flatten(1), batch.flatten(1))
+            return 4 * (5 * near).softmax(1) @ nn.functional.one_hot(shown, 10).float() - 2
+
+    found = {warning.code for warning in robustatt.sweep(Memory(), (batch, label), eps="1").health}
+    assert ("chance-accuracy" in found) == said
+
+
+def test_chance_is_not_named_where_something_explains_it() -> None:
+    chance, reason = health.Warning("chance-accuracy", "", "m"), health.Warning("label-order", "", "m")
+    assert health.distinct([chance, reason]) == [reason]
+    assert health.distinct([chance, health.Warning("label-order", "", "other")])[0] == chance
+
+
+FOREIGN = {
+    "ball-unused": {"algorithm": "torchattacks:PGDL2", "norm": "linf"},
+    "iterative-weaker": {"algorithm": "torchattacks:PGD", "arguments": {"alpha": 1e-4, "steps": 3}},
+    "": {"algorithm": "torchattacks:PGD", "arguments": {"steps": 10}, "shares": {"alpha": 0.2}},
+}
+
+
+@pytest.mark.parametrize("code", FOREIGN)
+def test_another_library_that_does_not_do_what_the_recipe_says(
+    code: str, net: nn.Module, labelled: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    pytest.importorskip("torchattacks")
+    recipe = recipes.parse({"name": "theirs", **FOREIGN[code]}, "test")
+    found = robustatt.sweep(net, labelled, attacks=["fgsm", recipe], eps="4,8,16").health
+    assert {warning.code for warning in found if warning.attack == "theirs"} - {code} <= (
+        {"iterative-weaker"} if code else set()
+    )
+    assert not code or code in {warning.code for warning in found}
+
+
+def test_the_remedy_that_restores_more_is_named_alone() -> None:
+    """Renamed classes are not called a normalisation, nor the other way round."""
+    images, labels = nets.held_out(64)
+    pixels = images.float() / 255
+    for network, code in ((layers.Renamed([*range(1, 10), 0]), "label-order"), (layers.undone(), "input-range")):
+        parts = (nets.trained(nets.convolutional), network) if code == "label-order" else (network, nets.trained(nets.convolutional))
+        found = health.of_model(nn.Sequential(*parts).eval(), "model", pixels, labels)
+        assert {warning.code for warning in found} & {"label-order", "input-range"} == {code}
+
+
+def test_a_network_that_has_learnt_little_is_not_surely_called_unnormalised() -> None:
+    """After few steps the statistics of BatchNorm lag behind, and brighter images do gain: both readings are said."""
+    for steps in (5, 10, 15, 20, 30):
+        network = nets.trained(nets.convolutional, steps)
+        images, labels = nets.held_out(64)
+        found = health.of_model(network, "model", images.float() / 255, labels)
+        said = [warning.message for warning in found if warning.code == "input-range"]
+        assert all("or the network has learnt too little" in message for message in said), steps
+
+
+def test_a_draw_without_some_classes_is_not_called_sorted() -> None:
+    labels = np.random.default_rng(0).integers(0, 100, 5000)
+    for n in (1, 10, 100, 1000, 5000):
+        assert health.of_examples(labels, n) == []
+    assert [warning.evidence["classes"] for warning in health.of_examples(np.sort(labels), 200)] == [4]
+    assert health.of_examples(np.zeros(50, dtype=np.int64), 10) == []
