@@ -20,7 +20,8 @@ from robustatt import data as data_sets
 from robustatt.attack.recipe import Recipe
 from robustatt.data.adopt import adopt
 from robustatt.data.dataset import Dataset
-from robustatt.data.grey import matching, with_channels
+from robustatt.data.grey import matching
+from robustatt.data.views import with_channels
 from robustatt.engine import Loader, Outcome, Progress, Silent, load_data, model_loader, run
 from robustatt.eps import MOST_RADII, STEP, radius_values
 from robustatt.errors import InputError, RunInterrupted, did_you_mean

@@ -19,8 +19,8 @@ def verify(
 
     Exit 1 if something is not true. Nothing is written.
     """
-    from robustatt.verify import FALSE, TRUE, UNKNOWN
-    from robustatt.verify import verify as examine
+    from robustatt.engine.verify import FALSE, TRUE, UNKNOWN
+    from robustatt.engine.verify import verify as examine
 
     if sample < 0:
         raise InputError(f"--sample {sample}: give the number of examples of each cell to run again, 0 for none")

@@ -67,8 +67,7 @@ def load(
         InputError: no such data set or split, or its files are missing or damaged (names the file).
     """
     if class_names is not None or channels is not None:
-        from robustatt.data.grey import with_channels
-        from robustatt.data.labels import with_class_names
+        from robustatt.data.views import with_channels, with_class_names
 
         whole = load(
             name_or_path, split, root=root, download=download, label_column=label_column, image_size=image_size
@@ -81,7 +80,7 @@ def load(
     if str(name_or_path) not in SOURCES:
         return _from_path(Path(name_or_path), split, label_column, image_size)
     if image_size not in (None, SOURCES[str(name_or_path)].side):
-        from robustatt.data.resized import Resized
+        from robustatt.data.views import Resized
 
         return Resized(load(name_or_path, split, root=root, download=download), image_size)
     if name_or_path == "digits":
@@ -97,7 +96,7 @@ def _from_path(path: Path, split: str, label_column: str | None, image_size: int
     from robustatt.data.corruptions import CorruptionImages, is_corruption_path
 
     if is_corruption_path(str(path)):
-        from robustatt.data.resized import Resized
+        from robustatt.data.views import Resized
 
         corrupted = CorruptionImages(str(path), split)
         return corrupted if image_size is None else Resized(corrupted, image_size)

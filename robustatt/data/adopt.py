@@ -21,15 +21,14 @@ from torch.utils.data import Dataset as TorchDataset
 from robustatt.data.dataset import (
     Dataset,
     Indices,
-    Labels,
     Pixels,
     TensorDataset,
     checked_images,
     checked_labels,
     content_hash,
 )
-from robustatt.data.labels import class_indices
-from robustatt.data.picture import to_rgb
+from robustatt.data.images import to_rgb
+from robustatt.data.labels import Labels, class_indices
 from robustatt.errors import InputError, warn_caller
 
 IMAGE_KEYS = ("image", "images", "img", "pixel_values", "x", "inputs")

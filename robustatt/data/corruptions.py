@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from robustatt.data.cache import remembered
-from robustatt.data.dataset import Dataset, Indices, Labels, Pixels, content_hash
-from robustatt.data.labels import class_indices
+from robustatt.data.dataset import Dataset, Indices, Pixels, content_hash
+from robustatt.data.labels import Labels, class_indices
 from robustatt.errors import InputError, NoSuchSplit, did_you_mean
 
 LABELS = "labels.npy"

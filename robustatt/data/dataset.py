@@ -9,13 +9,13 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from robustatt.data.labels import Labels, class_indices
 from robustatt.errors import InputError
 
 Pixels = UInt8[Tensor, "n 3 height width"] | Float[Tensor, "n 3 height width"]
-Labels = Int64[Tensor, " n"]
 Indices = Sequence[int] | Tensor | range | slice
 
 
@@ -99,8 +99,6 @@ class TensorDataset(Dataset):
         name: str = "tensors",
         split: str = "test",
     ) -> None:
-        from robustatt.data.labels import class_indices
-
         self.images = checked_images(torch.as_tensor(images))
         indices, named = class_indices(labels, classes)
         self.labels = checked_labels(indices, len(self.images), classes)

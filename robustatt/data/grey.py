@@ -2,64 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import final
-
 import torch
 from torch import Tensor, nn
 
-from robustatt.data.dataset import Dataset, Indices, Labels, Pixels
+from robustatt.data.dataset import Dataset
 from robustatt.errors import InputError
-
-
-@final
-class OneChannel(Dataset):
-    """A data set of grey images, ``(n, 1, height, width)``: radii of every norm are those of the one channel.
-
-    Raises:
-        InputError: when images are asked for that have colour; names the first.
-    """
-
-    def __init__(self, whole: Dataset) -> None:
-        self.whole = whole
-        self.name, self.split, self.classes, self.labels = whole.name, whole.split, whole.classes, whole.labels
-        self.image_shape = (1, *whole.image_shape[1:])
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the whole set's fingerprint and of the number of channels."""
-        return hashlib.sha256(f"{self.whole.fingerprint}|1 channel".encode()).hexdigest()
-
-    def __len__(self) -> int:
-        return len(self.whole)
-
-    def tensors(self, indices: Indices) -> tuple[Pixels, Labels]:
-        wanted = self.positions(indices)
-        images, labels = self.whole.tensors(wanted)
-        coloured = (images != images[:, :1]).flatten(1).any(1)
-        if bool(coloured.any()):
-            index = int(wanted[int(coloured.nonzero()[0])])
-            raise InputError(
-                f"{self.source(index) or f'image {index}'} of {self.name} has colour: one channel needs grey images"
-            )
-        return images[:, :1].contiguous(), labels
-
-    def original(self, indices: Indices) -> Tensor:
-        return self.whole.original(indices)
-
-    def source(self, index: int) -> str | None:
-        return self.whole.source(index)
-
-
-def with_channels(dataset: Dataset, channels: int | None) -> Dataset:
-    """The data set with 1 or 3 channels; None leaves it. InputError for any other number, or where it has others."""
-    if channels not in (None, 1, 3):
-        raise InputError(f"--channels {channels}: give 1 for grey images or 3")
-    if channels is None or channels == dataset.image_shape[0]:
-        return dataset
-    if channels == 1 and dataset.image_shape[0] == 3:
-        return OneChannel(dataset)
-    raise InputError(f"--channels {channels}: {dataset.name} has {dataset.image_shape[0]} channels")
 
 
 def looks_grey(dataset: Dataset, images: int = 16) -> bool:

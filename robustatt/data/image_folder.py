@@ -8,7 +8,7 @@ from typing import final
 
 import torch
 
-from robustatt.data.decode import EncodedDataset, workers
+from robustatt.data.encoded import EncodedDataset, workers
 from robustatt.errors import InputError, NoSuchSplit
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}

@@ -1,19 +1,20 @@
-"""Labels in the forms that people have them in, as class indices; and classes in the order of a model's outputs."""
+"""Labels in the forms that people have them in, as class indices; and files of class names."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
-from robustatt.data.dataset import Dataset, Indices, Labels, Pixels
 from robustatt.errors import InputError, did_you_mean
+
+Labels = Int64[Tensor, " n"]
 
 
 def class_indices(labels: Any, classes: Sequence[str] | None = None) -> tuple[Labels, tuple[str, ...] | None]:
@@ -99,82 +100,3 @@ def _from_json(path: Path, text: str) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"--class-names {path}: a JSON list of names is needed, or one name a line")
     return names
-
-
-def with_class_names(dataset: Dataset, names: Sequence[str]) -> Dataset:
-    """The data set with its classes in the order of ``names``, which may hold more than the data has.
-
-    Classes are found by name; a data set whose classes are mere numbers takes the names in that order.
-
-    Raises:
-        InputError: a class of the data is not among the names, or there are fewer names than classes.
-    """
-    return Relabelled(dataset, names, class_places(dataset, names))
-
-
-def class_places(dataset: Dataset, names: Sequence[str]) -> list[int]:
-    """Where each class of a data set stands among names; see `with_class_names`."""
-    places = {name: place for place, name in enumerate(names)}
-    if _numbered(dataset) and not all(name in places for name in dataset.classes):
-        if len(names) < len(dataset.classes):
-            raise InputError(f"{len(names)} class names for labels 0 to {len(dataset.classes) - 1} of {dataset.name}")
-        return list(range(len(dataset.classes)))
-    for name in dataset.classes:
-        if name not in places:
-            raise InputError(f"class {name!r} of {dataset.name} is not among the class names: {_few(name, names)}")
-    return [places[name] for name in dataset.classes]
-
-
-def _numbered(dataset: Dataset) -> bool:
-    """Whether the classes have no names but the numbers of their labels."""
-    return dataset.classes == tuple(map(str, range(len(dataset.classes))))
-
-
-def require_same_classes(dataset: Dataset, outputs: int, label: str) -> None:
-    """Labels of named classes are a model's outputs only if it has as many; InputError otherwise."""
-    if outputs == len(dataset.classes) or _numbered(dataset):
-        return
-    shown = ", ".join(dataset.classes[:3]) + (", ..." if len(dataset.classes) > 3 else "")
-    raise InputError(
-        f"model {label!r} has {outputs} outputs, and {dataset.name} {len(dataset.classes)} classes ({shown}): say which output is "
-        "which class with --class-names FILE, one name a line in the order of the outputs"
-    )
-
-
-def _few(name: str, names: Sequence[str]) -> str:
-    return (
-        did_you_mean(name, names)
-        if len(names) <= 20
-        else did_you_mean(name, names).partition("Known:")[0] or "see the file"
-    )
-
-
-@final
-class Relabelled(Dataset):
-    """A data set whose class ``k`` is class ``places[k]`` of ``classes``."""
-
-    def __init__(self, whole: Dataset, classes: Sequence[str], places: Sequence[int]) -> None:
-        self.whole, self.classes = whole, tuple(classes)
-        self.name, self.split, self.image_shape = whole.name, whole.split, whole.image_shape
-        self._places = torch.tensor(list(places), dtype=torch.int64)
-        self.labels = self._places[whole.labels]
-
-    @property
-    def fingerprint(self) -> str:
-        """The whole set's where every label stays as it is, otherwise SHA-256 of it and of the new labels."""
-        if torch.equal(self.labels, self.whole.labels):
-            return self.whole.fingerprint
-        return hashlib.sha256(f"{self.whole.fingerprint}|labels {self._places.tolist()}".encode()).hexdigest()
-
-    def __len__(self) -> int:
-        return len(self.whole)
-
-    def tensors(self, indices: Indices) -> tuple[Pixels, Labels]:
-        images, labels = self.whole.tensors(indices)
-        return images, self._places[labels]
-
-    def original(self, indices: Indices) -> Tensor:
-        return self.whole.original(indices)
-
-    def source(self, index: int) -> str | None:
-        return self.whole.source(index)

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from robustatt.data.dataset import TensorDataset
-from robustatt.data.decode import workers
-from robustatt.data.picture import resize
+from robustatt.data.encoded import workers
+from robustatt.data.images import resize
 from robustatt.errors import InputError, NoSuchSplit
 from robustatt.files import UNREADABLE_ZIP
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from robustatt.data.decode import EncodedDataset
+from robustatt.data.encoded import EncodedDataset
 from robustatt.data.image_folder import SPLIT_FOLDERS
 from robustatt.errors import InputError, NoSuchSplit, did_you_mean
 

@@ -21,9 +21,9 @@ from robustatt.attack import recipe as recipes
 from robustatt.attack.border import InsideBox
 from robustatt.attack.losses import misclassification, stable
 from robustatt.data import Dataset, TensorDataset
-from robustatt.data.grey import as_channels, matching, with_channels
+from robustatt.data.grey import as_channels, matching
 from robustatt.data.labels import read_class_names
-from robustatt.data.sample import stratified
+from robustatt.data.views import stratified, with_channels
 from robustatt.engine import automatic_batch_size
 from robustatt.errors import InputError, raised_by
 from robustatt.evaluate.cell import as_float

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from robustatt.data.dataset import Dataset
-from robustatt.data.labels import class_places, read_class_names
+from robustatt.data.labels import read_class_names
+from robustatt.data.views import class_places
 from robustatt.evaluate.cell import as_float
 from robustatt.evaluate.classifier import Classifier, Numerics, fingerprint, frozen
 from robustatt.models.wrappers import SelectedClasses

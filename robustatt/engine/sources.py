@@ -9,9 +9,9 @@ from torch import nn
 
 from robustatt import data as data_sets
 from robustatt.data.dataset import Dataset
-from robustatt.data.grey import looks_grey, matching, with_channels
+from robustatt.data.grey import looks_grey, matching
 from robustatt.data.labels import read_class_names
-from robustatt.data.sample import Sample, stratified
+from robustatt.data.views import Sample, stratified, with_channels
 from robustatt.engine.models import Loader
 from robustatt.plan import ModelEntry, Plan
 

@@ -21,7 +21,7 @@ from robustatt.attack.base import (
     SteppedAttack,
 )
 from robustatt.data.dataset import Dataset
-from robustatt.data.labels import require_same_classes
+from robustatt.data.views import require_same_classes
 from robustatt.eps import CLEAN, parse_radius
 from robustatt.errors import InputError
 from robustatt.evaluate.classifier import Classifier

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from robustatt.attack.recipe import Recipe
 from robustatt.data.dataset import TensorDataset
 from robustatt.data.grey import as_channels, channels_taken
-from robustatt.data.picture import decode, resize
+from robustatt.data.images import decode, resize
 from robustatt.errors import InputError
 from robustatt.evaluate.cell import as_float
 from robustatt.evaluate.classifier import frozen

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from robustatt import data as datasets
 from robustatt.data import Dataset, TensorDataset
-from robustatt.data.sample import stratified
+from robustatt.data.views import stratified
 from robustatt.errors import InputError, TrainingDiverged
 from robustatt.evaluate.device import choose_device
 from robustatt.files import write_whole

@@ -18,8 +18,7 @@ from PIL import Image
 from robustatt import data
 from robustatt.data import TensorDataset
 from robustatt.data.listing import listing
-from robustatt.data.resized import Resized
-from robustatt.data.sample import Sample, stratified
+from robustatt.data.views import Resized, Sample, stratified
 from robustatt.errors import InputError
 
 real = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the development data next to the repository")
@@ -148,7 +147,7 @@ def test_the_hash_of_files_is_kept_until_one_changes(tmp_path: Path, monkeypatch
     first = data.load(folder).fingerprint
     kept = list((tmp_path / "cache" / "hashes").iterdir())
     assert len(kept) == 1
-    monkeypatch.setattr("robustatt.data.decode.EncodedDataset._survey", lambda _: pytest.fail("computed again"))
+    monkeypatch.setattr("robustatt.data.encoded.EncodedDataset._survey", lambda _: pytest.fail("computed again"))
     assert data.load(folder).fingerprint == first
     monkeypatch.undo()
     monkeypatch.setenv("ROBUSTATT_CACHE", str(tmp_path / "cache"))

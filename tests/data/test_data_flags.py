@@ -12,7 +12,7 @@ from PIL import Image
 
 from robustatt import cli, models
 from robustatt.data import load
-from robustatt.data.sample import stratified
+from robustatt.data.views import stratified
 from robustatt.errors import InputError
 from robustatt.models.checkpoint import save_checkpoint
 from robustatt.plan import BoundPlan

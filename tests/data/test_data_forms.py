@@ -18,8 +18,8 @@ import robustatt
 from robustatt import cli, data
 from robustatt.data import TensorDataset
 from robustatt.data.adopt import adopt
-from robustatt.data.grey import OneChannel
-from robustatt.data.labels import read_class_names, with_class_names
+from robustatt.data.labels import read_class_names
+from robustatt.data.views import OneChannel, with_class_names
 from robustatt.errors import InputError
 
 IMAGES = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (10, 3, 8, 6), dtype=np.uint8))

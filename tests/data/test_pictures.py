@@ -16,7 +16,7 @@ from paths import ROOT
 from PIL import Image
 
 from robustatt import cli, data
-from robustatt.data.picture import decode, open_picture, resize, upright_size
+from robustatt.data.images import decode, open_picture, resize, upright_size
 from robustatt.errors import InputError
 from robustatt.studies.attend import read_picture
 from robustatt.studies.segment.masks import open_masked

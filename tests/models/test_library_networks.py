@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import robustatt
 from robustatt.cli import main
 from robustatt.data import TensorDataset
-from robustatt.data.labels import require_same_classes
+from robustatt.data.views import require_same_classes
 from robustatt.errors import InputError
 from robustatt.models.external import facts, load_outside, own_statistics
 from robustatt.models.weight_matching import outputs_in

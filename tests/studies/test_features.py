@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from robustatt import models
 from robustatt.data import TensorDataset, load
-from robustatt.data.resized import load_at, scaled
-from robustatt.data.sample import Sample
+from robustatt.data.views import Sample, scaled
 from robustatt.errors import InputError, NonFiniteLogits
 from robustatt.evaluate.cell import as_float
 from robustatt.studies.transfer.features import feature_extractor
@@ -122,10 +121,10 @@ def test_ranges_do_not_show(monkeypatch: pytest.MonkeyPatch, net: nn.Module) -> 
 
 
 def test_a_named_set_at_another_size() -> None:
-    digits, large = load("digits"), load_at("digits", "test", 48)
+    digits, large = load("digits"), load("digits", "test", image_size=48)
     assert large.image_shape == (3, 48, 48)
     assert large.tensors([3])[0].shape == (1, 3, 48, 48)
     assert large.fingerprint != digits.fingerprint
-    assert load_at("digits", "test", 32).fingerprint == digits.fingerprint
+    assert load("digits", "test", image_size=32).fingerprint == digits.fingerprint
     flat = torch.full((2, 3, 9, 9), 77, dtype=torch.uint8)
     assert torch.equal(scaled(flat, 5), torch.full((2, 3, 5, 5), 77, dtype=torch.uint8))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from robustatt.data.image_folder import ENDINGS
-from robustatt.data.picture import decode, upright
+from robustatt.data.images import decode, upright
 from robustatt.errors import InputError
 
 IMAGE_COLUMNS = ("img", "image")

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from robustatt.data import SPLITS
+from robustatt.data import SPLITS, load
 from robustatt.data.dataset import Dataset
-from robustatt.data.resized import load_at
-from robustatt.data.sample import Sample, stratified
+from robustatt.data.views import Sample, stratified
 from robustatt.errors import InputError, NoSuchSplit
 from robustatt.studies.transfer import svm
 from robustatt.studies.transfer.request import TransferRequest
@@ -28,9 +27,10 @@ def load_parts(request: TransferRequest, spec: str, side: int | None) -> Parts:
     found: Parts = {}
     for split in ("test",) if Path(spec).suffix == ".parquet" else SPLITS:
         try:
-            whole = load_at(
-                spec, split, side, root=request.data_root, download=request.download, label_column=request.label_column
-            )
+            whole = load(
+                spec, split, root=request.data_root, download=request.download, label_column=request.label_column,
+                image_size=side,
+            )  # fmt: skip
         except NoSuchSplit as problem:
             absent = problem
             continue

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from robustatt.data.cache import remembered
-from robustatt.data.dataset import Dataset, Indices, Labels, Pixels
-from robustatt.data.picture import decode, needs_care, open_picture, resize, upright_size
+from robustatt.data.dataset import Dataset, Indices, Pixels
+from robustatt.data.images import decode, needs_care, open_picture, resize, upright_size
+from robustatt.data.labels import Labels
 from robustatt.errors import InputError
 
 CHUNK = 256
