@@ -15,7 +15,7 @@ import torch
 
 from robustatt import models
 from robustatt.data import TensorDataset
-from robustatt.engine import automatic_batch_size
+from robustatt.engine.worker import automatic_batch_size
 from robustatt.evaluate.cell import as_float
 from robustatt.studies.transfer import svm
 from robustatt.studies.transfer.features import FeatureExtractor, feature_extractor

@@ -22,7 +22,10 @@ from robustatt.data.adopt import adopt
 from robustatt.data.dataset import Dataset
 from robustatt.data.grey import matching
 from robustatt.data.views import with_channels
-from robustatt.engine import Loader, Outcome, Progress, Silent, load_data, model_loader, run
+from robustatt.engine.models import Loader
+from robustatt.engine.progress import Progress, Silent
+from robustatt.engine.sources import load_data, model_loader
+from robustatt.engine.sweep import Outcome, run
 from robustatt.eps import MOST_RADII, STEP, radius_values
 from robustatt.errors import InputError, RunInterrupted, did_you_mean
 from robustatt.evaluate.module_state import default_modes

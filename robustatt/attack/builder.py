@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustatt.attack import kinds
+import robustatt.attack.kinds as kinds
 from robustatt.attack.apgd import Apgd, SparseApgd
 from robustatt.attack.base import Attack, Chain, SteppedAttack
 from robustatt.attack.fab import FabTargeted

@@ -32,7 +32,7 @@ def _mixed(bits: Tensor) -> Tensor:
     return bits ^ _shifted(bits, 31)
 
 
-def uniform(key: Int[Tensor, " n"], counter: Int[Tensor, " n"], draws: int) -> Float[Tensor, "n draws"]:
+def counter_uniform(key: Int[Tensor, " n"], counter: Int[Tensor, " n"], draws: int) -> Float[Tensor, "n draws"]:
     """Uniform numbers in [0, 1): the `draws` numbers that belong to this counter of each key."""
     stream = _mixed(key + counter * _GAMMA)
     offsets = torch.arange(1, draws + 1, device=key.device)

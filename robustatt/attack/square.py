@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustatt.attack import rng
 from robustatt.attack.base import Answer, Noise, Rows, State, SteppedAttack
 from robustatt.attack.kinds import SquareRecipe
 from robustatt.attack.losses import LOSSES
 from robustatt.attack.norms import NORMS, Norm, per_row
+from robustatt.attack.rng import counter_uniform
 
 #: queries (of 10,000) after which the share of changed pixels halves again (section 3.2)
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -117,12 +117,12 @@ class LinfProposals(Proposals):
 
     def first(self, rows: Rows, key: Tensor) -> Tensor:
         n, channels, _, width = rows.image.shape
-        signs = _signs(rng.uniform(key, torch.zeros_like(key), channels * width)).reshape(n, channels, 1, width)
+        signs = _signs(counter_uniform(key, torch.zeros_like(key), channels * width)).reshape(n, channels, 1, width)
         return (rows.image + per_row(rows.eps, signs) * signs).clamp(0.0, 1.0)
 
     def next(self, rows: Rows, best: Tensor, side: Tensor, key: Tensor, count: Tensor) -> Tensor:
         n, channels, height, width = best.shape
-        draws = rng.uniform(key, count, 2 + channels)
+        draws = counter_uniform(key, count, 2 + channels)
         place = window(side, _corner(draws[:, 0], side, height), _corner(draws[:, 1], side, width), height, width)
         colour = per_row(rows.eps, best) * _signs(draws[:, 2:]).reshape(n, channels, 1, 1)
         return torch.where(place.mask, (rows.image + colour).clamp(0.0, 1.0), best)
@@ -168,7 +168,7 @@ class L2Proposals(Proposals):
         n, channels, height, width = rows.image.shape
         side = max(min(height, width) // 5, 1)
         down, across = height // side, width // side
-        signs = _signs(rng.uniform(key, torch.zeros_like(key), down * across * (channels + 1)))
+        signs = _signs(counter_uniform(key, torch.zeros_like(key), down * across * (channels + 1)))
         signs = signs.reshape(n, channels + 1, down, across)
         tile = bump(side).to(signs)
         upright = (signs[:, :1] > 0).repeat_interleave(side, 2).repeat_interleave(side, 3)
@@ -181,7 +181,7 @@ class L2Proposals(Proposals):
 
     def next(self, rows: Rows, best: Tensor, side: Tensor, key: Tensor, count: Tensor) -> Tensor:
         n, channels, height, width = best.shape
-        draws = rng.uniform(key, count, 5 + channels)
+        draws = counter_uniform(key, count, 5 + channels)
         corners = [_corner(draws[:, i], side, (height, width)[i % 2]) for i in range(4)]
         here = window(side, corners[0], corners[1], height, width)
         there = window(side, corners[2], corners[3], height, width)

@@ -47,8 +47,9 @@ def segment(
     """Hold attention and saliency maps against object masks."""
     from robustatt.eps import parse_grid
     from robustatt.plan import model_entries
-    from robustatt.studies.segment import SegmentRequest, write
-    from robustatt.studies.segment import segment as run
+    from robustatt.studies.segment.request import SegmentRequest
+    from robustatt.studies.segment.run import segment as run
+    from robustatt.studies.segment.run import write
 
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: give a folder")

@@ -24,7 +24,8 @@ from robustatt.results.columns import GRADCAM
 
 if TYPE_CHECKING:
     from robustatt.data import Dataset
-    from robustatt.engine import Execution, Loader
+    from robustatt.engine.models import Loader
+    from robustatt.engine.options import Execution
     from robustatt.plan import Cell, ModelEntry, Plan
 
 
@@ -114,7 +115,9 @@ def sweep(
     })  # fmt: skip
     folder = out or default_folder(wanted.data)
     announce(wanted.models)
-    from robustatt.engine import Execution, load_data, match_channels, model_loader, run
+    from robustatt.engine.options import Execution
+    from robustatt.engine.sources import load_data, match_channels, model_loader
+    from robustatt.engine.sweep import run
 
     execution = Execution(engine, _parse_workers(workers), threads, address, gpus_per_worker, records)
     dataset = load_data(wanted)
@@ -206,8 +209,8 @@ def _parse_workers(text: str) -> int | None:
 
 def _print_forecast(plan: Plan, dataset: Dataset, load: Loader, folder: Path, execution: Execution) -> None:
     """Cost by model and attack, then what all of it takes on this machine and on the workers asked for."""
-    from robustatt.engine import bound
     from robustatt.engine.forecast import forecast
+    from robustatt.engine.sweep import bound
 
     with bound(plan, dataset, load, folder, execution) as sweep:
         cost = forecast(sweep, _say_measured)

@@ -42,22 +42,23 @@ def transfer(
 ) -> None:
     """Compare models by their features on other data sets."""
     from robustatt.plan import model_entries
-    from robustatt.studies import transfer as transfers
-    from robustatt.studies.transfer.report import accuracy_rows, comparison_rows
+    from robustatt.studies.transfer.report import accuracy_rows, comparison_rows, write
+    from robustatt.studies.transfer.request import TransferRequest
+    from robustatt.studies.transfer.run import transfer as measure
 
     entries = model_entries(model, weights or [], normalize, model_option or [])
     announce(entries)
-    request = transfers.TransferRequest(
+    request = TransferRequest(
         models=entries, data=tuple(data), trained_on=trained_on, classes=classes,
         folds=folds, n=n, sample=sample, seed=seed, data_root=data_root, download=download, label_column=label_column,
         input_size=input_size, device=device,
     )  # fmt: skip
     with TransferBar() as bar:
-        result = transfers.transfer(request, bar)
+        result = measure(request, bar)
     print("Accuracy in % [95 % interval] of a linear SVM on fixed features, on images it was not fitted on")
     print_table(*accuracy_rows(result))
     if result.comparisons:
         print("Differences in points on the same images; real: exact McNemar below 0.05 after Holm's correction")
         print_table(*comparison_rows(result))
-    paths = transfers.write(result, out)
+    paths = write(result, out)
     print(f"Results: {paths[-1]}, page: {out / 'transfer.md'}, figure: {paths[0]}")

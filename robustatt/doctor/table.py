@@ -24,7 +24,7 @@ from robustatt.data import Dataset, TensorDataset
 from robustatt.data.grey import as_channels, matching
 from robustatt.data.labels import read_class_names
 from robustatt.data.views import stratified, with_channels
-from robustatt.engine import automatic_batch_size
+from robustatt.engine.worker import automatic_batch_size
 from robustatt.errors import InputError, raised_by
 from robustatt.evaluate.cell import as_float
 from robustatt.evaluate.classifier import Classifier, frozen

@@ -24,8 +24,10 @@ from robustatt.data.dataset import Dataset
 from robustatt.data.views import require_same_classes
 from robustatt.eps import CLEAN, parse_radius
 from robustatt.errors import InputError
+from robustatt.evaluate.batch import Ledger, Target
 from robustatt.evaluate.classifier import Classifier
-from robustatt.evaluate.grid import GridSearch, Ledger, Target, along_rays, whole_curve
+from robustatt.evaluate.single_run import along_rays, whole_curve
+from robustatt.evaluate.threshold_search import GridSearch
 from robustatt.plan import Cell
 from robustatt.results.columns import METRICS
 

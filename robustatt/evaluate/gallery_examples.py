@@ -9,9 +9,9 @@ import numpy as np
 
 from robustatt.attack.recipe import Recipe
 from robustatt.data.dataset import Dataset
+from robustatt.evaluate.batch import map_columns
 from robustatt.evaluate.cell import attack_examples
 from robustatt.evaluate.classifier import Classifier
-from robustatt.evaluate.grid import map_columns
 from robustatt.plan import Cell
 from robustatt.results.gallery import GalleryEntry, choose_examples
 from robustatt.results.outcomes import grids, is_control

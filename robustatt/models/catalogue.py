@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from robustatt.models import registry
 from robustatt.models.bundle import ADVERSARIAL, bundled
+from robustatt.models.registry import FAMILIES, build, names, parse
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Row:
 def catalogue() -> list[Row]:
     """All networks by base name; counted on shapes alone, no weights are made or read."""
     have = bundled()
-    return [_row(name, tuple(_stems(name, have))) for name in registry.names()]
+    return [_row(name, tuple(_stems(name, have))) for name in names()]
 
 
 def _stems(name: str, have: dict[str, tuple[str, ...]]) -> Iterator[str]:
@@ -35,13 +35,13 @@ def _stems(name: str, have: dict[str, tuple[str, ...]]) -> Iterator[str]:
         for stem in stems:
             if stem == name:
                 yield data
-            elif stem.startswith(f"{name}_") and registry.parse(stem.removesuffix(ADVERSARIAL))[0] == name:
+            elif stem.startswith(f"{name}_") and parse(stem.removesuffix(ADVERSARIAL))[0] == name:
                 yield f"{data} ({stem.removeprefix(f'{name}_')})"
 
 
 def _row(name: str, data: tuple[str, ...]) -> Row:
     with torch.device("meta"):
-        network = registry.build(name)
+        network = build(name)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    family = registry.FAMILIES[name]
+    family = FAMILIES[name]
     return Row(name, family.about, parameters, family.gflop, network.levels, data)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from robustatt.errors import InputError, did_you_mean
-from robustatt.models import resnet, vgg
 from robustatt.models.attention import Architecture, Compatibility, Head, Network, initialise
-from robustatt.models.vgg import Shape
+from robustatt.models.resnet import AttentionResNet, ResNet
+from robustatt.models.vgg import VGG, AttentionVGG, GapVGG, ProgressiveVGG, Shape
 
 COMMON = ("dropout", "mean", "std", "input_size")
 CHOICES: dict[str, tuple[str, ...]] = {"compatibility": get_args(Compatibility), "head": get_args(Head)}
@@ -34,7 +34,7 @@ class Family:
 
 def _attention(attended: Literal[1, 2, 3]) -> Callable[[Shape, dict[str, Any]], Network]:
     def make(shape: Shape, options: dict[str, Any]) -> Network:
-        return vgg.AttentionVGG(shape, attended, options["compatibility"], options["head"])
+        return AttentionVGG(shape, attended, options["compatibility"], options["head"])
 
     return make
 
@@ -42,18 +42,18 @@ def _attention(attended: Literal[1, 2, 3]) -> Callable[[Shape, dict[str, Any]], 
 def _attention_resnet(attended: Literal[1, 2]) -> Callable[[Shape, dict[str, Any]], Network]:
     def make(shape: Shape, options: dict[str, Any]) -> Network:
         depth, compatibility, head = options["depth"], options["compatibility"], options["head"]
-        return resnet.AttentionResNet(shape, depth, attended, compatibility, head)
+        return AttentionResNet(shape, depth, attended, compatibility, head)
 
     return make
 
 
 FAMILIES: dict[str, Family] = {
-    "vgg": Family("plain VGG baseline", 0.626928, lambda shape, _: vgg.VGG(shape)),
-    "vgg_gap": Family("class activation maps (Zhou et al. 2016)", 7.477799, lambda shape, _: vgg.GapVGG(shape)),
+    "vgg": Family("plain VGG baseline", 0.626928, lambda shape, _: VGG(shape)),
+    "vgg_gap": Family("class activation maps (Zhou et al. 2016)", 7.477799, lambda shape, _: GapVGG(shape)),
     "vgg_pan": Family(
         "progressive attention (Seo et al. 2016)",
         7.856206,
-        lambda shape, options: vgg.ProgressiveVGG(shape, options["compatibility"]),
+        lambda shape, options: ProgressiveVGG(shape, options["compatibility"]),
         ("compatibility",),
     ),
     "vgg_att1": Family("attention at l3", 7.572827, _attention(1), ("compatibility", "head")),
@@ -62,7 +62,7 @@ FAMILIES: dict[str, Family] = {
     "resnet164": Family(
         "pre-activation ResNet baseline",
         0.495293,
-        lambda shape, options: resnet.ResNet(shape, options["depth"]),
+        lambda shape, options: ResNet(shape, options["depth"]),
         ("depth",),
     ),
     "resnet164_att1": Family(

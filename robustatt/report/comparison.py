@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import robustatt.report.page as page
+import robustatt.report.text as text
 from robustatt.eps import parse_radius
 from robustatt.errors import InputError
 from robustatt.files import subfolder, write_atomically
-from robustatt.report import page, text
 from robustatt.report.charts import chart, hover_data
 from robustatt.report.draw import write_csv
 from robustatt.report.figures import Panel, accuracy_panel

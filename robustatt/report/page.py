@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+import robustatt.report.text as text
 from robustatt.eps import NORM_TITLES, UNITS, parse_radius
-from robustatt.report import text
 from robustatt.report.charts import chart, hover_data, swatch
 from robustatt.report.confusion import matrices
 from robustatt.report.examples import explorer_data

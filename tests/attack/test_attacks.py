@@ -363,8 +363,9 @@ def test_dlr_is_refused_where_it_is_not_defined() -> None:
 
 def test_an_attack_costs_nothing_for_examples_that_are_wrong_already() -> None:
     from robustatt.attack.norms import NORMS
+    from robustatt.evaluate.batch import Target
     from robustatt.evaluate.classifier import frozen
-    from robustatt.evaluate.grid import GridSearch, Target
+    from robustatt.evaluate.threshold_search import GridSearch
 
     model = Linear(4)
     image, label = linear_data(model, 9)

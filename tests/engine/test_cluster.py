@@ -11,8 +11,8 @@ import torch
 
 from robustatt.attack import recipe as recipes
 from robustatt.data import TensorDataset
-from robustatt.engine import Execution
 from robustatt.engine.executor import Event, Failed, Fate, Finished, Spent, Task
+from robustatt.engine.options import Execution
 from robustatt.engine.ray_cluster import STARTS, Actor, Home, RayActors, last_words
 from robustatt.engine.worker import Setup, Unfit
 from robustatt.eps import parse_grid

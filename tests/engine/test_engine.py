@@ -27,8 +27,10 @@ import robustatt
 from robustatt import cli
 from robustatt.attack import recipe as recipes
 from robustatt.data import TensorDataset
-from robustatt.engine import Execution, Silent, load_data, model_loader
-from robustatt.engine import run as run_plan
+from robustatt.engine.options import Execution
+from robustatt.engine.progress import Silent
+from robustatt.engine.sources import load_data, model_loader
+from robustatt.engine.sweep import run as run_plan
 from robustatt.eps import parse_grid
 from robustatt.errors import RunInterrupted
 from robustatt.plan import Cell, ModelEntry, Plan

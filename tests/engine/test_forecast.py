@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from robustatt.attack import recipe as recipes
-from robustatt.engine import Execution, bound, load_data, model_loader, run
 from robustatt.engine.forecast import Forecast, forecast
+from robustatt.engine.options import Execution
+from robustatt.engine.sources import load_data, model_loader
+from robustatt.engine.sweep import bound, run
 from robustatt.eps import parse_grid
 from robustatt.plan import ModelEntry, Plan
 

@@ -21,7 +21,9 @@ from paths import SUPPORT
 from tiny_models import images, small_net
 
 from robustatt.attack import recipe as recipes
-from robustatt.engine import Execution, load_data, model_loader, run
+from robustatt.engine.options import Execution
+from robustatt.engine.sources import load_data, model_loader
+from robustatt.engine.sweep import run
 from robustatt.eps import parse_grid
 from robustatt.plan import ModelEntry, Plan
 

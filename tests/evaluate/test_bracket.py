@@ -14,9 +14,9 @@ from robustatt.attack import recipe as recipes
 from robustatt.attack.base import Noise, Oracle, Rows, SteppedAttack
 from robustatt.attack.builder import build
 from robustatt.attack.norms import NORMS
-from robustatt.evaluate.bracket import estimate_threshold
+from robustatt.evaluate.batch import Target
+from robustatt.evaluate.bracket import Bracket, estimate_threshold
 from robustatt.evaluate.classifier import frozen
-from robustatt.evaluate.grid import Bracket, Target
 from robustatt.evaluate.step_runner import Job, Pool
 
 

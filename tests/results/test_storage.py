@@ -12,7 +12,9 @@ from test_records import COLUMNS, CONTENT
 
 from robustatt import cli
 from robustatt.attack import recipe as recipes
-from robustatt.engine import Execution, load_data, run
+from robustatt.engine.options import Execution
+from robustatt.engine.sources import load_data
+from robustatt.engine.sweep import run
 from robustatt.eps import parse_grid
 from robustatt.errors import InputError
 from robustatt.plan import ModelEntry, Plan

@@ -15,9 +15,9 @@ from robustatt import cli
 from robustatt.data import load
 from robustatt.errors import InputError
 from robustatt.results import statistics
-from robustatt.studies.transfer import read, svm
+from robustatt.studies.transfer import svm
 from robustatt.studies.transfer.report import markdown
-from robustatt.studies.transfer.result import DataSet, Subject, Transfer, summarise
+from robustatt.studies.transfer.result import DataSet, Subject, Transfer, read, summarise
 
 
 def blobs(count: int, apart: float, seed: int = 0, width: int = 6) -> tuple[np.ndarray, np.ndarray]:

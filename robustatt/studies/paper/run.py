@@ -19,7 +19,6 @@ from robustatt.files import write_atomically
 from robustatt.models import bundled, bundled_path, canonical, load_checkpoint
 from robustatt.plan import ModelEntry
 from robustatt.results.summary import grids
-from robustatt.studies import transfer as transfers
 from robustatt.studies.paper import commands, reproduction
 from robustatt.studies.paper.claims import Measured
 from robustatt.studies.paper.plan import (
@@ -36,11 +35,17 @@ from robustatt.studies.paper.plan import (
     parts_of,
 )
 from robustatt.studies.paper.reproduction import WEIGHTS, Evidence
-from robustatt.studies.segment import SegmentRequest, segment
-from robustatt.studies.segment import write as write_segment
 from robustatt.studies.segment.floors import require_libraries
+from robustatt.studies.segment.request import SegmentRequest
+from robustatt.studies.segment.run import segment
+from robustatt.studies.segment.run import write as write_segment
+from robustatt.studies.transfer.report import write as write_transfer
+from robustatt.studies.transfer.request import TransferRequest
 from robustatt.studies.transfer.result import FILE as TRANSFER_FILE
+from robustatt.studies.transfer.result import Transfer
+from robustatt.studies.transfer.result import read as read_transfer
 from robustatt.studies.transfer.run import Progress as TransferProgress
+from robustatt.studies.transfer.run import transfer
 
 TRAINED_ON = "cifar10"
 ADVERSARIAL = "_adv"
@@ -160,7 +165,7 @@ class _Run:
         self._summaries[part.data] = found.summary
         return found
 
-    def _transfer(self) -> transfers.Transfer | None:
+    def _transfer(self) -> Transfer | None:
         part = self._plan.transfer
         places = (
             {name: self._places[name] for name in part.data if ("transfer", name) not in self._absent} if part else {}
@@ -172,10 +177,10 @@ class _Run:
         stamp = _stamp(self._plan.seed, part, entries, places)
         if not _is_done(out / TRANSFER_FILE, stamp):
             with self._watch.transfer() as progress:
-                found = transfers.transfer(_transfer_request(part, entries, places, self._plan.seed), progress)
-            transfers.write(found, out)
+                found = transfer(_transfer_request(part, entries, places, self._plan.seed), progress)
+            write_transfer(found, out)
             write_atomically(out / STAMP, stamp.encode())
-        return transfers.read(out)
+        return read_transfer(out)
 
     def _segments(self) -> dict[str, Mapping[str, Any]]:
         part, found = self._plan.segment, {}
@@ -258,12 +263,12 @@ def _shown(file: Path) -> str:
 
 def _transfer_request(
     part: TransferPart, entries: tuple[ModelEntry, ...], places: Mapping[str, Place], seed: int
-) -> transfers.TransferRequest:
+) -> TransferRequest:
     roots = {place.root for place in places.values() if place.root is not None}
     if len(roots) > 1:
         raise InputError("transfer: torchvision's files lie in several folders: put them into one --data-root")
     specs = tuple(place.spec for place in places.values())
-    return transfers.TransferRequest(
+    return TransferRequest(
         models=entries, data=specs, names=tuple(places), trained_on=TRAINED_ON, folds=part.folds, sample=part.sample,
         seed=seed, data_root=next(iter(roots), None),
     )  # fmt: skip

@@ -27,8 +27,8 @@ from robustatt.models import resolve_entry
 from robustatt.models.resolve import ResolvedModel
 from robustatt.plan import ModelEntry
 from robustatt.results import provenance
-from robustatt.studies.segment import figures
 from robustatt.studies.segment.binarise import THRESHOLDS, jaccard_by_threshold, otsu
+from robustatt.studies.segment.figures import write_all as write_figures
 from robustatt.studies.segment.floors import WIDTH, require_libraries
 from robustatt.studies.segment.maps import Floors, Images, Observer, Prior, Viewer, default_scales
 from robustatt.studies.segment.masks import Example, MaskedImages, batches, open_masked, survey
@@ -254,7 +254,7 @@ def write(result: Localisation, folder: Path) -> list[Path]:
         raise InputError(f"--out {folder}: cannot be written to ({error.strerror})") from error
     buffer = io.BytesIO()
     result.images.to_parquet(buffer, index=False)
-    written = [folder / "images.parquet", *figures.write_all(result, pictures)]
+    written = [folder / "images.parquet", *write_figures(result, pictures)]
     write_atomically(written[0], buffer.getvalue())
     for name, text in (
         ("segment.md", markdown(result.summary)),

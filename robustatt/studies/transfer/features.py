@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from robustatt.data.dataset import Dataset, Pixels
-from robustatt.engine import automatic_batch_size
+from robustatt.engine.worker import automatic_batch_size
 from robustatt.errors import InputError, NonFiniteLogits
 from robustatt.evaluate.cell import as_float
 from robustatt.evaluate.classifier import Classifier, fingerprint, frozen
