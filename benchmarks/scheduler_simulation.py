@@ -22,11 +22,11 @@ import numpy as np
 
 from robustatt.attack import recipe as recipes
 from robustatt.engine.costs import Costs
-from robustatt.engine.progress import Silent
 from robustatt.engine.scheduler import Queue, Scheduler
 from robustatt.engine.virtual import VirtualWorkers
 from robustatt.eps import parse_grid
 from robustatt.plan import CELL_EXAMPLES, BoundPlan, Cell, ModelEntry, Plan
+from robustatt.progress import NoSweepProgress
 
 BENCH = Path(__file__).parents[1] / "reports" / "bench"
 TAIL = 0.02  # of the work
@@ -77,7 +77,7 @@ def simulate(measured: Measured, bound: BoundPlan, workers: int, latency: float,
         return mean * math.exp(generator.normal(0.0, measured.spread))
 
     machine = VirtualWorkers(workers, seconds, latency)
-    Scheduler(Queue(bound.kinds(), costs), machine, costs, Silent()).run()
+    Scheduler(Queue(bound.kinds(), costs), machine, costs, NoSweepProgress()).run()
     return machine
 
 

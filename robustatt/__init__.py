@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from robustatt.version import __version__
+
 __all__ = ["__version__", "data", "models", "sweep"]
 
 if TYPE_CHECKING:

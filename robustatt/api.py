@@ -23,14 +23,14 @@ from robustatt.data.dataset import Dataset
 from robustatt.data.grey import matching
 from robustatt.data.views import with_channels
 from robustatt.engine.models import Loader
-from robustatt.engine.progress import Progress, Silent
 from robustatt.engine.sources import load_data, model_loader
 from robustatt.engine.sweep import Outcome, run
 from robustatt.eps import MOST_RADII, STEP, radius_values
 from robustatt.errors import InputError, RunInterrupted, did_you_mean
 from robustatt.evaluate.module_state import default_modes
-from robustatt.health import Warning
+from robustatt.health.warning import HealthWarning
 from robustatt.plan import Grids, ModelEntry, Plan, attack_entry, model_entries, radii_by_attack
+from robustatt.progress import NoSweepProgress, SweepProgress
 from robustatt.results.chains import part_tables
 from robustatt.results.summary import curve_frame
 
@@ -57,9 +57,9 @@ class Result:
         self.summary: dict[str, Any] = outcome.summary
 
     @property
-    def health(self) -> list[Warning]:
+    def health(self) -> list[HealthWarning]:
         """Reasons to doubt the numbers, each with code, message, model and attack; empty when none were found."""
-        return [Warning(**entry) for entry in self.summary["health"]]
+        return [HealthWarning(**entry) for entry in self.summary["health"]]
 
     def curve(self, attack: str, model: str | None = None) -> pd.DataFrame:
         """The curve of one attack: eps (text such as "8/255"), accuracy, ci_low, ci_high, worst_case_accuracy, fooling_rate, n,
@@ -221,12 +221,12 @@ def _recipe(attack: Attack) -> Recipe:
     return attack_entry(str(attack) if isinstance(attack, Path) else attack)
 
 
-def _watch(progress: bool | None) -> AbstractContextManager[Progress]:
+def _watch(progress: bool | None) -> AbstractContextManager[SweepProgress]:
     """A progress bar, or nobody who watches; if nothing is asked for, a bar where somebody can see it."""
-    from robustatt.cli._terminal import SweepBar, in_jupyter
+    from robustatt.progress import SweepBar, in_jupyter
 
     seen = in_jupyter() or sys.stderr.isatty() if progress is None else progress
-    return SweepBar() if seen else nullcontext(Silent())
+    return SweepBar() if seen else nullcontext(NoSweepProgress())
 
 
 def _radii(attacks: Sequence[Recipe], eps: Radii | None) -> tuple[tuple[Fraction, ...], Grids]:

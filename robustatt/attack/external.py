@@ -25,7 +25,7 @@ from robustatt.attack.base import Attack, ExternalAttack, Rows
 from robustatt.attack.kinds import ExternalRecipe
 from robustatt.attack.norms import NORMS
 from robustatt.errors import InputError, RobustattError, did_you_mean
-from robustatt.evaluate.device import is_out_of_memory
+from robustatt.models.device import is_out_of_memory
 
 MAX_ROUNDING = 1e-4
 """By how much a pixel may leave [0, 1] and still be a rounding error."""

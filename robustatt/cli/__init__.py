@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 import typer
 
-from robustatt import __version__
 from robustatt.cli._terminal import warn
 from robustatt.cli.attend import attend
 from robustatt.cli.compare import compare
@@ -30,6 +29,7 @@ from robustatt.cli.train import train
 from robustatt.cli.transfer import transfer
 from robustatt.cli.verify import verify
 from robustatt.errors import RobustattError, describe
+from robustatt.version import __version__
 
 TRACEBACK = "--traceback"
 _HINT = f" (unexpected: {TRACEBACK} shows where)"

@@ -15,7 +15,7 @@ def read_results(directory: Path, *, none_yet: bool = False) -> tuple[Any, dict[
     Everything is computed from the records; where the folder does not agree with itself, that is said on the terminal,
     and stands under "integrity" in the summary for the page.
     """
-    from robustatt.results.evidence import read_folder
+    from robustatt.engine.evidence import read_folder
 
     folder = read_folder(directory)
     for finding in folder.findings:

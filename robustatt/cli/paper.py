@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from robustatt.cli._terminal import LookBar, TransferBar, print_table
+from robustatt.cli._terminal import print_table
 from robustatt.errors import InputError
+from robustatt.progress import LookBar, TransferBar
 
 
 def paper(

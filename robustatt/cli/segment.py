@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from robustatt.cli._options import ModelOption, Normalize
-from robustatt.cli._terminal import LookBar, announce, print_table
+from robustatt.cli._terminal import announce, print_table
 from robustatt.errors import InputError
+from robustatt.progress import LookBar
 
 
 def segment(

@@ -18,8 +18,9 @@ from robustatt.cli._options import (
     ModelOption,
     Normalize,
 )
-from robustatt.cli._terminal import SweepBar, announce, counted, duration, print_table, print_tables, warn
+from robustatt.cli._terminal import announce, counted, print_table, print_tables, warn
 from robustatt.errors import InputError
+from robustatt.progress import SweepBar, duration
 from robustatt.results.columns import GRADCAM
 
 if TYPE_CHECKING:

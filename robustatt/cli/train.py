@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from robustatt.cli._options import DataRoot, Download, InputSize, LabelColumn
-from robustatt.cli._terminal import TrainingBar
+from robustatt.progress import TrainingBar
 
 
 def train(

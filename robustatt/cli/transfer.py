@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from robustatt.cli._options import DataRoot, Download, LabelColumn, ModelOption, Normalize
-from robustatt.cli._terminal import TransferBar, announce, print_table
+from robustatt.cli._terminal import announce, print_table
+from robustatt.progress import TransferBar
 
 
 def transfer(

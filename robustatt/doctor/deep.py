@@ -13,7 +13,7 @@ from robustatt.eps import parse_radius
 from robustatt.errors import InputError, RunInterrupted
 from robustatt.evaluate.classifier import frozen
 from robustatt.health.data import seen_in_training
-from robustatt.health.warning import Warning, distinct
+from robustatt.health.warning import HealthWarning, distinct
 
 RADII = (*(steps / 255 for steps in (1, 2, 4, 8, 16, 32, 64)), 0.5)
 STEPS = 40
@@ -31,9 +31,18 @@ half a step."""
 
 
 def diagnose(
-    module: nn.Module, label: str, images: Tensor, labels: Tensor, seed: int, train: Tensor | None
-) -> list[Warning]:
-    """See `robustatt.health.deep`."""
+    module: nn.Module, label: str, images: Tensor, labels: Tensor, seed: int = 0, train: Tensor | None = None
+) -> list[HealthWarning]:
+    """The costly checks, by attacking the model: some thousand gradients and forward passes for 64 images.
+
+    Args:
+        module: from images in [0, 1] to logits; left as it was.
+        label: what to call it.
+        images: ``(n, channels, height, width)``, uint8 or float in [0, 1]; 64 are enough.
+        labels: their classes ``(n,)``.
+        seed: of every random start.
+        train: training images, to look for test images among them.
+    """
     found, eps = _sweep(module, label, images, labels, seed)
     if train is not None:
         found += seen_in_training(label, images, train)
@@ -52,7 +61,7 @@ def diagnose(
 
 def _sweep(
     module: nn.Module, label: str, images: Tensor, labels: Tensor, seed: int
-) -> tuple[list[Warning], float | None]:
+) -> tuple[list[HealthWarning], float | None]:
     """A sweep of different kinds of attack and its health; the radius at which pgd breaks about half, if
     it breaks any."""
     from robustatt.api import sweep
@@ -76,8 +85,8 @@ def _sweep(
     return result.health, float(parse_radius(str(curve["eps"].iloc[nearest])))
 
 
-def _broken_off(label: str, reason: str, images: int) -> Warning:
-    return Warning(
+def _broken_off(label: str, reason: str, images: int) -> HealthWarning:
+    return HealthWarning(
         "non-finite",
         f"an attack on {images} images could not be run to its end: {reason}. Look for a division by zero, a logarithm "
         "of zero or an overflow in half precision.",
@@ -140,7 +149,7 @@ def _better(case: Case, image: Tensor, logits: Tensor, best: Tensor, most: Tenso
     return torch.where(better.view(-1, 1, 1, 1), image, best), torch.where(better, margin, most)
 
 
-def _climbed(case: Case, eps: float) -> list[Warning]:
+def _climbed(case: Case, eps: float) -> list[HealthWarning]:
     """What standard runs of 40 steps of eps/10 give away; rounding is judged at two 8-bit steps or more."""
     first = climb(case, eps, STEPS, eps / 10, 0)
     wide = max(eps, 2 / 255)
@@ -148,11 +157,11 @@ def _climbed(case: Case, eps: float) -> list[Warning]:
     return [entry for entry in (_path(case, eps, first), _rounding(case, wide, run)) if entry]
 
 
-def _path(case: Case, eps: float, first: Climb) -> Warning | None:
+def _path(case: Case, eps: float, first: Climb) -> HealthWarning | None:
     """Did the path of the run hold more than its end, and do more runs find more?"""
     passed = int((first.ever & ~first.final).sum())
     if passed >= max(5, MORE * len(case.truth)):
-        return Warning(
+        return HealthWarning(
             "path-iterate",
             f"at {eps * 255:.3g}/255 the path of pgd passed through a mistake for {passed} of "
             f"{len(case.truth)} images whose last iterate is classified right: a library that looks only at "
@@ -167,7 +176,7 @@ def _path(case: Case, eps: float, first: Climb) -> Warning | None:
     more = int((ever & ~first.ever).sum())
     if more < max(5, MORE * len(case.truth)):
         return None
-    return Warning(
+    return HealthWarning(
         "not-converged",
         f"at {eps * 255:.3g}/255 two more runs of pgd with twice the steps break {more} of {len(case.truth)} "
         "images more than one run of 40 steps: it has not converged. Use apgd-ce or autoattack, or raise "
@@ -178,12 +187,12 @@ def _path(case: Case, eps: float, first: Climb) -> Warning | None:
     )
 
 
-def _rounding(case: Case, eps: float, run: Climb) -> Warning | None:
+def _rounding(case: Case, eps: float, run: Climb) -> HealthWarning | None:
     count = int(run.ever.sum())
     gone = count - int((case.wrong((run.best * 255).round() / 255) & run.ever).sum())
     if gone < max(5, VANISH * count):
         return None
-    return Warning(
+    return HealthWarning(
         "vanishes-after-rounding",
         f"at {eps * 255:.3g}/255 {gone} of {count} successes are gone when the image is rounded to 8 bits: "
         "they would not survive being saved as a PNG. Judge the rounded images, or look for a layer that "

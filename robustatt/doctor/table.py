@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from robustatt import data as data_sets
-from robustatt import health
 from robustatt.attack import recipe as recipes
 from robustatt.attack.border import InsideBox
 from robustatt.attack.losses import misclassification, stable
@@ -24,14 +23,17 @@ from robustatt.data import Dataset, TensorDataset
 from robustatt.data.grey import as_channels, matching
 from robustatt.data.labels import read_class_names
 from robustatt.data.views import stratified, with_channels
+from robustatt.doctor.deep import diagnose
 from robustatt.engine.worker import automatic_batch_size
 from robustatt.errors import InputError, raised_by
 from robustatt.evaluate.cell import as_float
 from robustatt.evaluate.classifier import Classifier, frozen
-from robustatt.evaluate.device import choose_device
-from robustatt.health.data import same_set
+from robustatt.health.data import same_set, seen_in_training
 from robustatt.health.labels import like_guessing
+from robustatt.health.model import check_model
+from robustatt.health.warning import HealthWarning
 from robustatt.models import Card, ResolvedModel, resolve_entry
+from robustatt.models.device import choose_device
 from robustatt.plan import ModelEntry
 from robustatt.results import statistics
 
@@ -157,13 +159,13 @@ def examine_model(
             look = _look(classifier, dataset, first)
         chosen, labels = look.images[look.probe], look.labels[look.probe]
         with raised_by(f"model {resolved.label!r}"):
-            warnings = health.of_model(classifier.original, resolved.label, chosen, labels, resolved.module)
+            warnings = check_model(classifier.original, resolved.label, chosen, labels, resolved.module)
         findings = [_input_range(look.images), *_by_topic(warnings, look), _accuracy(look, resolved.card, dataset)]
         findings += _training(look, train) if train is not None else []
         findings += _speed(look, len(dataset))
     if deep:
         known = {warning.code for warning in warnings}
-        deeper = health.deep(resolved.module, resolved.label, chosen.cpu(), labels.cpu())
+        deeper = diagnose(resolved.module, resolved.label, chosen.cpu(), labels.cpu())
         more = [warning for warning in deeper if warning.code not in known]
         findings += [_wrong(warning.code, warning) for warning in more]
         if not more:
@@ -220,7 +222,7 @@ def _accuracy(look: _Look, card: Card | None, dataset: Dataset) -> Finding:
     return Finding("clean accuracy", True, said)
 
 
-def _by_topic(warnings: list[health.Warning], look: _Look) -> Iterator[Finding]:
+def _by_topic(warnings: list[HealthWarning], look: _Look) -> Iterator[Finding]:
     """A line for each topic: the warnings about it, or what was measured; then any other warning."""
     fine = _measured(look)
     numbers = all(warning.code != "non-finite" for warning in warnings)
@@ -233,7 +235,7 @@ def _by_topic(warnings: list[health.Warning], look: _Look) -> Iterator[Finding]:
     yield from (_wrong(warning.code, warning) for warning in warnings if warning.code not in known)
 
 
-def _wrong(check: str, warning: health.Warning) -> Finding:
+def _wrong(check: str, warning: HealthWarning) -> Finding:
     """A warning's last sentence says what to do."""
     *found, advice = re.split(r"\. (?=[A-Z])", warning.message.removesuffix("."))
     return Finding(check, False, ". ".join(found), advice)
@@ -274,7 +276,7 @@ def _ask_gradient(look: _Look, images: Tensor, labels: Tensor) -> Tensor | None:
 
 
 def _training(look: _Look, train: Tensor) -> list[Finding]:
-    found = health.seen_in_training(look.classifier.label, look.images, train)
+    found = seen_in_training(look.classifier.label, look.images, train)
     fine = f"under 1 % of {len(look.images)} test images are among the {len(train):,} training images, to the pixel"
     return [_wrong("training images", one) for one in found] or [Finding("training images", True, fine)]
 

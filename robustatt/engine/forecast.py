@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 
 from robustatt.engine.costs import GRADIENT, Costs, full_strength
-from robustatt.engine.progress import Silent
 from robustatt.engine.scheduler import Scheduler
 from robustatt.engine.sweep import Sweep
 from robustatt.engine.virtual import VirtualWorkers
 from robustatt.engine.worker import peak_memory
 from robustatt.evaluate.cell import attack_examples
 from robustatt.plan import Cell
+from robustatt.progress import NoSweepProgress
 
 PILOT_SECONDS = 15.0  # about what a pilot of one model and attack may take
 MOST_PILOT, FEWEST_PILOT = 64, 8  # examples
@@ -79,7 +79,7 @@ def makespan(sweep: Sweep, missing: Set[str], found: Sequence[KindForecast], wor
     each = {(kind.model, kind.attack): kind.seconds / kind.examples for kind in found}
     costs = Costs.measured(sweep.bound.plan, each)
     machine = VirtualWorkers(workers, costs.expected)
-    Scheduler(sweep.queue(missing, costs), machine, costs, Silent()).run()
+    Scheduler(sweep.queue(missing, costs), machine, costs, NoSweepProgress()).run()
     return machine.now
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 
 from robustatt.engine.costs import Costs
 from robustatt.engine.executor import Advanced, Event, Executor, Failed, Fate, Finished, Spent, Task
-from robustatt.engine.progress import Progress
 from robustatt.errors import InputError
 from robustatt.plan import Cell
+from robustatt.progress import SweepProgress
 
 ATTEMPTS = 3
 LOSSES = 10  # machines that a Cell may lose until it counts as what ends them
@@ -83,7 +83,7 @@ class Scheduler:
     queue: Queue
     executor: Executor
     costs: Costs
-    progress: Progress
+    progress: SweepProgress
     finished: Callable[[Cell, Spent], None] = lambda _cell, _spent: None
     set_aside: list[SetAside] = field(default_factory=list)
     _told: dict[str, int] = field(default_factory=dict)

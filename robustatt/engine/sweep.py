@@ -12,27 +12,30 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from robustatt import health
 from robustatt.data.dataset import Dataset
 from robustatt.engine import log
 from robustatt.engine.costs import Costs
 from robustatt.engine.crew import Crew
+from robustatt.engine.evidence import agrees
 from robustatt.engine.executor import Spent
 from robustatt.engine.models import FrozenModels, Loader
 from robustatt.engine.options import Execution
-from robustatt.engine.progress import Progress, Silent
 from robustatt.engine.scheduler import Queue, Scheduler, SetAside
 from robustatt.engine.sources import drawn
 from robustatt.engine.worker import Setup, automatic_batch_size
 from robustatt.errors import InputError, RobustattError, RunInterrupted, raised_by
 from robustatt.evaluate.cell import load_images
 from robustatt.evaluate.classifier import Classifier
-from robustatt.evaluate.device import choose_device
 from robustatt.evaluate.gallery_examples import attack_to_show, choose, pictures
 from robustatt.files import refuse_link
+from robustatt.health.data import check_card, first_classes
+from robustatt.health.model import check_maps, check_model
+from robustatt.health.records import check_records
+from robustatt.health.warning import HealthWarning, distinct
+from robustatt.models.device import choose_device
 from robustatt.plan import BoundPlan, Cell, Plan
+from robustatt.progress import NoSweepProgress, SweepProgress
 from robustatt.results import provenance
-from robustatt.results.evidence import agrees
 from robustatt.results.file_names import write_file_names
 from robustatt.results.gallery import GALLERY_FILE, GalleryEntry, write_gallery
 from robustatt.results.records import Store
@@ -61,7 +64,7 @@ def run(
     dataset: Dataset,
     load: Loader,
     out: Path,
-    progress: Progress | None = None,
+    progress: SweepProgress | None = None,
     gallery: bool = True,
     execution: Execution | None = None,
 ) -> Outcome:
@@ -75,7 +78,7 @@ def run(
         RunInterrupted: stopped half way (Ctrl-C or an error), or some Cells could not be computed; says what is safe.
     """
     with bound(plan, dataset, load, out, execution) as sweep:
-        return sweep.run(progress or Silent(), gallery)
+        return sweep.run(progress or NoSweepProgress(), gallery)
 
 
 @contextmanager
@@ -137,7 +140,7 @@ class Sweep:
     setup: Setup
     crew: Crew
 
-    def run(self, progress: Progress, gallery: bool) -> Outcome:
+    def run(self, progress: SweepProgress, gallery: bool) -> Outcome:
         """Compute what is missing, then summarise everything."""
         plan, bound, store = self.bound.plan, self.bound, self.store
         keys = [cell.key for cell in bound.cells()]
@@ -146,7 +149,7 @@ class Sweep:
             records = store.read(keys)
             if agrees(summary, records, bound):
                 return Outcome(records, summary, 0, len(keys))
-        warnings = [] if plan.n is None else health.of_examples(self.dataset.labels.numpy(), bound.examples)
+        warnings = [] if plan.n is None else first_classes(self.dataset.labels.numpy(), bound.examples)
         cards = {}
         for entry in plan.models:
             module = self.models.module(entry)
@@ -161,11 +164,11 @@ class Sweep:
         began, computed = time.time(), len(missing)
         self._compute(missing, progress, len(keys))
         records = store.read(keys)
-        warnings += health.of_records(records, plan.attacks, bound.describe())
+        warnings += check_records(records, plan.attacks, bound.describe())
         for name, card in cards.items():
-            warnings += health.of_card(name, card, self.dataset, records) if card is not None else []
+            warnings += check_card(name, card, self.dataset, records) if card is not None else []
         origin = _origin(bound, self.out, began, self.models.device)
-        said = [warning.as_dict() for warning in health.distinct(warnings)]
+        said = [warning.as_dict() for warning in distinct(warnings)]
         summary = summarise(records, bound.describe(), origin, said)
         write_summary(self.out, summary)
         if gallery:
@@ -180,7 +183,7 @@ class Sweep:
         """How many workers are to compute the missing Cells."""
         return self.crew.size(len(missing), lambda: (cell for cell in self.bound.cells() if cell.key in missing))
 
-    def _compute(self, missing: set[str], progress: Progress, total: int) -> None:
+    def _compute(self, missing: set[str], progress: SweepProgress, total: int) -> None:
         """Have every missing Cell computed. RunInterrupted if some could not be."""
         wanted = frozenset(missing)
 
@@ -234,13 +237,13 @@ def _finished(bound: BoundPlan, out: Path) -> dict[str, Any] | None:
     return summary if same and (out / GALLERY_FILE).exists() else None
 
 
-def _inspect(classifier: Classifier, module: nn.Module, dataset: Dataset, examples: int) -> list[health.Warning]:
+def _inspect(classifier: Classifier, module: nn.Module, dataset: Dataset, examples: int) -> list[HealthWarning]:
     """Checks of a model before anything is written, on images spread over those that will be attacked."""
     spread = range(0, examples, max(1, examples // PROBE_IMAGES))[:PROBE_IMAGES]
     images, labels = load_images(dataset, spread, classifier)
     with raised_by(f"model {classifier.label!r}"):
-        found = health.of_model(classifier.original, classifier.label, images, labels, module)
-    return found + health.of_maps(classifier.label, classifier.unnormalised)
+        found = check_model(classifier.original, classifier.label, images, labels, module)
+    return found + check_maps(classifier.label, classifier.unnormalised)
 
 
 def _keep_pictures(bound: BoundPlan, dataset: Dataset, models: FrozenModels, records: pd.DataFrame, out: Path) -> None:

@@ -16,15 +16,15 @@ import torch
 
 from robustatt.attack.kinds import ExternalRecipe
 from robustatt.data.dataset import Dataset
+from robustatt.engine.evidence import ResultsFolder, read_folder
 from robustatt.engine.models import FrozenModels
 from robustatt.engine.sources import drawn, load_data, match_channels, model_loader
 from robustatt.engine.worker import automatic_batch_size
 from robustatt.errors import RobustattError
 from robustatt.evaluate.cell import attack_examples, rows_of
 from robustatt.evaluate.classifier import Classifier
-from robustatt.evaluate.device import choose_device
+from robustatt.models.device import choose_device
 from robustatt.plan import Cell
-from robustatt.results.evidence import ResultsFolder, read_folder
 
 TRUE, FALSE, UNKNOWN = "true", "false", "not checked"
 

@@ -20,7 +20,7 @@ from robustatt.engine.models import FrozenModels, Loader
 from robustatt.engine.sources import drawn, load_data, model_loader
 from robustatt.errors import InputError, RobustattError, describe
 from robustatt.evaluate.cell import Evaluation, evaluate
-from robustatt.evaluate.device import is_out_of_memory
+from robustatt.models.device import is_out_of_memory
 from robustatt.plan import ModelEntry, Plan
 from robustatt.results.records import Store
 

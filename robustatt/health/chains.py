@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 
 from robustatt.eps import parse_radius
 from robustatt.health.outcome import Outcome, kind_of
-from robustatt.health.warning import Warning
+from robustatt.health.warning import HealthWarning
 from robustatt.results.chains import parts_of
 
 
-def black_box_part(outcome: Outcome, clearly: Callable[[int, int], bool]) -> Iterator[Warning]:
+def black_box_part(outcome: Outcome, clearly: Callable[[int, int], bool]) -> Iterator[HealthWarning]:
     """At the radius where the black-box parts of a chain broke most of what no gradient part before them had broken."""
     parts = parts_of(outcome.recipe)
     blind = [name for name, recipe in parts.items() if kind_of(recipe) == "black-box"]
@@ -22,7 +22,7 @@ def black_box_part(outcome: Outcome, clearly: Callable[[int, int], bool]) -> Ite
     radius = max(columns, key=lambda i: counts[i])
     if clearly(counts[radius], len(outcome.index)):
         names, text = " and ".join(blind), outcome.grid.eps[radius]
-        yield Warning(
+        yield HealthWarning(
             "black-box-stronger",
             f"at {text} {names}, which sees no gradient, breaks {counts[radius]} of {len(outcome.index)} images that no "
             f"gradient attack of {outcome.name} broke: the gradients are masked, and the number may fall further. Attack a "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from robustatt.health.warning import Warning
+from robustatt.health.warning import HealthWarning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,14 +30,14 @@ SEEN = 0.01
 (CIFAR-100's, under one in a hundred to the pixel); a mistaken split shares far more."""
 
 
-def card_mismatch(label: str, accuracy: float, n: int, claimed: float) -> Warning | None:
+def card_mismatch(label: str, accuracy: float, n: int, claimed: float) -> HealthWarning | None:
     """Is the clean accuracy on n examples far from the card's?"""
     from scipy.stats import binomtest
 
     right = round(accuracy * n)
     if abs(accuracy - claimed) < FAR or binomtest(right, n, min(max(claimed, 1e-6), 1 - 1e-6)).pvalue >= 1e-3:
         return None
-    return Warning(
+    return HealthWarning(
         "card-mismatch",
         f"clean accuracy is {accuracy:.1%} on {n} images, but the model's card says {claimed:.1%}: weights, "
         "data or preparation of the images are not those of the card. Compare data set, split, image size "
@@ -47,14 +47,14 @@ def card_mismatch(label: str, accuracy: float, n: int, claimed: float) -> Warnin
     )
 
 
-def first_classes(labels: NDArray[np.int64], n: int) -> list[Warning]:
-    """See `robustatt.health.of_examples`."""
+def first_classes(labels: NDArray[np.int64], n: int) -> list[HealthWarning]:
+    """Whether the first n examples of labels ``(all,)`` lack classes that a random draw would hold: first-classes."""
     counts = np.bincount(labels)
     absent = (1 - counts[counts > 0] / len(labels)) ** n  # probability of each class in a random draw
     of, there = len(absent), len(np.unique(labels[:n]))
     if of - there <= absent.sum() + MAX_DEVIATIONS * np.sqrt((absent * (1 - absent)).sum()):
         return []
-    found = Warning(
+    found = HealthWarning(
         "first-classes",
         f"the first {n} of {len(labels):,} images hold {there} of {of} classes: the data is sorted by class, and accuracy on "
         "these says nothing of the others. Draw the images at random with --sample in place of -n.",
@@ -63,13 +63,13 @@ def first_classes(labels: NDArray[np.int64], n: int) -> list[Warning]:
     return [found]
 
 
-def seen_in_training(label: str, test: Tensor, train: Tensor) -> list[Warning]:
-    """See `robustatt.health.seen_in_training`."""
+def seen_in_training(label: str, test: Tensor, train: Tensor) -> list[HealthWarning]:
+    """How many test images ``(n, c, h, w)`` are also among the training images, to the pixel (8 bits)?"""
     known = set(_hashes(train))
     shared = sum(one in known for one in _hashes(test))
     if shared < 2 or shared < SEEN * len(test):
         return []
-    found = Warning(
+    found = HealthWarning(
         "seen-in-training",
         f"{shared} of {len(test)} test images are also among the training images, to the pixel: the model "
         "knows them, and its accuracy is not that on new images. Check how the data was split.",
@@ -92,11 +92,11 @@ def _hashes(images: Tensor) -> list[bytes]:
     return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in array]
 
 
-def of_card(label: str, card: Card, dataset: Dataset, records: pd.DataFrame) -> list[Warning]:
+def check_card(label: str, card: Card, dataset: Dataset, records: pd.DataFrame) -> list[HealthWarning]:
     """What a model's card says against the data it was evaluated on; nothing where the data is another."""
     if dataset.fingerprint == card.data_fingerprint:
         return [
-            Warning(
+            HealthWarning(
                 "seen-in-training",
                 f"the model's card says it was trained on exactly these {len(dataset):,} images ({dataset.name} "
                 f"{dataset.split}): its accuracy is not that on new images. Evaluate on the test split.",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from robustatt.eps import CLEAN, parse_radius
 from robustatt.health.outcome import Outcome
-from robustatt.health.warning import Warning
+from robustatt.health.warning import HealthWarning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +19,7 @@ LEAST = 5
 """Failed images that are needed to say so."""
 
 
-def unused_ball(outcome: Outcome, records: pd.DataFrame) -> Iterator[Warning]:
+def unused_ball(outcome: Outcome, records: pd.DataFrame) -> Iterator[HealthWarning]:
     """Another library's attack whose failed images lie deep inside the ball at the largest radius."""
     if not outcome.foreign or outcome.norm == "none":
         return
@@ -29,7 +29,7 @@ def unused_ball(outcome: Outcome, records: pd.DataFrame) -> Iterator[Warning]:
     ]
     failed = rows[rows["attacked"] & (rows["adv_pred"] == rows["label"]) & (rows["distance"] > 0)]["distance"]
     if len(failed) >= LEAST and float(failed.quantile(0.9)) < USED * eps:
-        yield Warning(
+        yield HealthWarning(
             "ball-unused",
             f"at {text} the images that {outcome.name} could not break use at most {float(failed.max()) / eps:.0%} of the "
             f"{outcome.norm} ball of that radius: it works with another norm or radius than the recipe says. Set norm in "
@@ -40,7 +40,7 @@ def unused_ball(outcome: Outcome, records: pd.DataFrame) -> Iterator[Warning]:
         )
 
 
-def left_the_ball(outcome: Outcome, records: pd.DataFrame) -> Iterator[Warning]:
+def left_the_ball(outcome: Outcome, records: pd.DataFrame) -> Iterator[HealthWarning]:
     """Another library's attack without a radius whose images lay outside the ball, at the largest radius where any did.
 
     Those of an attack that looks for the nearest mistake in this norm are no finding: the evaluation calls such rows
@@ -55,7 +55,7 @@ def left_the_ball(outcome: Outcome, records: pd.DataFrame) -> Iterator[Warning]:
         return
     eps, text = max((float(parse_radius(text)), text) for text in outside["eps"].unique())
     distance, of = outside[outside["eps"] == text]["raw_distance"], int((run["eps"] == text).sum())
-    yield Warning(
+    yield HealthWarning(
         "left-the-ball",
         f"at {text} {len(distance)} of {of} images that {outcome.name} made lie outside the {outcome.norm} ball of that "
         f"radius (median distance {float(distance.median()):.3g}, which is {float(distance.median()) / eps:.3g} radii; at most "

@@ -9,7 +9,7 @@ from robustatt.attack.border import InsideBox, border_margin, loss_gradient
 from robustatt.attack.losses import stable
 from robustatt.attack.norms import inside_box
 from robustatt.health.look import FEW, Look
-from robustatt.health.warning import ZERO_GRADIENT_SHARE, Warning
+from robustatt.health.warning import ZERO_GRADIENT_SHARE, HealthWarning
 
 AGREES = (0.5, 2.0)
 """Loss change along the gradient over its prediction, for a step of at most 0.001 (a quarter of an 8-bit
@@ -27,7 +27,7 @@ GREY = 0.125
 """How far black and white pixels are moved inside to see whether they have a gradient there."""
 
 
-def gradient(look: Look, comparable: bool) -> Warning | None:
+def gradient(look: Look, comparable: bool) -> HealthWarning | None:
     """Zero, non-finite or misleading gradients of the stable loss, at the predicted class.
 
     `comparable` says that passes over the same image give the same logits; else no step can be judged.
@@ -45,7 +45,7 @@ def gradient(look: Look, comparable: bool) -> Warning | None:
     grad = torch.zeros_like(image) if grad is None else grad.detach()
     if not bool(grad.isfinite().all()):
         wrong = int((~grad.flatten(1).isfinite().all(1)).sum())
-        return Warning(
+        return HealthWarning(
             "nan-gradient",
             f"for {wrong} of {len(image)} clean images the gradient is NaN or infinite although the logits "
             "are not: attacks take such entries as zero and have nothing to follow there, so robustness is "
@@ -55,7 +55,7 @@ def gradient(look: Look, comparable: bool) -> Warning | None:
         )
     share = float((grad.flatten(1).abs().amax(1) == 0).float().mean())
     if share > ZERO_GRADIENT_SHARE:
-        return Warning(
+        return HealthWarning(
             "zero-gradient",
             f"for {share:.0%} of the clean images the gradient of the loss is exactly zero, so an attack "
             "that follows it has nothing to follow and its failure says nothing. Look for rounding, "
@@ -66,7 +66,7 @@ def gradient(look: Look, comparable: bool) -> Warning | None:
     return _flat_at_border(look, image, grad) or (_shattered(look, image, grad) if comparable else None)
 
 
-def _flat_at_border(look: Look, image: Tensor, grad: Tensor) -> Warning | None:
+def _flat_at_border(look: Look, image: Tensor, grad: Tensor) -> HealthWarning | None:
     """Black and white pixels without a gradient, although they have one when they are made a little grey.
 
     A function that is flat at exactly 0 and 1 only does not get here: the gradient is taken just inside the box.
@@ -80,7 +80,7 @@ def _flat_at_border(look: Look, image: Tensor, grad: Tensor) -> Warning | None:
     grey = loss_gradient(look.module, inside_box(image, GREY))
     if float((grey == 0)[border].float().mean()) > dead / 2:
         return None
-    return Warning(
+    return HealthWarning(
         "flat-at-border",
         f"at {dead:.0%} of the black and white pixels of {len(image)} clean images the gradient is exactly zero, but not "
         f"when these pixels are made grey by {GREY:g}: the model is flat near 0 and 1, and an attack that starts at the "
@@ -91,7 +91,7 @@ def _flat_at_border(look: Look, image: Tensor, grad: Tensor) -> Warning | None:
     )
 
 
-def _shattered(look: Look, image: Tensor, grad: Tensor) -> Warning | None:
+def _shattered(look: Look, image: Tensor, grad: Tensor) -> HealthWarning | None:
     """Small steps along the gradient's sign, where the box leaves room, against the first-order
     prediction."""
     label = look.logits[: len(image)].argmax(1)
@@ -113,7 +113,7 @@ def _shattered(look: Look, image: Tensor, grad: Tensor) -> Warning | None:
     if count < 8 or good >= count / 2:
         return None
     median = float(ratios[judged].median())
-    return Warning(
+    return HealthWarning(
         "shattered-gradient",
         f"a small step along the gradient should raise the loss; on {count - good} of {count} images it "
         f"changes by less than half or more than twice of what the gradient says (median {median:.2g} "

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from robustatt.health.warning import Warning
+from robustatt.health.warning import HealthWarning
 from robustatt.results import statistics
 from robustatt.results.summary import Grid
 
@@ -52,7 +52,7 @@ def _balanced(right: NDArray[np.bool_], truth: NDArray[np.int64]) -> float:
     return float((np.bincount(truth, weights=right)[counts > 0] / counts[counts > 0]).mean())
 
 
-def label_order(truth: NDArray[np.int64], predicted: NDArray[np.int64], model: str) -> Warning | None:
+def label_order(truth: NDArray[np.int64], predicted: NDArray[np.int64], model: str) -> HealthWarning | None:
     """Does a renaming of the classes, chosen on one half of the examples, restore accuracy on the other half?
 
     With many classes and few examples no renaming can be learnt, and images of one class cannot tell it from a model
@@ -74,7 +74,7 @@ def label_order(truth: NDArray[np.int64], predicted: NDArray[np.int64], model: s
         or not restored(int((then & ~right).sum()), int((right & ~then).sum()))
     ):
         return None
-    return Warning(
+    return HealthWarning(
         "label-order",
         f"the clean accuracy of {before:.0%} becomes {after:.0%} if the model's classes are renamed one to "
         "one: model and data list their classes in a different order (folders are sorted by name). Compare the names "
@@ -89,12 +89,12 @@ def like_guessing(right: int, n: int, guess: float) -> bool:
     return guess < 1 and float(statistics.wilson(right, n)[0]) <= guess
 
 
-def like_chance(grid: Grid) -> Iterator[Warning]:
+def like_chance(grid: Grid) -> Iterator[HealthWarning]:
     """Accuracy is not clearly above always guessing the commonest class (Wilson, 95 %)."""
     n, right = len(grid.label), int((grid.clean_pred == grid.label).sum())
     guess = np.bincount(grid.label).max() / max(n, 1)
     if n >= ENOUGH and right / n < SURELY_LEARNT and like_guessing(right, n, guess):
-        yield Warning(
+        yield HealthWarning(
             "chance-accuracy",
             f"without any attack {right / n:.1%} of {n} images are classified right, and always guessing the commonest "
             f"class would give {guess:.1%}: robustness of such a model means nothing. Look for missing weights, other "

@@ -15,7 +15,7 @@ from robustatt.health.gradients import gradient
 from robustatt.health.labels import label_order
 from robustatt.health.look import FEW, Look
 from robustatt.health.ranges import input_range
-from robustatt.health.warning import Warning
+from robustatt.health.warning import HealthWarning
 
 CHANGED = 1e-4
 """Relative change of the logits between two equal passes. Float32 sums in another order differ by about
@@ -31,21 +31,29 @@ gradient at all. A probability that only rounds to 1 (margin 17) is usual for he
 harm to the stable loss."""
 
 
-def inspect(
+def check_model(
     module: nn.Module,
     label: str,
     probe: Tensor,
     truth: Tensor | None = None,
     original: nn.Module | None = None,
-) -> list[Warning]:
-    """See `robustatt.health.of_model`."""
+) -> list[HealthWarning]:
+    """What a few clean images tell of a model, for about four passes over them.
+
+    Args:
+        module: from images ``(n, channels, height, width)`` in [0, 1] to logits, as it will be evaluated.
+        label: what to call it.
+        probe: at most 64 images, spread over the data (of all classes if it is sorted by class).
+        labels: their classes; without them input-range and label-order are not asked.
+        original: the user's module with its own training flags, if `module` is a copy in evaluation mode.
+    """
     with torch.no_grad(), _watched(module) as active:
         logits = module(probe).float()
     look = Look(module, label, probe, truth, logits)
     broken = _non_finite(look)
     if broken:
         return [broken]
-    found: list[Warning | None] = [
+    found: list[HealthWarning | None] = [
         _one_logit(look),
         _output(look),
         _training(look, active),
@@ -58,11 +66,11 @@ def inspect(
     return [entry for entry in found if entry]
 
 
-def _non_finite(look: Look) -> Warning | None:
+def _non_finite(look: Look) -> HealthWarning | None:
     wrong = int((~look.logits.isfinite().all(1)).sum())
     if not wrong:
         return None
-    return Warning(
+    return HealthWarning(
         "non-finite",
         f"for {wrong} of {len(look.image)} clean images the logits are NaN or infinite: such an image is "
         "neither robust nor fooled. Look for a division by zero, a logarithm of zero or an overflow in half "
@@ -72,20 +80,20 @@ def _non_finite(look: Look) -> Warning | None:
     )
 
 
-def _one_logit(look: Look) -> Warning | None:
+def _one_logit(look: Look) -> HealthWarning | None:
     """One number an image: not a fault, but what was made of it has to be said."""
     if not (isinstance(look.module, StandardModule) and look.module.one_logit):
         return None
     value = look.logits[:, 1]
     if bool(((value >= 0) & (value <= 1)).all()):
-        return Warning(
+        return HealthWarning(
             "probabilities",
             "the model returns one number an image, always in [0, 1]: a probability, and not the logit that it was "
             "taken for, so class 1 is always predicted. Return the value before the sigmoid.",
             look.label,
             evidence={"smallest": float(value.min()), "largest": float(value.max())},
         )
-    return Warning(
+    return HealthWarning(
         "one-logit",
         "the model returns one number z an image: it is taken as the logits [0, z] of two classes, so class 1 is "
         "predicted where z is above 0. If it means something else, return two logits.",
@@ -94,12 +102,12 @@ def _one_logit(look: Look) -> Warning | None:
     )
 
 
-def _output(look: Look) -> Warning | None:
+def _output(look: Look) -> HealthWarning | None:
     """Probabilities or log-probabilities: rows that sum to 1 to rounding. No logits do so by accident on
     every image."""
     logits = look.logits
     if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all()):
-        return Warning(
+        return HealthWarning(
             "probabilities",
             "the model returns probabilities, not logits: each row is non-negative and sums to 1. Gradients "
             "vanish where it is sure, so attacks look weaker than they are. Return the values before the "
@@ -108,7 +116,7 @@ def _output(look: Look) -> Warning | None:
             evidence={"largest_gap_to_1": float((logits.sum(1) - 1).abs().max())},
         )
     if bool((logits <= 0).all()) and bool((logits.logsumexp(1).abs() < 1e-3).all()):
-        return Warning(
+        return HealthWarning(
             "log-probabilities",
             "the model returns log-probabilities, not logits: the exponentials of each row sum to 1. Labels "
             "and margins are the same, but return the values before the log-softmax to compare losses with "
@@ -156,7 +164,7 @@ def _duplicate(module: nn.Module) -> nn.Module | None:
         return None
 
 
-def _training(look: Look, active: set[str]) -> Warning | None:
+def _training(look: Look, active: set[str]) -> HealthWarning | None:
     """A submodule that was in training mode when it was called and that answers differently there.
 
     A module that is in training mode altogether was simply handed over so; that counts only if predictions
@@ -169,7 +177,7 @@ def _training(look: Look, active: set[str]) -> Warning | None:
     if getattr(look.module, "training", False):
         calm = _duplicate(look.module)
         return None if calm is None else _compare_modes(look, calm.eval(), look.module)
-    return Warning(
+    return HealthWarning(
         "training-mode",
         f"{len(names)} layers work in training mode although the model is in evaluation mode (the first is "
         f"{names[0]!r}): their answer depends on chance or on the other images of the batch, and so does "
@@ -180,7 +188,7 @@ def _training(look: Look, active: set[str]) -> Warning | None:
     )
 
 
-def _handed_over(look: Look, original: nn.Module | None) -> Warning | None:
+def _handed_over(look: Look, original: nn.Module | None) -> HealthWarning | None:
     """The user's module was in training mode; it is evaluated in evaluation mode. Said only where that
     matters."""
     if original is None or getattr(look.module, "training", False):
@@ -197,7 +205,7 @@ def _handed_over(look: Look, original: nn.Module | None) -> Warning | None:
     return _compare_modes(look, look.module, lively)
 
 
-def _compare_modes(look: Look, calm: nn.Module, lively: nn.Module) -> Warning | None:
+def _compare_modes(look: Look, calm: nn.Module, lively: nn.Module) -> HealthWarning | None:
     """At least a twentieth of the predictions, and two images, must differ between the two modes."""
     lively = _duplicate(lively) or lively
     with torch.no_grad():
@@ -208,7 +216,7 @@ def _compare_modes(look: Look, calm: nn.Module, lively: nn.Module) -> Warning | 
     share = differ / len(look.image)
     if differ < 2 or share < 0.05:
         return None
-    return Warning(
+    return HealthWarning(
         "training-mode",
         f"the model was handed over in training mode, and {share:.0%} of its predictions on "
         f"{len(look.image)} clean images are others there than in evaluation mode. Everything here is "
@@ -218,14 +226,14 @@ def _compare_modes(look: Look, calm: nn.Module, lively: nn.Module) -> Warning | 
     )
 
 
-def _randomised(look: Look) -> Warning | None:
+def _randomised(look: Look) -> HealthWarning | None:
     few = look.image[:FEW]
     passes = torch.stack([look.ask(few) for _ in range(5)])
     moved = float((passes - passes[0]).abs().max())
     if moved <= CHANGED * look.scale:
         return None
     changed = float((passes.argmax(2) != passes[0].argmax(1)).any(0).float().mean())
-    return Warning(
+    return HealthWarning(
         "randomised",
         f"five passes over the same images differ by up to {moved:.3g} in the logits, and in the prediction "
         f"of {changed:.0%} of the images: the model is random. A single run of an attack then overstates "
@@ -235,7 +243,7 @@ def _randomised(look: Look) -> Warning | None:
     )
 
 
-def _batch_dependent(look: Look) -> Warning | None:
+def _batch_dependent(look: Look) -> HealthWarning | None:
     few = look.image[:FEW]
     if len(few) < 4:
         return None
@@ -249,7 +257,7 @@ def _batch_dependent(look: Look) -> Warning | None:
     if moved <= limit * look.scale:
         return None
     how = f"change by up to {moved:.3g}" if moved < float("inf") else "cannot be had"
-    return Warning(
+    return HealthWarning(
         "batch-dependent",
         f"the logits of an image {how} when it comes in another batch ({changed} of {len(few)} predictions "
         "change): what is measured depends on the batch size and on the order of the images. Look for "
@@ -264,12 +272,12 @@ def _single_precision(module: nn.Module) -> bool:
     return parameter is None or parameter.dtype in (torch.float32, torch.float64)
 
 
-def _saturated(look: Look) -> Warning | None:
+def _saturated(look: Look) -> HealthWarning | None:
     margin = -misclassification(look.logits, look.logits.argmax(1))
     share = float((margin > UNDERFLOW).float().mean())
     if share <= 0.5:
         return None
-    return Warning(
+    return HealthWarning(
         "saturation",
         f"on {share:.0%} of the clean images the best logit leads by more than {UNDERFLOW:.0f}, so that "
         "every other class has probability 0 in float32 and cross-entropy no gradient: libraries that "
@@ -280,7 +288,7 @@ def _saturated(look: Look) -> Warning | None:
     )
 
 
-def _clean_accuracy(look: Look) -> Warning | None:
+def _clean_accuracy(look: Look) -> HealthWarning | None:
     """The one remedy, of the range of pixels or of the order of classes, that restores more of the accuracy."""
     assert look.truth is not None
     order = label_order(look.truth.cpu().numpy(), look.logits.argmax(1).cpu().numpy(), look.label)
@@ -288,3 +296,19 @@ def _clean_accuracy(look: Look) -> Warning | None:
     if order and pixels:
         return max(order, pixels, key=lambda found: max(found.evidence.values()))
     return order or pixels
+
+
+def check_maps(label: str, levels: Sequence[str]) -> list[HealthWarning]:
+    """What is said of a model whose own attention maps do not sum to 1, at these levels."""
+    if not levels:
+        return []
+    return [
+        HealthWarning(
+            "maps-normalised",
+            f"the attention maps of {', '.join(levels)} do not sum to 1 for each image, and were divided by their sum: drift "
+            "compares shares of attention, and would grow with the size of the maps. Return maps that sum to 1 to be sure "
+            "that this is what they mean.",
+            label,
+            evidence={"levels": len(levels)},
+        )
+    ]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robustatt.health.labels import SURELY_LEARNT, restored
 from robustatt.health.look import Look
-from robustatt.health.warning import Warning
+from robustatt.health.warning import HealthWarning
 
 GAIN = 0.10
 """Points of accuracy by which undoing a normalisation must help, besides an exact sign test at p < 0.001."""
@@ -71,7 +71,7 @@ def _promising(look: Look, right: Tensor) -> list[tuple[str, Transform]]:
     return [(name, to) for score, name, to in best if score > before]
 
 
-def input_range(look: Look) -> Warning | None:
+def input_range(look: Look) -> HealthWarning | None:
     """Is the model much better on images in another range than [0, 1]?
 
     Asked only where it is right on at most nine tenths of the images, else there is nothing to gain, and
@@ -95,7 +95,7 @@ def input_range(look: Look) -> Warning | None:
         return None
     if after < SURELY_LEARNT:
         what += ", or the network has learnt too little for its range to be told"
-    return Warning(
+    return HealthWarning(
         "input-range",
         f"on images in [0, 1] the model is right on {before:.0%} of the clean images, but on {after:.0%} if "
         f"given {what}. Make normalisation part of the model, once, so that it takes images in [0, 1] (for "

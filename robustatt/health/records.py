@@ -16,7 +16,7 @@ from robustatt.health.chains import black_box_part
 from robustatt.health.foreign import left_the_ball, unused_ball
 from robustatt.health.labels import label_order, like_chance
 from robustatt.health.outcome import Outcome
-from robustatt.health.warning import ZERO_GRADIENT_SHARE, Warning
+from robustatt.health.warning import ZERO_GRADIENT_SHARE, HealthWarning
 from robustatt.results import statistics
 from robustatt.results.summary import Grid, baselines, grids
 
@@ -53,10 +53,16 @@ CLAIM = 0.02
 """Differences below two points are nobody's headline."""
 
 
-def examine(
+def check_records(
     records: pd.DataFrame, recipes: Sequence[Recipe] = (), plan: Mapping[str, object] | None = None
-) -> list[Warning]:
-    """See `robustatt.health.of_records`."""
+) -> list[HealthWarning]:
+    """What the outcome itself gives away.
+
+    Args:
+        records: a row for each model, attack, radius and example.
+        recipes: of the attacks that were run; shipped recipes are known by name.
+        plan: as in summary.json, for the baselines of models.
+    """
     if records.empty:
         return []
     known = {recipe.name: recipe for recipe in recipes}
@@ -91,12 +97,12 @@ def _shipped(name: str) -> Recipe | None:
     return load_recipe(name) if name in shipped() else None
 
 
-def _zero_gradient(records: pd.DataFrame) -> Iterator[Warning]:
+def _zero_gradient(records: pd.DataFrame) -> Iterator[HealthWarning]:
     attacked = records[(records["eps"] != "0/255") & (records["label"] == records["clean_pred"])]
     for (model, attack), rows in attacked.groupby(["model", "attack"], sort=False):
         share = float(rows["zero_grad"].mean())
         if share > ZERO_GRADIENT_SHARE:
-            yield Warning(
+            yield HealthWarning(
                 "zero-gradient",
                 f"for {share:.1%} of the attacked images the gradient was exactly zero, so the attack had "
                 "nothing to follow and what it could not break says nothing. Look for rounding, detached "
@@ -107,7 +113,7 @@ def _zero_gradient(records: pd.DataFrame) -> Iterator[Warning]:
             )
 
 
-def _rising(outcome: Outcome) -> Iterator[Warning]:
+def _rising(outcome: Outcome) -> Iterator[HealthWarning]:
     """A rise over any smaller radius that the exact McNemar test does not give to chance (p < 0.001 over
     all radii)."""
     if outcome.kind == "control":
@@ -124,7 +130,7 @@ def _rising(outcome: Outcome) -> Iterator[Warning]:
         eps = [text for text in outcome.grid.eps if parse_radius(text) > 0]
         several = outcome.kind == "iterative"
         remedy = "take smaller steps, or apgd-ce" if several else "run an iterative attack (pgd, apgd-ce)"
-        yield Warning(
+        yield HealthWarning(
             "accuracy-rising",
             f"accuracy under {outcome.name} is {rise:.1%} higher at {eps[high]} than at the smaller radius "
             f"{eps[low]}: what was broken in a ball is broken in every larger one, so the attack fails to "
@@ -135,7 +141,7 @@ def _rising(outcome: Outcome) -> Iterator[Warning]:
         )
 
 
-def _unit(outcome: Outcome) -> Iterator[Warning]:
+def _unit(outcome: Outcome) -> Iterator[HealthWarning]:
     """Radii that are all far too small or far too large for their norm: most likely counted in another unit."""
     if outcome.kind == "control" or outcome.recipe is None or outcome.recipe.unbounded:
         return
@@ -147,7 +153,7 @@ def _unit(outcome: Outcome) -> Iterator[Warning]:
         finding = f"the smallest radius is {smallest:.3g} and all of {len(outcome.index)} images are broken there already"
     else:
         return
-    yield Warning(
+    yield HealthWarning(
         "eps-unit",
         f"{finding}. {NORM_TITLES[outcome.norm]} radii are {unit}",
         outcome.grid.model,
@@ -156,7 +162,7 @@ def _unit(outcome: Outcome) -> Iterator[Warning]:
     )
 
 
-def _half(outcome: Outcome) -> Iterator[Warning]:
+def _half(outcome: Outcome) -> Iterator[HealthWarning]:
     """At 0.5 every ball holds the same grey image, which has one prediction: no classifier is right on
     more than one class. So anything above the share of the largest class is proof that the attack failed."""
     far = [i for i, eps in enumerate(outcome.eps) if eps >= 0.5]
@@ -166,7 +172,7 @@ def _half(outcome: Outcome) -> Iterator[Warning]:
     label = outcome.grid.label[right]
     held, most = int((~outcome.broken[:, far]).sum(0).min()), int(np.bincount(label).max())
     if held > most:
-        yield Warning(
+        yield HealthWarning(
             "not-broken-at-half",
             f"{held} of {len(label)} images are still classified right at radius "
             f"{min(outcome.eps[i] for i in far):.2g}, where each may be turned into the same grey image and "
@@ -178,7 +184,7 @@ def _half(outcome: Outcome) -> Iterator[Warning]:
         )
 
 
-def _saturated(outcome: Outcome, records: pd.DataFrame) -> Iterator[Warning]:
+def _saturated(outcome: Outcome, records: pd.DataFrame) -> Iterator[HealthWarning]:
     """Only where an attack that climbs plain cross-entropy was run: the stable loss does not mind."""
     if getattr(outcome.recipe, "loss", "") != "ce":
         return
@@ -187,7 +193,7 @@ def _saturated(outcome: Outcome, records: pd.DataFrame) -> Iterator[Warning]:
     ]
     share = float((rows["clean_margin"] > PLAIN_SATURATION).mean()) if len(rows) else 0.0
     if share > ZERO_GRADIENT_SHARE:
-        yield Warning(
+        yield HealthWarning(
             "saturation",
             f"for {share:.1%} of the images the probability of the true class is 1 in float32, where "
             f"cross-entropy, which {outcome.name} climbs, has no gradient left: robustness is overstated. "
@@ -220,7 +226,7 @@ def _radius(eps: float, norm: str) -> str:
     return f"{eps * 255:.3g}/255" if norm == "linf" else f"{NORM_TITLES[norm]} radius {eps:.3g}"
 
 
-def _weaker(outcomes: Sequence[Outcome]) -> Iterator[Warning]:
+def _weaker(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
     """Each iterative attack against every single step in the same norm."""
     for many in (entry for entry in outcomes if entry.kind == "iterative" or entry.foreign):
         for single in (entry for entry in outcomes if entry.kind == "single" and entry.norm == many.norm):
@@ -233,7 +239,7 @@ def _weaker(outcomes: Sequence[Outcome]) -> Iterator[Warning]:
                     else f"although it takes many steps: {many.name} is misled by the gradient or its steps are wrong. "
                     "Run a black-box attack (square), and believe the worst case of all."
                 )
-                yield Warning(
+                yield HealthWarning(
                     "iterative-weaker",
                     f"at {_radius(eps, many.norm)} the single step of {single.name} breaks {alone} of {len(many.index)} "
                     f"images that {many.name} leaves unbroken{': ' if many.foreign else ', '}{why}",
@@ -259,7 +265,7 @@ def _together(outcomes: Sequence[Outcome]) -> Outcome | None:
     return Outcome(first.grid, first.recipe, first.index, broken, first.eps)
 
 
-def _black_box(outcomes: Sequence[Outcome]) -> Iterator[Warning]:
+def _black_box(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
     """A black-box attack against all gradient attacks together, if an iterative one was run."""
     for blind in (entry for entry in outcomes if entry.kind == "black-box"):
         mine = [entry for entry in outcomes if entry.norm == blind.norm and entry.name != blind.name]
@@ -273,7 +279,7 @@ def _black_box(outcomes: Sequence[Outcome]) -> Iterator[Warning]:
             continue
         alone, _, _, eps = _only(blind, union.broken, union.index, union.eps)
         if _clearly(alone, len(union.index)):
-            yield Warning(
+            yield HealthWarning(
                 "black-box-stronger",
                 f"at {_radius(eps, blind.norm)} {blind.name}, which sees no gradient, breaks {alone} of "
                 f"{len(union.index)} images that no gradient attack broke: the gradients are masked. Believe "
@@ -285,7 +291,7 @@ def _black_box(outcomes: Sequence[Outcome]) -> Iterator[Warning]:
             )
 
 
-def _noise(outcomes: Sequence[Outcome]) -> Iterator[Warning]:
+def _noise(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
     """A control against all gradient attacks together."""
     for control in (entry for entry in outcomes if entry.kind == "control"):
         union = _together(
@@ -295,7 +301,7 @@ def _noise(outcomes: Sequence[Outcome]) -> Iterator[Warning]:
             continue
         alone, noise, attack, eps = _only(control, union.broken, union.index, union.eps)
         if _clearly(alone, len(union.index)) and noise >= attack:
-            yield Warning(
+            yield HealthWarning(
                 "noise-as-strong",
                 f"at {_radius(eps, control.norm)} random noise breaks {noise} of {len(union.index)} images and the attack "
                 f"{attack}: the attack does no better than chance, so it says nothing about robustness. Look "
@@ -306,7 +312,7 @@ def _noise(outcomes: Sequence[Outcome]) -> Iterator[Warning]:
             )
 
 
-def _unconverged(outcomes: Sequence[Outcome]) -> Iterator[Warning]:
+def _unconverged(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
     """Two recipes of one algorithm, norm and loss of which one takes at least twice the gradients."""
     many = [entry for entry in outcomes if entry.kind == "iterative" and entry.recipe]
     for weak in many:
@@ -315,7 +321,7 @@ def _unconverged(outcomes: Sequence[Outcome]) -> Iterator[Warning]:
                 continue
             more, _, _, eps = _only(strong, weak.broken, weak.index, weak.eps)
             if _clearly(more, len(weak.index)):
-                yield Warning(
+                yield HealthWarning(
                     "not-converged",
                     f"at {_radius(eps, strong.norm)} {strong.name}, the same attack with more steps or restarts, breaks "
                     f"{more} of {len(weak.index)} images more than {weak.name}. Raise steps and restarts until "
@@ -336,7 +342,7 @@ def _same_but_cost(weak: Recipe, strong: Recipe) -> bool:
     return same and strong.cost()[0] >= 2 * weak.cost()[0]
 
 
-def _too_few(outcomes: Sequence[Outcome], plan: Mapping[str, object]) -> Iterator[Warning]:
+def _too_few(outcomes: Sequence[Outcome], plan: Mapping[str, object]) -> Iterator[HealthWarning]:
     """Each model against its baseline (else the first): is the largest difference of the curve one that n
     examples show?
 
@@ -368,7 +374,7 @@ def _too_few(outcomes: Sequence[Outcome], plan: Mapping[str, object]) -> Iterato
         )
         if np.isnan(detectable):
             least = f"{table.n} examples are too few to show any difference reliably"
-        yield Warning(
+        yield HealthWarning(
             "too-few-examples",
             f"{entry.grid.model} and {other.model} differ by at most {100 * claimed:.1f} points, at no radius "
             f"significantly even taken alone, and {least}: whether one of them is better is not known. Evaluate more "

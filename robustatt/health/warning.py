@@ -48,7 +48,7 @@ leaves room for one odd image, and is as much accuracy as it can distort."""
 
 
 @dataclass(frozen=True)
-class Warning:
+class HealthWarning:
     """One reason for doubt: what was found, what it means and what to do. `evidence` holds the numbers behind
     it.
 
@@ -66,14 +66,14 @@ class Warning:
         return asdict(self)
 
 
-def distinct(warnings: Iterable[Warning]) -> list[Warning]:
+def distinct(warnings: Iterable[HealthWarning]) -> list[HealthWarning]:
     """The same reason once for each model and attack; what is said of an attack is not said again of its model, and
     accuracy like chance only where no other finding about the model explains it."""
     listed = list(warnings)
     explained = {entry.model for entry in listed if not entry.attack and entry.code != UNEXPLAINED}
     listed = [entry for entry in listed if entry.code != UNEXPLAINED or entry.model not in explained]
     of_attacks = {(entry.code, entry.model) for entry in listed if entry.attack}
-    kept: dict[tuple[str, str, str], Warning] = {}
+    kept: dict[tuple[str, str, str], HealthWarning] = {}
     for entry in listed:
         if entry.attack or (entry.code, entry.model) not in of_attacks:
             kept.setdefault((entry.code, entry.model, entry.attack), entry)

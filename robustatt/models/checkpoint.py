@@ -14,11 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from robustatt import __version__
 from robustatt.errors import InputError
 from robustatt.files import write_whole
 from robustatt.models.attention import Network
 from robustatt.models.registry import build
+from robustatt.version import __version__
 
 
 class Card(BaseModel):

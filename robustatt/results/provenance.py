@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from robustatt import __version__
+from robustatt.version import __version__
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "scikit-learn", "torchattacks", "foolbox")
 

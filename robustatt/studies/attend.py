@@ -18,8 +18,8 @@ from robustatt.data.images import decode, resize
 from robustatt.errors import InputError
 from robustatt.evaluate.cell import as_float
 from robustatt.evaluate.classifier import frozen
-from robustatt.evaluate.device import choose_device
 from robustatt.evaluate.gallery_examples import pictures
+from robustatt.models.device import choose_device
 from robustatt.plan import Cell
 from robustatt.results.gallery import GalleryEntry
 from robustatt.results.gallery import as_float as pixels_as_float

@@ -20,10 +20,10 @@ from robustatt import data as datasets
 from robustatt.data import Dataset, TensorDataset
 from robustatt.data.views import stratified
 from robustatt.errors import InputError, TrainingDiverged
-from robustatt.evaluate.device import choose_device
 from robustatt.files import write_whole
 from robustatt.models import Card, build, save_checkpoint
 from robustatt.models.checkpoint import rounded
+from robustatt.models.device import choose_device
 from robustatt.train.augment import adversarial_images, augment, augmentation
 from robustatt.train.card import card_of, channel_statistics, start_from
 from robustatt.train.curve import curve_png

@@ -9,9 +9,10 @@ import torch
 from tiny_models import digits_data, trained_digits
 from torch import Tensor, nn
 
-from robustatt import cli, health
+from robustatt import cli
 from robustatt.data import TensorDataset
 from robustatt.doctor.table import TOPICS, Finding, Patient, _training_images, examine_model
+from robustatt.health.warning import HealthWarning
 from robustatt.models import Card, ResolvedModel
 from robustatt.plan import ModelEntry
 
@@ -94,8 +95,8 @@ def test_a_planted_fault_is_found(fault: object, line: str, good: nn.Module) -> 
 
 def test_what_a_look_has_said_the_attacks_do_not_say_again(good: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     """A softmax is named once, on its own line, also where the attacks find it again; what only they find has a line."""
-    again = [health.Warning("probabilities", "Again 1 of 2. Do this first.", "mine")]
-    masked = health.Warning("black-box-stronger", "5 of 9 (Athalye et al. 2018). Believe the worst case.", "mine")
+    again = [HealthWarning("probabilities", "Again 1 of 2. Do this first.", "mine")]
+    masked = HealthWarning("black-box-stronger", "5 of 9 (Athalye et al. 2018). Believe the worst case.", "mine")
     images, labels = digits_data()
     test = TensorDataset((images[-100:] * 255).round().to(torch.uint8), labels[-100:])
     model = ResolvedModel(nn.Sequential(good, nn.Softmax(1)), "mine", None, "memory")

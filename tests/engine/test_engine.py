@@ -28,12 +28,12 @@ from robustatt import cli
 from robustatt.attack import recipe as recipes
 from robustatt.data import TensorDataset
 from robustatt.engine.options import Execution
-from robustatt.engine.progress import Silent
 from robustatt.engine.sources import load_data, model_loader
 from robustatt.engine.sweep import run as run_plan
 from robustatt.eps import parse_grid
 from robustatt.errors import RunInterrupted
 from robustatt.plan import Cell, ModelEntry, Plan
+from robustatt.progress import NoSweepProgress
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def plan_for(npz: Path, model: str = "conftest:small_net") -> Plan:
     return Plan((entry,), (recipes.load("fgsm"),), parse_grid("2,6"), data=str(npz))
 
 
-def run(plan: Plan, out: Path, execution: Execution | None, progress: Silent | None = None) -> dict[str, bytes]:
+def run(plan: Plan, out: Path, execution: Execution | None, progress: NoSweepProgress | None = None) -> dict[str, bytes]:
     dataset = load_data(plan)
     run_plan(plan, dataset, model_loader(dataset), out, progress, gallery=False, execution=execution)
     return contents(out)
@@ -63,7 +63,7 @@ def contents(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (out / "records").glob("*.parquet")}
 
 
-class KillThemOnce(Silent):
+class KillThemOnce(NoSweepProgress):
     """Kills all workers when the first progress is told, and remembers what failed."""
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ class FailsAt(nn.Module):
         return self.net(image)
 
 
-class Arming(Silent):
+class Arming(NoSweepProgress):
     """Lets the model's checks pass and its Cells fail."""
 
     def __init__(self, model: FailsAt, times: int) -> None:

@@ -13,12 +13,12 @@ from robustatt.attack import recipe as recipes
 from robustatt.engine.costs import Costs, full_strength
 from robustatt.engine.executor import Advanced, Event, Failed, Fate, Finished, Handler, Spent, Task
 from robustatt.engine.options import Execution, paying_workers
-from robustatt.engine.progress import Silent
 from robustatt.engine.scheduler import ATTEMPTS, LOSSES, Queue, Scheduler
 from robustatt.engine.virtual import VirtualWorkers
 from robustatt.eps import parse_grid
 from robustatt.errors import InputError
 from robustatt.plan import BoundPlan, Cell, ModelEntry, Plan
+from robustatt.progress import NoSweepProgress
 
 
 def plan_of(examples: int, models: int = 2, attacks: tuple[str, ...] = ("fgsm", "pgd")) -> BoundPlan:
@@ -27,7 +27,7 @@ def plan_of(examples: int, models: int = 2, attacks: tuple[str, ...] = ("fgsm", 
     return BoundPlan(plan, examples, ("a", "b"), "data", tuple(f"f{number}" for number in range(models)))
 
 
-class Watching(Silent):
+class Watching(NoSweepProgress):
     """Sums what it is told."""
 
     def __init__(self) -> None:
@@ -214,7 +214,7 @@ def test_a_long_queue_costs_no_more_memory_than_a_short_one() -> None:
         try:
             executor = Forgetful()
             costs = Costs(bound.plan)
-            Scheduler(Queue(bound.kinds(), costs), executor, costs, Silent()).run()
+            Scheduler(Queue(bound.kinds(), costs), executor, costs, NoSweepProgress()).run()
             assert executor.count == cells
             return tracemalloc.get_traced_memory()[1]
         finally:

@@ -16,12 +16,14 @@ from tiny_models import images
 from torch import nn
 
 import robustatt
-from robustatt import health
 from robustatt.attack import recipe as recipes
 from robustatt.data import TensorDataset
 from robustatt.doctor.table import _wrong
-from robustatt.health.data import card_mismatch, same_set
+from robustatt.health.data import card_mismatch, first_classes, same_set, seen_in_training
 from robustatt.health.labels import label_order
+from robustatt.health.model import check_model
+from robustatt.health.records import check_records
+from robustatt.health.warning import CODES, HealthWarning, distinct
 from robustatt.models import Card
 
 DOCS = ROOT / "docs" / "health.md"
@@ -45,7 +47,7 @@ def test_an_attack_names_the_mistake(case: Case) -> None:
     assert_told(found)
 
 
-def assert_told(found: Sequence[health.Warning]) -> None:
+def assert_told(found: Sequence[HealthWarning]) -> None:
     """Each warning says in numbers what was found, and in its last sentence what to do."""
     for warning in found:
         line = _wrong(warning.code, warning)
@@ -74,15 +76,15 @@ def test_a_planted_mistake_spoils_no_other_case() -> None:
 
 
 def test_every_code_is_planted_and_documented() -> None:
-    assert {case.code for case in MISTAKES} == set(health.CODES)
-    assert set(re.findall(r"^\| `([a-z-]+)` \|", DOCS.read_text(), re.MULTILINE)) == set(health.CODES)
+    assert {case.code for case in MISTAKES} == set(CODES)
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", DOCS.read_text(), re.MULTILINE)) == set(CODES)
 
 
 def test_a_warning_says_what_it_found_and_what_to_do() -> None:
-    found = health.of_model(nn.Sequential(nets.trained(nets.linear), nn.Softmax(1)), "mine", _probe()[0])
+    found = check_model(nn.Sequential(nets.trained(nets.linear), nn.Softmax(1)), "mine", _probe()[0])
     assert [(entry.code, entry.model, entry.attack) for entry in found] == [("probabilities", "mine", "")]
     assert found[0].evidence["largest_gap_to_1"] < 1e-3
-    assert health.Warning(**found[0].as_dict()) == found[0]
+    assert HealthWarning(**found[0].as_dict()) == found[0]
 
 
 def _probe() -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,7 +99,7 @@ def test_training_mode_alone_is_no_mistake() -> None:
     assert "training-mode" not in {w.code for w in robustatt.sweep(fresh, (image, label), eps="2").health}
     assert fresh.training
     without = nn.Sequential(nn.Dropout(0.0), nets.trained(nets.linear, 400)).train()
-    assert [w.code for w in health.of_model(without, "mine", image, label)] == []
+    assert [w.code for w in check_model(without, "mine", image, label)] == []
 
 
 def test_looking_at_a_model_changes_nothing() -> None:
@@ -105,7 +107,7 @@ def test_looking_at_a_model_changes_nothing() -> None:
     model = nets.convolutional().train()
     flags = [part.training for part in model.modules()]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    health.of_model(model.eval(), "mine", image, label, model.train())
+    check_model(model.eval(), "mine", image, label, model.train())
     robustatt.sweep(model, (image, label), eps="2")
     assert flags == [part.training for part in model.modules()]
     assert not any(part._forward_pre_hooks for part in model.modules())
@@ -122,7 +124,7 @@ def test_one_class_of_images_proves_no_other_range() -> None:
             bright = x.flatten(1).mean(1)
             return torch.stack([1 - bright, bright * 0.5 + 0.1], 1)
 
-    assert health.of_model(Threshold(), "mine", image, torch.ones(len(image), dtype=torch.int64)) == []
+    assert check_model(Threshold(), "mine", image, torch.ones(len(image), dtype=torch.int64)) == []
 
 
 def _frame(broken: dict[str, np.ndarray], eps: list[str]) -> pd.DataFrame:
@@ -147,40 +149,40 @@ def _first(count: int, of: int = 100) -> np.ndarray:
 @pytest.mark.parametrize(("missed", "codes"), [(4, []), (5, ["iterative-weaker"])])
 def test_iterative_weaker_at_its_threshold(missed: int, codes: list[str]) -> None:
     one, many = _first(40 + missed), _first(40)
-    found = health.of_records(_frame({"fgsm": one[:, None], "pgd": many[:, None]}, ["4/255"]))
+    found = check_records(_frame({"fgsm": one[:, None], "pgd": many[:, None]}, ["4/255"]))
     assert [warning.code for warning in found] == codes
 
 
 @pytest.mark.parametrize(("alone", "codes"), [(4, []), (5, ["black-box-stronger"])])
 def test_black_box_stronger_at_its_threshold(alone: int, codes: list[str]) -> None:
-    found = health.of_records(_frame({"square": _first(30 + alone)[:, None], "pgd": _first(30)[:, None]}, ["4/255"]))
+    found = check_records(_frame({"square": _first(30 + alone)[:, None], "pgd": _first(30)[:, None]}, ["4/255"]))
     assert [warning.code for warning in found] == codes
 
 
 def test_square_beyond_fgsm_alone_is_no_mistake() -> None:
-    found = health.of_records(_frame({"square": _first(60)[:, None], "fgsm": _first(30)[:, None]}, ["4/255"]))
+    found = check_records(_frame({"square": _first(60)[:, None], "fgsm": _first(30)[:, None]}, ["4/255"]))
     assert found == []
 
 
 def test_noise_as_strong() -> None:
     table = {"sign-noise": _first(10)[:, None], "pgd": ~_first(92)[:, None]}
-    assert [warning.code for warning in health.of_records(_frame(table, ["4/255"]))] == ["noise-as-strong"]
+    assert [warning.code for warning in check_records(_frame(table, ["4/255"]))] == ["noise-as-strong"]
     table["pgd"] = ~_first(50)[:, None]
-    assert health.of_records(_frame(table, ["4/255"])) == []
+    assert check_records(_frame(table, ["4/255"])) == []
 
 
 def test_accuracy_rising_allows_an_overshoot() -> None:
     for back, codes in ((9, []), (20, ["accuracy-rising"])):
         grid = np.stack([_first(50), _first(50 - back)], 1)
-        assert [w.code for w in health.of_records(_frame({"fgsm": grid}, ["4/255", "8/255"]))] == codes
+        assert [w.code for w in check_records(_frame({"fgsm": grid}, ["4/255", "8/255"]))] == codes
 
 
 def test_half_the_range_proves_an_attack_wrong() -> None:
     """At 0.5 one class of ten may survive, 10 of 100 images, and not one more."""
     for held, codes in ((10, []), (11, ["not-broken-at-half"])):
         grid = ~_first(held)[:, None]
-        assert [w.code for w in health.of_records(_frame({"pgd": grid}, ["127.5/255"]))] == codes
-    assert health.of_records(_frame({"pgd": ~_first(40)[:, None]}, ["64/255"])) == []
+        assert [w.code for w in check_records(_frame({"pgd": grid}, ["127.5/255"]))] == codes
+    assert check_records(_frame({"pgd": ~_first(40)[:, None]}, ["64/255"])) == []
 
 
 def test_labels_in_order_are_left_alone() -> None:
@@ -218,14 +220,14 @@ def test_a_card_speaks_of_the_same_set_wherever_it_lies() -> None:
 def test_a_natural_duplicate_is_no_leak() -> None:
     pictures = (images(300, 8) * 255).to(torch.uint8)
     test, train = pictures[:150], torch.cat([pictures[150:], pictures[:1]])
-    assert health.seen_in_training("m", test, train) == []
-    assert len(health.seen_in_training("m", test, pictures[140:])) == 1
+    assert seen_in_training("m", test, train) == []
+    assert len(seen_in_training("m", test, pictures[140:])) == 1
 
 
 def test_what_is_said_of_an_attack_is_not_said_again_of_its_model() -> None:
-    entries = [health.Warning("zero-gradient", "a", "m"), health.Warning("zero-gradient", "b", "m", "fgsm")]
-    assert health.distinct([*entries, *entries]) == entries[1:]
-    assert health.distinct(entries[:1]) == entries[:1]
+    entries = [HealthWarning("zero-gradient", "a", "m"), HealthWarning("zero-gradient", "b", "m", "fgsm")]
+    assert distinct([*entries, *entries]) == entries[1:]
+    assert distinct(entries[:1]) == entries[:1]
 
 
 def test_a_smooth_model_has_an_honest_gradient() -> None:
@@ -239,7 +241,7 @@ def test_a_smooth_model_has_an_honest_gradient() -> None:
             return result
 
     for model in (Clamped(), nn.Sequential(core, layers.Times(1e-4)), nn.Sequential(core, layers.Times(100.0))):
-        assert "shattered-gradient" not in {w.code for w in health.of_model(model, "m", image, label)}
+        assert "shattered-gradient" not in {w.code for w in check_model(model, "m", image, label)}
 
 
 @pytest.mark.parametrize(("right", "said"), [(3, True), (11, False)])
@@ -259,9 +261,9 @@ def test_a_model_like_chance_is_named_in_a_sweep(right: int, said: bool) -> None
 
 
 def test_chance_is_not_named_where_something_explains_it() -> None:
-    chance, reason = health.Warning("chance-accuracy", "", "m"), health.Warning("label-order", "", "m")
-    assert health.distinct([chance, reason]) == [reason]
-    assert health.distinct([chance, health.Warning("label-order", "", "other")])[0] == chance
+    chance, reason = HealthWarning("chance-accuracy", "", "m"), HealthWarning("label-order", "", "m")
+    assert distinct([chance, reason]) == [reason]
+    assert distinct([chance, HealthWarning("label-order", "", "other")])[0] == chance
 
 
 FOREIGN = {
@@ -290,7 +292,7 @@ def test_the_remedy_that_restores_more_is_named_alone() -> None:
     pixels = images.float() / 255
     for network, code in ((layers.Renamed([*range(1, 10), 0]), "label-order"), (layers.undone(), "input-range")):
         parts = (nets.trained(nets.convolutional), network) if code == "label-order" else (network, nets.trained(nets.convolutional))
-        found = health.of_model(nn.Sequential(*parts).eval(), "model", pixels, labels)
+        found = check_model(nn.Sequential(*parts).eval(), "model", pixels, labels)
         assert {warning.code for warning in found} & {"label-order", "input-range"} == {code}
 
 
@@ -299,7 +301,7 @@ def test_a_network_that_has_learnt_little_is_not_surely_called_unnormalised() ->
     for steps in (5, 10, 15, 20, 30):
         network = nets.trained(nets.convolutional, steps)
         images, labels = nets.held_out(64)
-        found = health.of_model(network, "model", images.float() / 255, labels)
+        found = check_model(network, "model", images.float() / 255, labels)
         said = [warning.message for warning in found if warning.code == "input-range"]
         assert all("or the network has learnt too little" in message for message in said), steps
 
@@ -307,6 +309,6 @@ def test_a_network_that_has_learnt_little_is_not_surely_called_unnormalised() ->
 def test_a_draw_without_some_classes_is_not_called_sorted() -> None:
     labels = np.random.default_rng(0).integers(0, 100, 5000)
     for n in (1, 10, 100, 1000, 5000):
-        assert health.of_examples(labels, n) == []
-    assert [warning.evidence["classes"] for warning in health.of_examples(np.sort(labels), 200)] == [4]
-    assert health.of_examples(np.zeros(50, dtype=np.int64), 10) == []
+        assert first_classes(labels, n) == []
+    assert [warning.evidence["classes"] for warning in first_classes(np.sort(labels), 200)] == [4]
+    assert first_classes(np.zeros(50, dtype=np.int64), 10) == []

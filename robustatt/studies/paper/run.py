@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from robustatt import __version__
 from robustatt.api import Result, sweep
 from robustatt.data import load
 from robustatt.eps import parse_grid
@@ -18,6 +17,7 @@ from robustatt.errors import InputError, did_you_mean
 from robustatt.files import write_atomically
 from robustatt.models import bundled, bundled_path, canonical, load_checkpoint
 from robustatt.plan import ModelEntry
+from robustatt.progress import TransferProgress
 from robustatt.results.summary import grids
 from robustatt.studies.paper import commands, reproduction
 from robustatt.studies.paper.claims import Measured
@@ -44,8 +44,8 @@ from robustatt.studies.transfer.request import TransferRequest
 from robustatt.studies.transfer.result import FILE as TRANSFER_FILE
 from robustatt.studies.transfer.result import Transfer
 from robustatt.studies.transfer.result import read as read_transfer
-from robustatt.studies.transfer.run import Progress as TransferProgress
 from robustatt.studies.transfer.run import transfer
+from robustatt.version import __version__
 
 TRAINED_ON = "cifar10"
 ADVERSARIAL = "_adv"

@@ -21,9 +21,9 @@ from robustatt.data import SOURCES
 from robustatt.eps import CLEAN, format_radius
 from robustatt.errors import InputError
 from robustatt.evaluate.classifier import frozen
-from robustatt.evaluate.device import choose_device
 from robustatt.files import subfolder, write_atomically
 from robustatt.models import resolve_entry
+from robustatt.models.device import choose_device
 from robustatt.models.resolve import ResolvedModel
 from robustatt.plan import ModelEntry
 from robustatt.results import provenance

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -11,9 +11,10 @@ from robustatt.data import SOURCES
 from robustatt.data.cache import cache_folder
 from robustatt.data.dataset import Dataset
 from robustatt.evaluate.cell import as_float
-from robustatt.evaluate.device import choose_device
 from robustatt.models import Network, ResolvedModel, resolve_entry
+from robustatt.models.device import choose_device
 from robustatt.plan import ModelEntry
+from robustatt.progress import NoTransferProgress, TransferProgress
 from robustatt.results import provenance
 from robustatt.studies.transfer import svm
 from robustatt.studies.transfer.features import FeatureExtractor, feature_extractor
@@ -27,25 +28,7 @@ if TYPE_CHECKING:
 PROBE = 16
 
 
-class Progress(Protocol):
-    """What a transfer tells while it runs."""
-
-    def begin(self, images: int) -> None:
-        """So many images are to be looked at by all models together, those found on disk included."""
-
-    def advance(self, what: str, images: int) -> None:
-        """That many more are done, of this model and data set."""
-
-
-class Silent:
-    """Progress that nobody watches."""
-
-    def begin(self, images: int) -> None: ...
-
-    def advance(self, what: str, images: int) -> None: ...
-
-
-def transfer(request: TransferRequest, progress: Progress | None = None, cache: Path | None = None) -> Transfer:
+def transfer(request: TransferRequest, progress: TransferProgress | None = None, cache: Path | None = None) -> Transfer:
     """Accuracy of a linear SVM on the features of every model, for every data set, on images it was not fitted on.
 
     Args:
@@ -57,7 +40,7 @@ def transfer(request: TransferRequest, progress: Progress | None = None, cache: 
         InputError: a model or data set cannot be used; found out before any feature is computed.
         NonFiniteLogits: a network has NaN or infinite features.
     """
-    progress, cache = progress or Silent(), cache or cache_folder() / "features"
+    progress, cache = progress or NoTransferProgress(), cache or cache_folder() / "features"
     device = choose_device(request.device)
     sides = {entry: _side(request, _resolved(request, entry)) for entry in request.models}
     names = request.labels()
@@ -102,7 +85,7 @@ class _Trial:
         self._entry, self._model, self._side, self._device, self._cache = entry, model, side, device, cache
         self._width, self._key = 0, ""
 
-    def features(self, parts: Parts, progress: Progress, what: str) -> dict[str, svm.Matrix]:
+    def features(self, parts: Parts, progress: TransferProgress, what: str) -> dict[str, svm.Matrix]:
         """Features of each part ``(n, d)``."""
         probe = as_float(answered(parts).tensors(range(min(PROBE, len(answered(parts)))))[0])
         with feature_extractor(self._model.module, self._entry.name, self._device, probe) as extractor:
@@ -111,7 +94,7 @@ class _Trial:
         self._width = next(iter(found.values())).shape[1]
         return found
 
-    def _extract(self, extractor: FeatureExtractor, part: Dataset, progress: Progress, what: str) -> svm.Matrix:
+    def _extract(self, extractor: FeatureExtractor, part: Dataset, progress: TransferProgress, what: str) -> svm.Matrix:
         return extractor.extract(part, self._cache, lambda images: progress.advance(what, images))
 
     def subject(self) -> Subject:

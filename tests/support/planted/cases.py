@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 import robustatt
 from planted import layers, nets, real
-from robustatt import health
 from robustatt.attack import recipe
 from robustatt.data import TensorDataset
+from robustatt.doctor.deep import diagnose
 from robustatt.errors import RunInterrupted
+from robustatt.health.model import check_model
+from robustatt.health.warning import HealthWarning
 
 Data = tuple[Tensor, Tensor]
 
@@ -26,7 +28,7 @@ class Case:
 
     what: str
     code: str
-    find: Callable[[], Sequence[health.Warning]]
+    find: Callable[[], Sequence[HealthWarning]]
     model: Callable[[], nn.Module]
     data: Callable[[], Data]
     deep: bool = False
@@ -50,14 +52,14 @@ class Case:
 
 def swept(
     models: nn.Module | Mapping[str, nn.Module], data: Data, attacks: Sequence[object] = ("fgsm",), **options: object
-) -> list[health.Warning]:
+) -> list[HealthWarning]:
     """The health of a sweep; what a model tells on its own where the sweep cannot go on."""
     try:
         return robustatt.sweep(models, data, attacks=attacks, **({"eps": "2,8"} | options)).health
     except RunInterrupted:
         assert isinstance(models, nn.Module)
         images, labels = data
-        return health.of_model(models, "model", images.float() / 255, labels)
+        return check_model(models, "model", images.float() / 255, labels)
 
 
 def few(count: int = 64) -> Callable[[], Data]:
@@ -80,7 +82,7 @@ def cheap(what: str, code: str, model: Callable[[], nn.Module], **options: objec
 
 def costly(what: str, code: str, model: Callable[[], nn.Module], data: Callable[[], Data] = FORTY_EIGHT) -> Case:
     """Found by the deep checks."""
-    return Case(what, code, lambda: health.deep(model(), "model", *data()), model, data, deep=True)
+    return Case(what, code, lambda: diagnose(model(), "model", *data()), model, data, deep=True)
 
 
 def _one_or_zero() -> Data:
@@ -133,27 +135,27 @@ def _disturbed() -> nn.Module:
     return model
 
 
-def _card() -> list[health.Warning]:
+def _card() -> list[HealthWarning]:
     dataset = TensorDataset(*_large(100), name="digits", split="test")
     return robustatt.sweep(_disturbed(), dataset, eps="2").health
 
 
-def _seen() -> list[health.Warning]:
+def _seen() -> list[HealthWarning]:
     return robustatt.sweep(_bundled("vgg"), robustatt.data.load("digits", split="train"), n=32, eps="2").health
 
 
-def _sorted_by_class() -> list[health.Warning]:
+def _sorted_by_class() -> list[HealthWarning]:
     images, labels = nets.held_out(200)
     order = labels.argsort(stable=True)
     return swept(net(), (images[order], labels[order]), n=32)
 
 
-def _another_ball() -> list[health.Warning]:
+def _another_ball() -> list[HealthWarning]:
     theirs = _parse("theirs", algorithm="torchattacks:PGDL2", norm="linf")
     return swept(net(), nets.held_out(100), attacks=[theirs])
 
 
-def _rotated() -> list[health.Warning]:
+def _rotated() -> list[HealthWarning]:
     theirs = _parse("theirs", algorithm="foolbox:SpatialAttack", arguments={"max_translation": 1})
     return swept(net(), nets.held_out(40), attacks=[theirs])
 
@@ -166,7 +168,7 @@ def _wavy_data() -> Data:
     return images[sure][:64], logits.argmax(1)[sure][:64]
 
 
-def _mistaken_pairs() -> list[health.Warning]:
+def _mistaken_pairs() -> list[HealthWarning]:
     return swept({"a": net(), "b": nets.trained(nets.plain)}, nets.held_out(24), eps="1..12:2")
 
 
@@ -234,10 +236,10 @@ def _robust() -> nn.Module:
 def healthy(what: str, model: Callable[[], nn.Module]) -> Case:
     """A sweep and the deep checks must both be silent."""
 
-    def find() -> list[health.Warning]:
+    def find() -> list[HealthWarning]:
         quiet = swept(model(), nets.held_out(), ["fgsm", "pgd", "sign-noise"], eps="1,2,4,8,16,32")
         quiet += swept(model(), nets.held_out(48), [_parse("chain", **CHAIN)], eps="8,32")
-        return [*quiet, *health.deep(model(), "model", *nets.held_out(48), train=nets.train_images()[0])]
+        return [*quiet, *diagnose(model(), "model", *nets.held_out(48), train=nets.train_images()[0])]
 
     return Case(what, "", find, model, few(), deep=True)
 
@@ -248,7 +250,7 @@ def bundled(name: str, data: str) -> Case:
     def images() -> Data:
         return _large(32, data=data)
 
-    def find() -> list[health.Warning]:
+    def find() -> list[HealthWarning]:
         classes = real.dataset(data).classes
         dataset = TensorDataset(*images(), classes, name=data, split="test")
         return robustatt.sweep(_bundled(name, data), dataset, eps="1,4,8").health

@@ -14,10 +14,11 @@ from typing import Any
 
 import pandas as pd
 
-from robustatt import health
 from robustatt.eps import CLEAN, parse_radius
 from robustatt.errors import InputError
 from robustatt.files import refuse_link
+from robustatt.health.records import check_records
+from robustatt.health.warning import UNEXPLAINED
 from robustatt.plan import BoundPlan, Cell
 from robustatt.results.records import Store
 from robustatt.results.summary import SUMMARY_FILE, as_stored, read_summary, summarise
@@ -84,7 +85,7 @@ def read_folder(directory: Path) -> ResultsFolder:
 def agrees(summary: Mapping[str, Any], records: pd.DataFrame, bound: BoundPlan) -> bool:
     """Whether every number of a stored summary that follows from the records is what they give."""
     plan = bound.describe()
-    found = [entry.as_dict() for entry in health.of_records(records, bound.plan.attacks, plan)]
+    found = [entry.as_dict() for entry in check_records(records, bound.plan.attacks, plan)]
     computed = as_stored(summarise(records, plan, {}, found))
     return not _disagreement(computed, summary) and not _hidden_warnings(computed, summary)
 
@@ -127,7 +128,7 @@ def _contradictions(records: pd.DataFrame) -> list[str]:
 def _summary(directory: Path, bound: BoundPlan, records: pd.DataFrame) -> tuple[dict[str, Any], list[str]]:
     """The summary of the records, with provenance and warnings of the stored one, and where the two disagree."""
     plan = bound.describe()
-    found = [entry.as_dict() for entry in health.of_records(records, bound.plan.attacks, plan)]
+    found = [entry.as_dict() for entry in check_records(records, bound.plan.attacks, plan)]
     computed = as_stored(summarise(records, plan, {}, found))
     path = directory / SUMMARY_FILE
     if not path.exists():
@@ -190,7 +191,7 @@ def _hidden_warnings(computed: Mapping[str, Any], stored: Mapping[str, Any]) -> 
     explained = {entry["model"] for entry in stored["health"]}
     hidden = [
         entry for entry in computed["health"]
-        if _identity(entry) not in said and not (entry["code"] == health.UNEXPLAINED and entry["model"] in explained)
+        if _identity(entry) not in said and not (entry["code"] == UNEXPLAINED and entry["model"] in explained)
     ]  # fmt: skip
     if not hidden:
         return []
