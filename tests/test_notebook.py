@@ -76,7 +76,7 @@ def test_a_result_shows_itself_as_escaped_html() -> None:
 def test_the_bar_is_shown_where_it_is_asked_for_or_seen(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terminal, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr("robustatt.progress.LOG_INTERVAL", 0.0)
     for quiet in (None, False):
         sweep(progress=quiet)
         assert capsys.readouterr() == ("", "")

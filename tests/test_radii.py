@@ -171,7 +171,7 @@ def test_norms_share_no_strongest_attack_no_tile_and_no_axis() -> None:
     assert ("Accuracy at 2/255", "under fgsm, L-infinity") in tiles
     assert ("Accuracy at 0.05", "under pgd-l2, L2") in tiles
     assert sum(title == text.CLEAN_TITLE for title, _ in tiles) == 1
-    from robustatt.report.figures import figures
+    from robustatt.report.figures import sweep_figures as figures
     from robustatt.report.style import DASHES
 
     for figure in figures(result.summary):

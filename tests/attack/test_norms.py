@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from robustatt.attack import rng
 from robustatt.attack.base import Noise, Rows
 from robustatt.attack.hyperplane import nearest
 from robustatt.attack.norms import NORMS, measure, per_row, project
+from robustatt.attack.rng import counter_uniform
 from robustatt.errors import ThreatModelViolation
 
 SHAPE = (3, 2, 4, 5)
@@ -119,14 +119,14 @@ def test_noise_belongs_to_the_example() -> None:
 
 def test_counter_numbers_are_uniform_and_depend_on_key_and_counter_alone() -> None:
     keys = Noise(0, "square").keys(rows_of(torch.zeros(200, 3, 2, 2), torch.zeros(200)))
-    drawn = rng.uniform(keys, torch.arange(200), 50)
+    drawn = counter_uniform(keys, torch.arange(200), 50)
     assert float(drawn.min()) >= 0
     assert float(drawn.max()) < 1
     assert float(drawn.mean()) == pytest.approx(0.5, abs=0.01)
     assert float(drawn.var()) == pytest.approx(1 / 12, abs=0.003)
     assert abs(float(torch.corrcoef(drawn.T).fill_diagonal_(0).abs().max())) < 0.35
-    assert torch.equal(rng.uniform(keys[7:9], torch.tensor([7, 8]), 50), drawn[7:9])
-    assert not torch.equal(rng.uniform(keys[7:8], torch.tensor([8]), 50), drawn[7:8])
+    assert torch.equal(counter_uniform(keys[7:9], torch.tensor([7, 8]), 50), drawn[7:9])
+    assert not torch.equal(counter_uniform(keys[7:8], torch.tensor([8]), 50), drawn[7:8])
 
 
 @pytest.mark.parametrize(("bad", "what"), [(0.2, "distance"), (-0.3, "pixels"), (float("nan"), "nan")])

@@ -183,7 +183,7 @@ def test_killed_and_resumed_is_byte_identical(npz: Path, tmp_path: Path) -> None
         return [
             "sweep",
             "--model",
-            "conftest:small_net",
+            "tiny_models:small_net",
             "--data",
             npz,
             "--attack",
@@ -217,7 +217,7 @@ def test_ctrl_c_says_what_is_safe(npz: Path, tmp_path: Path) -> None:
     process = _start(
         "sweep",
         "--model",
-        "conftest:small_net",
+        "tiny_models:small_net",
         "--data",
         npz,
         "--attack",

@@ -101,7 +101,7 @@ def test_what_a_look_has_said_the_attacks_do_not_say_again(good: nn.Module, monk
     test = TensorDataset((images[-100:] * 255).round().to(torch.uint8), labels[-100:])
     model = ResolvedModel(nn.Sequential(good, nn.Softmax(1)), "mine", None, "memory")
     for more, lines in ((again, ["attacks"]), ([*again, masked], ["black-box-stronger"])):
-        monkeypatch.setattr(health, "deep", lambda *_, said=more: said)
+        monkeypatch.setattr("robustatt.doctor.table.diagnose", lambda *_, said=more: said)
         found = examine_model(model, test, CPU, deep=True)
         assert [it.check for it in found if it.check not in KNOWN] == lines
         assert sum("probabilities" in it.finding for it in found) == 1

@@ -110,7 +110,7 @@ def bound() -> BoundPlan:
 
 def first_event(fake: FakeRay, task: Task, monkeypatch: pytest.MonkeyPatch) -> Event:
     """What the executor says of one task on one worker."""
-    monkeypatch.setattr(cluster, "ray_module", lambda: fake)
+    monkeypatch.setattr("robustatt.engine.ray_cluster.ray_module", lambda: fake)
     data = TensorDataset(torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64), classes="ab")
     setup = Setup(bound().plan, "data", "records", "cpu", 8, 1)
     models: Any = SimpleNamespace(module=lambda _: "weights")
@@ -145,7 +145,7 @@ def test_a_worker_whose_node_does_not_answer_is_nobodys_failure(task: Task, monk
 
 
 def test_a_node_that_is_silent_too_long_counts_as_lost(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "DOUBT_SECONDS", -1.0)
+    monkeypatch.setattr("robustatt.engine.ray_cluster.DOUBT_SECONDS", -1.0)
     event = first_event(FakeRay(lambda: HOME, died, lambda: None), task, monkeypatch)
     assert event == Failed(task, "its node node-one was lost", Fate.LOST)
 
@@ -208,7 +208,7 @@ def test_workers_lost_while_they_start_are_started_again(task: Task, monkeypatch
 
 
 def test_a_cluster_without_room_is_said_with_the_last_problem(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "ROOM_SECONDS", 0.0)
+    monkeypatch.setattr("robustatt.engine.ray_cluster.ROOM_SECONDS", 0.0)
     with pytest.raises(RobustattError, match=r"no room for a worker in .* \(the last problem: node lost\)"):
         first_event(FakeRay(lambda: ActorDiedError("node lost"), fine, lambda: None), task, monkeypatch)
 

@@ -48,7 +48,7 @@ def npz(tmp_path: Path) -> Path:
     return path
 
 
-def plan_for(npz: Path, model: str = "conftest:small_net") -> Plan:
+def plan_for(npz: Path, model: str = "tiny_models:small_net") -> Plan:
     entry = ModelEntry("net", model)
     return Plan((entry,), (recipes.load("fgsm"),), parse_grid("2,6"), data=str(npz))
 
@@ -323,7 +323,7 @@ def test_a_cell_that_kills_its_worker_is_set_aside(model: str, npz: Path, tmp_pa
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "SIGKILL"])
 def test_the_driver_stopped_and_started_again(npz: Path, tmp_path: Path, how: signal.Signals) -> None:
     def command(out: str) -> list[object]:
-        models = ["--model", "conftest:small_net", "--data", npz, "--attack", "pgd", "--attack", "fgsm"]
+        models = ["--model", "tiny_models:small_net", "--data", npz, "--attack", "pgd", "--attack", "fgsm"]
         return [*models, "--eps", "1..16", "--workers", 2, "--out", tmp_path / out]
 
     stopped = start(*command("stopped"))

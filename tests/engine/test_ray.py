@@ -82,7 +82,7 @@ def plan_of(folder: Path, examples: int, pixels: int = PIXELS) -> Plan:
     with torch.no_grad():
         label = torch.cat([small_net()(part / 255).argmax(1) for part in batch.split(256)])
     np.savez(folder / "random.npz", images=batch.to(torch.uint8).numpy(), labels=label.numpy())
-    entry = ModelEntry("net", "conftest:small_net")
+    entry = ModelEntry("net", "tiny_models:small_net")
     return Plan((entry,), (recipes.load("pgd"),), parse_grid("4,8"), data=str(folder / "random.npz"))
 
 
@@ -125,7 +125,7 @@ def test_the_records_are_those_of_the_local_engine(
 
 def start(plan: Plan, out: Path, *flags: object) -> subprocess.Popen[str]:
     """The sweep of a plan in a process of its own."""
-    what = ["--model", "net=conftest:small_net", "--data", plan.data, "--attack", plan.attacks[0].name, "--eps", "4,8"]
+    what = ["--model", "net=tiny_models:small_net", "--data", plan.data, "--attack", plan.attacks[0].name, "--eps", "4,8"]
     command = [sys.executable, "-m", "robustatt", "sweep", *what, "--out", str(out), *map(str, flags)]
     environment = {**os.environ, "PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -14,7 +14,7 @@ import robustatt
 from robustatt.attack import recipe as recipes
 from robustatt.attack.kinds import AutoAttackRecipe
 from robustatt.errors import InputError
-from robustatt.health.records import examine
+from robustatt.health.records import check_records
 from robustatt.results.chains import part_tables, parts_of
 from robustatt.results.summary import summarise
 
@@ -100,7 +100,7 @@ def test_records_without_the_column_are_still_read(masked: robustatt.Result) -> 
     old = masked.records.drop(columns="broken_by")
     summary = summarise(old, masked.summary["plan"], {}, [])
     assert part_tables(summary) == []
-    assert "black-box-stronger" not in {warning.code for warning in examine(old, [chain()])}
+    assert "black-box-stronger" not in {warning.code for warning in check_records(old, [chain()])}
     assert summary["curves"][0]["points"][1]["accuracy"] == masked.summary["curves"][0]["points"][1]["accuracy"]
 
 
@@ -121,4 +121,4 @@ def test_the_threshold_is_that_of_separate_attacks(masked: robustatt.Result, tak
     largest = records.index[records.eps == "32/255"][:10]
     records.loc[largest, "adv_pred"] = (records.loc[largest, "label"] + 1) % 10
     records.loc[largest, "broken_by"] = np.array(["square"] * taken + ["apgd-ce"] * (10 - taken), dtype=object)
-    assert ("black-box-stronger" in {warning.code for warning in examine(records, [chain()])}) == told
+    assert ("black-box-stronger" in {warning.code for warning in check_records(records, [chain()])}) == told

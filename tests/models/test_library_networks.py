@@ -53,7 +53,7 @@ def test_what_is_done_without_being_asked_is_said() -> None:
 def test_a_network_of_one_size_says_it(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = ["-n", "4", "--eps", "8", "--out", str(tmp_path)] if command == "sweep" else []
     options = ["--model-option", "image_size=48", "--model-option", "patch_size=16"]
-    fixed = ["--model", "test_outside_networks:fixed_size", *options]
+    fixed = ["--model", "test_library_networks:fixed_size", *options]
     assert main([command, *fixed, "--data", "digits", *more]) == 2
     assert "it takes images of 48 x 48: --input-size 48" in capsys.readouterr().err
     if command == "sweep":
@@ -128,7 +128,7 @@ def subset(tmp_path: Path) -> list[str]:
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image[0].permute(1, 2, 0).numpy()).save(folder / f"{index:03}.png")
     (tmp_path / "names.txt").write_text("\n".join(NAMES))
-    return ["--model", "net=test_outside_networks:ten", "--data", str(tmp_path / "val"), "--eps", "1", "--seed", "0"]
+    return ["--model", "net=test_library_networks:ten", "--data", str(tmp_path / "val"), "--eps", "1", "--seed", "0"]
 
 
 def ten() -> nn.Module:

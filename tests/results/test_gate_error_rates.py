@@ -63,7 +63,7 @@ def swept(tmp_path: Path) -> Callable[..., Path]:
             state[key] += share * state[key].std() * torch.randn(state[key].shape, generator=generator)
         torch.save(state, tmp_path / f"{name}.pt")
         common = ["--data", tmp_path / "data.npz", "--eps", "4,8,16"]
-        model = ["--model", "net=conftest:small_net", "--weights", tmp_path / f"{name}.pt"]
+        model = ["--model", "net=tiny_models:small_net", "--weights", tmp_path / f"{name}.pt"]
         assert run("sweep", *model, *common, *more, "--out", tmp_path / name) == 0
         return tmp_path / name
 

@@ -251,7 +251,7 @@ def test_from_the_command_line_to_the_files(tmp_path: Path, capsys: pytest.Captu
     arguments = [
         "segment",
         "--model",
-        "bright=test_localisation:Bright",
+        "bright=test_segment:Bright",
         "--model",
         "vgg_pan",
         "--trained-on",
@@ -356,7 +356,7 @@ def test_wrong_input_is_told_in_one_line(
 
 def test_a_model_of_unknown_size_asks_for_scales(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = photographs(tmp_path / "data")
-    model = ["--model", "test_localisation:Bright", "--data", str(data), "--out", str(tmp_path / "out")]
+    model = ["--model", "test_segment:Bright", "--data", str(data), "--out", str(tmp_path / "out")]
     assert cli.main(["segment", *model]) == 2
     assert "give --scales" in capsys.readouterr().err
 
