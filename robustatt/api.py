@@ -59,7 +59,7 @@ class Result:
     @property
     def health(self) -> list[HealthWarning]:
         """Reasons to doubt the numbers, each with code, message, model and attack; empty when none were found."""
-        return [HealthWarning(**entry) for entry in self.summary["health"]]
+        return [HealthWarning.from_dict(entry) for entry in self.summary["health"]]
 
     def curve(self, attack: str, model: str | None = None) -> pd.DataFrame:
         """The curve of one attack: eps (text such as "8/255"), accuracy, ci_low, ci_high, worst_case_accuracy, fooling_rate, n,

@@ -88,7 +88,8 @@ def _sweep(
 def _broken_off(label: str, reason: str, images: int) -> HealthWarning:
     return HealthWarning(
         "non-finite",
-        f"an attack on {images} images could not be run to its end: {reason}. Look for a division by zero, a logarithm "
+        f"an attack on {images} images could not be run to its end: {reason}.",
+        "Look for a division by zero, a logarithm "
         "of zero or an overflow in half precision.",
         label,
         evidence={"of": images},
@@ -165,7 +166,8 @@ def _path(case: Case, eps: float, first: Climb) -> HealthWarning | None:
             "path-iterate",
             f"at {eps * 255:.3g}/255 the path of pgd passed through a mistake for {passed} of "
             f"{len(case.truth)} images whose last iterate is classified right: a library that looks only at "
-            "the last one reports them as robust. Keep the best iterate, as the attacks here do.",
+            "the last one reports them as robust.",
+            "Keep the best iterate, as the attacks here do.",
             case.label,
             "pgd",
             {"passed": passed, "of": len(case.truth)},
@@ -179,7 +181,8 @@ def _path(case: Case, eps: float, first: Climb) -> HealthWarning | None:
     return HealthWarning(
         "not-converged",
         f"at {eps * 255:.3g}/255 two more runs of pgd with twice the steps break {more} of {len(case.truth)} "
-        "images more than one run of 40 steps: it has not converged. Use apgd-ce or autoattack, or raise "
+        "images more than one run of 40 steps: it has not converged.",
+        "Use apgd-ce or autoattack, or raise "
         "steps and restarts until nothing changes.",
         case.label,
         "pgd",
@@ -195,7 +198,8 @@ def _rounding(case: Case, eps: float, run: Climb) -> HealthWarning | None:
     return HealthWarning(
         "vanishes-after-rounding",
         f"at {eps * 255:.3g}/255 {gone} of {count} successes are gone when the image is rounded to 8 bits: "
-        "they would not survive being saved as a PNG. Judge the rounded images, or look for a layer that "
+        "they would not survive being saved as a PNG.",
+        "Judge the rounded images, or look for a layer that "
         "reacts to less than one 8-bit step.",
         case.label,
         "pgd",

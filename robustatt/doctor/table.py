@@ -6,7 +6,6 @@ nothing is wrong, with clean accuracy and the time a sweep will take.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -236,9 +235,7 @@ def _by_topic(warnings: list[HealthWarning], look: _Look) -> Iterator[Finding]:
 
 
 def _wrong(check: str, warning: HealthWarning) -> Finding:
-    """A warning's last sentence says what to do."""
-    *found, advice = re.split(r"\. (?=[A-Z])", warning.message.removesuffix("."))
-    return Finding(check, False, ". ".join(found), advice)
+    return Finding(check, False, warning.finding.removesuffix("."), warning.advice.removesuffix("."))
 
 
 def _measured(look: _Look) -> dict[str, str]:

@@ -25,7 +25,8 @@ def black_box_part(outcome: Outcome, clearly: Callable[[int, int], bool]) -> Ite
         yield HealthWarning(
             "black-box-stronger",
             f"at {text} {names}, which sees no gradient, breaks {counts[radius]} of {len(outcome.index)} images that no "
-            f"gradient attack of {outcome.name} broke: the gradients are masked, and the number may fall further. Attack a "
+            f"gradient attack of {outcome.name} broke: the gradients are masked, and the number may fall further.",
+            "Attack a "
             "smooth stand-in of the layer that hides them (BPDA, Athalye et al. 2018), or give the black-box attack more "
             "queries.",
             outcome.grid.model,

@@ -40,7 +40,8 @@ def card_mismatch(label: str, accuracy: float, n: int, claimed: float) -> Health
     return HealthWarning(
         "card-mismatch",
         f"clean accuracy is {accuracy:.1%} on {n} images, but the model's card says {claimed:.1%}: weights, "
-        "data or preparation of the images are not those of the card. Compare data set, split, image size "
+        "data or preparation of the images are not those of the card.",
+        "Compare data set, split, image size "
         "and normalisation.",
         label,
         evidence={"accuracy": accuracy, "card": claimed, "of": n},
@@ -57,7 +58,8 @@ def first_classes(labels: NDArray[np.int64], n: int) -> list[HealthWarning]:
     found = HealthWarning(
         "first-classes",
         f"the first {n} of {len(labels):,} images hold {there} of {of} classes: the data is sorted by class, and accuracy on "
-        "these says nothing of the others. Draw the images at random with --sample in place of -n.",
+        "these says nothing of the others.",
+        "Draw the images at random with --sample in place of -n.",
         evidence={"classes": there, "of": of, "images": n},
     )
     return [found]
@@ -72,7 +74,8 @@ def seen_in_training(label: str, test: Tensor, train: Tensor) -> list[HealthWarn
     found = HealthWarning(
         "seen-in-training",
         f"{shared} of {len(test)} test images are also among the training images, to the pixel: the model "
-        "knows them, and its accuracy is not that on new images. Check how the data was split.",
+        "knows them, and its accuracy is not that on new images.",
+        "Check how the data was split.",
         label,
         evidence={"seen": shared, "of": len(test)},
     )
@@ -99,7 +102,8 @@ def check_card(label: str, card: Card, dataset: Dataset, records: pd.DataFrame) 
             HealthWarning(
                 "seen-in-training",
                 f"the model's card says it was trained on exactly these {len(dataset):,} images ({dataset.name} "
-                f"{dataset.split}): its accuracy is not that on new images. Evaluate on the test split.",
+                f"{dataset.split}): its accuracy is not that on new images.",
+                "Evaluate on the test split.",
                 label,
                 evidence={"seen": len(dataset), "of": len(dataset)},
             )

@@ -32,7 +32,8 @@ def unused_ball(outcome: Outcome, records: pd.DataFrame) -> Iterator[HealthWarni
         yield HealthWarning(
             "ball-unused",
             f"at {text} the images that {outcome.name} could not break use at most {float(failed.max()) / eps:.0%} of the "
-            f"{outcome.norm} ball of that radius: it works with another norm or radius than the recipe says. Set norm in "
+            f"{outcome.norm} ball of that radius: it works with another norm or radius than the recipe says.",
+            "Set norm in "
             "the recipe, and give arguments that grow with eps under [shares].",
             outcome.grid.model,
             outcome.name,
@@ -60,7 +61,8 @@ def left_the_ball(outcome: Outcome, records: pd.DataFrame) -> Iterator[HealthWar
         f"at {text} {len(distance)} of {of} images that {outcome.name} made lie outside the {outcome.norm} ball of that "
         f"radius (median distance {float(distance.median()):.3g}, which is {float(distance.median()) / eps:.3g} radii; at most "
         f"{float(distance.max()):.3g}): it works in another threat model, its images were scaled back, and that they "
-        'broke nothing says nothing. Write norm = "none" in its recipe to run it without a radius, or the norm that it '
+        'broke nothing says nothing.',
+        'Write norm = "none" in its recipe to run it without a radius, or the norm that it '
         "minimises.",
         outcome.grid.model,
         outcome.name,

@@ -49,7 +49,8 @@ def gradient(look: Look, comparable: bool) -> HealthWarning | None:
             "nan-gradient",
             f"for {wrong} of {len(image)} clean images the gradient is NaN or infinite although the logits "
             "are not: attacks take such entries as zero and have nothing to follow there, so robustness is "
-            "overstated. Look for a square root, a logarithm, a power below 1 or a norm at zero.",
+            "overstated.",
+            "Look for a square root, a logarithm, a power below 1 or a norm at zero.",
             look.label,
             evidence={"images": wrong, "of": len(image)},
         )
@@ -58,7 +59,8 @@ def gradient(look: Look, comparable: bool) -> HealthWarning | None:
         return HealthWarning(
             "zero-gradient",
             f"for {share:.0%} of the clean images the gradient of the loss is exactly zero, so an attack "
-            "that follows it has nothing to follow and its failure says nothing. Look for rounding, "
+            "that follows it has nothing to follow and its failure says nothing.",
+            "Look for rounding, "
             "detached tensors or no_grad in the model, and run a black-box attack (square).",
             look.label,
             evidence={"share": share},
@@ -84,7 +86,8 @@ def _flat_at_border(look: Look, image: Tensor, grad: Tensor) -> HealthWarning | 
         "flat-at-border",
         f"at {dead:.0%} of the black and white pixels of {len(image)} clean images the gradient is exactly zero, but not "
         f"when these pixels are made grey by {GREY:g}: the model is flat near 0 and 1, and an attack that starts at the "
-        "image itself leaves these pixels alone. Look for a clamp, threshold or ReLU on the input, and trust attacks "
+        "image itself leaves these pixels alone.",
+        "Look for a clamp, threshold or ReLU on the input, and trust attacks "
         "with a random start (pgd, autoattack) rather than fgsm.",
         look.label,
         evidence={"share": dead},
@@ -118,7 +121,8 @@ def _shattered(look: Look, image: Tensor, grad: Tensor) -> HealthWarning | None:
         f"a small step along the gradient should raise the loss; on {count - good} of {count} images it "
         f"changes by less than half or more than twice of what the gradient says (median {median:.2g} "
         "times). The gradient does not describe the model, so attacks that follow it fail for no good "
-        "reason. Look for rounding, a hand-written backward pass or a very rough layer, and run a black-box "
+        "reason.",
+        "Look for rounding, a hand-written backward pass or a very rough layer, and run a black-box "
         "attack (square).",
         look.label,
         evidence={"disagree": (count - good) / count, "median_ratio": median},

@@ -73,7 +73,8 @@ def _non_finite(look: Look) -> HealthWarning | None:
     return HealthWarning(
         "non-finite",
         f"for {wrong} of {len(look.image)} clean images the logits are NaN or infinite: such an image is "
-        "neither robust nor fooled. Look for a division by zero, a logarithm of zero or an overflow in half "
+        "neither robust nor fooled.",
+        "Look for a division by zero, a logarithm of zero or an overflow in half "
         "precision.",
         look.label,
         evidence={"images": wrong, "of": len(look.image)},
@@ -89,14 +90,16 @@ def _one_logit(look: Look) -> HealthWarning | None:
         return HealthWarning(
             "probabilities",
             "the model returns one number an image, always in [0, 1]: a probability, and not the logit that it was "
-            "taken for, so class 1 is always predicted. Return the value before the sigmoid.",
+            "taken for, so class 1 is always predicted.",
+            "Return the value before the sigmoid.",
             look.label,
             evidence={"smallest": float(value.min()), "largest": float(value.max())},
         )
     return HealthWarning(
         "one-logit",
         "the model returns one number z an image: it is taken as the logits [0, z] of two classes, so class 1 is "
-        "predicted where z is above 0. If it means something else, return two logits.",
+        "predicted where z is above 0.",
+        "If it means something else, return two logits.",
         look.label,
         evidence={"smallest": float(value.min()), "largest": float(value.max())},
     )
@@ -110,7 +113,8 @@ def _output(look: Look) -> HealthWarning | None:
         return HealthWarning(
             "probabilities",
             "the model returns probabilities, not logits: each row is non-negative and sums to 1. Gradients "
-            "vanish where it is sure, so attacks look weaker than they are. Return the values before the "
+            "vanish where it is sure, so attacks look weaker than they are.",
+            "Return the values before the "
             "softmax.",
             look.label,
             evidence={"largest_gap_to_1": float((logits.sum(1) - 1).abs().max())},
@@ -118,7 +122,8 @@ def _output(look: Look) -> HealthWarning | None:
     if bool((logits <= 0).all()) and bool((logits.logsumexp(1).abs() < 1e-3).all()):
         return HealthWarning(
             "log-probabilities",
-            "the model returns log-probabilities, not logits: the exponentials of each row sum to 1. Labels "
+            "the model returns log-probabilities, not logits: the exponentials of each row sum to 1.",
+            "Labels "
             "and margins are the same, but return the values before the log-softmax to compare losses with "
             "other libraries.",
             look.label,
@@ -181,7 +186,8 @@ def _training(look: Look, active: set[str]) -> HealthWarning | None:
         "training-mode",
         f"{len(names)} layers work in training mode although the model is in evaluation mode (the first is "
         f"{names[0]!r}): their answer depends on chance or on the other images of the batch, and so does "
-        "every number here. Look for a train() that ignores its argument, or one that is called in "
+        "every number here.",
+        "Look for a train() that ignores its argument, or one that is called in "
         "forward().",
         look.label,
         evidence={"layers": len(names)},
@@ -219,7 +225,8 @@ def _compare_modes(look: Look, calm: nn.Module, lively: nn.Module) -> HealthWarn
     return HealthWarning(
         "training-mode",
         f"the model was handed over in training mode, and {share:.0%} of its predictions on "
-        f"{len(look.image)} clean images are others there than in evaluation mode. Everything here is "
+        f"{len(look.image)} clean images are others there than in evaluation mode.",
+        "Everything here is "
         "measured in evaluation mode: call model.eval() before comparing with numbers from elsewhere.",
         look.label,
         evidence={"predictions_changed": share},
@@ -237,7 +244,8 @@ def _randomised(look: Look) -> HealthWarning | None:
         "randomised",
         f"five passes over the same images differ by up to {moved:.3g} in the logits, and in the prediction "
         f"of {changed:.0%} of the images: the model is random. A single run of an attack then overstates "
-        "robustness. Use autoattack-rand, or a recipe with eot = 20: they average gradients over passes.",
+        "robustness.",
+        "Use autoattack-rand, or a recipe with eot = 20: they average gradients over passes.",
         look.label,
         evidence={"logit_change": moved, "predictions_changed": changed},
     )
@@ -260,7 +268,8 @@ def _batch_dependent(look: Look) -> HealthWarning | None:
     return HealthWarning(
         "batch-dependent",
         f"the logits of an image {how} when it comes in another batch ({changed} of {len(few)} predictions "
-        "change): what is measured depends on the batch size and on the order of the images. Look for "
+        "change): what is measured depends on the batch size and on the order of the images.",
+        "Look for "
         "BatchNorm in training mode or for a mean over the batch.",
         look.label,
         evidence={"logit_change": moved, "predictions_changed": changed / len(few)},
@@ -281,7 +290,8 @@ def _saturated(look: Look) -> HealthWarning | None:
         "saturation",
         f"on {share:.0%} of the clean images the best logit leads by more than {UNDERFLOW:.0f}, so that "
         "every other class has probability 0 in float32 and cross-entropy no gradient: libraries that "
-        "attack it report a robustness that is not there. The attacks here use a loss that does not "
+        "attack it report a robustness that is not there.",
+        "The attacks here use a loss that does not "
         "saturate; elsewhere divide the logits by a constant, which changes no prediction.",
         look.label,
         evidence={"share": share, "median_margin": float(margin.median())},
@@ -306,7 +316,8 @@ def check_maps(label: str, levels: Sequence[str]) -> list[HealthWarning]:
         HealthWarning(
             "maps-normalised",
             f"the attention maps of {', '.join(levels)} do not sum to 1 for each image, and were divided by their sum: drift "
-            "compares shares of attention, and would grow with the size of the maps. Return maps that sum to 1 to be sure "
+            "compares shares of attention, and would grow with the size of the maps.",
+            "Return maps that sum to 1 to be sure "
             "that this is what they mean.",
             label,
             evidence={"levels": len(levels)},

@@ -98,7 +98,8 @@ def input_range(look: Look) -> HealthWarning | None:
     return HealthWarning(
         "input-range",
         f"on images in [0, 1] the model is right on {before:.0%} of the clean images, but on {after:.0%} if "
-        f"given {what}. Make normalisation part of the model, once, so that it takes images in [0, 1] (for "
+        f"given {what}.",
+        "Make normalisation part of the model, once, so that it takes images in [0, 1] (for "
         "models from outside: --normalize).",
         look.label,
         evidence={"accuracy": before, "accuracy_then": after},

@@ -105,7 +105,8 @@ def _zero_gradient(records: pd.DataFrame) -> Iterator[HealthWarning]:
             yield HealthWarning(
                 "zero-gradient",
                 f"for {share:.1%} of the attacked images the gradient was exactly zero, so the attack had "
-                "nothing to follow and what it could not break says nothing. Look for rounding, detached "
+                "nothing to follow and what it could not break says nothing.",
+                "Look for rounding, detached "
                 "tensors or saturation in the model, and run a black-box attack.",
                 str(model),
                 str(attack),
@@ -134,7 +135,8 @@ def _rising(outcome: Outcome) -> Iterator[HealthWarning]:
             "accuracy-rising",
             f"accuracy under {outcome.name} is {rise:.1%} higher at {eps[high]} than at the smaller radius "
             f"{eps[low]}: what was broken in a ball is broken in every larger one, so the attack fails to "
-            f"find it. Read worst_case_accuracy, and {remedy}.",
+            f"find it.",
+            f"Read worst_case_accuracy, and {remedy}.",
             outcome.grid.model,
             outcome.name,
             {"rise": float(rise), "eps_low": outcome.eps[low], "eps_high": outcome.eps[high]},
@@ -155,7 +157,8 @@ def _unit(outcome: Outcome) -> Iterator[HealthWarning]:
         return
     yield HealthWarning(
         "eps-unit",
-        f"{finding}. {NORM_TITLES[outcome.norm]} radii are {unit}",
+        f"{finding}.",
+        f"{NORM_TITLES[outcome.norm]} radii are {unit}",
         outcome.grid.model,
         outcome.name,
         {"smallest_eps": smallest, "largest_eps": largest, "broken": float(outcome.broken.mean())},
@@ -176,7 +179,8 @@ def _half(outcome: Outcome) -> Iterator[HealthWarning]:
             "not-broken-at-half",
             f"{held} of {len(label)} images are still classified right at radius "
             f"{min(outcome.eps[i] for i in far):.2g}, where each may be turned into the same grey image and "
-            f"no classifier is right on more than one class ({most} images). So {outcome.name} fails on this "
+            f"no classifier is right on more than one class ({most} images).",
+            f"So {outcome.name} fails on this "
             "model, at smaller radii too: run a black-box attack (square).",
             outcome.grid.model,
             outcome.name,
@@ -196,7 +200,7 @@ def _saturated(outcome: Outcome, records: pd.DataFrame) -> Iterator[HealthWarnin
         yield HealthWarning(
             "saturation",
             f"for {share:.1%} of the images the probability of the true class is 1 in float32, where "
-            f"cross-entropy, which {outcome.name} climbs, has no gradient left: robustness is overstated. "
+            f"cross-entropy, which {outcome.name} climbs, has no gradient left: robustness is overstated.",
             'Use loss = "stable".',
             outcome.grid.model,
             outcome.name,
@@ -232,17 +236,19 @@ def _weaker(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
         for single in (entry for entry in outcomes if entry.kind == "single" and entry.norm == many.norm):
             alone, _, _, eps = _only(single, many.broken, many.index, many.eps)
             if _clearly(alone, len(many.index)):
-                why = (
-                    "is its step size right for this radius? Give arguments that grow with eps under [shares] in its "
-                    "recipe, and believe the worst case of all."
+                why, advice = (
+                    (": is its step size right for this radius?", "Give arguments that grow with eps under [shares] in its recipe")
                     if many.foreign
-                    else f"although it takes many steps: {many.name} is misled by the gradient or its steps are wrong. "
-                    "Run a black-box attack (square), and believe the worst case of all."
+                    else (
+                        f", although it takes many steps: {many.name} is misled by the gradient or its steps are wrong.",
+                        "Run a black-box attack (square)",
+                    )
                 )
                 yield HealthWarning(
                     "iterative-weaker",
                     f"at {_radius(eps, many.norm)} the single step of {single.name} breaks {alone} of {len(many.index)} "
-                    f"images that {many.name} leaves unbroken{': ' if many.foreign else ', '}{why}",
+                    f"images that {many.name} leaves unbroken{why}",
+                    f"{advice}, and believe the worst case of all.",
                     many.grid.model,
                     many.name,
                     {"missed": alone, "of": len(many.index), "eps": eps},
@@ -282,7 +288,8 @@ def _black_box(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
             yield HealthWarning(
                 "black-box-stronger",
                 f"at {_radius(eps, blind.norm)} {blind.name}, which sees no gradient, breaks {alone} of "
-                f"{len(union.index)} images that no gradient attack broke: the gradients are masked. Believe "
+                f"{len(union.index)} images that no gradient attack broke: the gradients are masked.",
+                "Believe "
                 "the worst case of all attacks, and attack a smooth stand-in of the layer that hides them "
                 "(BPDA, Athalye et al. 2018).",
                 blind.grid.model,
@@ -304,7 +311,8 @@ def _noise(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
             yield HealthWarning(
                 "noise-as-strong",
                 f"at {_radius(eps, control.norm)} random noise breaks {noise} of {len(union.index)} images and the attack "
-                f"{attack}: the attack does no better than chance, so it says nothing about robustness. Look "
+                f"{attack}: the attack does no better than chance, so it says nothing about robustness.",
+                "Look "
                 "at the gradient (zero, flipped, or of another model?).",
                 control.grid.model,
                 union.name,
@@ -324,7 +332,8 @@ def _unconverged(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
                 yield HealthWarning(
                     "not-converged",
                     f"at {_radius(eps, strong.norm)} {strong.name}, the same attack with more steps or restarts, breaks "
-                    f"{more} of {len(weak.index)} images more than {weak.name}. Raise steps and restarts until "
+                    f"{more} of {len(weak.index)} images more than {weak.name}.",
+                    "Raise steps and restarts until "
                     "nothing changes.",
                     weak.grid.model,
                     weak.name,
@@ -377,7 +386,8 @@ def _too_few(outcomes: Sequence[Outcome], plan: Mapping[str, object]) -> Iterato
         yield HealthWarning(
             "too-few-examples",
             f"{entry.grid.model} and {other.model} differ by at most {100 * claimed:.1f} points, at no radius "
-            f"significantly even taken alone, and {least}: whether one of them is better is not known. Evaluate more "
+            f"significantly even taken alone, and {least}: whether one of them is better is not known.",
+            "Evaluate more "
             "examples.",
             entry.grid.model,
             entry.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 CODES: dict[str, str] = {
@@ -49,21 +49,33 @@ leaves room for one odd image, and is as much accuracy as it can distort."""
 
 @dataclass(frozen=True)
 class HealthWarning:
-    """One reason for doubt: what was found, what it means and what to do. `evidence` holds the numbers behind
-    it.
+    """One reason for doubt: what was found and what it means, what to do, and the numbers behind it.
 
-    `model` and `attack` are empty where it concerns all of them.
+    `finding` and `advice` are whole sentences. `model` and `attack` are empty where it concerns all of them.
     """
 
     code: str
-    message: str
+    finding: str
+    advice: str
     model: str = ""
     attack: str = ""
     evidence: Mapping[str, float] = field(default_factory=dict, hash=False)
 
+    @property
+    def message(self) -> str:
+        """The finding and the advice in one text."""
+        return f"{self.finding} {self.advice}".strip()
+
     def as_dict(self) -> dict[str, Any]:
         """As summary.json holds it."""
-        return asdict(self)
+        return {"code": self.code, "message": self.message, "model": self.model, "attack": self.attack, "evidence": dict(self.evidence)}
+
+    @staticmethod
+    def from_dict(entry: Mapping[str, Any]) -> HealthWarning:
+        """From summary.json, where finding and advice are one text: all of it is the finding."""
+        return HealthWarning(
+            entry["code"], entry["message"], "", entry.get("model") or "", entry.get("attack") or "", entry.get("evidence") or {}
+        )
 
 
 def distinct(warnings: Iterable[HealthWarning]) -> list[HealthWarning]:

@@ -95,8 +95,8 @@ def test_a_planted_fault_is_found(fault: object, line: str, good: nn.Module) -> 
 
 def test_what_a_look_has_said_the_attacks_do_not_say_again(good: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     """A softmax is named once, on its own line, also where the attacks find it again; what only they find has a line."""
-    again = [HealthWarning("probabilities", "Again 1 of 2. Do this first.", "mine")]
-    masked = HealthWarning("black-box-stronger", "5 of 9 (Athalye et al. 2018). Believe the worst case.", "mine")
+    again = [HealthWarning("probabilities", "Again 1 of 2.", "Do this first.", "mine")]
+    masked = HealthWarning("black-box-stronger", "5 of 9 (Athalye et al. 2018).", "Believe the worst case.", "mine")
     images, labels = digits_data()
     test = TensorDataset((images[-100:] * 255).round().to(torch.uint8), labels[-100:])
     model = ResolvedModel(nn.Sequential(good, nn.Softmax(1)), "mine", None, "memory")
