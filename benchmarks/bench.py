@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import robustatt
 from robustatt import data, models
-from robustatt.attack import recipe as recipes
+from robustatt.attack import recipe_files as recipes
 from robustatt.files import write_atomically
 
 OURS = "robustatt"

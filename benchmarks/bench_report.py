@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"
 from synthetic_records import MEDIAN_RADIUS, PROVENANCE, make_gallery, make_plan, make_records
 
 from robustatt.report import write_report
+from robustatt.results.aggregate import summarise
 from robustatt.results.gallery import write_gallery
 from robustatt.results.records import encode
-from robustatt.results.summary import summarise
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robustatt.attack import recipe as recipes
+from robustatt.attack import recipe_files as recipes
 from robustatt.engine.costs import Costs
 from robustatt.engine.scheduler import Queue, Scheduler
 from robustatt.engine.virtual import VirtualWorkers

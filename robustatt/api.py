@@ -54,7 +54,8 @@ class Result:
 
     def __init__(self, outcome: Outcome) -> None:
         self.records: pd.DataFrame = outcome.records.assign(eps_value=radius_values(outcome.records["eps"]))
-        self.summary: dict[str, Any] = outcome.summary
+        self.typed_summary = outcome.summary
+        self.summary: dict[str, Any] = outcome.summary.as_dict()
 
     @property
     def health(self) -> list[HealthWarning]:
@@ -67,15 +68,15 @@ class Result:
 
         `model` may be left out when there was only one. Raises InputError for a name that was not evaluated.
         """
-        models = [entry["name"] for entry in self.summary["plan"]["models"]]
-        attacks = [entry["name"] for entry in self.summary["plan"]["attacks"]]
+        models = [entry.name for entry in self.typed_summary.plan.models]
+        attacks = [entry.name for entry in self.typed_summary.plan.attacks]
         if model is None and len(models) > 1:
             raise InputError(f"several models were evaluated: say which. Known: {', '.join(models)}")
         model = models[0] if model is None else model
         for kind, name, known in (("model", model, models), ("attack", attack, attacks)):
             if name not in known:
                 raise InputError(f"{kind} {name!r} was not evaluated: {did_you_mean(name, known)}")
-        curve = curve_frame(self.summary, model, attack)
+        curve = curve_frame(self.typed_summary, model, attack)
         return curve.assign(eps_value=radius_values(curve["eps"]))
 
     def parts(self, attack: str = "autoattack", model: str | None = None) -> pd.DataFrame:
@@ -86,30 +87,29 @@ class Result:
         import pandas as pd
 
         self.curve(attack, model)
-        for table in part_tables(self.summary):
+        for table in part_tables(self.typed_summary):
             if table.attack == attack and model in (None, table.model):
                 return pd.DataFrame({"eps": table.radii, **table.counts})
         raise InputError(f"attack {attack!r} is no chain of attacks, or none of its parts broke anything")
 
     def __repr__(self) -> str:
-        models, attacks = (
-            ", ".join(entry["name"] for entry in self.summary["plan"][kind]) for kind in ("models", "attacks")
-        )
+        plan = self.typed_summary.plan
+        models, attacks = (", ".join(entry.name for entry in part) for part in (plan.models, plan.attacks))
         doubts = f", {len(self.health)} reasons to doubt it" if self.health else ""
-        return f"<robustatt.Result: {models} under {attacks}, {self.summary['plan']['data']['n']} images{doubts}>"
+        return f"<robustatt.Result: {models} under {attacks}, {plan.data.n} images{doubts}>"
 
     def _repr_html_(self) -> str:
         """The same with accuracies and health warnings, for a notebook."""
         from robustatt.report.page import result_card
 
-        return result_card(self.summary, repr(self)[1:-1].removeprefix("robustatt.Result: "))
+        return result_card(self.typed_summary, repr(self)[1:-1].removeprefix("robustatt.Result: "))
 
     def report(self, directory: str | Path) -> Path:
         """Write figures, tables and report.html into a folder; returns the path of the page."""
         from robustatt.report import write_report
 
         Path(directory).mkdir(parents=True, exist_ok=True)
-        return write_report(Path(directory), self.records, self.summary).html
+        return write_report(Path(directory), self.records, self.typed_summary).html
 
 
 @default_modes()

@@ -16,7 +16,7 @@ from typing import Any
 
 import tomli_w
 
-from robustatt.attack import recipe as recipes
+from robustatt.attack import recipe_files as recipes
 from robustatt.attack.recipe import Recipe
 from robustatt.eps import DEFAULT_GRIDS, UNITS, WHOLE_BOX, format_radius, parse_grid, parse_radius
 from robustatt.errors import InputError, did_you_mean

@@ -59,20 +59,22 @@ class RobustnessReference:
         from robustatt.errors import RobustattError
         from robustatt.results import gate
         from robustatt.results.reference import make_reference, read_reference, write_reference
+        from robustatt.results.summary import Summary
 
         path = self.folder / (file or self.name)
         if path in self._used:
             pytest.fail(f"{path.name} is checked twice in one test: give each result a file of its own", pytrace=False)
         self._used.add(path)
         try:
+            summary = Summary.parse(result.summary, "the result")
             if self.update:
-                write_reference(path, make_reference(result.records, result.summary))
+                write_reference(path, make_reference(result.records, summary))
                 return None
             if not path.exists():
                 pytest.fail(f"no reference {path}: run pytest --robustness-update once and commit it", pytrace=False)
             reference = read_reference(path)
             found = gate.check(
-                result.records, result.summary, reference, max_drop, alpha, allow, same_weights=same_weights
+                result.records, summary, reference, max_drop, alpha, allow, same_weights=same_weights
             )
         except RobustattError as problem:
             pytest.fail(str(problem), pytrace=False)

@@ -33,18 +33,19 @@ from safetensors.torch import save
 from synthetic_records import make_gallery, make_plan, make_records
 
 from robustatt import data, models
-from robustatt.attack import recipe
+from robustatt.attack import recipe_files as recipe
 from robustatt.eps import format_radius, parse_grid, parse_radius
 from robustatt.errors import RobustattError
 from robustatt.models import external
 from robustatt.models.checkpoint import Card, save_checkpoint
 from robustatt.plan import BoundPlan, Plan, read_plan
 from robustatt.report import write_report
+from robustatt.results.aggregate import summarise
 from robustatt.results.gallery import GALLERY_FILE, read_gallery, write_gallery
 from robustatt.results.gate import check
 from robustatt.results.records import Store, encode
 from robustatt.results.reference import make_reference, read_reference, write_reference
-from robustatt.results.summary import read_summary, summarise, write_summary
+from robustatt.results.summary import read_summary, write_summary
 
 TARGETS = 20
 TOTAL = int(os.environ.get("ROBUSTATT_FUZZ", "500"))

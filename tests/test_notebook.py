@@ -12,7 +12,7 @@ import pytest
 from tiny_models import TwoClassLinear, images
 
 import robustatt
-from robustatt.attack import recipe
+from robustatt.attack import recipe_files as recipe
 from robustatt.errors import InputError
 
 MODEL, IMAGE = TwoClassLinear(), images(12)

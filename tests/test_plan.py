@@ -11,7 +11,7 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustatt.attack import recipe as recipes
+from robustatt.attack import recipe_files as recipes
 from robustatt.errors import InputError
 from robustatt.plan import BoundPlan, ModelEntry, Plan, model_entries, read_plan
 from robustatt.plan_paths import located

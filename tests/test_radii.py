@@ -14,7 +14,8 @@ import torch
 from tiny_models import TwoClassLinear, images
 
 import robustatt
-from robustatt.attack.recipe import Recipe, load, parse
+from robustatt.attack.recipe import Recipe
+from robustatt.attack.recipe_files import load, parse
 from robustatt.cli import main
 from robustatt.eps import axis_value, format_radius, parse_radius
 from robustatt.errors import InputError

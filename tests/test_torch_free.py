@@ -28,7 +28,7 @@ def test_import_leaves_torch_out(module: str) -> None:
 def test_a_whole_report_leaves_torch_out(tmp_path: object) -> None:
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]);"
-        "from synthetic_records import *; from robustatt.results.summary import summarise;"
+        "from synthetic_records import *; from robustatt.results.aggregate import summarise;"
         "from robustatt.report import write_report;"
         "records = make_records(models=('vgg_att3',), n=10, attacks=('fgsm',), radii=3);"
         "write_report(Path(sys.argv[1]), records, summarise(records, make_plan(records), {}, []));"

@@ -31,7 +31,7 @@ def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
         assert f"robustatt/{wanted}" in names
     code = (
         "import sys, robustatt, robustatt.cli; assert robustatt.__file__.startswith(sys.argv[1]), robustatt.__file__;"
-        "from robustatt.attack.recipe import folder; assert str(folder()).startswith(sys.argv[1]);"
+        "from robustatt.attack.recipe_files import folder; assert str(folder()).startswith(sys.argv[1]);"
         "sys.exit(robustatt.cli.main(['attacks']) or robustatt.cli.main("
         "['sweep', '--model', 'vgg', '-n', '4', '--eps', '8', '--out', sys.argv[1] + '/out']))"
     )

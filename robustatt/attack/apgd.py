@@ -12,9 +12,9 @@ from torch import Tensor
 
 from robustatt.attack.base import Answer, Noise, Rows, State, SteppedAttack
 from robustatt.attack.gradient import still_flat
-from robustatt.attack.kinds import ApgdRecipe, ApgdTargetedRecipe
 from robustatt.attack.losses import LOSSES, Loss, goal_margin, targeted_logits_ratio
 from robustatt.attack.norms import NORMS, per_row, project
+from robustatt.attack.recipe import ApgdRecipe, ApgdTargetedRecipe
 from robustatt.attack.target_classes import kth_class
 
 
@@ -234,3 +234,8 @@ def nearest_in_ball_and_box(
     level = torch.where(short, 0.0, level.clamp_min(0))
     near = flat.sign() * torch.minimum((size - level).clamp_min(0), room)
     return near.to(delta.dtype).reshape(delta.shape)
+
+
+def auto_pgd(recipe: ApgdRecipe | ApgdTargetedRecipe, classes: int) -> AutoPgd:
+    """Auto-PGD as the norm of the recipe needs it."""
+    return (SparseApgd if recipe.norm == "l1" else Apgd)(recipe, classes)

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from robustatt.attack.base import Attack, ExternalAttack, Rows
-from robustatt.attack.kinds import ExternalRecipe
 from robustatt.attack.norms import NORMS
+from robustatt.attack.recipe import ExternalRecipe
 from robustatt.errors import InputError, RobustattError, did_you_mean
 from robustatt.models.device import is_out_of_memory
 

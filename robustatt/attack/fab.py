@@ -8,9 +8,9 @@ from torch import Tensor
 from robustatt.attack.base import Answer, MinimumNormAttack, Noise, Rows, State
 from robustatt.attack.gradient import still_flat
 from robustatt.attack.hyperplane import nearest
-from robustatt.attack.kinds import FabRecipe
 from robustatt.attack.losses import Loss, goal_margin
 from robustatt.attack.norms import NORMS, per_row
+from robustatt.attack.recipe import FabRecipe
 from robustatt.attack.target_classes import kth_class
 
 

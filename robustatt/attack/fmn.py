@@ -9,9 +9,9 @@ from torch import Tensor
 
 from robustatt.attack.base import Answer, MinimumNormAttack, Noise, Rows, State
 from robustatt.attack.gradient import still_flat
-from robustatt.attack.kinds import FmnRecipe
 from robustatt.attack.losses import misclassification
 from robustatt.attack.norms import NORMS, per_row, project
+from robustatt.attack.recipe import FmnRecipe
 
 LAST_STEP_SHARE = 0.01  # of the first step size
 LAST_GAMMA = 0.001

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from robustatt.attack.base import Answer, Noise, Oracle, RayAttack, Rows, State, SteppedAttack
-from robustatt.attack.kinds import FgsmRecipe, PgdRecipe, RFgsmRecipe
 from robustatt.attack.losses import LOSSES, towards
 from robustatt.attack.norms import NORMS, per_row, project
+from robustatt.attack.recipe import FgsmRecipe, PgdRecipe, RFgsmRecipe
 
 
 def still_flat(state: State, grad: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from robustatt.attack.base import Answer, Noise, Rows, State, SteppedAttack
 from robustatt.attack.gradient import still_flat
-from robustatt.attack.kinds import MomentumRecipe
 from robustatt.attack.losses import LOSSES
 from robustatt.attack.norms import NORMS, per_row, project
+from robustatt.attack.recipe import MomentumRecipe
 
 
 class MiFgsm(SteppedAttack):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from robustatt.attack.base import Noise, Oracle, RayAttack, Rows
-from robustatt.attack.kinds import NoiseRecipe
 from robustatt.attack.norms import NORMS
+from robustatt.attack.recipe import NoiseRecipe
 
 
 class RandomNoise(RayAttack):

@@ -1,102 +1,360 @@
-"""Recipes: what an attack is, as data. One TOML file each; nothing here imports torch."""
+"""Recipes: what may be said of each algorithm, checked by pydantic."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import tomllib
-from importlib import resources
-from pathlib import Path
-from typing import Any
+import re
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from robustatt.attack.kinds import KINDS, LIBRARIES, ExternalRecipe, FgsmRecipe, PgdRecipe, Recipe
-from robustatt.errors import InputError, did_you_mean
-
-__all__ = ["KINDS", "FgsmRecipe", "PgdRecipe", "Recipe", "folder", "load", "parse", "read", "shipped"]
-
-
-def folder() -> Path:
-    """Where the shipped recipes lie: inside the wheel, or `attacks/` of a checkout."""
-    shipped = Path(str(resources.files("robustatt"))) / "_recipes"
-    return shipped if shipped.is_dir() else Path(__file__).resolve().parents[2] / "attacks"
+NormName = Literal["linf", "l2", "l1"]
+LossName = Literal["stable", "ce", "margin", "dlr"]
+TargetName = Literal["least-likely", "random", "next"]
+Category = Literal["single-step", "iterative", "minimum-norm", "black-box", "control", "external"]
+Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
 
 
-def shipped() -> dict[str, Path]:
-    """The shipped recipes by name."""
-    return {path.stem: path for path in sorted(folder().glob("*.toml"))}
-
-
-def load(name_or_path: str) -> Recipe:
-    """The recipe of a shipped attack (`pgd`) or of a user's file (`mine.toml`).
-
-    Raises InputError naming the file, the key, what was expected and what would be right.
-    """
-    known = shipped()
-    if name_or_path in known:
-        return read(known[name_or_path])
-    if name_or_path.endswith(".toml"):
-        return read(Path(name_or_path))
-    if _foreign(name_or_path):
-        raise InputError(
-            f"{name_or_path!r} is a class of another library: write a recipe file with algorithm = {name_or_path!r} and "
-            "give its path, such as --attack mine.toml"
+def _checked_targets(value: object) -> object:
+    if isinstance(value, bool) or value in ("", [], ()):
+        raise ValueError(
+            'targeted without targets: write targeted = "least-likely", "random" or "next", a class '
+            "such as 3, or a list with a class for each example"
         )
-    raise InputError(
-        f"unknown attack {name_or_path!r}: {did_you_mean(name_or_path, known)}, or a recipe file such as mine.toml"
+    whole = isinstance(value, list | tuple) and all(type(entry) is int and entry >= 0 for entry in value)
+    if whole:
+        return tuple(value)  # type: ignore[arg-type]
+    if (type(value) is int and value >= 0) or value is None or value in ("least-likely", "random", "next"):
+        return value
+    raise ValueError(
+        'targets must be "least-likely", "random", "next", a class such as 3, or a list with a class for '
+        "each example"
     )
 
 
-def read(path: Path) -> Recipe:
-    """The recipe in a TOML file; the file's stem is its name unless it says another."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise InputError(f"recipe {path}: cannot be read ({_reason(problem)})") from None
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as problem:
-        raise InputError(f"recipe {path}: not valid TOML: {problem}") from None
-    return parse({"name": path.stem, **content}, where=f"recipe {path}")
+Targets = Annotated[TargetName | int | tuple[int, ...] | None, BeforeValidator(_checked_targets)]
 
 
-def parse(content: dict[str, Any], where: str) -> Recipe:
-    """A recipe from its keys; every mistake is an InputError that begins with `where`."""
-    algorithm = content.get("algorithm")
-    if not isinstance(algorithm, str):
-        raise InputError(f'{where}: key "algorithm" is missing or no text: write for example algorithm = "pgd"')
-    kind = ExternalRecipe if _foreign(algorithm) else KINDS.get(algorithm)
-    if kind is None:
-        others = ', or a class of another library such as "torchattacks:DIFGSM"'
-        raise InputError(f"{where}: unknown algorithm {algorithm!r}: {did_you_mean(algorithm, KINDS)}{others}")
-    try:
-        return kind.model_validate(content)
-    except ValidationError as problem:
-        raise InputError(f"{where}: {_first_mistake(problem, kind)}") from None
+class Recipe(BaseModel):
+    """What every recipe says. `norm` is the threat model's norm; the radii come from the plan, unless `eps` says them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    #: keys that do not decide any number
+    prose: ClassVar[tuple[str, ...]] = ("citation", "good_for")
+    #: what sort of attack the algorithm is; see `category`
+    usual_category: ClassVar[Category]
+    #: what makes the attack of a recipe, and of the number of classes if it takes `classes`: "module:Class"
+    implementation: ClassVar[str] = ""
+    #: whether one run serves every radius of the grid
+    one_run: ClassVar[bool] = False
+
+    name: str
+    algorithm: str
+    norm: NormName = "linf"
+    eps: str | None = None
+    citation: str = ""
+    good_for: str = ""
+
+    @property
+    def category(self) -> Category:
+        """What sort of attack it is. An iterative one of a single step is a single-step attack; noise is a control."""
+        return "single-step" if self.usual_category == "iterative" and getattr(self, "steps", 2) == 1 else self.usual_category
+
+    def parts(self) -> list[Recipe]:
+        """The recipes of a chain, in order; empty for a single attack."""
+        return []
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether it has no norm and so no radius: any image in [0, 1] is allowed."""
+        return False
+
+    def cost(self) -> tuple[int, int]:
+        """Gradients and forward passes an image and radius at full strength, when the grid saves nothing."""
+        raise NotImplementedError
+
+    def decisive(self) -> dict[str, Any]:
+        """Everything that decides this attack's numbers: all but the prose."""
+        return self.model_dump(mode="json", exclude={*self.prose, "eps"})
+
+    def fingerprint(self) -> str:
+        """sha256 of what decides the numbers."""
+        return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()
 
 
-def _foreign(algorithm: str) -> bool:
-    """Whether a name is that of another library's class, such as torchattacks:DIFGSM."""
-    library, colon, _ = algorithm.partition(":")
-    return bool(colon) and library in LIBRARIES
+class LossRecipe(Recipe):
+    """An attack that climbs a loss: which, towards which class, and over how many passes it is averaged.
+
+    `targeted` is "least-likely", "random", "next" (the label plus one), one class for all, or a class for
+    each example of the data set; left out, any mistake is a success. `eot` passes are averaged for each
+    query, for randomised models (Athalye et al. 2018, section 3).
+    """
+
+    loss: LossName = "stable"
+    targeted: Targets = None
+    eot: Count = 1
 
 
-def _first_mistake(problem: ValidationError, kind: type[BaseModel]) -> str:
-    error = problem.errors()[0]
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        elsewhere = "arguments of the class itself stand under [arguments]"
-        return f"unknown key {key!r}: {elsewhere if kind is ExternalRecipe else did_you_mean(key, kind.model_fields)}"
-    example = kind.model_fields[key].default if key in kind.model_fields else None
-    hint = (
-        f", for example {key} = {json.dumps(example)}"
-        if isinstance(example, int | float | str) and example != ""
-        else ""
+class FgsmRecipe(LossRecipe):
+    """One step along the steepest direction of the loss at the clean image."""
+
+    usual_category = "single-step"
+    implementation = "robustatt.attack.gradient:Fgsm"
+    one_run = True
+    algorithm: Literal["fgsm"]
+
+    def cost(self) -> tuple[int, int]:
+        return self.eot, 1
+
+
+class RFgsmRecipe(LossRecipe):
+    """One step from a random point. `start` sign: a random corner; uniform: anywhere in the ball of
+    `start_size` eps."""
+
+    usual_category = "single-step"
+    implementation = "robustatt.attack.gradient:RFgsm"
+    algorithm: Literal["r-fgsm"]
+    start: Literal["sign", "uniform"] = "sign"
+    start_size: Annotated[float, Field(gt=0, le=1)] = 0.5
+    step_size: Share = 0.5
+
+    def cost(self) -> tuple[int, int]:
+        return self.eot, 1
+
+
+class PgdRecipe(LossRecipe):
+    """Projected gradient ascent; `step_size` is a share of eps."""
+
+    usual_category = "iterative"
+    implementation = "robustatt.attack.gradient:Pgd"
+    algorithm: Literal["pgd"]
+    steps: Count = 40
+    step_size: Share = 0.1
+    restarts: Count = 1
+    random_start: bool = True
+
+    def cost(self) -> tuple[int, int]:
+        return self.steps * self.restarts * self.eot, self.restarts
+
+    @model_validator(mode="after")
+    def _restarts_differ(self) -> Self:
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError(
+                "restarts = 1 is all that makes sense with random_start = false: every restart is the same"
+            )
+        return self
+
+
+class MomentumRecipe(LossRecipe):
+    """Iterated steps along a running sum of normalised gradients; deterministic, so there are no restarts."""
+
+    usual_category = "iterative"
+    implementation = "robustatt.attack.momentum:MiFgsm"
+    algorithm: Literal["mi-fgsm"]
+    steps: Count = 10
+    step_size: Share = 0.1
+    decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    restarts: Literal[1] = 1
+
+    def cost(self) -> tuple[int, int]:
+        return self.steps * self.eot, 1
+
+
+class NesterovRecipe(MomentumRecipe):
+    """The same steps, each from where the running sum leads."""
+
+    implementation = "robustatt.attack.momentum:NiFgsm"
+    algorithm: Literal["ni-fgsm"]  # type: ignore[assignment]
+
+
+class ApgdRecipe(LossRecipe):
+    """Auto-PGD: the step size halves itself. `rho` is the share of rising steps below which it does."""
+
+    usual_category = "iterative"
+    implementation = "robustatt.attack.apgd:auto_pgd"
+    algorithm: Literal["apgd"]
+    steps: Annotated[int, Field(ge=2)] = 100
+    restarts: Count = 1
+    rho: Annotated[float, Field(gt=0, lt=1)] = 0.75
+
+    def cost(self) -> tuple[int, int]:
+        return self.steps * self.restarts * self.eot, self.restarts
+
+
+class ApgdTargetedRecipe(Recipe):
+    """Auto-PGD on the targeted DLR loss, once for each of the `targets` most likely wrong classes."""
+
+    usual_category = "iterative"
+    implementation = "robustatt.attack.apgd:auto_pgd"
+    algorithm: Literal["apgd-t"]
+    loss: Literal["dlr", "margin"] = "dlr"
+    targets: Count = 9
+    steps: Annotated[int, Field(ge=2)] = 100
+    rho: Annotated[float, Field(gt=0, lt=1)] = 0.75
+    eot: Count = 1
+
+    def cost(self) -> tuple[int, int]:
+        return self.steps * self.targets * self.eot, self.targets
+
+
+class FabRecipe(Recipe):
+    """Fast adaptive boundary attack towards each of the `targets` most likely wrong classes: minimum norm."""
+
+    usual_category = "minimum-norm"
+    implementation = "robustatt.attack.fab:FabTargeted"
+    one_run = True
+    algorithm: Literal["fab-t"]
+    targets: Count = 9
+    steps: Count = 100
+    alpha_max: Annotated[float, Field(gt=0, le=1)] = 0.1
+    eta: Annotated[float, Field(ge=1, lt=2)] = 1.05
+    beta: Annotated[float, Field(gt=0, lt=1)] = 0.9
+
+    def cost(self) -> tuple[int, int]:
+        return self.steps * self.targets, self.steps * self.targets + 1
+
+
+class FmnRecipe(Recipe):
+    """Fast minimum-norm attack: the radius shrinks while the point is adversarial and grows while it is
+    not."""
+
+    usual_category = "minimum-norm"
+    implementation = "robustatt.attack.fmn:Fmn"
+    one_run = True
+    algorithm: Literal["fmn"]
+    steps: Count = 100
+    step_size: Share = 1.0
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+    def cost(self) -> tuple[int, int]:
+        return self.steps, 1
+
+
+class SquareRecipe(Recipe):
+    """Random search with square windows, no gradients. `p` is the share of pixels changed at first."""
+
+    usual_category = "black-box"
+    implementation = "robustatt.attack.square:Square"
+    algorithm: Literal["square"]
+    norm: Literal["linf", "l2"] = "linf"
+    loss: Literal["margin", "stable", "ce"] = "margin"
+    targeted: Targets = None
+    queries: Count = 5000
+    p: Annotated[float, Field(gt=0, le=1)] = 0.8
+    rescale: bool = True
+    restarts: Count = 1
+
+    def cost(self) -> tuple[int, int]:
+        return 0, (self.queries + 1) * self.restarts
+
+
+class NoiseRecipe(Recipe):
+    """A control: random noise of the same size, no knowledge of the model."""
+
+    usual_category = "control"
+    implementation = "robustatt.attack.noise:RandomNoise"
+    one_run = True
+    algorithm: Literal["noise"]
+    kind: Literal["uniform", "sign"] = "uniform"
+
+    def cost(self) -> tuple[int, int]:
+        return 0, 1
+
+
+class AutoAttackRecipe(Recipe):
+    """The worst case of a chain of attacks, each run on the survivors of the last. `version` names the
+    chain."""
+
+    usual_category = "iterative"
+    algorithm: Literal["autoattack"]
+    norm: Literal["linf", "l2"] = "linf"
+    version: Literal["standard", "rand"] = "standard"
+    steps: Annotated[int, Field(ge=2)] = 100
+    targets: Count = 9
+    queries: Count = 5000
+
+    def parts(self) -> list[Recipe]:
+        """The recipes of the chain, in order."""
+        shared: dict[str, Any] = {"norm": self.norm, "steps": self.steps}
+        if self.version == "rand":
+            return [
+                ApgdRecipe(name=f"{self.name}/apgd-ce", algorithm="apgd", loss="stable", eot=20, **shared),
+                ApgdRecipe(name=f"{self.name}/apgd-dlr", algorithm="apgd", loss="dlr", eot=20, **shared),
+            ]
+        return [
+            ApgdRecipe(name=f"{self.name}/apgd-ce", algorithm="apgd", loss="stable", **shared),
+            ApgdTargetedRecipe(name=f"{self.name}/apgd-t", algorithm="apgd-t", targets=self.targets, **shared),
+            FabRecipe(name=f"{self.name}/fab-t", algorithm="fab-t", targets=self.targets, **shared),
+            SquareRecipe(
+                name=f"{self.name}/square",
+                algorithm="square",
+                norm=self.norm,
+                queries=self.queries,
+                rescale=False,
+            ),
+        ]
+
+    def cost(self) -> tuple[int, int]:
+        costs = [part.cost() for part in self.parts()]
+        return sum(gradients for gradients, _ in costs), sum(forwards for _, forwards in costs)
+
+
+class ExternalRecipe(Recipe):
+    """A class of another library: algorithm = "torchattacks:DIFGSM" or "foolbox:LinfPGD".
+
+    `arguments` are its own; `shares` are those that grow with the radius, as shares of eps (alpha = 0.25). With
+    `norm = "none"` it runs in its own threat model: no radius is used, and any image in [0, 1] will do.
+    """
+
+    usual_category = "external"
+    norm: Literal["linf", "l2", "l1", "none"] = "linf"  # type: ignore[assignment]  # wider than that of native attacks
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    shares: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def unbounded(self) -> bool:
+        return self.norm == "none"
+
+    @model_validator(mode="after")
+    def _no_shares_of_nothing(self) -> Self:
+        if self.norm == "none" and self.shares:
+            raise ValueError('shares are shares of the radius, and norm = "none" has none: put them under [arguments]')
+        return self
+
+    def cost(self) -> tuple[int, int]:
+        """Unknown: (0, 0) where the arguments do not say the number of steps."""
+        steps = self.arguments.get("steps", 0)
+        return (steps, 1) if isinstance(steps, int) else (0, 0)
+
+
+ALGORITHMS: dict[str, type[Recipe]] = {
+    name: recipe
+    for recipe in (
+        FgsmRecipe, RFgsmRecipe, PgdRecipe, MomentumRecipe, NesterovRecipe, ApgdRecipe, ApgdTargetedRecipe, FabRecipe, FmnRecipe,
+        SquareRecipe, AutoAttackRecipe, NoiseRecipe,
     )
-    said = error["msg"].removeprefix("Value error, ")
-    given = f", not {error['input']!r}" if error["type"] != "missing" and key else ""
-    return f"{f'key {key!r}: ' if key else ''}{said[0].lower()}{said[1:]}{given}{hint}"
+    for name in get_args(recipe.model_fields["algorithm"].annotation)
+}  # fmt: skip
+"""The recipe of each native algorithm. One that is not here is looked for in a module of its name, see `algorithm`."""
+
+LIBRARIES = ("torchattacks", "foolbox")
 
 
-def _reason(problem: Exception) -> str:
-    return problem.strerror or str(problem) if isinstance(problem, OSError) else "not UTF-8 text"
+def algorithm(name: str) -> type[Recipe] | None:
+    """The recipe of a native algorithm; None if there is none.
+
+    `ALGORITHMS` holds those whose recipe stands here. Any other is looked for in the module of this package that bears its
+    name (`my-attack` in my_attack.py): the one recipe that it defines for this algorithm.
+    """
+    if name in ALGORITHMS:
+        return ALGORITHMS[name]
+    module = f"{__package__}.{name.replace('-', '_')}"
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", name) or find_spec(module) is None:
+        return None
+    members = [member for member in vars(import_module(module)).values() if isinstance(member, type)]
+    own = [member for member in members if issubclass(member, Recipe) and member.__module__ == module]
+    return next((recipe for recipe in own if name in get_args(recipe.model_fields["algorithm"].annotation)), None)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from robustatt.attack.base import Answer, Noise, Rows, State, SteppedAttack
-from robustatt.attack.kinds import SquareRecipe
 from robustatt.attack.losses import LOSSES
 from robustatt.attack.norms import NORMS, Norm, per_row
+from robustatt.attack.recipe import SquareRecipe
 from robustatt.attack.rng import counter_uniform
 
 #: queries (of 10,000) after which the share of changed pixels halves again (section 3.2)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robustatt.attack.kinds import Targets
+from robustatt.attack.recipe import Targets
 from robustatt.errors import InputError
 
 if TYPE_CHECKING:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from robustatt.cli._terminal import warn
 from robustatt.errors import InputError
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def read_results(directory: Path, *, none_yet: bool = False) -> tuple[Any, dict[str, Any]]:
+    from robustatt.results.summary import Summary
+
+
+def read_results(directory: Path, *, none_yet: bool = False) -> tuple[pd.DataFrame, Summary]:
     """The records and their summary; fewer records than planned are said, and none are possible only if `none_yet`.
 
     Everything is computed from the records; where the folder does not agree with itself, that is said on the terminal,
-    and stands under "integrity" in the summary for the page.
+    and is the `integrity` of the summary for the page.
     """
     from robustatt.engine.evidence import read_folder
 
@@ -24,4 +29,4 @@ def read_results(directory: Path, *, none_yet: bool = False) -> tuple[Any, dict[
         raise InputError(
             f"{directory}: no Cell of this sweep is computed yet: type its command again, which goes on from there"
         )
-    return folder.records, {**folder.summary, "integrity": list(folder.findings)}
+    return folder.records, folder.summary.model_copy(update={"integrity": list(folder.findings)})

@@ -42,7 +42,7 @@ def attend(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The PNG. [default: attend-<model>.png]")] = None,
 ) -> None:
     """Draw attention maps of your own pictures, clean and attacked."""
-    from robustatt.attack import recipe as recipes
+    from robustatt.attack import recipe_files as recipes
 
     if len(images) > MOST_PICTURES:
         raise InputError(f"attend: {len(images)} pictures do not fit one figure: give at most {MOST_PICTURES}")

@@ -15,6 +15,7 @@ from robustatt.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from robustatt.results.outcomes import Grid
+    from robustatt.results.summary import Difference, Summary
 
 SIGNIFICANT = 0.05
 
@@ -55,8 +56,8 @@ def compare(
     print_table(
         ["attack", "eps", f"{names[0]} minus {names[1]}", "95 % interval", "p (McNemar)", "p (Holm)", "real"],
         [
-            [row["attack"], row["eps"], f"{100 * row['difference']:+.1f}", f"[{100 * row['ci_low']:+.1f}, {100 * row['ci_high']:+.1f}]",
-             f"{row['p']:.2g}", f"{row['p_holm']:.2g}", "yes" if row["p_holm"] < SIGNIFICANT else "no"]
+            [row.attack, row.eps, f"{100 * row.difference:+.1f}", f"[{100 * row.ci_low:+.1f}, {100 * row.ci_high:+.1f}]",
+             f"{row.p:.2g}", f"{row.p_holm:.2g}", "yes" if row.p_holm < SIGNIFICANT else "no"]
             for row in rows
         ],
     )  # fmt: skip
@@ -77,9 +78,9 @@ def _split(text: str) -> tuple[Path, str | None]:
     return Path(text[:end] or "."), text[end + 1 :]
 
 
-def _model(folder: Path, summary: Mapping[str, Any], label: str | None, flag: str, runs: int) -> str:
+def _model(folder: Path, summary: Summary, label: str | None, flag: str, runs: int) -> str:
     """The model that is meant in a sweep: it may be left out where the folder's sweep had only one."""
-    known = [str(entry["name"]) for entry in summary["plan"]["models"]]
+    known = [entry.name for entry in summary.plan.models]
     if label is None and runs == 2 and len(known) == 1:
         return known[0]
     if label is None:
@@ -96,13 +97,13 @@ def _grids(records: Any, model: str) -> dict[str, Grid]:
     return {grid.attack: grid for grid in grids(records[records["model"] == model])}
 
 
-def _rows(first: Mapping[str, Grid], second: Mapping[str, Grid], where: str) -> list[dict[str, Any]]:
+def _rows(first: Mapping[str, Grid], second: Mapping[str, Grid], where: str) -> list[Difference]:
     """The paired differences under each attack that both have; InputError if their images are not the same."""
     import numpy as np
 
-    from robustatt.results.summary import compare_grids
+    from robustatt.results.aggregate import compare_grids
 
-    rows = []
+    rows: list[Difference] = []
     for attack, grid in first.items():
         other = second.get(attack)
         if other is None:
@@ -114,12 +115,12 @@ def _rows(first: Mapping[str, Grid], second: Mapping[str, Grid], where: str) -> 
     return rows
 
 
-def _require_same_data(first: Mapping[str, Any], second: Mapping[str, Any], a: Path, b: Path) -> None:
+def _require_same_data(first: Summary, second: Summary, a: Path, b: Path) -> None:
     """Refuse two sweeps on as many but other images; say where data or attacks of one name are not the same."""
     from robustatt.results.gate import plan_changes
     from robustatt.results.reference import identity
 
-    was, now = identity(first["plan"]), identity(second["plan"])
+    was, now = identity(first.plan), identity(second.plan)
     data = [was["data"].get("fingerprint"), now["data"].get("fingerprint")]
     if None not in data and data[0] != data[1] and was["data"].get("n") == now["data"].get("n"):
         raise InputError(f"compare: {a} and {b} are not of the same images: the fingerprints of their data differ")
@@ -131,14 +132,14 @@ def _require_same_data(first: Mapping[str, Any], second: Mapping[str, Any], a: P
             warn(f"{change.field}: {change.reference} in {a}, {change.run} in {b}")
 
 
-def _power(rows: list[dict[str, Any]]) -> str:
+def _power(rows: Sequence[Difference]) -> str:
     """What the examples can show: the least difference found in four runs of five, wherever the models disagree most."""
     from robustatt.results import statistics
 
     if not rows:
         return "The two models have no attack, radius and image in common."
-    n = min(int(row["n"]) for row in rows)
-    disagree = max((row["only_model"] + row["only_baseline"]) / row["n"] for row in rows)
+    n = min(row.n for row in rows)
+    disagree = max((row.only_model + row.only_baseline) / row.n for row in rows)
     least = statistics.detectable_difference(n, disagree, SIGNIFICANT / len(rows)) if disagree else float("nan")
     if math.isnan(least):
         return f"The models disagree on so few of {n} examples that no difference could be shown: take more."
@@ -148,14 +149,14 @@ def _power(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def conclusion(rows: Sequence[Mapping[str, Any]], first: str, second: str) -> str:
+def conclusion(rows: Sequence[Difference], first: str, second: str) -> str:
     """The result in one sentence: where which model is more accurate, by how much, and where nothing is shown."""
-    real = [row for row in rows if row["p_holm"] < SIGNIFICANT]
+    real = [row for row in rows if row.p_holm < SIGNIFICANT]
     parts = []
     for better, worse, sign in ((first, second, 1), (second, first, -1)):
-        found = [row for row in real if sign * row["difference"] > 0]
+        found = [row for row in real if sign * row.difference > 0]
         if found:
-            most = 100 * max(abs(row["difference"]) for row in found)
+            most = 100 * max(abs(row.difference) for row in found)
             parts.append(
                 f"{better} is more accurate than {worse} at {len(found)} of {len(rows)} points ({_places(found, rows)}), "
                 f"by up to {most:.1f} points of accuracy"
@@ -171,16 +172,16 @@ def conclusion(rows: Sequence[Mapping[str, Any]], first: str, second: str) -> st
     return f"Result: {'; '.join(parts)}."
 
 
-def _places(found: Iterable[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> str:
+def _places(found: Iterable[Difference], rows: Sequence[Difference]) -> str:
     """The radii of some rows by attack; neighbours of the grid as a range."""
-    chosen = {(row["attack"], row["eps"]) for row in found}
+    chosen = {(row.attack, row.eps) for row in found}
     texts = []
-    for attack in dict.fromkeys(row["attack"] for row in rows):
+    for attack in dict.fromkeys(row.attack for row in rows):
         ranges: list[list[str]] = [[]]
         for row in rows:
-            if row["attack"] == attack:
-                if (attack, row["eps"]) in chosen:
-                    ranges[-1].append(row["eps"])
+            if row.attack == attack:
+                if (attack, row.eps) in chosen:
+                    ranges[-1].append(row.eps)
                 elif ranges[-1]:
                     ranges.append([])
         spans = [part[0] if len(part) == 1 else f"{part[0]} to {part[-1]}" for part in ranges if part]

@@ -40,7 +40,7 @@ def models() -> None:
 
 def attacks() -> None:
     """List the attacks: norm, cost, what each is good for."""
-    from robustatt.attack import recipe as recipes
+    from robustatt.attack import recipe_files as recipes
 
     rows = []
     for name in recipes.shipped():

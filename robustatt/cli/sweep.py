@@ -24,10 +24,13 @@ from robustatt.progress import SweepBar, duration
 from robustatt.results.columns import GRADCAM
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from robustatt.data import Dataset
     from robustatt.engine.models import Loader
     from robustatt.engine.options import Execution
     from robustatt.plan import Cell, ModelEntry, Plan
+    from robustatt.results.summary import Curve, DataInfo, Point, Summary
 
 
 def sweep(
@@ -146,7 +149,7 @@ def _plan_from_flags(
     """The plan of a file, if one was given, with what the flags say in place of what it says."""
     from dataclasses import replace
 
-    from robustatt.attack import recipe as recipes
+    from robustatt.attack import recipe_files as recipes
     from robustatt.plan import Plan, model_entries, parse_unit, radii_by_attack, read_plan
     from robustatt.plan_paths import located
 
@@ -243,49 +246,47 @@ def default_folder(data: str) -> Path:
     return Path("reports/out") / (name if name not in ("", "..") else "data")
 
 
-def _print_summary(summary: dict[str, Any]) -> None:
+def _print_summary(summary: Summary) -> None:
     """Accuracy by radius, models and attacks side by side; then the warnings."""
-    from robustatt.results.summary import is_control
-    from robustatt.results.unbounded import norm_of, norms_of, rows_of
+    from robustatt.results.unbounded import rows_of
 
-    data = summary["plan"]["data"]
+    data = summary.plan.data
     heads, rows = rows_of(summary)
     if rows:
-        print(f"\nAccuracy in % under attacks without a radius, {data['n']} images of {data['name']} {data['split']}; distances of the "
+        print(f"\nAccuracy in % under attacks without a radius, {data.n} images of {data.name} {data.split}; distances of the "
               "images they broke")  # fmt: skip
         print_tables(heads, rows)
-    for norm in norms_of(summary):
-        _print_curves([curve for curve in summary["curves"] if norm_of(curve) == norm], data)
+    for norm in summary.norms():
+        _print_curves([curve for curve in summary.curves if curve.norm == norm], data)
     _print_parts(summary)
     _print_saliency(summary)
-    names = {curve["attack"] for curve in summary["curves"] if not is_control(curve["attack"])}
-    if names and names <= {"fgsm"}:
-        print("fgsm alone is an upper bound: an attack in several steps finds more. Add --attack pgd.")
-    for warning in summary["health"]:
-        who = " ".join(part for part in (warning["model"], warning["attack"]) if part)
-        warn(f"[{warning['code']}] {who}: {warning['message']}" if who else f"[{warning['code']}] {warning['message']}")
+    run = [name for name in summary.curve_names()[1] if not summary.is_control(name)]
+    if run and all(summary.plan.attack(name).category == "single-step" for name in run):
+        print(f"{' and '.join(run)} alone is an upper bound: an attack in several steps finds more. Add --attack pgd.")
+    for warning in summary.health:
+        who = " ".join(part for part in (warning.model, warning.attack) if part)
+        warn(f"[{warning.code}] {who}: {warning.message}" if who else f"[{warning.code}] {warning.message}")
 
 
-def _print_saliency(summary: dict[str, Any]) -> None:
+def _print_saliency(summary: Summary) -> None:
     """Which models show no attention of their own, so that nobody takes their drift for it."""
     levels: dict[str, set[str]] = {}
-    for row in summary["drift"]:
-        levels.setdefault(row["model"], set()).add(row["level"])
+    for row in summary.drift:
+        levels.setdefault(row.model, set()).add(row.level)
     for model, found in levels.items():
         if found == {GRADCAM}:
             print(f"{model} hands out no attention: its drift is that of Grad-CAM saliency, and is recorded as {GRADCAM}.")
 
 
-def _print_curves(curves: list[dict[str, Any]], data: dict[str, Any]) -> None:
+def _print_curves(curves: Sequence[Curve], data: DataInfo) -> None:
     """Accuracy by radius, models and attacks of one norm side by side."""
     from robustatt.eps import NORM_TITLES, parse_radius
-    from robustatt.results.unbounded import norm_of
 
-    norm = NORM_TITLES[norm_of(curves[0])]
-    print(f"\nAccuracy under attack in % [95 % interval], {norm}, {data['n']} images of {data['name']} {data['split']}")
-    heads = [f"{curve['model']} {curve['attack']}" for curve in curves]
-    texts = {parse_radius(point["eps"]): point["eps"] for curve in curves for point in curve["points"]}
-    by_radius = [{parse_radius(point["eps"]): point for point in curve["points"]} for curve in curves]
+    norm = NORM_TITLES[curves[0].norm]
+    print(f"\nAccuracy under attack in % [95 % interval], {norm}, {data.n} images of {data.name} {data.split}")
+    heads = [f"{curve.model} {curve.attack}" for curve in curves]
+    texts = {parse_radius(point.eps): point.eps for curve in curves for point in curve.points}
+    by_radius = [{parse_radius(point.eps): point for point in curve.points} for curve in curves]
     rows = [
         [texts[radius] if radius else "clean", *(_cell(points.get(radius)) for points in by_radius)]
         for radius in sorted(texts)
@@ -293,13 +294,13 @@ def _print_curves(curves: list[dict[str, Any]], data: dict[str, Any]) -> None:
     print_tables(["eps", *heads], rows)
 
 
-def _cell(point: dict[str, Any] | None) -> str:
+def _cell(point: Point | None) -> str:
     if point is None:
         return "-"
-    return f"{100 * point['accuracy']:.1f} [{100 * point['ci_low']:.1f}, {100 * point['ci_high']:.1f}]"
+    return f"{100 * point.accuracy:.1f} [{100 * point.ci_low:.1f}, {100 * point.ci_high:.1f}]"
 
 
-def _print_parts(summary: dict[str, Any]) -> None:
+def _print_parts(summary: Summary) -> None:
     """For each chain of attacks how many images each of its parts broke."""
     from robustatt.results.chains import part_tables
 

@@ -65,7 +65,8 @@ def _sweep(
     """A sweep of different kinds of attack and its health; the radius at which pgd breaks about half, if
     it breaks any."""
     from robustatt.api import sweep
-    from robustatt.attack.recipe import Recipe, parse
+    from robustatt.attack.recipe import Recipe
+    from robustatt.attack.recipe_files import parse
 
     square = parse({"name": "square", "algorithm": "square", "queries": QUERIES}, "doctor")
     attacks: list[str | Recipe] = ["fgsm", "pgd", square, "sign-noise"]

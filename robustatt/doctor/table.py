@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from robustatt import data as data_sets
-from robustatt.attack import recipe as recipes
+from robustatt.attack import recipe_files as recipes
 from robustatt.attack.border import InsideBox
 from robustatt.attack.losses import misclassification, stable
 from robustatt.data import Dataset, TensorDataset

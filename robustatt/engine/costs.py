@@ -9,13 +9,12 @@ from robustatt.plan import Cell, Plan
 
 GRADIENT = 3.0  # a gradient in forward passes, where nothing is measured
 RUNS = 1.5  # runs of an attack an example needs over a whole grid (the threshold search)
-SHORT = {"fgsm", "noise"}  # algorithms that need one run whatever the grid
 
 
 def full_strength(recipe: Recipe, radii: int, independent: bool) -> tuple[float, float]:
     """Gradients and forward passes of one example, as the recipe promises them before anything is measured."""
     gradients, forwards = recipe.cost()
-    if recipe.algorithm in SHORT:
+    if recipe.one_run:
         return gradients, forwards * radii + 1
     runs = radii if independent else min(RUNS, radii)
     return gradients * runs, forwards * runs + radii + 1

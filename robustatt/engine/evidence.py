@@ -20,8 +20,9 @@ from robustatt.files import refuse_link
 from robustatt.health.records import check_records
 from robustatt.health.warning import UNEXPLAINED
 from robustatt.plan import BoundPlan, Cell
+from robustatt.results.aggregate import summarise
 from robustatt.results.records import Store
-from robustatt.results.summary import SUMMARY_FILE, as_stored, read_summary, summarise
+from robustatt.results.summary import SUMMARY_FILE, HealthNote, Summary, as_stored, read_summary
 
 TOLERANCE = 1e-9
 """How far a number of summary.json may lie from the one that the records give: both are computed in float64."""
@@ -39,7 +40,7 @@ class ResultsFolder:
 
     bound: BoundPlan
     records: pd.DataFrame
-    summary: dict[str, Any]
+    summary: Summary
     findings: tuple[str, ...]
     whole: int
     """Cells whose records are there, whole and of the right rows."""
@@ -82,11 +83,11 @@ def read_folder(directory: Path) -> ResultsFolder:
     return ResultsFolder(bound, records, summary, tuple(said), len(frames), len(cells))
 
 
-def agrees(summary: Mapping[str, Any], records: pd.DataFrame, bound: BoundPlan) -> bool:
+def agrees(summary: Summary, records: pd.DataFrame, bound: BoundPlan) -> bool:
     """Whether every number of a stored summary that follows from the records is what they give."""
     plan = bound.describe()
-    found = [entry.as_dict() for entry in check_records(records, bound.plan.attacks, plan)]
-    computed = as_stored(summarise(records, plan, {}, found))
+    found = [entry.as_dict() for entry in check_records(records, bound.plan.attacks)]
+    computed = summarise(records, plan, {}, found)
     return not _disagreement(computed, summary) and not _hidden_warnings(computed, summary)
 
 
@@ -125,11 +126,11 @@ def _contradictions(records: pd.DataFrame) -> list[str]:
     return findings
 
 
-def _summary(directory: Path, bound: BoundPlan, records: pd.DataFrame) -> tuple[dict[str, Any], list[str]]:
+def _summary(directory: Path, bound: BoundPlan, records: pd.DataFrame) -> tuple[Summary, list[str]]:
     """The summary of the records, with provenance and warnings of the stored one, and where the two disagree."""
     plan = bound.describe()
-    found = [entry.as_dict() for entry in check_records(records, bound.plan.attacks, plan)]
-    computed = as_stored(summarise(records, plan, {}, found))
+    found = [entry.as_dict() for entry in check_records(records, bound.plan.attacks)]
+    computed = summarise(records, plan, {}, found)
     path = directory / SUMMARY_FILE
     if not path.exists():
         return computed, [f"{SUMMARY_FILE} is missing: what it alone holds (where the numbers come from, warnings about the models) is unknown"]  # fmt: skip
@@ -137,17 +138,19 @@ def _summary(directory: Path, bound: BoundPlan, records: pd.DataFrame) -> tuple[
         stored = read_summary(path)
     except InputError as problem:
         return computed, [f"{problem}: the records are used"]
-    if as_stored(plan) != stored["plan"]:
+    if plan != stored.plan.as_dict():
         return computed, [f"{SUMMARY_FILE} is of another plan than plan.toml: the records of plan.toml are used"]
     disagreements = [*_disagreement(computed, stored), *_hidden_warnings(computed, stored)]
-    codes = {_identity(entry) for entry in stored["health"]}
-    warnings = stored["health"] + [entry for entry in computed["health"] if _identity(entry) not in codes]
-    return {**stored, **{key: computed[key] for key in DERIVED}, "health": warnings}, disagreements
+    known = {_identity(note) for note in stored.health}
+    notes = [*stored.health, *(note for note in computed.health if _identity(note) not in known)]
+    derived = {name: getattr(computed, name) for name in DERIVED}
+    return stored.model_copy(update={**derived, "health": notes}), disagreements
 
 
-def _disagreement(computed: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
+def _disagreement(computed: Summary, stored: Summary) -> list[str]:
     """The first number of the stored summary that the records do not give, and how many more there are."""
-    differences = [line for key in DERIVED for line in _differences(computed[key], stored.get(key, []), key)]
+    mine, theirs = (as_stored(summary.as_dict()) for summary in (computed, stored))
+    differences = [line for key in DERIVED for line in _differences(mine[key], theirs.get(key, []), key)]
     if not differences:
         return []
     more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
@@ -185,19 +188,19 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 40 else f"{len(value)} entries" if isinstance(value, list) else f"{text[:37]}..."
 
 
-def _hidden_warnings(computed: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
+def _hidden_warnings(computed: Summary, stored: Summary) -> list[str]:
     """Warnings that follow from the records and are not in the stored summary."""
-    said = {_identity(entry) for entry in stored["health"]}
-    explained = {entry["model"] for entry in stored["health"]}
+    known = {_identity(note) for note in stored.health}
+    explained = {note.model for note in stored.health}
     hidden = [
-        entry for entry in computed["health"]
-        if _identity(entry) not in said and not (entry["code"] == UNEXPLAINED and entry["model"] in explained)
+        note for note in computed.health
+        if _identity(note) not in known and not (note.code == UNEXPLAINED and note.model in explained)
     ]  # fmt: skip
     if not hidden:
         return []
-    names = ", ".join(f"{entry['code']} ({entry['model']} {entry['attack']})".replace(" )", ")") for entry in hidden[:MAX_NAMED])
+    names = ", ".join(f"{note.code} ({note.model} {note.attack})".replace(" )", ")") for note in hidden[:MAX_NAMED])
     return [f"{SUMMARY_FILE} lacks {len(hidden)} of the warnings that the records give: {names}"]
 
 
-def _identity(entry: Mapping[str, Any]) -> tuple[str, str]:
-    return str(entry["code"]), str(entry["model"])
+def _identity(note: HealthNote) -> tuple[str, str]:
+    return note.code, note.model or ""

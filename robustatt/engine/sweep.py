@@ -36,10 +36,11 @@ from robustatt.models.device import choose_device
 from robustatt.plan import BoundPlan, Cell, Plan
 from robustatt.progress import NoSweepProgress, SweepProgress
 from robustatt.results import provenance
+from robustatt.results.aggregate import summarise
 from robustatt.results.file_names import write_file_names
 from robustatt.results.gallery import GALLERY_FILE, GalleryEntry, write_gallery
 from robustatt.results.records import Store
-from robustatt.results.summary import read_summary, summarise, write_summary
+from robustatt.results.summary import Summary, read_summary, write_summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +54,7 @@ class Outcome:
     """What a sweep leaves behind: the records, the summary, and how many Cells were computed by this run."""
 
     records: pd.DataFrame
-    summary: dict[str, Any]
+    summary: Summary
     computed: int
     ready: int
     moved_aside: list[PurePath] = field(default_factory=list)
@@ -164,7 +165,7 @@ class Sweep:
         began, computed = time.time(), len(missing)
         self._compute(missing, progress, len(keys))
         records = store.read(keys)
-        warnings += check_records(records, plan.attacks, bound.describe())
+        warnings += check_records(records, plan.attacks)
         for name, card in cards.items():
             warnings += check_card(name, card, self.dataset, records) if card is not None else []
         origin = _origin(bound, self.out, began, self.models.device)
@@ -227,11 +228,11 @@ def _names(set_aside: Sequence[SetAside]) -> str:
     return f"{len(set_aside)} {'cell' if len(set_aside) == 1 else 'cells'} could not be computed: {said}{more}"
 
 
-def _finished(bound: BoundPlan, out: Path) -> dict[str, Any] | None:
+def _finished(bound: BoundPlan, out: Path) -> Summary | None:
     """The summary of this very plan if an earlier run completed it, pictures and all."""
     try:
         summary = read_summary(out)
-        same = BoundPlan.read(out).describe() == bound.describe() == summary["plan"]
+        same = BoundPlan.read(out).describe() == bound.describe() == summary.plan.as_dict()
     except InputError:
         return None
     return summary if same and (out / GALLERY_FILE).exists() else None

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from robustatt.attack.kinds import ExternalRecipe
+from robustatt.attack.recipe import ExternalRecipe
 from robustatt.data.dataset import Dataset
 from robustatt.engine.evidence import ResultsFolder, read_folder
 from robustatt.engine.models import FrozenModels

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from robustatt import attack as attacks
 from robustatt.attack.base import (
     Attack,
     Chain,
@@ -20,6 +19,7 @@ from robustatt.attack.base import (
     RayAttack,
     SteppedAttack,
 )
+from robustatt.attack.builder import build
 from robustatt.data.dataset import Dataset
 from robustatt.data.views import require_same_classes
 from robustatt.eps import CLEAN, parse_radius
@@ -59,7 +59,7 @@ def attack_examples(
     """A Cell's attack on some examples of its data set; `keep` makes the ledger keep images and maps."""
     images, labels = load_images(dataset, positions, classifier)
     radii = torch.tensor([float(parse_radius(text)) for text in cell.radii], device=classifier.device)
-    attack = attacks.build(cell.attack, classifier.classes)
+    attack = build(cell.attack, classifier.classes)
     index = dataset.original(positions).to(classifier.device)
     target = Target(classifier, attack.norm, attack.name, images, labels, index, radii, batch_size, keep)
     target.aim(attack, Noise(cell.seed, attack.name))

@@ -14,7 +14,7 @@ from robustatt.evaluate.cell import attack_examples
 from robustatt.evaluate.classifier import Classifier
 from robustatt.plan import Cell
 from robustatt.results.gallery import GalleryEntry, choose_examples
-from robustatt.results.outcomes import grids, is_control
+from robustatt.results.outcomes import grids
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,7 @@ def attack_to_show(attacks: Sequence[Recipe], records: pd.DataFrame) -> str | No
 
     One without a norm has no radii to be shown at.
     """
-    bounded = [entry for entry in attacks if not entry.unbounded and not is_control(entry.name)]
+    bounded = [entry for entry in attacks if not entry.unbounded and entry.category != "control"]
     cheap = [entry.name for entry in bounded if sum(entry.cost()) <= MOST_COST]
     right = records["adv_pred"] == records["label"]
     means = {name: float(right[records["attack"] == name].mean()) for name in cheap}

@@ -14,12 +14,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from robustatt.eps import parse_radius
 from robustatt.errors import InputError, did_you_mean
 from robustatt.results.columns import kind_of
-from robustatt.results.summary import names_of
+from robustatt.results.summary import Summary
 
 TARGETS = ("tensorboard", "mlflow", "wandb")
 """Where a sweep can go: each needs the package of its name, which is an extra of this project."""
@@ -59,14 +58,14 @@ class Export:
     """Of the summary: the same sweep exported twice has the same."""
 
 
-def export(directory: Path, summary: Mapping[str, Any], target: str, folder: Path) -> str:
+def export(directory: Path, summary: Summary, target: str, folder: Path) -> str:
     """Hand the sweep in `directory` to a tool; what is local is written into `folder`. Returns what to do next.
 
     Raises InputError if the tool is unknown, its package is missing, or there is nothing to hand over.
     """
     if target not in TARGETS:
         raise InputError(f"--to {target!r}: {did_you_mean(target, TARGETS)}")
-    if not summary["curves"]:
+    if not summary.curves:
         raise InputError(f"{directory}: no results to export yet: run or resume the sweep")
     try:
         importlib.import_module(target)
@@ -83,18 +82,16 @@ def export(directory: Path, summary: Mapping[str, Any], target: str, folder: Pat
     return said
 
 
-def collect(directory: Path, summary: Mapping[str, Any]) -> Export:
+def collect(directory: Path, summary: Summary) -> Export:
     """Everything a tool is given of a sweep."""
-    radii = [parse_radius(point["eps"]) for curve in summary["curves"] for point in curve["points"]]
+    radii = [parse_radius(point.eps) for curve in summary.curves for point in curve.points]
     parts = math.lcm(*((radius * 255).denominator for radius in radii))
-    text = json.dumps(summary, sort_keys=True, default=str)
-    models, data = names_of(summary["plan"], "models"), _data_name(summary)
-    known = tool_names(
-        [str(row[key]) for part in ("curves", "drift") for row in summary[part] for key in ("model", "attack")]
-    )
+    text = json.dumps(summary.as_dict(), sort_keys=True, default=str)
+    models = [entry.name for entry in summary.plan.models]
+    known = tool_names([name for rows in (summary.curves, summary.drift) for row in rows for name in (row.model, row.attack)])
     series = (*_curves(summary, parts), *_drift(summary, parts))
     return Export(
-        title=f"{', '.join(models)} on {data}",
+        title=f"{', '.join(models)} on {summary.plan.data.name}",
         series=tuple(replace(one, model=known[one.model], attack=known[one.attack]) for one in series),
         facts=dict(_facts(summary)),
         files=tuple(path for pattern in ARTIFACTS for path in sorted(directory.glob(pattern)) if path.is_file()),
@@ -103,22 +100,22 @@ def collect(directory: Path, summary: Mapping[str, Any]) -> Export:
     )
 
 
-def _curves(summary: Mapping[str, Any], parts: int) -> Iterator[Series]:
-    for curve in summary["curves"]:
+def _curves(summary: Summary, parts: int) -> Iterator[Series]:
+    for curve in summary.curves:
         for measure in MEASURES:
             name = f"accuracy_{measure}" if measure.startswith("ci_") else measure
-            points = [(_step(point["eps"], parts), float(point[measure])) for point in curve["points"]]
-            yield Series(str(curve["model"]), str(curve["attack"]), name, tuple(sorted(points)))
+            points = [(_step(point.eps, parts), getattr(point, measure)) for point in curve.points]
+            yield Series(curve.model, curve.attack, name, tuple(sorted(points)))
 
 
-def _drift(summary: Mapping[str, Any], parts: int) -> Iterator[Series]:
+def _drift(summary: Summary, parts: int) -> Iterator[Series]:
     """Attention and saliency under measures of their own, so that no tool draws them into one chart."""
     groups: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
-    for row in summary["drift"]:
-        level = str(row["level"])
-        measure = f"{kind_of(level)}_drift_{row['metric']}/{plain(level)}/{row['group']}"
-        key = (str(row["model"]), str(row["attack"]), measure)
-        groups.setdefault(key, []).append((_step(row["eps"], parts), float(row["mean"])))
+    for row in summary.drift:
+        level = row.level
+        measure = f"{kind_of(level)}_drift_{row.metric}/{plain(level)}/{row.group}"
+        key = (row.model, row.attack, measure)
+        groups.setdefault(key, []).append((_step(row.eps, parts), math.nan if row.mean is None else row.mean))
     for key, points in groups.items():
         yield Series(*key, tuple(sorted(points)))
 
@@ -127,22 +124,17 @@ def _step(eps: str, parts: int) -> int:
     return int(parse_radius(eps) * 255 * parts)
 
 
-def _data_name(summary: Mapping[str, Any]) -> str:
-    data = summary["plan"].get("data")
-    return str(data.get("name", "")) if isinstance(data, Mapping) else str(data or "")
-
-
-def _facts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    plan = summary["plan"]
-    yield "models", ", ".join(names_of(plan, "models"))
-    yield "attacks", ", ".join(names_of(plan, "attacks"))
-    yield "data", _data_name(summary)
-    for name in ("seed", "evaluation"):
-        if name in plan:
-            yield name, str(plan[name])
-    yield "images", str(max(int(point["n"]) for curve in summary["curves"] for point in curve["points"]))
-    yield "health_warnings", ", ".join(sorted({str(warning["code"]) for warning in summary["health"]})) or "none"
-    for name, value in summary["provenance"].items():
+def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
+    plan = summary.plan
+    yield "models", ", ".join(entry.name for entry in plan.models)
+    yield "attacks", ", ".join(entry.name for entry in plan.attacks)
+    yield "data", plan.data.name
+    for name, value in plan.as_dict().items():
+        if name in ("seed", "evaluation"):
+            yield name, str(value)
+    yield "images", str(max(point.n for curve in summary.curves for point in curve.points))
+    yield "health_warnings", ", ".join(sorted({warning.code for warning in summary.health})) or "none"
+    for name, value in summary.provenance.as_dict().items():
         if isinstance(value, str | int | float):
             yield name, str(value)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from robustatt.eps import parse_radius
-from robustatt.health.outcome import Outcome, kind_of
+from robustatt.health.outcome import Outcome
 from robustatt.health.warning import HealthWarning
 from robustatt.results.chains import parts_of
 
@@ -13,7 +13,7 @@ from robustatt.results.chains import parts_of
 def black_box_part(outcome: Outcome, clearly: Callable[[int, int], bool]) -> Iterator[HealthWarning]:
     """At the radius where the black-box parts of a chain broke most of what no gradient part before them had broken."""
     parts = parts_of(outcome.recipe)
-    blind = [name for name, recipe in parts.items() if kind_of(recipe) == "black-box"]
+    blind = [name for name, recipe in parts.items() if recipe.category == "black-box"]
     if outcome.grid.broken_by is None or not blind or len(blind) == len(parts):
         return
     right = (outcome.grid.clean_pred == outcome.grid.label) & outcome.grid.present.all(1)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from robustatt.health.warning import HealthWarning
 from robustatt.results import statistics
-from robustatt.results.summary import Grid
+from robustatt.results.outcomes import Grid
 
 RESTORED = 0.6
 """Balanced accuracy the renamed classes must reach: a model that always says one class has 1/classes, at

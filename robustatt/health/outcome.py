@@ -7,12 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from robustatt.attack.kinds import ExternalRecipe
-from robustatt.attack.recipe import Recipe
+from robustatt.attack.recipe import Category, ExternalRecipe, Recipe
 from robustatt.eps import parse_radius
-from robustatt.results.summary import Grid
-
-ITERATIVE = ("pgd", "mi-fgsm", "ni-fgsm", "apgd", "apgd-t", "fab-t", "fmn", "autoattack")
+from robustatt.results.outcomes import Grid
 
 
 @dataclass(frozen=True)
@@ -55,17 +52,18 @@ class Outcome:
         return isinstance(self.recipe, ExternalRecipe)
 
     @property
-    def kind(self) -> str:
-        """What sort of attack it is, see `kind_of`."""
-        return kind_of(self.recipe)
+    def untargeted(self) -> Category | None:
+        """What sort of attack it is; None if it is targeted or its recipe is not known: such ones are compared with none."""
+        if self.recipe is None or getattr(self.recipe, "targeted", None) is not None:
+            return None
+        return self.recipe.category
 
+    @property
+    def iterative(self) -> bool:
+        """Whether it takes many gradient steps towards any mistake."""
+        return self.untargeted in ("iterative", "minimum-norm")
 
-def kind_of(recipe: Recipe | None) -> str:
-    """single, iterative, black-box, control or unknown (targeted attacks and those of other libraries)."""
-    if recipe is None or getattr(recipe, "targeted", None) is not None:
-        return "unknown"
-    if recipe.algorithm in ITERATIVE:
-        return "single" if getattr(recipe, "steps", 2) == 1 else "iterative"
-    return {"fgsm": "single", "r-fgsm": "single", "square": "black-box", "noise": "control"}.get(
-        recipe.algorithm, "unknown"
-    )
+    @property
+    def control(self) -> bool:
+        """Whether it is no adversary."""
+        return self.recipe is not None and self.recipe.category == "control"

@@ -3,14 +3,15 @@ Without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robustatt.attack.recipe import Recipe, shipped
-from robustatt.attack.recipe import load as load_recipe
+from robustatt.attack.recipe import Recipe
+from robustatt.attack.recipe_files import load as load_recipe
+from robustatt.attack.recipe_files import shipped
 from robustatt.eps import NORM_TITLES, parse_radius
 from robustatt.health.chains import black_box_part
 from robustatt.health.foreign import left_the_ball, unused_ball
@@ -18,7 +19,8 @@ from robustatt.health.labels import label_order, like_chance
 from robustatt.health.outcome import Outcome
 from robustatt.health.warning import ZERO_GRADIENT_SHARE, HealthWarning
 from robustatt.results import statistics
-from robustatt.results.summary import Grid, baselines, grids
+from robustatt.results.aggregate import baselines
+from robustatt.results.outcomes import Grid, grids
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,15 +55,12 @@ CLAIM = 0.02
 """Differences below two points are nobody's headline."""
 
 
-def check_records(
-    records: pd.DataFrame, recipes: Sequence[Recipe] = (), plan: Mapping[str, object] | None = None
-) -> list[HealthWarning]:
+def check_records(records: pd.DataFrame, recipes: Sequence[Recipe] = ()) -> list[HealthWarning]:
     """What the outcome itself gives away.
 
     Args:
         records: a row for each model, attack, radius and example.
         recipes: of the attacks that were run; shipped recipes are known by name.
-        plan: as in summary.json, for the baselines of models.
     """
     if records.empty:
         return []
@@ -89,7 +88,7 @@ def check_records(
             elsewhere |= {outcome.name} if left else set()
         usable = [entry for entry in usable if entry.name not in elsewhere]
         found += [*_weaker(usable), *_black_box(usable), *_noise(usable), *_unconverged(usable)]
-    found += _too_few([entry for outcomes in by_model.values() for entry in outcomes], plan or {})
+    found += _too_few([entry for outcomes in by_model.values() for entry in outcomes])
     return found
 
 
@@ -117,9 +116,9 @@ def _zero_gradient(records: pd.DataFrame) -> Iterator[HealthWarning]:
 def _rising(outcome: Outcome) -> Iterator[HealthWarning]:
     """A rise over any smaller radius that the exact McNemar test does not give to chance (p < 0.001 over
     all radii)."""
-    if outcome.kind == "control":
+    if outcome.control:
         return
-    floor = RISE if outcome.kind == "iterative" else OVERSHOOT
+    floor = RISE if outcome.iterative else OVERSHOOT
     accuracy = 1 - outcome.broken.mean(0)
     rises = [(accuracy[j] - accuracy[:j].min(), int(accuracy[:j].argmin()), j) for j in range(1, len(accuracy))]
     rise, low, high = max(rises, default=(0.0, 0, 0))
@@ -129,7 +128,7 @@ def _rising(outcome: Outcome) -> Iterator[HealthWarning]:
     lost = int((~outcome.broken[:, low] & outcome.broken[:, high]).sum())
     if float(statistics.mcnemar_exact(back, lost)) * len(accuracy) < 1e-3:
         eps = [text for text in outcome.grid.eps if parse_radius(text) > 0]
-        several = outcome.kind == "iterative"
+        several = outcome.iterative
         remedy = "take smaller steps, or apgd-ce" if several else "run an iterative attack (pgd, apgd-ce)"
         yield HealthWarning(
             "accuracy-rising",
@@ -145,7 +144,7 @@ def _rising(outcome: Outcome) -> Iterator[HealthWarning]:
 
 def _unit(outcome: Outcome) -> Iterator[HealthWarning]:
     """Radii that are all far too small or far too large for their norm: most likely counted in another unit."""
-    if outcome.kind == "control" or outcome.recipe is None or outcome.recipe.unbounded:
+    if outcome.control or outcome.recipe is None or outcome.recipe.unbounded:
         return
     low, high = USUAL_RADII[outcome.norm]
     smallest, largest, unit = min(outcome.eps), max(outcome.eps), UNIT_ADVICE[outcome.norm]
@@ -169,7 +168,7 @@ def _half(outcome: Outcome) -> Iterator[HealthWarning]:
     """At 0.5 every ball holds the same grey image, which has one prediction: no classifier is right on
     more than one class. So anything above the share of the largest class is proof that the attack failed."""
     far = [i for i, eps in enumerate(outcome.eps) if eps >= 0.5]
-    if outcome.norm != "linf" or outcome.kind != "iterative" or not far:
+    if outcome.norm != "linf" or not outcome.iterative or not far:
         return
     right = (outcome.grid.clean_pred == outcome.grid.label) & outcome.grid.present.all(1)
     label = outcome.grid.label[right]
@@ -232,8 +231,8 @@ def _radius(eps: float, norm: str) -> str:
 
 def _weaker(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
     """Each iterative attack against every single step in the same norm."""
-    for many in (entry for entry in outcomes if entry.kind == "iterative" or entry.foreign):
-        for single in (entry for entry in outcomes if entry.kind == "single" and entry.norm == many.norm):
+    for many in (entry for entry in outcomes if entry.iterative or entry.foreign):
+        for single in (entry for entry in outcomes if entry.untargeted == "single-step" and entry.norm == many.norm):
             alone, _, _, eps = _only(single, many.broken, many.index, many.eps)
             if _clearly(alone, len(many.index)):
                 why, advice = (
@@ -260,7 +259,7 @@ def _together(outcomes: Sequence[Outcome]) -> Outcome | None:
     """The union of several attacks over the radii of the first iterative one: broken if any breaks it."""
     if not outcomes:
         return None
-    first = max(outcomes, key=lambda entry: entry.kind == "iterative")
+    first = max(outcomes, key=lambda entry: entry.iterative)
     broken = first.broken.copy()
     for other in outcomes:
         if not np.array_equal(other.index, first.index):
@@ -273,14 +272,14 @@ def _together(outcomes: Sequence[Outcome]) -> Outcome | None:
 
 def _black_box(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
     """A black-box attack against all gradient attacks together, if an iterative one was run."""
-    for blind in (entry for entry in outcomes if entry.kind == "black-box"):
+    for blind in (entry for entry in outcomes if entry.untargeted == "black-box"):
         mine = [entry for entry in outcomes if entry.norm == blind.norm and entry.name != blind.name]
         white = [
             entry
             for entry in mine
-            if entry.kind == "iterative" and entry.recipe and entry.recipe.algorithm != "autoattack"
+            if entry.iterative and entry.recipe and entry.recipe.algorithm != "autoattack"
         ]
-        union = _together([*white, *(entry for entry in mine if entry.kind == "single")] if white else [])
+        union = _together([*white, *(entry for entry in mine if entry.untargeted == "single-step")] if white else [])
         if union is None:
             continue
         alone, _, _, eps = _only(blind, union.broken, union.index, union.eps)
@@ -300,9 +299,9 @@ def _black_box(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
 
 def _noise(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
     """A control against all gradient attacks together."""
-    for control in (entry for entry in outcomes if entry.kind == "control"):
+    for control in (entry for entry in outcomes if entry.control):
         union = _together(
-            [entry for entry in outcomes if entry.kind in ("single", "iterative") and entry.norm == control.norm]
+            [entry for entry in outcomes if (entry.iterative or entry.untargeted == "single-step") and entry.norm == control.norm]
         )
         if union is None:
             continue
@@ -322,7 +321,7 @@ def _noise(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
 
 def _unconverged(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
     """Two recipes of one algorithm, norm and loss of which one takes at least twice the gradients."""
-    many = [entry for entry in outcomes if entry.kind == "iterative" and entry.recipe]
+    many = [entry for entry in outcomes if entry.iterative and entry.recipe]
     for weak in many:
         for strong in many:
             if not weak.recipe or not strong.recipe or not _same_but_cost(weak.recipe, strong.recipe):
@@ -351,7 +350,7 @@ def _same_but_cost(weak: Recipe, strong: Recipe) -> bool:
     return same and strong.cost()[0] >= 2 * weak.cost()[0]
 
 
-def _too_few(outcomes: Sequence[Outcome], plan: Mapping[str, object]) -> Iterator[HealthWarning]:
+def _too_few(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
     """Each model against its baseline (else the first): is the largest difference of the curve one that n
     examples show?
 
@@ -359,11 +358,11 @@ def _too_few(outcomes: Sequence[Outcome], plan: Mapping[str, object]) -> Iterato
     points, is smaller than what n examples detect four times in five.
     """
     models = list(dict.fromkeys(entry.grid.model for entry in outcomes))
-    pairs = baselines(plan, models) or dict.fromkeys(models[1:], models[0])
+    pairs = baselines(models) or dict.fromkeys(models[1:], models[0])
     by_key = {(entry.grid.model, entry.name): entry.grid for entry in outcomes}
     for entry in outcomes:
         other = by_key.get((pairs.get(entry.grid.model, ""), entry.name))
-        if other is None or entry.kind == "control" or other.model == entry.grid.model:
+        if other is None or entry.control or other.model == entry.grid.model:
             continue
         tables = list(_tables(entry.grid, other))
         if not tables or min(float(statistics.mcnemar_exact(t.only_a, t.only_b)) for t in tables) < 0.05:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from robustatt.errors import InputError
 from robustatt.results.file_names import read_file_names
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from robustatt.report.figures import FigureSpec
     from robustatt.results.gallery import GalleryEntry
+    from robustatt.results.summary import Summary
 
 __all__ = ["ReportPaths", "write_comparison", "write_report"]
 
@@ -31,7 +32,7 @@ class ReportPaths:
 def write_report(
     directory: Path,
     records: pd.DataFrame | None,
-    summary: Mapping[str, Any],
+    summary: Summary,
     out: Path | None = None,
     *,
     figures: bool = True,
@@ -42,15 +43,16 @@ def write_report(
     examples in ``directory/gallery/``. ``figures`` False writes page and tables only. Raises InputError if
     the folder cannot be written or the gallery is damaged.
     """
+    import robustatt.report.page as page
+    import robustatt.report.tables as tables
     from robustatt.files import subfolder, write_atomically
-    from robustatt.report import page, tables
     from robustatt.report.figures import sweep_figures
     from robustatt.results.gallery import read_gallery
-    from robustatt.results.unbounded import bounded, rows_of
+    from robustatt.results.unbounded import rows_of
 
     folder = Path(out) if out is not None else Path(directory)
     heads, unbounded_rows = rows_of(summary)
-    whole, summary = summary, bounded(summary)
+    whole, summary = summary, summary.bounded()
     if records is not None and unbounded_rows:
         records = records[~records["attack"].isin({row[1] for row in unbounded_rows})]
     curves, drift = sweep_figures(summary), drift_figures(summary)
@@ -63,7 +65,7 @@ def write_report(
         pictures, rows = subfolder(folder, "figures"), subfolder(folder, "tables")
         text = page.render(summary, page.Page(curves, drift, more))
         write_atomically(folder / "report.html", text.encode())
-        listed = tables.write_tables(summary, page.overviews(summary), rows, whole) if whole["curves"] else []
+        listed = tables.write_tables(summary, page.overviews(summary), rows, whole) if whole.curves else []
         written = _write_figures(summary, curves, drift, stored, pictures) if figures else []
     except OSError as error:
         raise InputError(f"cannot write the report into {folder}: {error.strerror or error}") from None
@@ -71,7 +73,7 @@ def write_report(
 
 
 def _write_figures(
-    summary: Mapping[str, Any],
+    summary: Summary,
     curves: Sequence[FigureSpec],
     drift: Sequence[FigureSpec],
     stored: Sequence[GalleryEntry],
@@ -91,10 +93,11 @@ def _write_figures(
     return written + gallery_figures(stored, classes, folder)
 
 
-def drift_figures(summary: Mapping[str, Any]) -> list[FigureSpec]:
+def drift_figures(summary: Summary) -> list[FigureSpec]:
     """One figure for each model and measure, of attention before those of saliency, under the strongest attack of the
     first norm."""
-    from robustatt.report import figures, text
+    import robustatt.report.figures as figures
+    import robustatt.report.text as text
     from robustatt.results.columns import METRICS
 
     summary = text.first_norm(summary)
@@ -111,8 +114,8 @@ def drift_figures(summary: Mapping[str, Any]) -> list[FigureSpec]:
 
 
 def write_comparison(
-    first: tuple[str, pd.DataFrame, Mapping[str, Any]],
-    second: tuple[str, pd.DataFrame, Mapping[str, Any]],
+    first: tuple[str, pd.DataFrame, Summary],
+    second: tuple[str, pd.DataFrame, Summary],
     out: Path,
 ) -> ReportPaths:
     """Write ``comparison.html`` and ``tables/comparison.csv``, ``tables/flips.csv`` of two runs into ``out``.
@@ -121,6 +124,6 @@ def write_comparison(
     radii that both have, by the exact McNemar test with Holm's correction; flips are listed one by one.
     Raises InputError if the runs have nothing in common.
     """
-    from robustatt.report import comparison
+    import robustatt.report.comparison as comparison
 
     return ReportPaths(*comparison.write(first, second, Path(out)))

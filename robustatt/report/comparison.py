@@ -18,13 +18,14 @@ from robustatt.files import subfolder, write_atomically
 from robustatt.report.charts import chart, hover_data
 from robustatt.report.draw import write_csv
 from robustatt.report.figures import Panel, accuracy_panel
-from robustatt.report.style import DASHES
+from robustatt.report.style import DASHES, looks
+from robustatt.results.aggregate import compare_grids
 from robustatt.results.gate import plan_changes
-from robustatt.results.outcomes import Grid, grids, is_control
+from robustatt.results.outcomes import Grid, grids
 from robustatt.results.reference import identity
-from robustatt.results.summary import compare_grids
+from robustatt.results.summary import Summary
 
-Run = tuple[str, pd.DataFrame, Mapping[str, Any]]
+Run = tuple[str, pd.DataFrame, Summary]
 MOST_FLIPS = 200
 """Rows of flips that the page lists; the CSV has all."""
 
@@ -73,11 +74,10 @@ def _same_images(old: Grid, new: Grid) -> None:
 
 def difference_rows(new: Grid, old: Grid) -> list[dict[str, Any]]:
     """Accuracy of the second run minus the first, radius by radius, on the examples that both have."""
-    rows = compare_grids(new, old)
-    for row in rows:
-        del row["baseline"]
-        row["gained"], row["lost"] = row.pop("only_model"), row.pop("only_baseline")
-    return rows
+    renamed = {"only_model": "gained", "only_baseline": "lost"}
+    rows = [row.as_dict() for row in compare_grids(new, old)]
+    kept = [[(key, value) for key, value in row.items() if key != "baseline" and key not in renamed] for row in rows]
+    return [dict([*pairs, *((new, row[key]) for key, new in renamed.items())]) for pairs, row in zip(kept, rows, strict=True)]
 
 
 def flip_rows(old: Grid, new: Grid) -> Iterator[dict[str, Any]]:
@@ -112,7 +112,7 @@ def context(first: Run, second: Run, rows: Sequence[Mapping[str, Any]], flips: p
     if names[0] == names[1]:
         names = [f"{names[0]} (1)", f"{names[1]} (2)"]
     panels = list(_panels(first[2], second[2], names))
-    changes = plan_changes(identity(first[2].get("plan") or {}), identity(second[2].get("plan") or {}))
+    changes = plan_changes(identity(first[2].plan), identity(second[2].plan))
     return {
         **page.frame_parts(),
         "names": names,
@@ -127,12 +127,12 @@ def context(first: Run, second: Run, rows: Sequence[Mapping[str, Any]], flips: p
     }
 
 
-def _panels(first: Mapping[str, Any], second: Mapping[str, Any], names: Sequence[str]) -> Iterator[Panel]:
+def _panels(first: Summary, second: Summary, names: Sequence[str]) -> Iterator[Panel]:
     """One panel for each model and attack of both runs: the first run dashed, the second solid."""
-    series = [{tuple(s.keys.values()): s for s in accuracy_panel(summary).series} for summary in (first, second)]
+    series = [{tuple(s.keys.values()): s for s in accuracy_panel(summary, looks(*summary.curve_names())).series} for summary in (first, second)]
     for number, key in enumerate(key for key in series[0] if key in series[1]):
         model, attack = key
-        if is_control(attack):
+        if first.is_control(attack):
             continue
         old = replace(series[0][key], label=names[0], look=replace(series[0][key].look, colour=0, dash=DASHES[1]))
         new = replace(series[1][key], label=names[1], look=replace(series[1][key].look, colour=1, dash=()))

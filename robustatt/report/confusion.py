@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from robustatt.report.draw import STYLE, save, write_csv
-from robustatt.report.figures import Summary
 from robustatt.report.heatmaps import class_name
+from robustatt.results.summary import Confusion, Summary
 
 MOST_CLASSES = 12
 LEVELS = 4
@@ -20,26 +20,26 @@ LEVELS = 4
 
 def matrices(summary: Summary, attack: str | None, classes: Sequence[str]) -> list[dict[str, Any]]:
     """For each model under this attack: class names, counts by true and taken class, how many lie outside."""
-    return [_matrix(entry, classes) for entry in summary.get("confusion", []) if entry["attack"] == attack]
+    return [_matrix(entry, classes) for entry in summary.confusion if entry.attack == attack]
 
 
-def _matrix(entry: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+def _matrix(entry: Confusion, classes: Sequence[str]) -> dict[str, Any]:
     involved: Counter[int] = Counter()
-    for true, taken, count in entry["flows"]:
+    for true, taken, count in entry.flows:
         involved[true] += count
         involved[taken] += count
     shown = sorted(number for number, _ in involved.most_common(MOST_CLASSES))
     counts = np.zeros((len(shown), len(shown)), dtype=int)
-    for true, taken, count in entry["flows"]:
+    for true, taken, count in entry.flows:
         if true in shown and taken in shown:
             counts[shown.index(true), shown.index(taken)] = count
     top = max(1, int(counts.max(initial=0)))
     return {
-        **entry,
+        **entry.as_dict(),
         "names": [class_name(number, classes) for number in shown],
         "counts": counts,
         "matrix": [[{"count": int(v), "level": int(np.ceil(LEVELS * v / top))} for v in row] for row in counts],
-        "left_out": int(entry["n_fooled"] - counts.sum()),
+        "left_out": int(entry.n_fooled - counts.sum()),
     }
 
 

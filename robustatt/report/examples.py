@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from robustatt.results.outcomes import Grid, is_control
+from robustatt.results.outcomes import Grid
 
 MOST_CELLS = 1_500_000
 """Beyond so many predictions the page keeps only the strongest attack, to stay well under 10 MB."""
@@ -16,12 +16,12 @@ _OFFSET = 0x100
 
 
 def explorer_data(layout: Sequence[Grid], strongest: str | None) -> dict[str, Any] | None:
-    """The examples for the page's explorer; None without records.
+    """The examples for the page's explorer, controls left out by the caller; None without records.
 
     ``pred`` is one character a prediction, code point 256 + class (255 where the row is missing), example
     after example with its radii ascending. The first radius may be 0.
     """
-    shown = [grid for grid in layout if not is_control(grid.attack)]
+    shown = list(layout)
     if sum(grid.present.size for grid in shown) > MOST_CELLS:
         shown = [grid for grid in shown if grid.attack == strongest]
     shown = [grid for grid in shown if _writable(grid)]
@@ -40,9 +40,7 @@ def explorer_data(layout: Sequence[Grid], strongest: str | None) -> dict[str, An
             }
             for grid in shown
         ],
-        "left_out": sorted(
-            {grid.attack for grid in layout if not is_control(grid.attack)} - {grid.attack for grid in shown}
-        ),
+        "left_out": sorted({grid.attack for grid in layout} - {grid.attack for grid in shown}),
     }
 
 

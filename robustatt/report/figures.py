@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 from robustatt.eps import NORM_TITLES, axis_value, parse_radius
 from robustatt.report.style import GROUP_LOOKS, Look, looks
 from robustatt.results import statistics
 from robustatt.results.columns import METRICS, Kind, kind_of, level_title
-from robustatt.results.outcomes import is_control
-from robustatt.results.unbounded import norm_of, norms_of, of_norm
-
-Summary = Mapping[str, Any]
+from robustatt.results.summary import Difference, DriftRow, Summary
 
 
 @dataclass(frozen=True)
@@ -69,22 +66,15 @@ class FigureSpec:
     panels: tuple[Panel, ...]
 
 
-def curve_names(summary: Summary) -> tuple[list[str], list[str]]:
-    """Models and attacks in the order of the curves; controls are not attacks."""
-    models = list(dict.fromkeys(str(curve["model"]) for curve in summary["curves"]))
-    attacks = list(dict.fromkeys(str(curve["attack"]) for curve in summary["curves"]))
-    return models, attacks
-
-
-def attack_title(attack: str) -> str:
+def attack_title(summary: Summary, attack: str) -> str:
     """An attack's name, and that it is none where it is a control."""
-    return f"{attack} (control)" if is_control(attack) else attack
+    return f"{attack} (control)" if summary.is_control(attack) else attack
 
 
 def sweep_figures(summary: Summary) -> list[FigureSpec]:
     """Every curve figure that the summary holds data for; each norm has its own."""
-    norms, names = norms_of(summary), {NAMES: curve_names(summary)}
-    return [spec for norm in norms for spec in _marked(_figures(of_norm(summary, norm) | names), norm, norms)]
+    norms, look = summary.norms(), looks(*summary.curve_names())
+    return [spec for norm in norms for spec in _marked(_figures(summary.of_norm(norm), look), norm, norms)]
 
 
 def _marked(specs: Sequence[FigureSpec], norm: str, norms: Sequence[str]) -> list[FigureSpec]:
@@ -101,88 +91,80 @@ def _marked(specs: Sequence[FigureSpec], norm: str, norms: Sequence[str]) -> lis
     ]  # fmt: skip
 
 
-def _figures(summary: Summary) -> list[FigureSpec]:
-    specs = [accuracy_figure(summary), worst_case_figure(summary), fooling_figure(summary)]
-    more = [gap_figure(summary), breaking_figure(summary)]
+def _figures(summary: Summary, look: Looks) -> list[FigureSpec]:
+    specs = [accuracy_figure(summary, look), worst_case_figure(summary, look), fooling_figure(summary, look)]
+    more = [gap_figure(summary, look), breaking_figure(summary, look)]
     return specs + [spec for spec in more if spec is not None]
 
 
-NAMES = "names of all curves"
-"""A key of the summary of one norm: models and attacks of the whole, so that each looks the same in every figure."""
+Looks = Mapping[tuple[str, str], Look]
+"""The look of each model under each attack: of the whole run, so that each looks the same in every figure."""
 
 
-def _looks(summary: Summary) -> dict[tuple[str, str], Look]:
-    return looks(*summary.get(NAMES, curve_names(summary)))
-
-
-def _curves(summary: Summary, measure: str) -> tuple[Series, ...]:
-    look = _looks(summary)
+def _curves(summary: Summary, look: Looks, quantity: str) -> tuple[Series, ...]:
     series = []
-    for curve in summary["curves"]:
-        points = sorted(curve["points"], key=lambda point: parse_radius(point["eps"]))
-        y = tuple(float(point[measure]) for point in points)
-        n = tuple(int(point["n"]) for point in points)
-        low, high = statistics.wilson([round(a * b) for a, b in zip(y, n, strict=True)], n)
-        model, attack = str(curve["model"]), str(curve["attack"])
+    for curve in summary.curves:
+        points = sorted(curve.points, key=lambda point: parse_radius(point.eps))
+        bands = [point.interval(quantity) for point in points]
         series.append(
             Series(
-                f"{model}, {attack_title(attack)}",
-                look[model, attack],
-                tuple(str(point["eps"]) for point in points),
-                y,
-                tuple(map(float, low)),
-                tuple(map(float, high)),
-                n,
-                {"model": model, "attack": attack},
-                norm_of(curve),
+                f"{curve.model}, {attack_title(summary, curve.attack)}",
+                look[curve.model, curve.attack],
+                tuple(point.eps for point in points),
+                tuple(float(getattr(point, quantity)) for point in points),
+                tuple(low for low, _ in bands),
+                tuple(high for _, high in bands),
+                tuple(point.n for point in points),
+                {"model": curve.model, "attack": curve.attack},
+                curve.norm,
             )
         )
     return tuple(series)
 
 
-def accuracy_figure(summary: Summary) -> FigureSpec:
+def accuracy_figure(summary: Summary, look: Looks) -> FigureSpec:
     """Accuracy at exactly each radius."""
     caption = (
         "Share of images still classified right under the attack at exactly this radius. Images that are "
         "misclassified without any attack count as wrong. Bands: 95 % Wilson intervals."
     )
-    return FigureSpec("accuracy", "Accuracy against radius", caption, (accuracy_panel(summary),))
+    return FigureSpec("accuracy", "Accuracy against radius", caption, (accuracy_panel(summary, look),))
 
 
-def accuracy_panel(summary: Summary) -> Panel:
+def accuracy_panel(summary: Summary, look: Looks) -> Panel:
     """The curves of accuracy, every model and attack."""
-    return Panel("accuracy", "Accuracy", "accuracy", _curves(summary, "accuracy"))
+    return Panel("accuracy", "Accuracy", "accuracy", _curves(summary, look, "accuracy"))
 
 
-def worst_case_figure(summary: Summary) -> FigureSpec:
+def worst_case_figure(summary: Summary, look: Looks) -> FigureSpec:
     """Share that no smaller radius broke either."""
     caption = (
         "Share of images that the attack broke neither at this radius nor at any smaller one. Norm balls are "
         "nested, so this never rises. Bands: 95 % Wilson intervals."
     )
-    panel = Panel("worst-case", "Worst case", "worst-case accuracy", _curves(summary, "worst_case_accuracy"))
+    panel = Panel("worst-case", "Worst case", "worst-case accuracy", _curves(summary, look, "worst_case_accuracy"))
     return FigureSpec("worst-case", "Worst case up to each radius", caption, (panel,))
 
 
-def fooling_figure(summary: Summary) -> FigureSpec:
+def fooling_figure(summary: Summary, look: Looks) -> FigureSpec:
     """The paper's network fooling rate."""
     caption = (
         "Share of images whose predicted label changes from the one predicted for the clean image, right or "
         "wrong (the network fooling rate of Jetley et al. 2018). Bands: 95 % Wilson intervals."
     )
-    panel = Panel("fooling", "Fooling rate", "fooling rate", _curves(summary, "fooling_rate"))
+    panel = Panel("fooling", "Fooling rate", "fooling rate", _curves(summary, look, "fooling_rate"))
     return FigureSpec("fooling-rate", "Fooling rate against radius", caption, (panel,))
 
 
-def gap_figure(summary: Summary) -> FigureSpec | None:
+def gap_figure(summary: Summary, look: Looks) -> FigureSpec | None:
     """Accuracy of each attention model minus its baseline; None if no model has a baseline."""
-    look, norm = _looks(summary), norms_of(summary)[0]
-    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
-    for row in summary.get("differences", []):
-        if not is_control(row["attack"]):
-            groups.setdefault((row["model"], row["baseline"], row["attack"]), []).append(row)
+    norm = summary.norms()[0]
+    groups: dict[tuple[str, str, str], list[Difference]] = {}
+    for row in summary.differences:
+        if not summary.is_control(row.attack):
+            groups.setdefault((row.model, row.baseline, row.attack), []).append(row)
     series = [
-        _rows_series(f"{model} minus {base}, {attack}", look[model, attack], rows, "difference", norm)
+        _gap_series(f"{model} minus {base}, {attack}", look[model, attack], rows, norm)
         for (model, base, attack), rows in groups.items()
         if (model, attack) in look
     ]
@@ -196,29 +178,29 @@ def gap_figure(summary: Summary) -> FigureSpec | None:
     return FigureSpec("gap", "Gap to the baseline", caption, _one_scale([panel]))
 
 
-def _rows_series(label: str, look: Look, rows: Sequence[Mapping[str, Any]], value: str, norm: str) -> Series:
-    rows = sorted(rows, key=lambda row: parse_radius(row["eps"]))
-    keys = {name: str(rows[0][name]) for name in ("model", "baseline", "attack") if name in rows[0]}
+def _gap_series(label: str, look: Look, rows: Sequence[Difference], norm: str) -> Series:
+    rows = sorted(rows, key=lambda row: parse_radius(row.eps))
+    keys = {"model": rows[0].model, "baseline": rows[0].baseline, "attack": rows[0].attack}
     return Series(
         label,
         look,
-        tuple(str(row["eps"]) for row in rows),
-        tuple(float(row[value]) for row in rows),
-        tuple(row["ci_low"] for row in rows),
-        tuple(row["ci_high"] for row in rows),
-        tuple(int(row["n"]) for row in rows),
+        tuple(row.eps for row in rows),
+        tuple(row.difference for row in rows),
+        tuple(row.ci_low for row in rows),
+        tuple(row.ci_high for row in rows),
+        tuple(row.n for row in rows),
         keys,
         norm,
     )
 
 
-def breaking_figure(summary: Summary) -> FigureSpec | None:
+def breaking_figure(summary: Summary, look: Looks) -> FigureSpec | None:
     """Cumulative distribution of the smallest radius that breaks an image that is right when clean."""
     series = []
-    for curve in _curves(summary, "worst_case_accuracy"):
+    for curve in _curves(summary, look, "worst_case_accuracy"):
         right = [round(y * n) for y, n in zip(curve.y, curve.n, strict=True)]
         whole = parse_radius(curve.eps[0]) == 0 and right[0] > 0 and len(set(curve.n)) == 1
-        if is_control(curve.keys["attack"]) or not whole:
+        if summary.is_control(curve.keys["attack"]) or not whole:
             continue
         broken = [right[0] - count for count in right]
         low, high = statistics.wilson(broken, right[0])
@@ -260,14 +242,13 @@ SEARCH_NOTE = (
 
 def _searched(summary: Summary, attack: str) -> bool:
     """Whether an attack was run only at the radii near each image's threshold: those in one step attack at all radii."""
-    plan = summary["plan"]
-    entry = next((e for e in plan.get("attacks") or [] if isinstance(e, Mapping) and e.get("name") == attack), {})
-    return plan.get("evaluation") == "threshold search" and entry.get("algorithm") not in ("fgsm", "r-fgsm", "noise")
+    category = summary.plan.attack(attack).category
+    return summary.plan.evaluation == "threshold search" and category not in ("single-step", "control")
 
 
 def drift_models(summary: Summary, kind: Kind) -> list[str]:
     """Models for which drift of this kind was recorded."""
-    return list(dict.fromkeys(str(row["model"]) for row in summary["drift"] if kind_of(str(row["level"])) == kind))
+    return list(dict.fromkeys(row.model for row in summary.drift if kind_of(row.level) == kind))
 
 
 def drift_figure(
@@ -279,16 +260,17 @@ def drift_figure(
     """
     rows = [
         row
-        for row in summary["drift"]
-        if (row["model"], row["metric"]) == (model, metric) and kind_of(str(row["level"])) == kind
+        for row in summary.drift
+        if (row.model, row.metric) == (model, metric) and kind_of(row.level) == kind
     ]
     name, unit = METRICS[metric].title, METRICS[metric].unit
-    norm = next((norm_of(curve) for curve in summary["curves"] if curve["attack"] == attack), "linf")
+    norm = summary.norm_of(attack)
+    controls = {name: CONTROLS.get(name, f"{name} (control)") for name in summary.curve_names()[1] if summary.is_control(name)}
     panels = []
-    for level in dict.fromkeys(str(row["level"]) for row in rows):
-        here = [row for row in rows if row["level"] == level]
+    for level in dict.fromkeys(row.level for row in rows):
+        here = [row for row in rows if row.level == level]
         series = [_drift_series(here, attack, group, group, norm) for group in ("fooled", "held")]
-        series += [_drift_series(here, control, "all", label, norm) for control, label in CONTROLS.items()]
+        series += [_drift_series(here, control, "all", label, norm) for control, label in controls.items()]
         drawn = tuple(entry for entry in series if entry is not None)
         if drawn:
             slug = f"drift-{metric}-{level}"
@@ -306,23 +288,21 @@ def drift_figure(
     return FigureSpec(f"{stem}-{metric}-{file_safe(model)}", title, caption, _one_scale(panels))
 
 
-def _drift_series(
-    rows: Sequence[Mapping[str, Any]], attack: str, group: str, label: str, norm: str
-) -> Series | None:
-    chosen = [row for row in rows if row["attack"] == attack and row["group"] == group and parse_radius(row["eps"]) > 0]
-    chosen = [row for row in chosen if row["n"] >= LEAST_IMAGES] or chosen
-    chosen.sort(key=lambda row: parse_radius(row["eps"]))
+def _drift_series(rows: Sequence[DriftRow], attack: str, group: str, label: str, norm: str) -> Series | None:
+    chosen = [row for row in rows if row.attack == attack and row.group == group and parse_radius(row.eps) > 0]
+    chosen = [row for row in chosen if row.n >= LEAST_IMAGES] or chosen
+    chosen.sort(key=lambda row: parse_radius(row.eps))
     if not chosen:
         return None
-    keys = {name: str(chosen[0][name]) for name in ("model", "attack", "level", "metric", "group")}
+    keys = {name: str(getattr(chosen[0], name)) for name in ("model", "attack", "level", "metric", "group")}
     return Series(
         label,
-        GROUP_LOOKS[label],
-        tuple(str(row["eps"]) for row in chosen),
-        tuple(float(row["mean"]) for row in chosen),
-        tuple(row["ci_low"] for row in chosen),
-        tuple(row["ci_high"] for row in chosen),
-        tuple(int(row["n"]) for row in chosen),
+        GROUP_LOOKS.get(label, GROUP_LOOKS[CONTROLS["noise"]]),
+        tuple(row.eps for row in chosen),
+        tuple(math.nan if row.mean is None else row.mean for row in chosen),
+        tuple(row.ci_low for row in chosen),
+        tuple(row.ci_high for row in chosen),
+        tuple(row.n for row in chosen),
         keys,
         norm,
     )

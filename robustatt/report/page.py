@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,14 @@ from robustatt.eps import NORM_TITLES, UNITS, parse_radius
 from robustatt.report.charts import chart, hover_data, swatch
 from robustatt.report.confusion import matrices
 from robustatt.report.examples import explorer_data
-from robustatt.report.figures import KIND_WORDS, FigureSpec, Panel, Summary, attack_title, curve_names
+from robustatt.report.figures import KIND_WORDS, FigureSpec, Panel, attack_title
 from robustatt.report.heatmaps import page_gallery
 from robustatt.report.style import DARK, LIGHT, Look, looks
 from robustatt.results.chains import part_tables
 from robustatt.results.columns import METRICS
-from robustatt.results.outcomes import grids, is_control
-from robustatt.results.summary import names_of
-from robustatt.results.unbounded import bounded, norms_of, of_norm, rows_of
+from robustatt.results.outcomes import grids
+from robustatt.results.summary import Summary
+from robustatt.results.unbounded import rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,16 +81,15 @@ def frame_parts() -> dict[str, Any]:
 
 def class_names(summary: Summary) -> list[str]:
     """The data set's class names as the plan lists them, or none."""
-    data = summary["plan"].get("data")
-    names = data.get("classes") if isinstance(data, Mapping) else None
-    return [str(name) for name in names] if isinstance(names, (list, tuple)) else []
+    return summary.plan.data.classes
 
 
 def example_parts(summary: Summary, records: pd.DataFrame | None, stored: Sequence[GalleryEntry]) -> dict[str, Any]:
     """The parts of the page that show single examples."""
     strongest = text.strongest_attack(text.first_norm(summary))
-    layout = list(grids(records)) if records is not None and summary["curves"] else []
-    models, attacks = curve_names(summary)
+    layout = list(grids(records)) if records is not None and summary.curves else []
+    models, attacks = summary.curve_names()
+    layout = [grid for grid in layout if not summary.is_control(grid.attack)]
     layout.sort(key=lambda g: (_place(g.model, models), _place(g.attack, attacks)))
     explorer = explorer_data(layout, strongest)
     return {
@@ -115,7 +115,7 @@ def _thousands(value: int) -> str:
 
 def context(summary: Summary, page: Page) -> dict[str, Any]:
     """Everything that the templates show."""
-    models, attacks = curve_names(summary)
+    models, attacks = summary.curve_names()
     strongest = text.strongest_by_norm(summary)
     return {
         **frame_parts(),
@@ -126,23 +126,23 @@ def context(summary: Summary, page: Page) -> dict[str, Any]:
         "attacks": attacks,
         "strongest": " and ".join(strongest.values() if len(strongest) == 1 else _with_norms(strongest)),
         "tiles": text.tiles(summary),
-        "health": summary["health"],
-        "integrity": [text.without_paths(finding) for finding in summary.get("integrity", [])],
+        "health": summary.health,
+        "integrity": [text.without_paths(finding) for finding in summary.integrity],
         "missing": text.missing_parts(summary),
         "limits": [tight(note) for note in text.limits(summary)],
-        "legend": legend(models, attacks),
+        "legend": legend(summary),
         "curves": [_figure(spec) for spec in page.curves],
         "drift": drift_groups(page.drift),
-        "attack_title": attack_title,
+        "attack_title": partial(attack_title, summary),
         "saliency_note": text.SALIENCY_NOTE,
-        "controls": [attack for attack in attacks if is_control(attack)],
+        "controls": [attack for attack in attacks if summary.is_control(attack)],
         "drift_metrics": METRICS,
         "drift_auc": text.prediction_rows(summary),
         "overviews": overviews(summary),
         "points": list(points(summary)),
         "chains": part_tables(summary),
-        "provenance": flatten(summary["provenance"]),
-        "plan": text.without_paths(json.dumps(summary["plan"], indent=2, ensure_ascii=False, default=str)),
+        "provenance": flatten(summary.provenance.as_dict()),
+        "plan": text.without_paths(json.dumps(summary.plan.as_dict(), indent=2, ensure_ascii=False)),
         "command": command(summary),
         "hover": _hover([*page.curves, *page.drift]),
         **page.more,
@@ -151,34 +151,34 @@ def context(summary: Summary, page: Page) -> dict[str, Any]:
 
 def headline(summary: Summary) -> dict[str, str]:
     """Title and one line of what was measured, on what."""
-    models, attacks = curve_names(summary)
-    models = models or names_of(summary["plan"], "models")
-    attacks = [name for name in attacks or names_of(summary["plan"], "attacks") if not is_control(name)]
-    data = summary["plan"].get("data")
-    name = str(data.get("name", "")) if isinstance(data, Mapping) else str(data or "")
-    split = f" ({data['split']})" if isinstance(data, Mapping) and data.get("split") else ""
-    n = max((int(p["n"]) for c in summary["curves"] for p in c["points"]), default=0)
-    norms = sorted({text.NORMS.get(str(c.get("norm")), str(c.get("norm"))) for c in summary["curves"]})
+    models, attacks = summary.curve_names()
+    models = models or [entry.name for entry in summary.plan.models]
+    attacks = [name for name in attacks or [entry.name for entry in summary.plan.attacks] if not summary.is_control(name)]
+    name = summary.plan.data.name
+    split = f" ({summary.plan.data.split})" if summary.plan.data.split else ""
+    n = max((p.n for c in summary.curves for p in c.points), default=0)
+    norms = sorted({text.NORMS.get(c.norm, c.norm) for c in summary.curves})
     facts = [f"{n:,} images{split}" if n else "", ", ".join(attacks), ", ".join(norms)]
-    facts += [_radii_fact(of_norm(summary, norm), norm) for norm in norms_of(summary)]
-    started = str(summary["provenance"].get("started") or summary["provenance"].get("finished") or "")[:10]
+    facts += [_radii_fact(summary.of_norm(norm), norm) for norm in summary.norms()]
+    finished = summary.provenance.finished[:10]
     subject = ", ".join(models[:-1]) + (" and " if len(models) > 1 else "") + models[-1] if models else "no model yet"
     if len(models) > 4:
         subject = f"{len(models)} models"
     return {
         "title": f"Robustness of {subject}" + (f" on {name}" if name else ""),
-        "facts": " · ".join(text.without_paths(fact) for fact in [*facts, started] if fact),
+        "facts": " · ".join(text.without_paths(fact) for fact in [*facts, finished] if fact),
     }
 
 
-def legend(models: Sequence[str], attacks: Sequence[str]) -> dict[str, list[tuple[Markup, str]]]:
+def legend(summary: Summary) -> dict[str, list[tuple[Markup, str]]]:
     """Samples and names: colour and marker by model, line style by attack."""
+    models, attacks = summary.curve_names()
     look = looks(models, attacks)
     first = attacks[0] if attacks else ""
     return {
         "models": [(swatch(Look(look[model, first].colour)), model) for model in models if first],
         "attacks": [
-            (swatch(look[models[0], attack], marker=False), attack_title(attack)) for attack in attacks if models
+            (swatch(look[models[0], attack], marker=False), attack_title(summary, attack)) for attack in attacks if models
         ],
     }
 
@@ -186,8 +186,8 @@ def legend(models: Sequence[str], attacks: Sequence[str]) -> dict[str, list[tupl
 def result_card(summary: Summary, title: str) -> str:
     """A run in short for a notebook: accuracy at a handful of radii, and reasons to doubt the numbers."""
     heads, rows = rows_of(summary)
-    kept = bounded(summary)
-    values = {"title": title, "overviews": overviews(kept), "heads": heads, "rows": rows, "health": summary["health"]}
+    kept = summary.bounded()
+    values = {"title": title, "overviews": overviews(kept), "heads": heads, "rows": rows, "health": summary.health}
     return render_template("result.html.j2", values)
 
 
@@ -232,7 +232,7 @@ def _with_norms(strongest: Mapping[str, str]) -> list[str]:
 
 def _radii_fact(summary: Summary, norm: str) -> str:
     """From where to where the radii of one norm go, and how many there are; empty without any."""
-    radii = sorted({parse_radius(p["eps"]) for c in summary["curves"] for p in c["points"]} - {0})
+    radii = sorted({parse_radius(p.eps) for c in summary.curves for p in c.points} - {0})
     if not radii:
         return ""
     values = [f"{float(radius / UNITS[norm]):g}" for radius in radii]
@@ -243,16 +243,16 @@ def _radii_fact(summary: Summary, norm: str) -> str:
 
 def overviews(summary: Summary) -> list[dict[str, Any]]:
     """For each norm the table of `overview`, and what the norm is called if there are several."""
-    norms = norms_of(summary)
+    norms = summary.norms()
     return [
-        overview(of_norm(summary, norm)) | {"norm": NORM_TITLES[norm] if len(norms) > 1 else ""} for norm in norms
+        overview(summary.of_norm(norm)) | {"norm": NORM_TITLES[norm] if len(norms) > 1 else ""} for norm in norms
     ]
 
 
 def overview(summary: Summary) -> dict[str, Any]:
     """Models by attacks at a handful of radii: the table that fits on a page."""
-    radii = every = sorted({parse_radius(p["eps"]) for c in summary["curves"] for p in c["points"]})
-    texts = {parse_radius(p["eps"]): str(p["eps"]) for c in summary["curves"] for p in c["points"]}
+    radii = every = sorted({parse_radius(p.eps) for c in summary.curves for p in c.points})
+    texts = {parse_radius(p.eps): p.eps for c in summary.curves for p in c.points}
     if len(radii) > 6:
         wanted = [0, 1, 2, 4, 8, 16]
         chosen = [radius for radius in radii if radius * 255 in wanted]
@@ -260,11 +260,11 @@ def overview(summary: Summary) -> dict[str, Any]:
         radii = chosen if len(chosen) >= 5 else sorted(set(spread))
     rows: list[dict[str, Any]] = [
         {
-            "model": curve["model"],
-            "attack": curve["attack"],
-            "cells": [{parse_radius(p["eps"]): p for p in curve["points"]}.get(radius) for radius in radii],
+            "model": curve.model,
+            "attack": curve.attack,
+            "cells": [{parse_radius(p.eps): p for p in curve.points}.get(radius) for radius in radii],
         }
-        for curve in summary["curves"]
+        for curve in summary.curves
     ]
     for row in rows:
         rivals = [other for other in rows if other["attack"] == row["attack"]]
@@ -275,19 +275,19 @@ def overview(summary: Summary) -> dict[str, Any]:
 
 def _is_best(i: int, row: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a row has the highest accuracy of column i, and not all rows have it."""
-    values = [other["cells"][i]["accuracy"] for other in rivals if other["cells"][i]]
-    return bool(row["cells"][i]) and bool(min(values) < row["cells"][i]["accuracy"] == max(values))
+    values = [other["cells"][i].accuracy for other in rivals if other["cells"][i]]
+    return bool(row["cells"][i]) and bool(min(values) < row["cells"][i].accuracy == max(values))
 
 
 def points(summary: Summary) -> Any:
     """Every point of every curve as one table row."""
-    for curve in summary["curves"]:
-        for point in curve["points"]:
+    for curve in summary.curves:
+        for point in curve.points:
             yield {
-                "model": curve["model"],
-                "attack": curve["attack"],
-                "steps": float(parse_radius(point["eps"])),
-                **point,
+                "model": curve.model,
+                "attack": curve.attack,
+                "steps": float(parse_radius(point.eps)),
+                **point.as_dict(),
             }
 
 
@@ -302,7 +302,4 @@ def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
 
 def command(summary: Summary) -> str:
     """The command that makes these numbers again."""
-    given = summary["provenance"].get("command")
-    if isinstance(given, (list, tuple)):
-        given = " ".join(str(part) for part in given)
-    return text.without_paths(str(given)) if given else ""
+    return text.without_paths(summary.provenance.command)

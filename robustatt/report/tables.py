@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from robustatt.files import write_atomically
-from robustatt.report.figures import Summary
 from robustatt.report.text import SALIENCY_NOTE, STOPPING_NOTE, Prediction, prediction_rows
+from robustatt.results.summary import Point, Summary
 
 COLUMNS = ("eps", "n", "accuracy", "ci_low", "ci_high", "worst_case_accuracy", "fooling_rate")
 
@@ -21,7 +21,7 @@ def write_tables(summary: Summary, overviews: Sequence[Mapping[str, Any]], folde
     Where drift was recorded also ``drift.md``: does it predict being fooled?
     """
     texts = {"summary.csv": summary_csv(whole)}
-    if summary["curves"]:
+    if summary.curves:
         texts |= {"accuracy.md": "\n".join(map(markdown, overviews)), "accuracy.tex": "\n".join(map(latex, overviews))}
     predictions = prediction_rows(summary)
     if predictions:
@@ -36,10 +36,10 @@ def summary_csv(summary: Summary) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["model", "attack", "norm", *COLUMNS])
-    for curve in summary["curves"]:
-        names = [_inert(str(curve.get(key) or "")) for key in ("model", "attack", "norm")]
-        for point in curve["points"]:
-            writer.writerow([*names, *(point[column] for column in COLUMNS)])
+    for curve in summary.curves:
+        names = [_inert(name) for name in (curve.model, curve.attack, curve.norm)]
+        for point in curve.points:
+            writer.writerow([*names, *(getattr(point, column) for column in COLUMNS)])
     return buffer.getvalue()
 
 
@@ -72,10 +72,10 @@ def drift_markdown(rows: Sequence[Prediction]) -> str:
     return "\n".join([*lines, *notes]) + "\n"
 
 
-def _cell(point: Mapping[str, Any] | None) -> str:
+def _cell(point: Point | None) -> str:
     if point is None:
         return ""
-    accuracy, low, high = (100 * point[key] for key in ("accuracy", "ci_low", "ci_high"))
+    accuracy, low, high = 100 * point.accuracy, 100 * point.ci_low, 100 * point.ci_high
     return f"{accuracy:.1f} ({low:.1f} to {high:.1f})"
 
 
@@ -109,11 +109,11 @@ def latex(overview: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
 
 
-def _tex_cell(point: Mapping[str, Any] | None) -> str:
+def _tex_cell(point: Point | None) -> str:
     if point is None:
         return "--"
-    half = 50 * (point["ci_high"] - point["ci_low"])
-    return f"${100 * point['accuracy']:.1f} \\pm {half:.1f}$"
+    half = 50 * (point.ci_high - point.ci_low)
+    return f"${100 * point.accuracy:.1f} \\pm {half:.1f}$"
 
 
 def _tex(text: str) -> str:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from robustatt.attack.recipe import Category
 from robustatt.eps import NORM_TITLES, parse_radius
-from robustatt.report.figures import Summary, curve_names, drift_models
+from robustatt.report.figures import drift_models
 from robustatt.results.columns import kind_of, level_title
-from robustatt.results.outcomes import is_control
-from robustatt.results.summary import names_of
-from robustatt.results.unbounded import norms_of, of_norm
+from robustatt.results.summary import Point, Summary
 
 HEADLINE_EPS = {"linf": "8/255", "l2": "0.5"}
 
@@ -28,9 +26,6 @@ ATTACKS: dict[str, str] = {
     "autoattack": "the standard ensemble of four attacks (Croce & Hein 2020)",
 }
 """The attacks a reader would ask about, weakest first."""
-
-FAMILIES = ("fgsm", "r-fgsm", "square", "mi-fgsm", "ni-fgsm", "fmn", "fab-t", "pgd", "apgd", "apgd-t", "autoattack")
-"""Algorithms from the weakest family to the strongest: which of two that break as many is called the strongest."""
 
 _ABSOLUTE = re.compile(r"(?<![\w.:/~])(?:[A-Za-z]:[\\/]|~?/)(?:[^\s'\"/\\]+[\\/])+([^\s'\"/\\]*)")
 
@@ -68,29 +63,36 @@ class Tile:
     figures: tuple[Figure, ...]
 
 
+STRENGTH: tuple[Category, ...] = ("external", "single-step", "black-box", "minimum-norm", "iterative")
+"""From the weakest sort of attack to the strongest: which of two that break as many is called the strongest."""
+
+
 def first_norm(summary: Summary) -> Summary:
     """The summary of the first norm's attacks: L-infinity if there are any."""
-    norms = norms_of(summary)
-    return of_norm(summary, norms[0]) if norms else summary
+    norms = summary.norms()
+    return summary.of_norm(norms[0]) if norms else summary
 
 
 def strongest_attack(summary: Summary) -> str | None:
     """The attack under which accuracy, averaged over models and radii above 0, is lowest; all are of one norm."""
     sums: dict[str, list[float]] = {}
-    for curve in summary["curves"]:
-        if not is_control(curve["attack"]):
-            values = [p["accuracy"] for p in curve["points"] if parse_radius(p["eps"]) > 0]
-            sums.setdefault(str(curve["attack"]), []).extend(values)
+    for curve in summary.curves:
+        if not summary.is_control(curve.attack):
+            values = [p.accuracy for p in curve.points if parse_radius(p.eps) > 0]
+            sums.setdefault(curve.attack, []).extend(values)
     means = {attack: sum(values) / len(values) for attack, values in sums.items() if values}
-    return min(means, key=lambda attack: (means[attack], -_strength(summary, attack))) if means else None
+    if not means:
+        return None
+    lowest = min(means.values())
+    return max((attack for attack in means if means[attack] == lowest), key=lambda attack: _strength(summary, attack))
 
 
-def _strength(summary: Summary, attack: str) -> int:
-    """How strong an attack's family is, for attacks that break as many: the place of its algorithm in `FAMILIES`."""
-    plan = summary.get("plan") or {}
-    entry = next((e for e in plan.get("attacks") or [] if isinstance(e, Mapping) and e.get("name") == attack), {})
-    algorithm = str(entry.get("algorithm", attack))
-    return FAMILIES.index(algorithm) if algorithm in FAMILIES else -1
+def _strength(summary: Summary, attack: str) -> tuple[int, int, int]:
+    """How strong an attack is by its recipe, for attacks that break as many: its sort, its parts, its gradients."""
+    recipe = summary.plan.attack(attack).recipe
+    if recipe is None or recipe.category == "control":
+        return -1, 0, 0
+    return STRENGTH.index(recipe.category), len(recipe.parts()), recipe.cost()[0]
 
 
 def as_strong(summary: Summary, attack: str) -> list[str]:
@@ -98,45 +100,42 @@ def as_strong(summary: Summary, attack: str) -> list[str]:
 
     def values(name: str) -> list[tuple[str, str, float]]:
         return [
-            (str(curve["model"]), str(point["eps"]), float(point["accuracy"]))
-            for curve in summary["curves"] if curve["attack"] == name for point in curve["points"]
+            (curve.model, point.eps, point.accuracy)
+            for curve in summary.curves if curve.attack == name for point in curve.points
         ]  # fmt: skip
 
-    names = dict.fromkeys(str(curve["attack"]) for curve in summary["curves"])
     mine = values(attack)
-    return [name for name in names if name != attack and not is_control(name) and values(name) == mine]
+    names = summary.curve_names()[1]
+    return [name for name in names if name != attack and not summary.is_control(name) and values(name) == mine]
 
 
 def strongest_by_norm(summary: Summary) -> dict[str, str]:
     """The strongest attack of each norm: one of another norm is neither stronger nor weaker."""
-    found = {norm: strongest_attack(of_norm(summary, norm)) for norm in norms_of(summary)}
+    found = {norm: strongest_attack(summary.of_norm(norm)) for norm in summary.norms()}
     return {norm: attack for norm, attack in found.items() if attack is not None}
 
 
 def headline_eps(summary: Summary) -> str | None:
     """The radius of the headline: 8/255 or 0.5 in L2 if it was evaluated, else the middle of the grid."""
-    texts = {parse_radius(p["eps"]): str(p["eps"]) for curve in summary["curves"] for p in curve["points"]}
+    texts = {parse_radius(p.eps): p.eps for curve in summary.curves for p in curve.points}
     above = sorted(radius for radius in texts if radius > 0)
     if not above:
         return None
-    wanted = parse_radius(HEADLINE_EPS.get(norms_of(summary)[0], "0"))
+    wanted = parse_radius(HEADLINE_EPS.get(summary.norms()[0], "0"))
     return texts[wanted if wanted in above else above[len(above) // 2]]
 
 
-def point_at(summary: Summary, model: str, attack: str, eps: str) -> Mapping[str, Any] | None:
+def point_at(summary: Summary, model: str, attack: str, eps: str) -> Point | None:
     """One point of one curve, or None."""
-    for curve in summary["curves"]:
-        if (curve["model"], curve["attack"]) == (model, attack):
-            for point in curve["points"]:
-                if parse_radius(point["eps"]) == parse_radius(eps):
-                    return dict(point)
-    return None
+    curves = (curve for curve in summary.curves if (curve.model, curve.attack) == (model, attack))
+    points = (point for curve in curves for point in curve.points)
+    return next((point for point in points if parse_radius(point.eps) == parse_radius(eps)), None)
 
 
 def tiles(summary: Summary) -> list[Tile]:
     """The numbers that matter, for each norm its own: clean accuracy, accuracy under the strongest attack, paired gap."""
-    norms = norms_of(summary)
-    boxes = [(norm, box) for norm in norms for box in _tiles(of_norm(summary, norm))]
+    norms = summary.norms()
+    boxes = [(norm, box) for norm in norms for box in _tiles(summary.of_norm(norm))]
     several = len(norms) > 1
     return [
         replace(box, note=f"{box.note}, {NORM_TITLES[norm]}") if several and box.title != CLEAN_TITLE else box
@@ -147,7 +146,7 @@ def tiles(summary: Summary) -> list[Tile]:
 
 def _tiles(summary: Summary) -> list[Tile]:
     attack, eps = strongest_attack(summary), headline_eps(summary)
-    models, _ = curve_names(summary)
+    models, _ = summary.curve_names()
     if attack is None or eps is None:
         return []
     boxes = [
@@ -156,12 +155,12 @@ def _tiles(summary: Summary) -> list[Tile]:
     ]
     gaps = [
         Figure(
-            f"{row['model']} minus {row['baseline']}",
-            f"{signed(100 * row['difference'])} points",
-            f"{signed(100 * row['ci_low'])} to {signed(100 * row['ci_high'])}",
+            f"{row.model} minus {row.baseline}",
+            f"{signed(100 * row.difference)} points",
+            f"{signed(100 * row.ci_low)} to {signed(100 * row.ci_high)}",
         )
-        for row in summary.get("differences", [])
-        if row["attack"] == attack and parse_radius(row["eps"]) == parse_radius(eps)
+        for row in summary.differences
+        if row.attack == attack and parse_radius(row.eps) == parse_radius(eps)
     ]
     if gaps:
         boxes.append(Tile(f"Gap at {eps}", f"under {attack}, same images", tuple(gaps)))
@@ -181,43 +180,41 @@ def _accuracy_figures(summary: Summary, models: Sequence[str], attack: str, eps:
     for model in models:
         point = point_at(summary, model, attack, eps)
         if point:
-            band = f"{100 * point['ci_low']:.1f} to {100 * point['ci_high']:.1f}"
-            figures.append(Figure(model, percent(point["accuracy"]), band))
+            band = f"{100 * point.ci_low:.1f} to {100 * point.ci_high:.1f}"
+            figures.append(Figure(model, percent(point.accuracy), band))
     return tuple(figures)
 
 
 def _breaking(summary: Summary, model: str, attack: str) -> Figure:
     """The smallest radius at which half of the cleanly right images are broken."""
-    for curve in summary["curves"]:
-        if (curve["model"], curve["attack"]) == (model, attack):
-            points = sorted(curve["points"], key=lambda p: parse_radius(p["eps"]))
-            half = points[0]["worst_case_accuracy"] / 2
+    for curve in summary.curves:
+        if (curve.model, curve.attack) == (model, attack):
+            points = sorted(curve.points, key=lambda p: parse_radius(p.eps))
+            half = points[0].worst_case_accuracy / 2
             for point in points:
-                if point["worst_case_accuracy"] <= half:
-                    return Figure(model, str(point["eps"]), "half of the images right when clean are broken")
-            return Figure(model, f"> {points[-1]['eps']}", "the grid ends before half are broken")
+                if point.worst_case_accuracy <= half:
+                    return Figure(model, point.eps, "half of the images right when clean are broken")
+            return Figure(model, f"> {points[-1].eps}", "the grid ends before half are broken")
     return Figure(model, "none", "not evaluated")
 
 
 def missing_parts(summary: Summary) -> list[str]:
     """What a reader would expect from the plan and will not find: curves, examples, radii, drift."""
-    plan = summary["plan"]
-    have = {(c["model"], c["attack"]): c["points"] for c in summary["curves"]}
+    plan = summary.plan
+    have = {(c.model, c.attack): c.points for c in summary.curves}
     notes = []
     if not have:
         notes.append("No results yet: the run holds no records. Run or resume the sweep, then report again.")
-    for model in names_of(plan, "models"):
-        gone = [attack for attack in names_of(plan, "attacks") if (model, attack) not in have]
+    for entry in plan.models:
+        gone = [attack.name for attack in plan.attacks if (entry.name, attack.name) not in have]
         if gone and have:
-            notes.append(f"{model}: nothing was recorded under {', '.join(gone)}.")
-    data = plan.get("data")
-    wanted = data.get("n") if isinstance(data, Mapping) else None
+            notes.append(f"{entry.name}: nothing was recorded under {', '.join(gone)}.")
     for (model, attack), points in have.items():
-        n = [int(point["n"]) for point in points]
-        goal = int(wanted) if isinstance(wanted, int) else max(n)
+        n = [point.n for point in points]
+        goal = max(n) if plan.data.n is None else plan.data.n
         if n and min(n) < goal:
             notes.append(f"{model} under {attack}: {min(n)} of {goal} images so far; intervals are wider for it.")
-    for model in curve_names(summary)[0]:
+    for model in summary.curve_names()[0]:
         if "_att" in model and model not in drift_models(summary, "attention"):
             notes.append(f"{model}: no attention drift was recorded.")
     return notes
@@ -260,11 +257,11 @@ def prediction_rows(summary: Summary) -> list[Prediction]:
     """Area under the ROC curve of drift against fooled by model, attack and level, attention before saliency."""
     rows = [
         Prediction(
-            str(row["model"]), str(row["attack"]), kind_of(str(row["level"])), level_title(str(row["level"])), str(row["eps"]),
-            float(row["auc"]), float(row["ci_low"]), float(row["ci_high"]), int(row["n_fooled"]), int(row["n_held"]),
+            row.model, row.attack, kind_of(row.level), level_title(row.level), row.eps,
+            row.auc, row.ci_low, row.ci_high, row.n_fooled, row.n_held,
         )
-        for row in summary.get("drift_predicts_fooling", [])
-        if row["headline"]
+        for row in summary.drift_predicts_fooling
+        if row.headline
     ]  # fmt: skip
     return sorted(rows, key=lambda row: row.kind)
 
@@ -275,29 +272,29 @@ def _tie(others: Sequence[str]) -> str:
 
 def limits(summary: Summary) -> list[str]:
     """What the numbers do not show, said beside the strongest attack that was run."""
-    _, all_attacks = curve_names(summary)
-    run = [attack for attack in all_attacks if not is_control(attack)]
+    _, all_attacks = summary.curve_names()
+    run = [attack for attack in all_attacks if not summary.is_control(attack)]
     strongest = strongest_by_norm(summary)
     if not strongest:
         return []
     named = "; ".join(
         f"{attack}{f' ({ATTACKS[attack]})' if attack in ATTACKS else ''}{f' in {NORM_TITLES[norm]}' if len(strongest) > 1 else ''}"
-        f"{_tie(as_strong(of_norm(summary, norm), attack))}"
+        f"{_tie(as_strong(summary.of_norm(norm), attack))}"
         for norm, attack in strongest.items()
     )
     notes = [
         f"The strongest attack that was run is {named}. Every accuracy here is an upper "
         "bound on the true robustness: a stronger attack can only lower it, and none is known to be the best."
     ]
-    if run == ["fgsm"]:
+    if all(summary.plan.attack(attack).category == "single-step" for attack in run):
         notes.append(
-            "FGSM alone was run. It takes one step and often misses perturbations that are there; a "
+            f"Nothing stronger than {' and '.join(run)} was run. A single step often misses perturbations that are there; a "
             "model can resist FGSM and fall entirely to PGD. Do not quote these numbers as robustness."
         )
     absent = [f"{name} ({text})" for name, text in ATTACKS.items() if name not in run]
     if absent:
         notes.append("Not run: " + "; ".join(absent) + ".")
-    norms = sorted({str(curve.get("norm") or "linf") for curve in summary["curves"]})
+    norms = sorted({curve.norm for curve in summary.curves})
     named = " and ".join(NORMS.get(norm, norm) for norm in norms)
     notes.append(
         f"Only perturbations in {named} balls were tried. Nothing follows for other norms, rotations, blur, "

@@ -4,42 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from robustatt.attack import recipe as recipes
-from robustatt.attack.kinds import AutoAttackRecipe, Recipe
-from robustatt.errors import InputError
-
 if TYPE_CHECKING:
+    from robustatt.attack.recipe import Recipe
     from robustatt.results.outcomes import Grid
+    from robustatt.results.summary import Summary
 
 
 def parts_of(recipe: Recipe | None) -> dict[str, Recipe]:
     """The parts of a chain by the names that records give them, in order; empty for a single attack."""
-    if not isinstance(recipe, AutoAttackRecipe):
-        return {}
-    return {part.name.rpartition("/")[2]: part for part in recipe.parts()}
+    return {} if recipe is None else {part.name.rpartition("/")[2]: part for part in recipe.parts()}
 
 
-def broken_by_part(grid: Grid, plan: Mapping[str, Any]) -> list[dict[str, int]]:
+def broken_by_part(grid: Grid, recipe: Recipe | None) -> list[dict[str, int]]:
     """For each radius how many examples each part broke; empty for a single attack, or if nothing was broken."""
     if grid.broken_by is None:
         return []
-    named = list(parts_of(_recipe(plan, grid.attack)))
+    named = list(parts_of(recipe))
     seen = sorted({str(name) for name in np.unique(grid.broken_by.astype(str))} - {"", *named})
     return [{name: int((column == name).sum()) for name in [*named, *seen]} for column in grid.broken_by.T]
-
-
-def _recipe(plan: Mapping[str, Any], attack: str) -> Recipe | None:
-    for entry in plan.get("attacks") or []:
-        if isinstance(entry, Mapping) and entry.get("name") == attack and "algorithm" in entry:
-            try:
-                return recipes.parse({key: value for key, value in entry.items() if key != "fingerprint"}, "plan")
-            except InputError:
-                return None
-    return None
 
 
 @dataclass(frozen=True)
@@ -52,13 +38,13 @@ class PartTable:
     counts: Mapping[str, tuple[int, ...]]
 
 
-def part_tables(summary: Mapping[str, Any]) -> list[PartTable]:
+def part_tables(summary: Summary) -> list[PartTable]:
     """The table of every chain in a summary that broke anything."""
     tables = []
-    for curve in summary["curves"]:
-        points = [point for point in curve["points"] if point.get("broken_by") and not point["eps"].startswith("0/")]
-        names = dict.fromkeys(name for point in points for name in point["broken_by"])
-        counts = {name: tuple(int(point["broken_by"].get(name, 0)) for point in points) for name in names}
+    for curve in summary.curves:
+        points = [point for point in curve.points if point.broken_by and not point.eps.startswith("0/")]
+        names = dict.fromkeys(name for point in points for name in point.broken_by)
+        counts = {name: tuple(point.broken_by.get(name, 0) for point in points) for name in names}
         if counts:
-            tables.append(PartTable(curve["model"], curve["attack"], tuple(p["eps"] for p in points), counts))
+            tables.append(PartTable(curve.model, curve.attack, tuple(p.eps for p in points), counts))
     return tables

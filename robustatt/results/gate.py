@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from robustatt.eps import CLEAN, parse_radius
 from robustatt.errors import InputError, did_you_mean
 from robustatt.results import statistics
+from robustatt.results.outcomes import Grid, grids
 from robustatt.results.reference import Curve, Reference, identity
-from robustatt.results.summary import Grid, grids
+from robustatt.results.summary import Summary
 
 ALLOWABLE = ("data", "attack", "eps", "seed", "evaluation")
 
@@ -131,7 +132,7 @@ def point_text(p: PointCheck) -> str:
 
 def check(
     records: pd.DataFrame,
-    summary: Mapping[str, Any],
+    summary: Summary,
     reference: Reference,
     max_drop: float = 1.0,
     alpha: float = 0.01,
@@ -152,7 +153,7 @@ def check(
     if not 0 < alpha < 1 or not 0 <= max_drop <= 100:
         raise InputError("alpha must lie between 0 and 1, max-drop between 0 and 100 points")
     compared = {*allow} if same_weights else {"weights", *allow}
-    changes = plan_changes(reference.identity, identity(summary.get("plan") or {}))
+    changes = plan_changes(reference.identity, identity(summary.plan))
     noted = tuple(change for change in changes if change.kind in compared)
     refused = [change for change in changes if change.kind not in compared]
     found = {(grid.model, grid.attack): grid for grid in grids(records)}

@@ -17,15 +17,7 @@ from robustatt.errors import InputError
 from robustatt.results import statistics
 
 DRIFT_COLUMN = re.compile(r"drift_(?P<metric>[a-z]+)_(?P<level>\w+)")
-CONTROL_ATTACKS = ("noise", "sign-noise")
-"""Attacks that are a control and no adversary: random noise of the same size."""
-
 _COLUMNS = ("model", "attack", "eps", "index", "label", "clean_pred", "adv_pred")
-
-
-def is_control(attack: str) -> bool:
-    """Whether this attack is a control (random noise) and not an adversary."""
-    return attack in CONTROL_ATTACKS
 
 
 @dataclass(frozen=True)

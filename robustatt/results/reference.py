@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from robustatt.eps import parse_radius
 from robustatt.errors import InputError
 from robustatt.files import write_whole
-from robustatt.results.summary import Grid, grids, is_control
+from robustatt.results.outcomes import Grid, grids
+from robustatt.results.summary import Part, PlanInfo, Summary
 
 SCHEMA = 1
 KIND = "robustatt reference"
@@ -52,14 +53,14 @@ class Reference:
     curves: tuple[Curve, ...]
 
 
-def make_reference(records: pd.DataFrame, summary: Mapping[str, Any]) -> Reference:
+def make_reference(records: pd.DataFrame, summary: Summary) -> Reference:
     """The reference of a run: its plan's identity and every outcome. InputError if it is incomplete."""
-    curves = tuple(_curve(grid) for grid in grids(records) if not is_control(grid.attack))
+    curves = tuple(_curve(grid) for grid in grids(records) if not summary.is_control(grid.attack))
     if not curves:
         raise InputError("a reference needs results: the run holds no records; run `robustatt sweep` first")
-    origin = summary.get("provenance") or {}
-    keep = {name: origin[name] for name in ("command", "versions", "git") if name in origin}
-    return Reference(identity(summary.get("plan") or {}), keep, curves)
+    origin = summary.provenance.as_dict()
+    keep: dict[str, Any] = {name: origin[name] for name in ("command", "versions", "git") if name in origin}
+    return Reference(identity(summary.plan), keep, curves)
 
 
 def _curve(grid: Grid) -> Curve:
@@ -69,24 +70,24 @@ def _curve(grid: Grid) -> Curve:
     return Curve(grid.model, grid.attack, grid.eps, grid.index, grid.correct)
 
 
-def identity(plan: Mapping[str, Any]) -> dict[str, Any]:
+def identity(plan: PlanInfo) -> dict[str, Any]:
     """What decides a plan's numbers: fingerprints of weights, data and recipes; radii; seed."""
 
-    def table(key: str, fields: Iterable[str]) -> dict[str, Any]:
-        entries = [e if isinstance(e, Mapping) else {"name": e} for e in plan.get(key) or []]
-        return {str(e.get("name")): {name: e[name] for name in fields if name in e} for e in entries}
+    def table(entries: Iterable[Part], fields: Iterable[str]) -> dict[str, Any]:
+        known = [entry.as_dict() for entry in entries]
+        return {entry["name"]: {name: entry[name] for name in fields if name in entry} for entry in known}
 
-    data = plan.get("data")
-    data = data if isinstance(data, Mapping) else {"name": data}
-    described = {name: data[name] for name in ("name", "split", "n", "fingerprint") if name in data}
+    whole = plan.as_dict()
+    data = plan.data.as_dict()
+    described: dict[str, Any] = {name: data[name] for name in ("name", "split", "n", "fingerprint") if name in data}
     if "classes" in data:
         described["classes"] = len(data["classes"])
     return {
         "data": described,
-        "models": table("models", ["fingerprint"]),
-        "attacks": {k: v for k, v in table("attacks", ["norm", "fingerprint", "radii"]).items() if not is_control(k)},
-        "eps": sorted((str(eps) for eps in plan.get("eps") or []), key=parse_radius),
-        **{name: plan[name] for name in ("seed", "evaluation", "semantics") if name in plan},
+        "models": table(plan.models, ["fingerprint"]),
+        "attacks": table((entry for entry in plan.attacks if entry.category != "control"), ["norm", "fingerprint", "radii"]),
+        "eps": sorted(plan.eps, key=parse_radius),
+        **{name: whole[name] for name in ("seed", "evaluation", "semantics") if name in whole},
     }
 
 

@@ -13,10 +13,10 @@ from tiny_models import Linear, Rounded, digits_data, exact_distance, linear_dat
 from torch import Tensor, nn
 
 import robustatt
-from robustatt.attack import recipe as recipes
+from robustatt.attack import recipe_files as recipes
 from robustatt.attack.base import Attack, Chain, Noise, Oracle, RayAttack, Rows, SteppedAttack
 from robustatt.attack.builder import build
-from robustatt.attack.kinds import KINDS
+from robustatt.attack.recipe import ALGORITHMS
 from robustatt.eps import CLEAN, parse_grid, parse_radius, radius_values
 from robustatt.errors import InputError
 
@@ -185,7 +185,7 @@ def data() -> tuple[Tensor, Tensor]:
 
 def test_every_shipped_attack_is_tested_here() -> None:
     assert set(CHEAP) | {"fgsm-l2", "fab-t-l2"} == set(recipes.shipped())
-    assert {recipes.load(name).algorithm for name in CHEAP} == set(KINDS)
+    assert {recipes.load(name).algorithm for name in CHEAP} == set(ALGORITHMS)
 
 
 @pytest.mark.parametrize("name", sorted(CHEAP))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustatt.attack import recipe as recipes
+from robustatt.attack import recipe_files as recipes
 from robustatt.attack.apgd import Apgd, SparseApgd, checkpoints, nearest_in_ball_and_box
 from robustatt.attack.base import Answer, Noise, Rows, State, SteppedAttack
 from robustatt.attack.builder import build

@@ -15,7 +15,8 @@ import robustatt
 from robustatt.attack.base import Oracle
 from robustatt.attack.border import MARGIN, InsideBox, border_margin
 from robustatt.attack.losses import stable
-from robustatt.attack.recipe import Recipe, parse
+from robustatt.attack.recipe import Recipe
+from robustatt.attack.recipe_files import parse
 from robustatt.evaluate.classifier import frozen
 from robustatt.evaluate.gradcam import input_gradient
 

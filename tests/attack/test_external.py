@@ -16,7 +16,7 @@ from tiny_models import Linear, exact_distance, linear_data, trained_digits
 from torch import nn
 
 import robustatt
-from robustatt.attack import recipe as recipes
+from robustatt.attack import recipe_files as recipes
 from robustatt.attack.base import Rows
 from robustatt.attack.builder import build
 from robustatt.attack.external import Torchattacks

@@ -14,7 +14,7 @@ from planted import nets
 from tiny_models import Linear, linear_data
 
 import robustatt
-from robustatt.attack import recipe as recipes
+from robustatt.attack import recipe_files as recipes
 from robustatt.attack.base import Rows
 from robustatt.attack.external import Torchattacks
 from robustatt.cli.sweep import _print_summary

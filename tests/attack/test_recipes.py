@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from robustatt.attack import recipe as recipes
-from robustatt.attack.kinds import KINDS, AutoAttackRecipe
+from robustatt.attack import recipe_files as recipes
+from robustatt.attack.recipe import ALGORITHMS, AutoAttackRecipe
 from robustatt.errors import InputError
 
 
@@ -41,7 +41,7 @@ def test_a_recipe_survives_its_own_document(name: str) -> None:
 
 
 def test_there_is_a_recipe_for_every_algorithm() -> None:
-    assert {recipes.load(name).algorithm for name in recipes.shipped()} == set(KINDS)
+    assert {recipes.load(name).algorithm for name in recipes.shipped()} == set(ALGORITHMS)
 
 
 def test_costs_are_those_of_the_papers() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from robustatt.attack import recipe as recipes
+from robustatt.attack import recipe_files as recipes
 from robustatt.data import TensorDataset
 from robustatt.engine.executor import Event, Failed, Fate, Finished, Spent, Task
 from robustatt.engine.options import Execution

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import robustatt
 from robustatt import cli
-from robustatt.attack import recipe as recipes
+from robustatt.attack import recipe_files as recipes
 from robustatt.data import TensorDataset
 from robustatt.engine.options import Execution
 from robustatt.engine.sources import load_data, model_loader

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from robustatt.attack import recipe as recipes
+from robustatt.attack import recipe_files as recipes
 from robustatt.engine.forecast import Forecast, forecast
 from robustatt.engine.options import Execution
 from robustatt.engine.sources import load_data, model_loader

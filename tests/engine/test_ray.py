@@ -20,7 +20,7 @@ import torch
 from paths import SUPPORT
 from tiny_models import images, small_net
 
-from robustatt.attack import recipe as recipes
+from robustatt.attack import recipe_files as recipes
 from robustatt.engine.options import Execution
 from robustatt.engine.sources import load_data, model_loader
 from robustatt.engine.sweep import run

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustatt.attack import recipe as recipes
+from robustatt.attack import recipe_files as recipes
 from robustatt.engine.costs import Costs, full_strength
 from robustatt.engine.executor import Advanced, Event, Failed, Fate, Finished, Handler, Spent, Task
 from robustatt.engine.options import Execution, paying_workers

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny_models import Linear, exact_distance, linear_data
 
 import robustatt
-from robustatt.attack import recipe as recipes
+from robustatt.attack import recipe_files as recipes
 from robustatt.attack.base import Noise, Oracle, Rows, SteppedAttack
 from robustatt.attack.builder import build
 from robustatt.attack.norms import NORMS

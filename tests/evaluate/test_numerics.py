@@ -12,7 +12,7 @@ from tiny_models import digits_data, trained_digits
 from torch import Tensor, nn
 
 from robustatt import models
-from robustatt.attack import recipe as recipes
+from robustatt.attack import recipe_files as recipes
 from robustatt.errors import InputError
 from robustatt.evaluate.classifier import SAFETY, Numerics, frozen, lead
 from robustatt.plan import BoundPlan, ModelEntry, Plan

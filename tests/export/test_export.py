@@ -13,7 +13,7 @@ from synthetic_records import PROVENANCE, make_plan, make_records
 
 from robustatt.errors import InputError
 from robustatt.export import Export, collect, export, plain, tool_names
-from robustatt.results.summary import summarise
+from robustatt.results.aggregate import summarise
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -11,12 +11,12 @@ from planted import layers, nets
 from torch import nn
 
 import robustatt
-from robustatt.attack import recipe as recipes
-from robustatt.attack.kinds import AutoAttackRecipe
+from robustatt.attack import recipe_files as recipes
+from robustatt.attack.recipe import AutoAttackRecipe
 from robustatt.errors import InputError
 from robustatt.health.records import check_records
+from robustatt.results.aggregate import summarise
 from robustatt.results.chains import part_tables, parts_of
-from robustatt.results.summary import summarise
 
 COUNT = 32
 DATA = nets.held_out(COUNT)

@@ -16,7 +16,7 @@ from tiny_models import images
 from torch import nn
 
 import robustatt
-from robustatt.attack import recipe as recipes
+from robustatt.attack import recipe_files as recipes
 from robustatt.data import TensorDataset
 from robustatt.health.data import card_mismatch, first_classes, same_set, seen_in_training
 from robustatt.health.labels import label_order

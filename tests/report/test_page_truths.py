@@ -13,7 +13,7 @@ from synthetic_records import make_records
 from robustatt.report import drift_figures, text, write_report
 from robustatt.report.page import overviews
 from robustatt.report.style import LIGHT, looks
-from robustatt.results.summary import summarise
+from robustatt.results.aggregate import summarise
 
 PLAN: dict[str, Any] = {
     "attacks": [{"name": "fgsm", "algorithm": "fgsm"}, {"name": "pgd", "algorithm": "pgd", "steps": 40}],

@@ -21,8 +21,9 @@ from robustatt.report.draw import write_figure
 from robustatt.report.examples import explorer_data
 from robustatt.report.heatmaps import attention_over, change_over, gallery_figures, resize, shrink
 from robustatt.report.text import without_paths
+from robustatt.results.aggregate import summarise
 from robustatt.results.gallery import choose_examples, read_gallery, write_gallery
-from robustatt.results.summary import grids, summarise
+from robustatt.results.outcomes import grids
 
 WARNING = {
     "code": "saturation",

@@ -16,8 +16,8 @@ from synthetic_records import PROVENANCE, make_plan, make_records
 from robustatt.errors import InputError
 from robustatt.report import check as report
 from robustatt.results import gate, statistics
+from robustatt.results.aggregate import summarise
 from robustatt.results.reference import Reference, make_reference, read_reference, write_reference
-from robustatt.results.summary import summarise
 
 
 def run(records: pd.DataFrame, **plan: Any) -> tuple[pd.DataFrame, dict[str, Any]]:

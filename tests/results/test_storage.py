@@ -11,7 +11,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from test_records import COLUMNS, CONTENT
 
 from robustatt import cli
-from robustatt.attack import recipe as recipes
+from robustatt.attack import recipe_files as recipes
 from robustatt.engine.options import Execution
 from robustatt.engine.sources import load_data
 from robustatt.engine.sweep import run

@@ -13,7 +13,9 @@ from synthetic_records import PROVENANCE, make_plan, make_records
 
 from robustatt.errors import InputError
 from robustatt.results import statistics
-from robustatt.results.summary import curve_frame, grids, read_summary, summarise, write_summary
+from robustatt.results.aggregate import summarise
+from robustatt.results.outcomes import grids
+from robustatt.results.summary import curve_frame, read_summary, write_summary
 
 
 def by_hand(rows: dict[int, list[int]], labels: list[int], eps: list[str]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_models import TwoClassLinear, small_net
 
 from robustatt import cli
-from robustatt.attack import recipe as recipes
+from robustatt.attack import recipe_files as recipes
 from robustatt.errors import InputError
 from robustatt.evaluate.gradcam import grad_cam
 from robustatt.models import load

@@ -15,8 +15,8 @@ from PIL import Image
 from robustatt import cli
 from robustatt.data import TensorDataset, load
 from robustatt.models import Card, build, save_checkpoint
+from robustatt.results.outcomes import Grid
 from robustatt.results.statistics import Estimate
-from robustatt.results.summary import Grid
 from robustatt.studies.paper.claims import Measured, _overlap, claims, paired_accuracy
 from robustatt.studies.paper.finding import HELD, OPEN, REVERSED, Claim, Finding, negative, points, verdict
 from robustatt.studies.paper.page import page, write_figures

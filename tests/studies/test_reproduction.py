@@ -10,7 +10,7 @@ import pytest
 from synthetic_records import make_plan, make_records
 
 from robustatt.errors import InputError
-from robustatt.results.summary import summarise
+from robustatt.results.aggregate import summarise
 from robustatt.studies.paper import reproduction
 from robustatt.studies.paper.finding import difference
 

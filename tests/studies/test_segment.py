@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from robustatt import cli
 from robustatt.attack.norms import NORMS
-from robustatt.attack.recipe import load as load_recipe
+from robustatt.attack.recipe_files import load as load_recipe
 from robustatt.errors import InputError
 from robustatt.evaluate.classifier import frozen
 from robustatt.models import build

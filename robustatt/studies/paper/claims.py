@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robustatt.results import statistics
+from robustatt.results.outcomes import Grid
 from robustatt.results.statistics import Estimate
-from robustatt.results.summary import Grid
 from robustatt.studies.paper import reproduction
 from robustatt.studies.paper.finding import Claim, Finding, points, verdict
 from robustatt.studies.segment.result import HEADLINE, PRIOR

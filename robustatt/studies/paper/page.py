@@ -11,7 +11,8 @@ from typing import Any, cast
 from robustatt.files import write_atomically
 from robustatt.report.draw import STYLE, draw
 from robustatt.report.figures import FigureSpec, Panel, Series, fooling_figure
-from robustatt.report.style import Look
+from robustatt.report.style import Look, looks
+from robustatt.results.summary import Summary
 from robustatt.studies.paper.claims import Measured, interval
 from robustatt.studies.paper.finding import Claim, Finding
 from robustatt.studies.segment.result import HEADLINE
@@ -112,14 +113,14 @@ def _attacked(measured: Measured) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def write_figures(
-    measured: Measured, summaries: Mapping[str, Mapping[str, Any]], transfer: Path | None, folder: Path
+    measured: Measured, summaries: Mapping[str, Summary], transfer: Path | None, folder: Path
 ) -> dict[str, str]:
     """Curve and bar figures beside the page, none of which shows a picture of a data set; captions by file name."""
     written = {}
     for data, summary in summaries.items():
         name = f"fooling-{data}.png"
-        _png(fooling_figure(summary), folder / name)
-        written[name] = f"Fooling rate under FGSM on {data}, {summary['plan']['data']['n']:,} images (claim 5)."
+        _png(fooling_figure(summary, looks(*summary.curve_names())), folder / name)
+        written[name] = f"Fooling rate under FGSM on {data}, {summary.plan.data.n:,} images (claim 5)."
     if transfer is not None:
         write_atomically(folder / "transfer.png", transfer.read_bytes())
         written["transfer.png"] = (

@@ -17,8 +17,9 @@ import numpy as np
 
 from robustatt.errors import InputError
 from robustatt.results import statistics
+from robustatt.results.outcomes import Grid, grids
 from robustatt.results.statistics import Estimate
-from robustatt.results.summary import Grid, grids, is_control
+from robustatt.results.summary import Summary
 from robustatt.studies.paper.finding import (
     HELD,
     OPEN,
@@ -64,10 +65,10 @@ class Evidence:
 
     cards: Mapping[str, Mapping[str, Any]]
     layout: Mapping[tuple[str, str], Grid]
-    summary: Mapping[str, Any] = field(default_factory=dict)
+    summary: Summary = field(default_factory=Summary)
 
 
-def reproduce(records: pd.DataFrame, summary: Mapping[str, Any], weights: Path = WEIGHTS) -> str:
+def reproduce(records: pd.DataFrame, summary: Summary, weights: Path = WEIGHTS) -> str:
     """The reproduction table of a run on CIFAR-10 as Markdown.
 
     Args:
@@ -78,13 +79,13 @@ def reproduce(records: pd.DataFrame, summary: Mapping[str, Any], weights: Path =
     Raises:
         InputError: the run is of other data, or a card cannot be read.
     """
-    data = summary["plan"]["data"]["name"]
+    data = summary.plan.data.name
     if data != "cifar10":
         raise InputError(f"the run is on {data}, and the paper's numbers here are for cifar10")
     cards = {file.stem: read_card(file) for file in sorted(weights.glob("*.safetensors"))}
     layout = {(grid.model, grid.attack): grid for grid in grids(records)}
     evidence = Evidence(cards, layout, summary)
-    attacks = [attack for attack in dict.fromkeys(attack for _, attack in layout) if not is_control(attack)]
+    attacks = [attack for attack in dict.fromkeys(attack for _, attack in layout) if not summary.is_control(attack)]
     parts = [_head(evidence), _accuracy_table(evidence), *(_fooling_table(evidence, it) for it in attacks)]
     return "\n\n".join([*parts, _claims(evidence), _commands()]) + "\n"
 
@@ -101,9 +102,9 @@ def read_card(path: Path) -> dict[str, Any]:
 
 
 def _head(evidence: Evidence) -> str:
-    data, origin = evidence.summary["plan"]["data"], evidence.summary.get("provenance", {})
-    commit = str(origin.get("git", "")).removesuffix("+changes")
-    where = (origin.get("hardware") or {}).get("name", "unknown hardware")
+    data, origin = evidence.summary.plan.data, evidence.summary.provenance
+    commit = origin.git.removesuffix("+changes")
+    where = origin.hardware.get("name", "unknown hardware")
     widths = sorted({f"{card['width']:g}" for card in evidence.cards.values()})
     epochs = sorted({int(card["epochs"]) for card in evidence.cards.values()})
     return f"""# CIFAR-10: the paper's claims, held against small networks
@@ -115,7 +116,7 @@ trained are empty. Fooling rate: the share of images whose predicted label chang
 
 The intervals speak of other test images, not of other seeds: each network was trained once.
 
-Attacked: the first {data["n"]:,} test images, `{str(data["fingerprint"])[:16]}`; {where}{f"; commit {commit}" if commit else ""}. Intervals: 95 %,
+Attacked: the first {data.n:,} test images, `{data.fingerprint[:16]}`; {where}{f"; commit {commit}" if commit else ""}. Intervals: 95 %,
 Wilson for shares, Newcombe for differences."""
 
 

@@ -18,7 +18,8 @@ from robustatt.files import write_atomically
 from robustatt.models import bundled, bundled_path, canonical, load_checkpoint
 from robustatt.plan import ModelEntry
 from robustatt.progress import TransferProgress
-from robustatt.results.summary import grids
+from robustatt.results.outcomes import grids
+from robustatt.results.summary import Summary
 from robustatt.studies.paper import commands, reproduction
 from robustatt.studies.paper.claims import Measured
 from robustatt.studies.paper.plan import (
@@ -71,7 +72,7 @@ class Outcome:
     """What was measured, the summaries of the sweeps by data set, and the commands by claim."""
 
     measured: Measured
-    summaries: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    summaries: dict[str, Summary] = field(default_factory=dict)
     commands: dict[int, list[str]] = field(default_factory=dict)
 
 
@@ -98,7 +99,7 @@ class _Run:
         wanted = [(part, name) for part, names in parts_of(plan).items() for name in names]
         self._absent = {(part, name): how_to_get(name) for part, name in wanted if found[name] is None}
         self._absent |= {(part, name): f"left out by `--skip {part}`" for part, name in wanted if part in skip}
-        self._summaries: dict[str, Mapping[str, Any]] = {}
+        self._summaries: dict[str, Summary] = {}
         self._commands: dict[int, list[str]] = {}
 
     def everything(self) -> Outcome:
@@ -162,7 +163,7 @@ class _Run:
             modules, dataset, part.attacks, part.eps, self._out / part.data, self._plan.seed,
             n=None if part.n is None else min(part.n, len(dataset)),
         )  # fmt: skip
-        self._summaries[part.data] = found.summary
+        self._summaries[part.data] = found.typed_summary
         return found
 
     def _transfer(self) -> Transfer | None:

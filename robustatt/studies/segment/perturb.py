@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robustatt.attack import build
 from robustatt.attack.base import Attack, MinimumNormAttack, Noise, Oracle, RayAttack, Rows, SteppedAttack
 from robustatt.attack.border import border_margin
+from robustatt.attack.builder import build
 from robustatt.attack.norms import measure, per_row
 from robustatt.attack.recipe import Recipe
 from robustatt.errors import InputError

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robustatt.attack import recipe as recipes
+from robustatt.attack import recipe_files as recipes
 from robustatt.attack.recipe import Recipe
 from robustatt.data import SOURCES
 from robustatt.eps import CLEAN, format_radius

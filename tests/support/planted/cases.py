@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import robustatt
 from planted import layers, nets, real
-from robustatt.attack import recipe
+from robustatt.attack import recipe_files as recipe
 from robustatt.data import TensorDataset
 from robustatt.doctor.deep import diagnose
 from robustatt.errors import RunInterrupted

@@ -1,0 +1,267 @@
+"""Records to summary: every aggregate of a run, computed once from its per-example rows.
+
+All numbers are array operations on the grids of `outcomes`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from robustatt.eps import parse_radius
+from robustatt.results import statistics
+from robustatt.results.chains import broken_by_part
+from robustatt.results.columns import METRICS, kind_of
+from robustatt.results.outcomes import Grid, grids
+from robustatt.results.summary import SCHEMA, AreaRow, Confusion, Curve, Difference, DriftRow, PlanInfo, Point, Summary
+from robustatt.results.unbounded import distances
+
+
+def summarise(
+    records: pd.DataFrame,
+    plan: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    health: Sequence[Mapping[str, Any]],
+) -> Summary:
+    """The summary of a run.
+
+    Besides the contract's keys it holds ``drift_predicts_fooling`` (see `drift_auc`), ``differences``
+    (paired, each model against its baseline, see `paired_differences`) and ``confusion`` (where the fooled
+    examples went); a point of a chain of attacks has ``broken_by`` (how many each part broke). An empty frame gives an empty summary; what is missing shows in each point's ``n``.
+    """
+    content = {"schema": SCHEMA, "plan": dict(plan), "provenance": dict(provenance), "health": [dict(entry) for entry in health]}
+    asked = Summary.parse(content, "the plan")
+    layout = sorted(grids(records), key=_plan_order(asked))
+    rivals = [grid for grid in layout if not asked.is_control(grid.attack)]
+    return Summary(
+        schema=SCHEMA,
+        plan=asked.plan,
+        provenance=asked.provenance,
+        curves=[_curve(grid, asked.plan, records) for grid in layout],
+        drift=[row for grid in layout for row in drift_rows(grid)],
+        drift_predicts_fooling=[row for grid in rivals for row in drift_auc(grid)],
+        differences=paired_differences(layout, baselines([grid.model for grid in layout])),
+        confusion=[confusion(grid) for grid in rivals],
+        health=asked.health,
+    )
+
+
+def _plan_order(summary: Summary) -> Callable[[Grid], tuple[int, str, bool, int, str]]:
+    models, attacks = ([entry.name for entry in part] for part in (summary.plan.models, summary.plan.attacks))
+
+    def place(name: str, names: list[str]) -> int:
+        return names.index(name) if name in names else len(names)
+
+    return lambda grid: (
+        place(grid.model, models),
+        grid.model,
+        summary.is_control(grid.attack),
+        place(grid.attack, attacks),
+        grid.attack,
+    )
+
+
+def _curve(grid: Grid, plan: PlanInfo, records: pd.DataFrame) -> Curve:
+    n = grid.present.sum(axis=0)
+    right = grid.correct.sum(axis=0)
+    held = (grid.held & grid.present).sum(axis=0)
+    fooled = grid.fooled.sum(axis=0)
+    low, high = statistics.wilson(right, n)
+    attack = plan.attack(grid.attack)
+    parts = broken_by_part(grid, attack.recipe)
+    points = [
+        Point(
+            eps=eps,
+            n=int(n[i]),
+            accuracy=float(right[i] / n[i]),
+            ci_low=float(low[i]),
+            ci_high=float(high[i]),
+            worst_case_accuracy=float(held[i] / n[i]),
+            fooling_rate=float(fooled[i] / n[i]),
+            **({"broken_by": parts[i]} if parts else {}),
+        )
+        for i, eps in enumerate(grid.eps)
+    ]
+    far = {"distances": distances(records, grid.model, grid.attack)} if attack.norm == "none" else {}
+    return Curve(model=grid.model, attack=grid.attack, norm=attack.norm, points=points, **far)
+
+
+# Drift of attention and saliency --------------------------------------------------------------------------
+
+
+def drift_rows(grid: Grid) -> Iterator[DriftRow]:
+    """Mean drift with a 95 % t interval by metric, level, radius and group: all, fooled, held.
+
+    ``kind`` says whether the level is attention or saliency: the two are never compared with each other. Only
+    rows attacked at exactly their radius count (see `_comparable`).
+
+    A group without examples has no row; the interval of a single example is null.
+    """
+    fooled = grid.fooled
+    for (metric, level), values in grid.drift.items():
+        measure = METRICS.get(metric)
+        floor, roof = (measure.least, measure.most) if measure else (-math.inf, math.inf)
+        measured = ~np.isnan(values)
+        filled = np.where(measured, values, 0).astype(np.float64)
+        for group, mask in (("all", measured), ("fooled", measured & fooled), ("held", measured & ~fooled)):
+            n = mask.sum(axis=0)
+            some = np.flatnonzero(n)
+            inside = filled * mask
+            average, low, high = statistics.mean_interval(inside.sum(axis=0)[some], (inside**2).sum(axis=0)[some], n[some])
+            for i, column in enumerate(some):
+                yield DriftRow(
+                    model=grid.model,
+                    attack=grid.attack,
+                    level=level,
+                    kind=kind_of(level),
+                    metric=metric,
+                    eps=grid.eps[column],
+                    group=group,
+                    n=int(n[column]),
+                    mean=_tidy(average[i]),
+                    ci_low=_tidy(max(low[i], floor)),
+                    ci_high=_tidy(min(high[i], roof)),
+                )
+
+
+def _tidy(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 7)
+
+
+def drift_auc(grid: Grid, metric: str = "js") -> Iterator[AreaRow]:
+    """Does drift predict being fooled? ROC area of the Jensen-Shannon drift against fooled, level by level.
+
+    Only examples whose clean prediction is right enter, and each radius is judged by itself: both drift and
+    fooling grow with the radius, so an area pooled over radii would be high even if drift said nothing about
+    which example falls. Attacks that stop at the first success have moved fooled images in fewer steps than
+    held ones, and a threshold search attacks at a radius those that break near it; FGSM, one step for all images at
+    all radii, is free of both. ``headline`` marks the radius with the most pairs to tell apart for its number of
+    images, where the interval is narrowest: were all images attacked, the one where half are fooled. Radii at which
+    all or none are fooled have no area. Interval: 95 %, DeLong.
+    """
+    eligible = grid.clean_pred == grid.label
+    fooled = grid.fooled
+    for (name, level), values in grid.drift.items():
+        if name != metric:
+            continue
+        rows: list[AreaRow] = []
+        for column, eps in enumerate(grid.eps):
+            use = eligible & ~np.isnan(values[:, column])
+            positive = fooled[use, column]
+            n_fooled = int(positive.sum())
+            if parse_radius(eps) == 0 or n_fooled in (0, positive.size):
+                continue
+            area = statistics.auc_interval(values[use, column], positive)
+            rows.append(
+                AreaRow(
+                    model=grid.model,
+                    attack=grid.attack,
+                    level=level,
+                    kind=kind_of(level),
+                    eps=eps,
+                    headline=False,
+                    auc=round(area.value, 7),
+                    ci_low=round(area.low, 7),
+                    ci_high=round(area.high, 7),
+                    n_fooled=n_fooled,
+                    n_held=positive.size - n_fooled,
+                )
+            )
+        headline = max(rows, key=_weight, default=None)
+        yield from (row.model_copy(update={"headline": row is headline}) for row in rows)
+
+
+def _weight(row: AreaRow) -> float:
+    """What a radius has to say: the variance of an area goes about as the inverse of this."""
+    return float(row.n_fooled * row.n_held / (row.n_fooled + row.n_held))
+
+
+# Comparisons ----------------------------------------------------------------------------------------------
+
+
+def baselines(models: Sequence[str]) -> dict[str, str]:
+    """Each model's baseline: the model named like it before ``_att``."""
+    stems = {model: model.rpartition("_att")[0] for model in models}
+    return {model: stem for model, stem in stems.items() if stem in models}
+
+
+def paired_differences(layout: Sequence[Grid], pairs: Mapping[str, str]) -> list[Difference]:
+    """Accuracy of each model minus its baseline on the same examples, radius by radius.
+
+    Newcombe's 95 % interval, the exact McNemar p-value, and that p after Holm's correction over the curve.
+    """
+    by_key = {(grid.model, grid.attack): grid for grid in layout}
+    rows: list[Difference] = []
+    for grid in layout:
+        base = by_key.get((pairs.get(grid.model, ""), grid.attack))
+        if base is not None:
+            rows += compare_grids(grid, base)
+    return rows
+
+
+def compare_grids(grid: Grid, base: Grid) -> list[Difference]:
+    """The paired comparison of two grids under one attack at the radii and examples both have."""
+    _, mine, theirs = np.intersect1d(grid.index, base.index, assume_unique=True, return_indices=True)
+    tests: list[tuple[str, statistics.PairedCounts, float]] = []
+    correct, base_correct = grid.correct, base.correct
+    for column, eps in enumerate(grid.eps):
+        if eps not in base.eps:
+            continue
+        other = base.eps.index(eps)
+        use = grid.present[mine, column] & base.present[theirs, other]
+        if not use.any():
+            continue
+        counts = statistics.PairedCounts.of(correct[mine, column][use], base_correct[theirs, other][use])
+        tests.append((eps, counts, float(statistics.mcnemar_exact(counts.only_a, counts.only_b))))
+    adjusted = statistics.holm([p for _, _, p in tests])
+    return [
+        _difference(grid, base, eps, counts, p, float(p_holm))
+        for (eps, counts, p), p_holm in zip(tests, adjusted, strict=True)
+    ]
+
+
+def _difference(grid: Grid, base: Grid, eps: str, counts: statistics.PairedCounts, p: float, p_holm: float) -> Difference:
+    change = statistics.newcombe_paired(counts)
+    return Difference(
+        model=grid.model,
+        baseline=base.model,
+        attack=grid.attack,
+        eps=eps,
+        n=counts.n,
+        difference=change.value,
+        ci_low=change.low,
+        ci_high=change.high,
+        only_model=counts.only_a,
+        only_baseline=counts.only_b,
+        p=p,
+        p_holm=p_holm,
+    )
+
+
+def confusion(grid: Grid) -> Confusion:
+    """Where the fooled examples went, at the radius above 0 where the share fooled is nearest to one half.
+
+    Only examples whose clean prediction is right; ``flows`` are ``[true class, predicted class, count]``,
+    most frequent first.
+    """
+    eligible = grid.clean_pred == grid.label
+    fooled = grid.fooled & eligible[:, None]
+    share = fooled.sum(axis=0) / max(1, int(eligible.sum()))
+    distance = np.abs(share - 0.5)
+    above = [i for i, eps in enumerate(grid.eps) if parse_radius(eps) > 0] or [0]
+    column = min(above, key=lambda i: (distance[i], i))
+    rows = fooled[:, column]
+    pairs = np.stack([grid.label[rows], grid.adv_pred[rows, column]], axis=1)
+    flows, counts = np.unique(pairs, axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return Confusion(
+        model=grid.model,
+        attack=grid.attack,
+        eps=grid.eps[column],
+        n_fooled=int(rows.sum()),
+        flows=[[int(flows[i, 0]), int(flows[i, 1]), int(counts[i])] for i in order],
+    )
