@@ -198,7 +198,7 @@ PLAN = {
 }  # fmt: skip
 RECIPES = [path.read_bytes() for path in recipe.shipped().values()]
 RECORDS = make_records(models=("vgg", "vgg_att3"), attacks=("fgsm",), n=12, radii=2)
-SUMMARY = json.loads(json.dumps(summarise(RECORDS, make_plan(RECORDS), {"command": "c"}, [])))
+SUMMARY = json.loads(json.dumps(summarise(RECORDS, make_plan(RECORDS), {"command": "c"}, []).as_dict()))
 REFERENCE = make_reference(RECORDS, SUMMARY)
 
 

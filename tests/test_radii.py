@@ -167,19 +167,19 @@ def test_norms_share_no_strongest_attack_no_tile_and_no_axis() -> None:
     result = robustatt.sweep(
         model, (image, label), attacks=["fgsm", "pgd-l2"], eps={"fgsm": "1,2", "pgd-l2": "0.02,0.05"}
     )
-    assert text.strongest_by_norm(result.summary) == {"linf": "fgsm", "l2": "pgd-l2"}
-    tiles = [(tile.title, tile.note) for tile in text.tiles(result.summary)]
+    assert text.strongest_by_norm(result.typed_summary) == {"linf": "fgsm", "l2": "pgd-l2"}
+    tiles = [(tile.title, tile.note) for tile in text.tiles(result.typed_summary)]
     assert ("Accuracy at 2/255", "under fgsm, L-infinity") in tiles
     assert ("Accuracy at 0.05", "under pgd-l2, L2") in tiles
     assert sum(title == text.CLEAN_TITLE for title, _ in tiles) == 1
     from robustatt.report.figures import sweep_figures as figures
     from robustatt.report.style import DASHES
 
-    for figure in figures(result.summary):
+    for figure in figures(result.typed_summary):
         for panel in figure.panels:
             assert len({series.norm for series in panel.series}) == 1, figure.title
-    assert {(s.keys["attack"], s.look.dash) for f in figures(result.summary) for p in f.panels for s in p.series} == {
+    assert {(s.keys["attack"], s.look.dash) for f in figures(result.typed_summary) for p in f.panels for s in p.series} == {
         ("fgsm", ()), ("pgd-l2", DASHES[1]),
     }  # fmt: skip
-    slugs = [figure.slug for figure in figures(result.summary)]
+    slugs = [figure.slug for figure in figures(result.typed_summary)]
     assert len(slugs) == len(set(slugs))

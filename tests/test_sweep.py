@@ -66,7 +66,7 @@ def test_a_saturated_model_looks_no_more_robust(net: nn.Module, labelled: tuple[
     gap = scaled.curve("fgsm")["accuracy"].iloc[1] - plain.curve("fgsm")["accuracy"].iloc[1]
     assert abs(gap) <= 3 / 60
     assert not scaled.records["zero_grad"].any()
-    saturating = robustatt.attack.recipe.parse({"name": "fgsm", "algorithm": "fgsm", "loss": "ce"}, "test")
+    saturating = robustatt.attack.recipe_files.parse({"name": "fgsm", "algorithm": "fgsm", "loss": "ce"}, "test")
     flat = robustatt.sweep(Scaled(net, 1000.0), labelled, attacks=[saturating], eps="40")
     assert flat.records["zero_grad"].mean() > 0.2
     assert flat.curve("fgsm")["accuracy"].iloc[1] > scaled.curve("fgsm")["accuracy"].iloc[1] + 0.1
@@ -223,7 +223,7 @@ def test_fgsm_costs_one_gradient_for_the_grid(net: nn.Module, labelled: tuple[Te
 
 
 def test_l2_radius(linear: TwoClassLinear) -> None:
-    recipe = robustatt.attack.recipe.parse({"name": "pgd", "algorithm": "pgd", "norm": "l2"}, "test")
+    recipe = robustatt.attack.recipe_files.parse({"name": "pgd", "algorithm": "pgd", "norm": "l2"}, "test")
     batch = images(80)
     with torch.no_grad():
         label = linear(batch).argmax(1)

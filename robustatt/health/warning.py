@@ -68,14 +68,18 @@ class HealthWarning:
 
     def as_dict(self) -> dict[str, Any]:
         """As summary.json holds it."""
-        return {"code": self.code, "message": self.message, "model": self.model, "attack": self.attack, "evidence": dict(self.evidence)}
+        return {
+            "code": self.code, "message": self.message, "model": self.model, "attack": self.attack,
+            "evidence": dict(self.evidence), "advice": self.advice,
+        }  # fmt: skip
 
     @staticmethod
     def from_dict(entry: Mapping[str, Any]) -> HealthWarning:
-        """From summary.json, where finding and advice are one text: all of it is the finding."""
-        return HealthWarning(
-            entry["code"], entry["message"], "", entry.get("model") or "", entry.get("attack") or "", entry.get("evidence") or {}
-        )
+        """From summary.json, whose message is the finding and the advice in one text."""
+        advice = entry.get("advice", "")
+        finding = entry["message"].removesuffix(advice).rstrip()
+        model, attack, evidence = (entry.get(key) for key in ("model", "attack", "evidence"))
+        return HealthWarning(entry["code"], finding, advice, model or "", attack or "", evidence or {})
 
 
 def distinct(warnings: Iterable[HealthWarning]) -> list[HealthWarning]:

@@ -287,9 +287,10 @@ def limits(summary: Summary) -> list[str]:
         "bound on the true robustness: a stronger attack can only lower it, and none is known to be the best."
     ]
     if all(summary.plan.attack(attack).category == "single-step" for attack in run):
+        alone = "FGSM alone was run." if run == ["fgsm"] else f"Single steps alone were run ({', '.join(run)})."
         notes.append(
-            f"Nothing stronger than {' and '.join(run)} was run. A single step often misses perturbations that are there; a "
-            "model can resist FGSM and fall entirely to PGD. Do not quote these numbers as robustness."
+            f"{alone} A single step often misses perturbations that are there; a model can resist FGSM and fall entirely to "
+            "PGD. Do not quote these numbers as robustness."
         )
     absent = [f"{name} ({text})" for name, text in ATTACKS.items() if name not in run]
     if absent:

@@ -201,13 +201,14 @@ class Confusion(Part):
 
 
 class HealthNote(Part):
-    """A health warning as the file holds it."""
+    """A health warning as the file holds it: `message` is all of it, `advice` its last part."""
 
     code: str
     message: str
     model: str | None = None
     attack: str | None = None
     evidence: dict[str, Any] = {}
+    advice: str = ""
 
 
 class Provenance(Part):

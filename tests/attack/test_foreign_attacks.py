@@ -208,7 +208,7 @@ def test_an_attack_without_a_norm_stands_on_no_axis_of_radii(
     assert "255/255" not in page
     assert "theirs" not in (tmp_path / "page" / "figures" / "accuracy.csv").read_text()
     assert "theirs,none,255/255" in (tmp_path / "page" / "tables" / "summary.csv").read_text()
-    _print_summary(result.summary)
+    _print_summary(result.typed_summary)
     printed = capsys.readouterr().out
     assert "attacks without a radius" in printed
     assert "255/255" not in printed
@@ -223,9 +223,9 @@ def test_a_lost_point_of_such_an_attack_is_a_regression(library: Callable[[Run],
     held = robustatt.sweep(MODEL, (IMAGE, LABEL), attacks=[recipe], eps="4")
     library(lambda module, rows: 1 - rows.image)  # noqa: ARG005
     fell = robustatt.sweep(MODEL, (IMAGE, LABEL), attacks=[recipe], eps="4")
-    reference = make_reference(held.records, held.summary)
-    assert check(fell.records, fell.summary, reference).verdict == "regression"
-    assert check(held.records, held.summary, reference).verdict == "same"
+    reference = make_reference(held.records, held.typed_summary)
+    assert check(fell.records, fell.typed_summary, reference).verdict == "regression"
+    assert check(held.records, held.typed_summary, reference).verdict == "same"
 
 
 def test_a_radius_of_the_class_is_an_argument_then() -> None:

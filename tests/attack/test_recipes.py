@@ -127,7 +127,7 @@ def test_prose_does_not_decide_numbers_and_parameters_do(tmp_path: Path) -> None
 
 
 def test_recipes_are_read_without_torch() -> None:
-    code = "import sys; from robustatt.attack import recipe; recipe.load('pgd'); sys.exit('torch' in sys.modules)"
+    code = "import sys; from robustatt.attack import recipe_files; recipe_files.load('pgd'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -14,18 +14,19 @@ from synthetic_records import PROVENANCE, make_plan, make_records
 from robustatt.errors import InputError
 from robustatt.export import Export, collect, export, plain, tool_names
 from robustatt.results.aggregate import summarise
+from robustatt.results.summary import Summary
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.fixture(scope="module")
-def summary() -> dict[str, Any]:
+def summary() -> Summary:
     records = make_records(n=20, attacks=("pgd", "sign-noise"), radii=4)
     return summarise(records, make_plan(records), PROVENANCE, [])
 
 
 @pytest.fixture
-def run(tmp_path: Path, summary: dict[str, Any]) -> tuple[Path, Export]:
+def run(tmp_path: Path, summary: Summary) -> tuple[Path, Export]:
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "accuracy.png").write_bytes(PNG)
     (tmp_path / "figures" / "accuracy.svg").write_text("<svg/>")
@@ -37,16 +38,16 @@ def values(run: Export, name: str) -> dict[int, float]:
     return dict(next(series.points for series in run.series if series.name == name))
 
 
-def test_what_is_handed_over(run: tuple[Path, Export], summary: dict[str, Any]) -> None:
+def test_what_is_handed_over(run: tuple[Path, Export], summary: Summary) -> None:
     folder, handed = run
-    curve = next(c for c in summary["curves"] if (c["model"], c["attack"]) == ("vgg", "pgd"))
-    assert values(handed, "accuracy/vgg/pgd") == {i: p["accuracy"] for i, p in enumerate(curve["points"])}
-    assert values(handed, "accuracy_ci_low/vgg/pgd")[4] == curve["points"][4]["ci_low"]
+    curve = next(c for c in summary.curves if (c.model, c.attack) == ("vgg", "pgd"))
+    assert values(handed, "accuracy/vgg/pgd") == {i: p.accuracy for i, p in enumerate(curve.points)}
+    assert values(handed, "accuracy_ci_low/vgg/pgd")[4] == curve.points[4].ci_low
     drift = [
-        r for r in summary["drift"] if (r["model"], r["attack"], r["metric"], r["group"]) == ("vgg", "pgd", "js", "all")
+        r for r in summary.drift if (r.model, r.attack, r.metric, r.group) == ("vgg", "pgd", "js", "all")
     ]
     found = values(handed, "saliency_drift_js/gradcam/all/vgg/pgd")
-    assert list(found.values()) == [row["mean"] for row in drift]
+    assert list(found.values()) == [row.mean for row in drift]
     assert "attention_drift_js/l3/fooled/vgg_att3/pgd" in {series.name for series in handed.series}
     assert not [s for s in handed.series if s.measure.startswith("attention") and s.model == "vgg"]
     assert [path.relative_to(folder).as_posix() for path in handed.files] == ["summary.json", "figures/accuracy.png"]
@@ -55,11 +56,11 @@ def test_what_is_handed_over(run: tuple[Path, Export], summary: dict[str, Any]) 
     assert handed.step_unit == "1/255"
 
 
-def test_fractions_of_a_step_become_whole_steps(tmp_path: Path, summary: dict[str, Any]) -> None:
+def test_fractions_of_a_step_become_whole_steps(tmp_path: Path, summary: Summary) -> None:
     points = [
-        {**p, "eps": eps} for p, eps in zip(summary["curves"][0]["points"], ("0/255", "0.5/255", "8/255"), strict=False)
+        p.model_copy(update={"eps": eps}) for p, eps in zip(summary.curves[0].points, ("0/255", "0.5/255", "8/255"), strict=False)
     ]
-    handed = collect(tmp_path, {**summary, "curves": [{**summary["curves"][0], "points": points}], "drift": []})
+    handed = collect(tmp_path, summary.model_copy(update={"curves": [summary.curves[0].model_copy(update={"points": points})], "drift": []}))
     assert handed.step_unit == "1/510"
     assert [step for step, _ in handed.series[0].points] == [0, 1, 16]
 
@@ -72,7 +73,7 @@ def test_names_are_plain_and_stay_apart() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_tensorboard_reads_what_was_written(run: tuple[Path, Export], summary: dict[str, Any]) -> None:
+def test_tensorboard_reads_what_was_written(run: tuple[Path, Export], summary: Summary) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder, handed = run
@@ -142,7 +143,7 @@ class FakeMlflow:
 
 
 def test_mlflow_is_told_everything_once(
-    run: tuple[Path, Export], summary: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    run: tuple[Path, Export], summary: Summary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, handed = run
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -205,7 +206,7 @@ class FakeWandb(ModuleType):
 
 @pytest.mark.parametrize("mode", ["offline", "online", "unset"])
 def test_wandb_stays_on_the_machine_unless_told(
-    run: tuple[Path, Export], summary: dict[str, Any], monkeypatch: pytest.MonkeyPatch, mode: str
+    run: tuple[Path, Export], summary: Summary, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     folder, handed = run
     fake = FakeWandb()
@@ -223,14 +224,14 @@ def test_wandb_stays_on_the_machine_unless_told(
     assert fake.given["config"]["seed"] == "0"
 
 
-def test_mistakes_are_one_line(tmp_path: Path, summary: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_are_one_line(tmp_path: Path, summary: Summary, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="tensorboard"):
         export(tmp_path, summary, "tensorbord", tmp_path)
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(InputError, match=r"pip install .robustatt\[wandb\]"):
         export(tmp_path, summary, "wandb", tmp_path)
     with pytest.raises(InputError, match="no results to export yet"):
-        export(tmp_path, {**summary, "curves": []}, "tensorboard", tmp_path)
+        export(tmp_path, summary.model_copy(update={"curves": []}), "tensorboard", tmp_path)
     fake = FakeMlflow()
     fake.install(monkeypatch)
     monkeypatch.setattr(fake, "create_experiment", lambda *_, **__: 1 / 0)

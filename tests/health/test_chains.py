@@ -101,7 +101,7 @@ def test_records_without_the_column_are_still_read(masked: robustatt.Result) -> 
     summary = summarise(old, masked.summary["plan"], {}, [])
     assert part_tables(summary) == []
     assert "black-box-stronger" not in {warning.code for warning in check_records(old, [chain()])}
-    assert summary["curves"][0]["points"][1]["accuracy"] == masked.summary["curves"][0]["points"][1]["accuracy"]
+    assert summary.curves[0].points[1].accuracy == masked.typed_summary.curves[0].points[1].accuracy
 
 
 def test_what_only_square_breaks_is_told(masked: robustatt.Result) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from paths import ROOT
+from synthetic_records import broken_records
 from planted import layers, nets
 from planted.cases import HEALTHY, MISTAKES, Case
 from tiny_models import images
@@ -127,21 +128,6 @@ def test_one_class_of_images_proves_no_other_range() -> None:
     assert check_model(Threshold(), "mine", image, torch.ones(len(image), dtype=torch.int64)) == []
 
 
-def _frame(broken: dict[str, np.ndarray], eps: list[str]) -> pd.DataFrame:
-    """Records of attacks given which examples ``(n, radii)`` they break."""
-    frames = []
-    for attack, grid in broken.items():
-        for column, text in enumerate(["0/255", *eps]):
-            wrong = np.zeros(len(grid), bool) if column == 0 else grid[:, column - 1]
-            label = np.arange(len(grid)) % 10
-            frames.append(pd.DataFrame({
-                "model": "m", "attack": attack, "eps": text, "index": np.arange(len(grid)), "label": label,
-                "clean_pred": label, "adv_pred": np.where(wrong, (label + 1) % 10, label), "clean_margin": 1.0,
-                "zero_grad": False, "attacked": True,
-            }))  # fmt: skip
-    return pd.concat(frames, ignore_index=True)
-
-
 def _first(count: int, of: int = 100) -> np.ndarray:
     return np.arange(of) < count
 
@@ -149,40 +135,40 @@ def _first(count: int, of: int = 100) -> np.ndarray:
 @pytest.mark.parametrize(("missed", "codes"), [(4, []), (5, ["iterative-weaker"])])
 def test_iterative_weaker_at_its_threshold(missed: int, codes: list[str]) -> None:
     one, many = _first(40 + missed), _first(40)
-    found = check_records(_frame({"fgsm": one[:, None], "pgd": many[:, None]}, ["4/255"]))
+    found = check_records(broken_records({"fgsm": one[:, None], "pgd": many[:, None]}, ["4/255"]))
     assert [warning.code for warning in found] == codes
 
 
 @pytest.mark.parametrize(("alone", "codes"), [(4, []), (5, ["black-box-stronger"])])
 def test_black_box_stronger_at_its_threshold(alone: int, codes: list[str]) -> None:
-    found = check_records(_frame({"square": _first(30 + alone)[:, None], "pgd": _first(30)[:, None]}, ["4/255"]))
+    found = check_records(broken_records({"square": _first(30 + alone)[:, None], "pgd": _first(30)[:, None]}, ["4/255"]))
     assert [warning.code for warning in found] == codes
 
 
 def test_square_beyond_fgsm_alone_is_no_mistake() -> None:
-    found = check_records(_frame({"square": _first(60)[:, None], "fgsm": _first(30)[:, None]}, ["4/255"]))
+    found = check_records(broken_records({"square": _first(60)[:, None], "fgsm": _first(30)[:, None]}, ["4/255"]))
     assert found == []
 
 
 def test_noise_as_strong() -> None:
     table = {"sign-noise": _first(10)[:, None], "pgd": ~_first(92)[:, None]}
-    assert [warning.code for warning in check_records(_frame(table, ["4/255"]))] == ["noise-as-strong"]
+    assert [warning.code for warning in check_records(broken_records(table, ["4/255"]))] == ["noise-as-strong"]
     table["pgd"] = ~_first(50)[:, None]
-    assert check_records(_frame(table, ["4/255"])) == []
+    assert check_records(broken_records(table, ["4/255"])) == []
 
 
 def test_accuracy_rising_allows_an_overshoot() -> None:
     for back, codes in ((9, []), (20, ["accuracy-rising"])):
         grid = np.stack([_first(50), _first(50 - back)], 1)
-        assert [w.code for w in check_records(_frame({"fgsm": grid}, ["4/255", "8/255"]))] == codes
+        assert [w.code for w in check_records(broken_records({"fgsm": grid}, ["4/255", "8/255"]))] == codes
 
 
 def test_half_the_range_proves_an_attack_wrong() -> None:
     """At 0.5 one class of ten may survive, 10 of 100 images, and not one more."""
     for held, codes in ((10, []), (11, ["not-broken-at-half"])):
         grid = ~_first(held)[:, None]
-        assert [w.code for w in check_records(_frame({"pgd": grid}, ["127.5/255"]))] == codes
-    assert check_records(_frame({"pgd": ~_first(40)[:, None]}, ["64/255"])) == []
+        assert [w.code for w in check_records(broken_records({"pgd": grid}, ["127.5/255"]))] == codes
+    assert check_records(broken_records({"pgd": ~_first(40)[:, None]}, ["64/255"])) == []
 
 
 def test_labels_in_order_are_left_alone() -> None:

@@ -13,6 +13,7 @@ from torch import nn
 import robustatt
 from robustatt import cli
 from robustatt.cli.compare import conclusion
+from robustatt.results.summary import Difference
 
 IMAGE = images(80)
 LABEL = TwoClassLinear()(IMAGE).argmax(1)
@@ -84,8 +85,8 @@ def test_what_cannot_be_compared_is_one_line(folders: Path, capsys: pytest.Captu
         assert error.count("\n") == 1
 
 
-def row(attack: str, eps: str, difference: float, p: float) -> dict[str, Any]:
-    return {"attack": attack, "eps": eps, "difference": difference, "p_holm": p}
+def row(attack: str, eps: str, difference: float, p: float) -> Difference:
+    return Difference.model_construct(attack=attack, eps=eps, difference=difference, p_holm=p)
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,9 @@ def test_where_everything_is_fooled_at_every_radius_the_smallest_is_shown(tmp_pa
     records = make_records(n=40, models=("vgg",), attacks=("pgd",))
     above = records["eps"] != "0/255"
     records.loc[above, "adv_pred"] = (records.loc[above, "clean_pred"] + 1) % 10
-    (row,) = summarise(records, {}, {}, [])["confusion"]
+    (row,) = summarise(records, {}, {}, []).confusion
     right = int((records[~above]["clean_pred"] == records[~above]["label"]).sum())
-    assert (row["eps"], row["n_fooled"]) == ("1/255", right)
+    assert (row.eps, row.n_fooled) == ("1/255", right)
     page = page_of(records, tmp_path)
     assert f"vgg at 1/255, {right} fooled" in page
     assert "No image was fooled" not in page

@@ -143,8 +143,8 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 
 def test_no_absolute_path_reaches_the_page(tmp_path: Path) -> None:
     records = make_records(n=10, attacks=("fgsm",))
-    summary = summarise(records, make_plan(records), {"command": "robustatt sweep --weights /home/ann/w.st"}, [])
-    summary["provenance"]["where"] = str(tmp_path)
+    origin = {"command": "robustatt sweep --weights /home/ann/w.st", "where": str(tmp_path)}
+    summary = summarise(records, make_plan(records), origin, [])
     text = write_report(tmp_path, records, summary, figures=False).html.read_text()
     assert "/home/ann" not in text
     assert str(tmp_path) not in text
@@ -245,16 +245,16 @@ def test_attention_and_saliency_share_no_axis(page: tuple[ReportPaths, str]) -> 
 
 def test_does_drift_predict_being_fooled(page: tuple[ReportPaths, str]) -> None:
     records = make_records(n=80, attacks=("fgsm", "pgd", "noise"))
-    rows = [r for r in summarise(records, {}, {}, [])["drift_predicts_fooling"] if r["headline"]]
+    rows = [r for r in summarise(records, {}, {}, []).drift_predicts_fooling if r.headline]
     assert len(rows) == 2 * (3 + 1)
     text = next(path for path in page[0].tables if path.name == "drift.md").read_text()
     reader = Reader(page[1])
     for row in rows:
-        area = f"{row['auc']:.3f} ({row['ci_low']:.3f} to {row['ci_high']:.3f})"
+        area = f"{row.auc:.3f} ({row.ci_low:.3f} to {row.ci_high:.3f})"
         assert area in text
-        assert f"{row['ci_low']:.3f}\N{EN DASH}{row['ci_high']:.3f}" in reader.text
+        assert f"{row.ci_low:.3f}\N{EN DASH}{row.ci_high:.3f}" in reader.text
     assert text.count("(saliency)") == 2
-    assert text.count("yes: fooled ones move more") == sum(row["ci_low"] > 0.5 for row in rows)
+    assert text.count("yes: fooled ones move more") == sum(row.ci_low > 0.5 for row in rows)
     assert "saliency" not in " ".join(line for line in text.splitlines() if "vgg\\_att3" in line)
 
 

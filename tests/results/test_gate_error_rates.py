@@ -15,6 +15,7 @@ from tiny_models import images, small_net
 from robustatt import cli
 from robustatt.cli.compare import _power
 from robustatt.results import statistics
+from robustatt.results.summary import Difference
 
 
 def run(*arguments: object) -> int:
@@ -146,14 +147,19 @@ def test_files_that_cannot_be_written_are_one_line(
     assert capsys.readouterr().err.count("cannot write") == 2
 
 
+def counts(n: int, only_model: int, only_baseline: int) -> Difference:
+    """A comparison of which only the counts matter."""
+    return Difference.model_construct(n=n, only_model=only_model, only_baseline=only_baseline)
+
+
 def test_compare_says_what_the_examples_can_show() -> None:
     """500 examples on which two models disagree on a fifth: the difference whose power is 80 % at 0.05 over four points."""
-    rows = [{"n": 500, "only_model": 60 - place, "only_baseline": 40} for place in range(4)]
+    rows = [counts(500, 60 - place, 40) for place in range(4)]
     least = statistics.detectable_difference(500, 0.2, 0.05 / 4)
     assert statistics.mcnemar_power(500, least, 0.2, 0.05 / 4) == pytest.approx(0.8, abs=1e-6)
     assert f"With 500 examples a true difference of {100 * least:.1f} points is detectable" in _power(rows)
-    assert "take more" in _power([{"n": 9, "only_model": 1, "only_baseline": 0}])
-    assert "take more" in _power([{"n": 9, "only_model": 0, "only_baseline": 0}])
+    assert "take more" in _power([counts(9, 1, 0)])
+    assert "take more" in _power([counts(9, 0, 0)])
     assert "in common" in _power([])
 
 

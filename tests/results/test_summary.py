@@ -42,14 +42,14 @@ def test_definitions_by_hand() -> None:
     # example 0 holds; 1 breaks at 1 and recovers at 10; 2 is misclassified when clean, and changes at 10
     records = by_hand({0: [5, 5, 5], 1: [6, 0, 6], 2: [1, 1, 2]}, [5, 6, 7], ["0", "1/255", "10/255"])
     summary = summarise(records, {}, {}, [])
-    points = summary["curves"][0]["points"]
-    assert [p["eps"] for p in points] == ["0/255", "1/255", "10/255"]
-    assert [p["accuracy"] for p in points] == [2 / 3, 1 / 3, 2 / 3]
-    assert [p["worst_case_accuracy"] for p in points] == [2 / 3, 1 / 3, 1 / 3]
-    assert [p["fooling_rate"] for p in points] == [0, 1 / 3, 1 / 3]
+    points = summary.curves[0].points
+    assert [p.eps for p in points] == ["0/255", "1/255", "10/255"]
+    assert [p.accuracy for p in points] == [2 / 3, 1 / 3, 2 / 3]
+    assert [p.worst_case_accuracy for p in points] == [2 / 3, 1 / 3, 1 / 3]
+    assert [p.fooling_rate for p in points] == [0, 1 / 3, 1 / 3]
     low, high = statistics.wilson(2, 3)
-    assert (points[0]["ci_low"], points[0]["ci_high"]) == (low, high)
-    assert summary["curves"][0]["norm"] == "linf"
+    assert (points[0].ci_low, points[0].ci_high) == (low, high)
+    assert summary.curves[0].norm == "linf"
 
 
 def test_equals_plain_pandas() -> None:
@@ -66,7 +66,7 @@ def test_equals_plain_pandas() -> None:
 
 def test_drift_means_by_group() -> None:
     records = make_records(models=("vgg_att3",), attacks=("pgd",), n=80)
-    rows = pd.DataFrame(summarise(records, {}, {}, [])["drift"]).set_index(["level", "metric", "eps", "group"])
+    rows = pd.DataFrame([row.as_dict() for row in summarise(records, {}, {}, []).drift]).set_index(["level", "metric", "eps", "group"])
     at = records[records.eps == "8/255"]
     fooled = at.adv_pred != at.clean_pred
     assert rows.loc[("l2", "shift", "8/255", "fooled"), "mean"] == pytest.approx(
@@ -78,29 +78,29 @@ def test_drift_means_by_group() -> None:
 
 def test_drift_auc_at_one_radius_among_the_cleanly_right() -> None:
     records = make_records(models=("vgg_att3",), attacks=("pgd", "noise"), n=300)
-    rows = [r for r in summarise(records, {}, {}, [])["drift_predicts_fooling"] if r["headline"]]
-    assert [(r["attack"], r["level"]) for r in rows] == [("pgd", "l1"), ("pgd", "l2"), ("pgd", "l3")]
-    at = records[(records.attack == "pgd") & (records.eps == rows[2]["eps"]) & (records.clean_pred == records.label)]
+    rows = [r for r in summarise(records, {}, {}, []).drift_predicts_fooling if r.headline]
+    assert [(r.attack, r.level) for r in rows] == [("pgd", "l1"), ("pgd", "l2"), ("pgd", "l3")]
+    at = records[(records.attack == "pgd") & (records.eps == rows[2].eps) & (records.clean_pred == records.label)]
     expected = statistics.auc_interval(at.drift_js_l3, at.adv_pred != at.clean_pred)
-    assert rows[2]["auc"] == pytest.approx(expected.value, abs=1e-6)
-    assert rows[2]["n_fooled"] + rows[2]["n_held"] == len(at)
-    assert rows[0]["ci_low"] < 0.5 < rows[2]["ci_low"]  # the generator's l1 drift knows nothing, its l3 does
+    assert rows[2].auc == pytest.approx(expected.value, abs=1e-6)
+    assert rows[2].n_fooled + rows[2].n_held == len(at)
+    assert rows[0].ci_low < 0.5 < rows[2].ci_low  # the generator's l1 drift knows nothing, its l3 does
 
 
 def test_differences_are_paired_with_the_baseline() -> None:
     records = make_records(n=120)
-    rows = summarise(records, make_plan(records), {}, [])["differences"]
-    assert {(r["model"], r["baseline"]) for r in rows} == {("vgg_att3", "vgg")}
-    row = next(r for r in rows if r["attack"] == "pgd" and r["eps"] == "5/255")
+    rows = summarise(records, make_plan(records), {}, []).differences
+    assert {(r.model, r.baseline) for r in rows} == {("vgg_att3", "vgg")}
+    row = next(r for r in rows if r.attack == "pgd" and r.eps == "5/255")
     right = (
         records[(records.attack == "pgd") & (records.eps == "5/255")]
         .assign(right=lambda r: r.adv_pred == r.label)
         .pivot(index="index", columns="model", values="right")
     )
     counts = statistics.PairedCounts.of(right["vgg_att3"], right["vgg"])
-    assert (row["only_model"], row["only_baseline"]) == (counts.only_a, counts.only_b)
-    assert row["difference"] == pytest.approx(right["vgg_att3"].mean() - right["vgg"].mean())
-    assert row["p"] <= row["p_holm"] <= 1
+    assert (row.only_model, row.only_baseline) == (counts.only_a, counts.only_b)
+    assert row.difference == pytest.approx(right["vgg_att3"].mean() - right["vgg"].mean())
+    assert row.p <= row.p_holm <= 1
 
 
 def test_order_of_rows_and_eps_spelling_change_nothing() -> None:
@@ -120,14 +120,14 @@ def test_a_row_twice_is_refused() -> None:
 def test_missing_rows_lower_n_and_break_nothing() -> None:
     records = by_hand({0: [5, 5, 5], 1: [6, 6, 6]}, [5, 6], ["0/255", "1/255", "2/255"])
     partial = records[~((records["index"] == 1) & (records.eps == "1/255"))]
-    points = summarise(partial, {}, {}, [])["curves"][0]["points"]
-    assert [p["n"] for p in points] == [2, 1, 2]
-    assert [p["worst_case_accuracy"] for p in points] == [1, 1, 1]
+    points = summarise(partial, {}, {}, []).curves[0].points
+    assert [p.n for p in points] == [2, 1, 2]
+    assert [p.worst_case_accuracy for p in points] == [1, 1, 1]
 
 
 def test_empty_records_give_an_empty_summary(tmp_path: Path) -> None:
-    summary = summarise(make_records(n=5).head(0), {"models": ["vgg"]}, {}, [])
-    assert summary["curves"] == summary["drift"] == []
+    summary = summarise(make_records(n=5).head(0), {"models": [{"name": "vgg"}]}, {}, [])
+    assert summary.curves == summary.drift == []
     assert list(grids(make_records(n=5).head(0))) == []
     assert read_summary(write_summary(tmp_path, summary)) == summary
     with pytest.raises(InputError, match="label"):
@@ -140,11 +140,11 @@ def test_file_round_trip(tmp_path: Path) -> None:
     summary = summarise(records, make_plan(records), PROVENANCE | {"bad": float("nan")}, health)
     path = write_summary(tmp_path / "run", summary)
     again = read_summary(tmp_path / "run")
-    assert again["curves"] == summary["curves"]
-    assert again["drift"] == summary["drift"]
-    assert again["provenance"]["bad"] is None
+    assert again.curves == summary.curves
+    assert again.drift == summary.drift
+    assert again.provenance.as_dict()["bad"] is None
     assert [p.name for p in path.parent.iterdir()] == ["summary.json"]
-    assert set(again) >= {"schema", "plan", "provenance", "curves", "drift", "health"}
+    assert set(again.as_dict()) >= {"schema", "plan", "provenance", "curves", "drift", "health"}
 
 
 GOOD: dict[str, Any] = {"schema": 1, "plan": {}, "provenance": {}, "curves": [], "drift": [], "health": []}
@@ -201,8 +201,8 @@ def test_the_radius_of_the_headline_has_the_most_to_tell_apart() -> None:
     few = pd.concat([records[at & right & fooled].head(1), records[at & right & ~fooled].head(1)]).index
     records.loc[at, "attacked"] = False
     records.loc[few, "attacked"] = True
-    rows = [r for r in summarise(records, {}, {}, [])["drift_predicts_fooling"] if r["level"] == "l3"]
-    assert [(r["n_fooled"], r["n_held"]) for r in rows if r["eps"] == "2/255"] == [(1, 1)]
-    (headline,) = [r for r in rows if r["headline"]]
-    narrowest = min(rows, key=lambda r: abs(r["n_fooled"] - r["n_held"]) if r["eps"] != "2/255" else 1000)
-    assert headline["eps"] == narrowest["eps"]
+    rows = [r for r in summarise(records, {}, {}, []).drift_predicts_fooling if r.level == "l3"]
+    assert [(r.n_fooled, r.n_held) for r in rows if r.eps == "2/255"] == [(1, 1)]
+    (headline,) = [r for r in rows if r.headline]
+    narrowest = min(rows, key=lambda r: abs(r.n_fooled - r.n_held) if r.eps != "2/255" else 1000)
+    assert headline.eps == narrowest.eps

@@ -98,12 +98,11 @@ def make_plan(records: pd.DataFrame) -> dict[str, Any]:
 
 PROVENANCE: dict[str, Any] = {
     "command": "robustatt sweep --eps 1..16 --model vgg --model vgg_att3 --attack fgsm --attack pgd",
-    "robustatt": "0.1.0",
-    "torch": "2.6.0",
-    "device": "cpu (2 threads)",
-    "git": {"commit": "ed1f7d4", "dirty": False},
-    "started": "2026-01-05T10:00:00+00:00",
-    "duration_s": 41.7,
+    "versions": {"robustatt": "0.1.0", "torch": "2.6.0"},
+    "hardware": {"device": "cpu", "threads": 2},
+    "git": "ed1f7d4",
+    "finished": "2026-01-05T10:00:00Z",
+    "seconds": 41.7,
 }
 
 
@@ -143,3 +142,18 @@ def make_gallery(records: pd.DataFrame, model: str, attack: str, indices: Sequen
                 )
             )
     return entries
+
+
+def broken_records(broken: dict[str, np.ndarray], eps: list[str]) -> pd.DataFrame:
+    """Records of attacks given which examples ``(n, radii)`` they break."""
+    frames = []
+    for attack, grid in broken.items():
+        for column, text in enumerate(["0/255", *eps]):
+            wrong = np.zeros(len(grid), bool) if column == 0 else grid[:, column - 1]
+            label = np.arange(len(grid)) % 10
+            frames.append(pd.DataFrame({
+                "model": "m", "attack": attack, "eps": text, "index": np.arange(len(grid)), "label": label,
+                "clean_pred": label, "adv_pred": np.where(wrong, (label + 1) % 10, label), "clean_margin": 1.0,
+                "zero_grad": False, "attacked": True,
+            }))  # fmt: skip
+    return pd.concat(frames, ignore_index=True)
