@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from robustatt.attack.base import Answer, Noise, Rows, State, SteppedAttack
+from robustatt.attack.base import ModelOutput, ExampleRng, Batch, State, SteppedAttack
 from robustatt.attack.gradient import still_flat
 from robustatt.attack.losses import LOSSES, Loss, goal_margin, targeted_logits_ratio
 from robustatt.attack.norms import NORMS, per_row, project
@@ -51,18 +51,18 @@ class AutoPgd(SteppedAttack):
             self.restarts = min(recipe.targets, classes - 1)
 
     @abstractmethod
-    def _begin(self, rows: Rows, noise: Noise) -> State:
+    def _begin(self, rows: Batch, noise: ExampleRng) -> State:
         """The first "image", and the memory of this form."""
 
     @abstractmethod
-    def _check(self, rows: Rows, now: State, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def _check(self, rows: Batch, now: State, grad: Tensor) -> tuple[Tensor, Tensor]:
         """Where to go on from and the gradient there; at checkpoints `now` gets another step size."""
 
     @abstractmethod
-    def _move(self, rows: Rows, now: State, image: Tensor, grad: Tensor) -> Tensor:
+    def _move(self, rows: Batch, now: State, image: Tensor, grad: Tensor) -> Tensor:
         """The next iterate."""
 
-    def start(self, rows: Rows, noise: Noise) -> State:
+    def start(self, rows: Batch, noise: ExampleRng) -> State:
         state, zero = self._begin(rows, noise), torch.zeros_like(rows.eps)
         image = state["image"]
         state |= State(
@@ -73,7 +73,7 @@ class AutoPgd(SteppedAttack):
             state["goal"] = kth_class(rows.clean, rows.label, rows.restart)
         return state
 
-    def objective(self, rows: Rows, state: State) -> Loss:
+    def objective(self, rows: Batch, state: State) -> Loss:
         if not self.ranked:
             return super().objective(rows, state)
         return lambda logits, label: self.goal_loss(logits, label, state["goal"])
@@ -84,7 +84,7 @@ class AutoPgd(SteppedAttack):
     def candidate(self, state: State) -> Tensor:
         return state["image"]
 
-    def step(self, rows: Rows, state: State, answer: Answer) -> State:
+    def step(self, rows: Batch, state: State, answer: ModelOutput) -> State:
         """Take in the loss and gradient at iterate number `count`, then move to the next."""
         assert answer.grad is not None
         now = self._remember(state, answer)
@@ -94,7 +94,7 @@ class AutoPgd(SteppedAttack):
         now["flat"] = still_flat(state, answer.grad)
         return now
 
-    def _remember(self, state: State, answer: Answer) -> State:
+    def _remember(self, state: State, answer: ModelOutput) -> State:
         """The best point so far."""
         assert answer.grad is not None
         now = State(state)
@@ -123,12 +123,12 @@ class Apgd(AutoPgd):
             window[mark] = mark - before
         self._window = window
 
-    def _begin(self, rows: Rows, noise: Noise) -> State:
+    def _begin(self, rows: Batch, noise: ExampleRng) -> State:
         if self.norm.name == "linf":
             delta = noise.uniform(rows)
-            delta = delta / per_row(self.norm.length(delta), delta)
+            delta = delta / per_row(self.norm.norm(delta), delta)
         else:
-            delta = self.norm.steepest(noise.normal(rows))
+            delta = self.norm.steepest_direction(noise.normal(rows))
         image = project(self.norm, rows.image, rows.image + delta * per_row(rows.eps, delta), rows.eps)
         zero = torch.zeros_like(rows.eps)
         return State(
@@ -136,7 +136,7 @@ class Apgd(AutoPgd):
             stride=2 * rows.eps,
         )  # fmt: skip
 
-    def _remember(self, state: State, answer: Answer) -> State:
+    def _remember(self, state: State, answer: ModelOutput) -> State:
         """Counts of rises as well."""
         now = super()._remember(state, answer)
         now["rises"] = state["rises"] + (answer.loss > state["last_loss"])
@@ -144,7 +144,7 @@ class Apgd(AutoPgd):
         now["checked_loss"] = torch.where(state["count"] == 0, answer.loss, state["checked_loss"])
         return now
 
-    def _check(self, rows: Rows, now: State, grad: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def _check(self, rows: Batch, now: State, grad: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         window = self._window.to(grad.device)[now["count"]]
         due = window > 0
         seldom = now["rises"] < self.rho * window
@@ -157,10 +157,10 @@ class Apgd(AutoPgd):
         back = per_row(halve, grad)
         return torch.where(back, now["best"], now["image"]), torch.where(back, now["best_grad"], grad)
 
-    def _move(self, rows: Rows, now: State, image: Tensor, grad: Tensor) -> Tensor:
+    def _move(self, rows: Batch, now: State, image: Tensor, grad: Tensor) -> Tensor:
         """z = project(x + stride * steepest), then x + 0.75 (z - x) + 0.25 (x - x_before); at first z."""
         stride = per_row(now["stride"], grad)
-        ahead = project(self.norm, rows.image, image + stride * self.norm.steepest(grad), rows.eps)
+        ahead = project(self.norm, rows.image, image + stride * self.norm.steepest_direction(grad), rows.eps)
         inertia = image - now["previous"]
         blended = image + self.MOMENTUM * (ahead - image) + (1 - self.MOMENTUM) * inertia
         blended = project(self.norm, rows.image, blended, rows.eps)
@@ -182,14 +182,14 @@ class SparseApgd(AutoPgd):
         super().__init__(recipe, classes)
         self.window = max(int(0.04 * self.steps), 1)
 
-    def _begin(self, rows: Rows, noise: Noise) -> State:
+    def _begin(self, rows: Batch, noise: ExampleRng) -> State:
         pixels = rows.image[0].numel()
         return State(
             image=rows.image + nearest_in_ball_and_box(rows.image, noise.normal(rows), rows.eps), stride=rows.eps,
             share=torch.full_like(rows.eps, self.FIRST_SHARE), changed=torch.full_like(rows.eps, pixels),
         )  # fmt: skip
 
-    def _check(self, rows: Rows, now: State, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def _check(self, rows: Batch, now: State, grad: Tensor) -> tuple[Tensor, Tensor]:
         due = (now["count"] > 0) & (now["count"] % self.window == 0)
         changed = ((now["best"] - rows.image).flatten(1) != 0).sum(1).to(grad.dtype)
         sparser = changed < self.FEWER * now["changed"]
@@ -200,7 +200,7 @@ class SparseApgd(AutoPgd):
         back = per_row(due & sparser, grad)
         return torch.where(back, now["best"], now["image"]), torch.where(back, now["best_grad"], grad)
 
-    def _move(self, rows: Rows, now: State, image: Tensor, grad: Tensor) -> Tensor:
+    def _move(self, rows: Batch, now: State, image: Tensor, grad: Tensor) -> Tensor:
         size = grad.flatten(1).abs()
         last = size.shape[1] - 1
         rank = ((1 - now["share"]) * size.shape[1]).long().clamp(0, last)

@@ -2,7 +2,7 @@
 
 Every attack is one of the abstract kinds below; the grid engine knows the kinds, not the algorithms.
 
-* A `RayAttack` moves along one ray: one direction, whatever eps is, serves a whole grid.
+* A `SingleDirectionAttack` moves along one ray: one direction, whatever eps is, serves a whole grid.
 * A `SteppedAttack` asks the model again and again at one radius. It is written as a pure step over rows, so
   that the engine can take broken rows out of the batch and put fresh ones in at any step.
 * A `MinimumNormAttack` is stepped too, but looks for the nearest mistake: one run serves every radius.
@@ -28,7 +28,7 @@ from robustatt.attack.target_classes import Targets
 
 
 @dataclass(frozen=True)
-class Rows:
+class Batch:
     """The problems of a batch, a row each: a clean image in [0, 1], its label, a radius, and who it is."""
 
     image: Float[Tensor, "n channels height width"]
@@ -42,17 +42,17 @@ class Rows:
     def __len__(self) -> int:
         return len(self.label)
 
-    def select(self, rows: Tensor) -> Rows:
+    def select(self, rows: Tensor) -> Batch:
         """The rows chosen by a boolean mask or by positions."""
-        return Rows(**{name: value[rows] for name, value in vars(self).items()})
+        return Batch(**{name: value[rows] for name, value in vars(self).items()})
 
-    def gain(self, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+    def success_margin(self, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
         """A margin that is positive exactly where these logits are what the attack wants."""
         aimed = self.goal >= 0
         wanted = torch.where(aimed, self.goal, self.label)
         return misclassification(logits, wanted) * torch.where(aimed, -1.0, 1.0)
 
-    def followed_by(self, others: Rows) -> Rows:
+    def followed_by(self, others: Batch) -> Batch:
         """These rows and then the others."""
         mine, theirs = vars(self), vars(others)
         return replace(self, **{name: torch.cat([mine[name], theirs[name]]) for name in mine})
@@ -63,7 +63,7 @@ SLACK_FACTOR = 4.0
 
 
 @dataclass(frozen=True)
-class Answer:
+class ModelOutput:
     """What the model said of a batch of queries; `grad` is of the loss with respect to the query.
 
     For a model that hides gradients at the border of the box, all of it is taken just inside (see
@@ -85,7 +85,7 @@ class Oracle:
         self.gradients = 0
         self.forwards = 0
 
-    def ask(self, query: Tensor, label: Tensor, loss: Loss, *, gradient: bool, passes: int = 1) -> Answer:
+    def query(self, query: Tensor, label: Tensor, loss: Loss, *, gradient: bool, passes: int = 1) -> ModelOutput:
         """Logits and loss at the queries, and the loss's gradient if wanted (0 where the model has none).
 
         With several passes all three are means over them: expectation over transformation, for randomised
@@ -96,19 +96,19 @@ class Oracle:
             return answers[0]
         grads = [answer.grad for answer in answers if answer.grad is not None]
         slacks = [torch.as_tensor(answer.slack) for answer in answers]
-        return Answer(
+        return ModelOutput(
             torch.stack([answer.logits for answer in answers]).mean(0),
             torch.stack([answer.loss for answer in answers]).mean(0),
             torch.stack(grads).mean(0) if grads else None,
             torch.stack(slacks).amax(0),
         )
 
-    def _once(self, query: Tensor, label: Tensor, loss: Loss, gradient: bool) -> Answer:
+    def _once(self, query: Tensor, label: Tensor, loss: Loss, gradient: bool) -> ModelOutput:
         if not gradient:
             self.forwards += len(query)
             with torch.no_grad():
                 logits = self._forward(query)
-                return Answer(logits, loss(logits, label), None)
+                return ModelOutput(logits, loss(logits, label), None)
         self.gradients += len(query)
         with torch.enable_grad():
             inside = query.detach()
@@ -120,10 +120,10 @@ class Oracle:
                 (grad,) = torch.autograd.grad(losses.sum(), inside, allow_unused=True)
         grad = torch.zeros_like(query) if grad is None else grad.detach().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         slack = SLACK_FACTOR * (grad * (inside.detach() - query)).flatten(1).abs().sum(1) if self._box_margin else 0.0
-        return Answer(logits.detach(), losses.detach(), grad, slack)
+        return ModelOutput(logits.detach(), losses.detach(), grad, slack)
 
 
-class Noise:
+class ExampleRng:
     """Random numbers that belong to the example: seeded by (plan seed, attack, restart, example index, draw).
 
     Batch order, batch size and device do not change them. Drawn by NumPy's Philox on the CPU.
@@ -137,7 +137,7 @@ class Noise:
         digest = hashlib.sha256(f"{self._root}|{restart}|{index}|{draw}".encode()).digest()
         return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], dtype=np.uint64)))
 
-    def keys(self, rows: Rows) -> Int[Tensor, " n"]:
+    def keys(self, rows: Batch) -> Int[Tensor, " n"]:
         """A 63-bit key for each row, to derive any number of draws from (`counter.uniform`)."""
         pairs = zip(rows.index.tolist(), rows.restart.tolist(), strict=True)
         digests = [hashlib.sha256(f"{self._root}|{restart}|{index}|key".encode()).digest() for index, restart in pairs]
@@ -145,27 +145,27 @@ class Noise:
         return torch.tensor(keys, dtype=torch.int64, device=rows.image.device)
 
     def _draw(
-        self, rows: Rows, draw: int, sample: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+        self, rows: Batch, draw: int, sample: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
     ) -> Tensor:
         shape = tuple(rows.image.shape[1:])
         keys = zip(rows.index.tolist(), rows.restart.tolist(), strict=True)
         drawn = np.stack([sample(self.generator(index, restart, draw), shape) for index, restart in keys])
         return torch.from_numpy(drawn).to(rows.image.device)
 
-    def uniform(self, rows: Rows, draw: int = 0) -> Float[Tensor, "n channels height width"]:
+    def uniform(self, rows: Batch, draw: int = 0) -> Float[Tensor, "n channels height width"]:
         """Uniform in [-1, 1], independent for each pixel."""
         return self._draw(rows, draw, lambda rng, shape: rng.random(shape, dtype=np.float32) * 2 - 1)
 
-    def normal(self, rows: Rows, draw: int = 0) -> Float[Tensor, "n channels height width"]:
+    def normal(self, rows: Batch, draw: int = 0) -> Float[Tensor, "n channels height width"]:
         """Standard normal, independent for each pixel."""
         return self._draw(rows, draw, lambda rng, shape: rng.standard_normal(shape, dtype=np.float32))
 
-    def in_ball(self, norm: Norm, rows: Rows, draw: int = 0) -> Float[Tensor, "n channels height width"]:
+    def in_ball(self, norm: Norm, rows: Batch, draw: int = 0) -> Float[Tensor, "n channels height width"]:
         """A uniform point of the ball of each row's radius."""
         if norm.name == "linf":
             unit = self.uniform(rows, draw)
         else:
-            unit = norm.fill(self.uniform(rows, draw), self.normal(rows, draw + 1))
+            unit = norm.random_in_unit_ball(self.uniform(rows, draw), self.normal(rows, draw + 1))
         return unit * per_row(rows.eps, unit)
 
 
@@ -191,12 +191,12 @@ class Attack(ABC):  # noqa: B024 (its kinds have nothing to do in common, only t
         self.norm = norm
 
 
-class RayAttack(Attack):
+class SingleDirectionAttack(Attack):
     """An attack whose image at radius eps is the clean image plus eps times one direction, cut to [0, 1]."""
 
     @abstractmethod
     def direction(
-        self, rows: Rows, oracle: Oracle, noise: Noise
+        self, rows: Batch, oracle: Oracle, noise: ExampleRng
     ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"]]:
         """A direction of norm at most 1 for each row, and 1.0 where the gradient was zero everywhere."""
 
@@ -219,12 +219,12 @@ class SteppedAttack(Attack):
     #: whether each step is followed by a forward pass, without gradient, at the new query, for `looked`
     looks_after_step: bool = False
 
-    def objective(self, rows: Rows, state: State) -> Loss:  # noqa: ARG002
+    def objective(self, rows: Batch, state: State) -> Loss:  # noqa: ARG002
         """What to climb for these rows: the loss, or its targeted form."""
         return self.loss if self.targeted is None else towards(self.loss, rows.goal)
 
     @abstractmethod
-    def start(self, rows: Rows, noise: Noise) -> State:
+    def start(self, rows: Batch, noise: ExampleRng) -> State:
         """The state before the first query."""
 
     @abstractmethod
@@ -232,10 +232,10 @@ class SteppedAttack(Attack):
         """Where each row wants the model's answer."""
 
     @abstractmethod
-    def step(self, rows: Rows, state: State, answer: Answer) -> State:
+    def step(self, rows: Batch, state: State, answer: ModelOutput) -> State:
         """The state after an answer."""
 
-    def looked(self, rows: Rows, state: State, logits: Float[Tensor, "n classes"]) -> State:  # noqa: ARG002
+    def looked(self, rows: Batch, state: State, logits: Float[Tensor, "n classes"]) -> State:  # noqa: ARG002
         """The state after the logits at the new query are known, for attacks that look after each step."""
         return state
 
@@ -259,14 +259,14 @@ class MinimumNormAttack(SteppedAttack):
         return state["nearest"]
 
     def seen(
-        self, rows: Rows, state: State, query: Tensor, logits: Tensor, slack: Tensor | float = 0.0
+        self, rows: Batch, state: State, query: Tensor, logits: Tensor, slack: Tensor | float = 0.0
     ) -> tuple[State, Tensor]:
         """The state with queries that are nearer mistakes taken in, and which queries are mistakes at all.
 
         `slack`: that of the answer the logits come from.
         """
-        mistake = rows.gain(logits) > self.tolerance + slack
-        distance = self.norm.length(query - rows.image)
+        mistake = rows.success_margin(logits) > self.tolerance + slack
+        distance = self.norm.norm(query - rows.image)
         nearer = mistake & (distance < state["distance"])
         found = State(state)
         found["nearest"] = torch.where(per_row(nearer, query), query, state["nearest"])
@@ -286,7 +286,7 @@ class ExternalAttack(Attack):
     unbounded: bool = False
 
     @abstractmethod
-    def perturb(self, module: torch.nn.Module, rows: Rows, seed: int) -> Float[Tensor, "n c h w"]:
+    def perturb(self, module: torch.nn.Module, rows: Batch, seed: int) -> Float[Tensor, "n c h w"]:
         """Images for rows that all have the same radius. Distance and box are measured afterwards."""
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustatt.attack.base import Attack, ExternalAttack, Rows
+from robustatt.attack.base import Attack, ExternalAttack, Batch
 from robustatt.attack.norms import NORMS
 from robustatt.attack.recipe import ExternalRecipe
 from robustatt.errors import InputError, RobustattError, did_you_mean
@@ -97,7 +97,7 @@ class LibraryAttack(ExternalAttack):
         """Whether something the library exports is an attack class."""
 
     @abstractmethod
-    def run(self, module: nn.Module, rows: Rows, eps: float, seed: int) -> Tensor:
+    def run(self, module: nn.Module, rows: Batch, eps: float, seed: int) -> Tensor:
         """The library's images."""
 
     def arguments(self, eps: float) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class LibraryAttack(ExternalAttack):
             if key in self.recipe.arguments and not self.unbounded:
                 raise InputError(f"attack {self.name!r}: the radius comes from the plan; leave {key!r} out")
 
-    def perturb(self, module: nn.Module, rows: Rows, seed: int) -> Tensor:
+    def perturb(self, module: nn.Module, rows: Batch, seed: int) -> Tensor:
         eps = float(rows.eps[0])
         if eps == 0 and not self.minimum_norm:
             return rows.image.clone()
@@ -132,7 +132,7 @@ class LibraryAttack(ExternalAttack):
             ) from problem
         return self._checked(image, rows)
 
-    def _checked(self, image: object, rows: Rows) -> Tensor:
+    def _checked(self, image: object, rows: Batch) -> Tensor:
         """The library's images, if they are images at all: of the right shape, without NaN, in [0, 1]."""
         who = f"attack {self.name!r}: {self.recipe.algorithm} returned"
         if not isinstance(image, Tensor) or image.shape != rows.image.shape:
@@ -173,7 +173,7 @@ class Torchattacks(LibraryAttack):
     def is_attack(value: object) -> bool:
         return inspect.isclass(value) and value.__module__.startswith("torchattacks.attacks.")
 
-    def run(self, module: nn.Module, rows: Rows, eps: float, seed: int) -> Tensor:
+    def run(self, module: nn.Module, rows: Batch, eps: float, seed: int) -> Tensor:
         known: dict[str | None, Any] = {
             "norm" if not self.unbounded else None: NORM_NAMES[self.norm.name],
             "seed": seed,
@@ -202,7 +202,7 @@ class Foolbox(LibraryAttack):
     def is_attack(value: object) -> bool:
         return inspect.isclass(value) and value.__module__.startswith("foolbox.") and not inspect.isabstract(value)
 
-    def run(self, module: nn.Module, rows: Rows, eps: float, seed: int) -> Tensor:  # noqa: ARG002
+    def run(self, module: nn.Module, rows: Batch, eps: float, seed: int) -> Tensor:  # noqa: ARG002
         from foolbox.models.pytorch import PyTorchModel
 
         model = PyTorchModel(module, bounds=(0, 1), device=rows.image.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustatt.attack.base import Answer, MinimumNormAttack, Noise, Rows, State
+from robustatt.attack.base import ModelOutput, MinimumNormAttack, ExampleRng, Batch, State
 from robustatt.attack.gradient import still_flat
 from robustatt.attack.hyperplane import nearest
 from robustatt.attack.losses import Loss, goal_margin
@@ -35,10 +35,10 @@ class FabTargeted(MinimumNormAttack):
         self.steps, self.restarts = recipe.steps, min(recipe.targets, classes - 1)
         self.alpha_max, self.eta, self.beta = recipe.alpha_max, recipe.eta, recipe.beta
 
-    def objective(self, rows: Rows, state: State) -> Loss:  # noqa: ARG002
+    def objective(self, rows: Batch, state: State) -> Loss:  # noqa: ARG002
         return lambda logits, label: goal_margin(logits, label, state["goal"])
 
-    def start(self, rows: Rows, noise: Noise) -> State:  # noqa: ARG002
+    def start(self, rows: Batch, noise: ExampleRng) -> State:  # noqa: ARG002
         return State(
             image=rows.image, nearest=rows.image, distance=torch.full_like(rows.eps, torch.inf),
             goal=kth_class(rows.clean, rows.label, rows.restart), flat=torch.ones_like(rows.eps),
@@ -47,14 +47,14 @@ class FabTargeted(MinimumNormAttack):
     def query(self, state: State) -> Tensor:
         return state["image"]
 
-    def step(self, rows: Rows, state: State, answer: Answer) -> State:
+    def step(self, rows: Batch, state: State, answer: ModelOutput) -> State:
         assert answer.grad is not None
         now, _ = self.seen(rows, state, state["image"], answer.logits, answer.slack)
         now["image"] = self._towards_boundary(rows.image, state["image"], answer.loss, answer.grad)
         now["flat"] = still_flat(state, answer.grad)
         return now
 
-    def looked(self, rows: Rows, state: State, logits: Tensor) -> State:
+    def looked(self, rows: Batch, state: State, logits: Tensor) -> State:
         image = state["image"]
         now, mistake = self.seen(rows, state, image, logits)
         now["image"] = torch.where(per_row(mistake, image), rows.image + self.beta * (image - rows.image), image)
@@ -66,6 +66,6 @@ class FabTargeted(MinimumNormAttack):
         from_clean = rise + (grad * (image - clean)).flatten(1).sum(1)
         both = nearest(self.norm, torch.cat([image, clean]), torch.cat([grad, grad]), torch.cat([rise, from_clean]))
         here, there = both.chunk(2)
-        near, far = self.norm.length(here).clamp_min(1e-8), self.norm.length(there).clamp_min(1e-8)
+        near, far = self.norm.norm(here).clamp_min(1e-8), self.norm.norm(there).clamp_min(1e-8)
         weight = per_row((near / (near + far)).clamp(max=self.alpha_max), image)
         return ((image + self.eta * here) * (1 - weight) + (clean + self.eta * there) * weight).clamp(0.0, 1.0)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from robustatt.attack.base import Answer, MinimumNormAttack, Noise, Rows, State
+from robustatt.attack.base import ModelOutput, MinimumNormAttack, ExampleRng, Batch, State
 from robustatt.attack.gradient import still_flat
 from robustatt.attack.losses import misclassification
 from robustatt.attack.norms import NORMS, per_row, project
@@ -31,7 +31,7 @@ class Fmn(MinimumNormAttack):
         self.loss = misclassification
         self.steps, self.step_size, self.gamma = recipe.steps, recipe.step_size, recipe.gamma
 
-    def start(self, rows: Rows, noise: Noise) -> State:  # noqa: ARG002
+    def start(self, rows: Batch, noise: ExampleRng) -> State:  # noqa: ARG002
         return State(
             image=rows.image, nearest=rows.image, distance=torch.full_like(rows.eps, torch.inf),
             radius=torch.full_like(rows.eps, torch.inf), count=torch.zeros_like(rows.eps),
@@ -41,18 +41,18 @@ class Fmn(MinimumNormAttack):
     def query(self, state: State) -> Tensor:
         return state["image"]
 
-    def step(self, rows: Rows, state: State, answer: Answer) -> State:
+    def step(self, rows: Batch, state: State, answer: ModelOutput) -> State:
         assert answer.grad is not None
         image = state["image"]
         now, mistake = self.seen(rows, state, image, answer.logits, answer.slack)
         decay = (1 + torch.cos(math.pi * state["count"] / self.steps)) / 2
         gamma = LAST_GAMMA + (self.gamma - LAST_GAMMA) * decay
-        missing = -answer.loss / self.norm.dual_length(answer.grad).clamp_min(1e-30)
-        linear = self.norm.length(image - rows.image) + missing
+        missing = -answer.loss / self.norm.dual_norm(answer.grad).clamp_min(1e-30)
+        linear = self.norm.norm(image - rows.image) + missing
         grown = torch.where(now["distance"].isinf(), linear, state["radius"]) * (1 + gamma)
         now["radius"] = torch.where(mistake, torch.minimum(state["radius"] * (1 - gamma), now["distance"]), grown)
         stride = self.step_size * (LAST_STEP_SHARE + (1 - LAST_STEP_SHARE) * decay)
-        ahead = image + per_row(stride, image) * NORMS["l2"].steepest(answer.grad)
+        ahead = image + per_row(stride, image) * NORMS["l2"].steepest_direction(answer.grad)
         now["image"] = project(self.norm, rows.image, ahead, now["radius"])
         now["count"], now["flat"] = state["count"] + 1, still_flat(state, answer.grad)
         return now

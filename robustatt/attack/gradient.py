@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustatt.attack.base import Answer, Noise, Oracle, RayAttack, Rows, State, SteppedAttack
+from robustatt.attack.base import ModelOutput, ExampleRng, Oracle, SingleDirectionAttack, Batch, State, SteppedAttack
 from robustatt.attack.losses import LOSSES, towards
 from robustatt.attack.norms import NORMS, per_row, project
 from robustatt.attack.recipe import FgsmRecipe, PgdRecipe, RFgsmRecipe
@@ -16,7 +16,7 @@ def still_flat(state: State, grad: Tensor) -> Tensor:
     return state["flat"] * (grad.flatten(1).abs().amax(1) == 0)
 
 
-class Fgsm(RayAttack):
+class Fgsm(SingleDirectionAttack):
     """Fast gradient (sign) method: one step of size eps from the clean image (Goodfellow et al. 2015, section
     4).
 
@@ -27,11 +27,11 @@ class Fgsm(RayAttack):
         super().__init__(recipe.name, NORMS[recipe.norm])
         self.loss, self.targeted, self.eot = LOSSES[recipe.loss], recipe.targeted, recipe.eot
 
-    def direction(self, rows: Rows, oracle: Oracle, noise: Noise) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def direction(self, rows: Batch, oracle: Oracle, noise: ExampleRng) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         loss = self.loss if self.targeted is None else towards(self.loss, rows.goal)
-        grad = oracle.ask(rows.image, rows.label, loss, gradient=True, passes=self.eot).grad
+        grad = oracle.query(rows.image, rows.label, loss, gradient=True, passes=self.eot).grad
         assert grad is not None
-        return self.norm.steepest(grad), (grad.flatten(1).abs().amax(1) == 0).float()
+        return self.norm.steepest_direction(grad), (grad.flatten(1).abs().amax(1) == 0).float()
 
 
 class FixedSteps(SteppedAttack):
@@ -42,10 +42,10 @@ class FixedSteps(SteppedAttack):
     def query(self, state: State) -> Tensor:
         return state["image"]
 
-    def step(self, rows: Rows, state: State, answer: Answer) -> State:
+    def step(self, rows: Batch, state: State, answer: ModelOutput) -> State:
         assert answer.grad is not None
         stride = per_row(self.step_size * rows.eps, rows.image)
-        image = project(self.norm, rows.image, state["image"] + stride * self.norm.steepest(answer.grad), rows.eps)
+        image = project(self.norm, rows.image, state["image"] + stride * self.norm.steepest_direction(answer.grad), rows.eps)
         return State(image=image, flat=still_flat(state, answer.grad))
 
     def candidate(self, state: State) -> Tensor:
@@ -64,7 +64,7 @@ class Pgd(FixedSteps):
         self.steps, self.restarts = recipe.steps, recipe.restarts
         self.step_size, self.random_start = recipe.step_size, recipe.random_start
 
-    def start(self, rows: Rows, noise: Noise) -> State:
+    def start(self, rows: Batch, noise: ExampleRng) -> State:
         image = rows.image
         if self.random_start:
             image = project(self.norm, image, image + noise.in_ball(self.norm, rows), rows.eps)
@@ -90,10 +90,10 @@ class RFgsm(FixedSteps):
             recipe.step_size,
         )
 
-    def start(self, rows: Rows, noise: Noise) -> State:
+    def start(self, rows: Batch, noise: ExampleRng) -> State:
         if self.uniform:
             delta = noise.in_ball(self.norm, rows)
         else:
-            delta = self.norm.steepest(noise.normal(rows)) * per_row(rows.eps, rows.image)
+            delta = self.norm.steepest_direction(noise.normal(rows)) * per_row(rows.eps, rows.image)
         image = project(self.norm, rows.image, rows.image + self.start_size * delta, rows.eps)
         return State(image=image, flat=torch.ones_like(rows.eps))

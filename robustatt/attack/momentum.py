@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustatt.attack.base import Answer, Noise, Rows, State, SteppedAttack
+from robustatt.attack.base import ModelOutput, ExampleRng, Batch, State, SteppedAttack
 from robustatt.attack.gradient import still_flat
 from robustatt.attack.losses import LOSSES
 from robustatt.attack.norms import NORMS, per_row, project
@@ -23,7 +23,7 @@ class MiFgsm(SteppedAttack):
         self.loss, self.targeted, self.eot = LOSSES[recipe.loss], recipe.targeted, recipe.eot
         self.steps, self.step_size, self.decay = recipe.steps, recipe.step_size, recipe.decay
 
-    def start(self, rows: Rows, noise: Noise) -> State:  # noqa: ARG002
+    def start(self, rows: Batch, noise: ExampleRng) -> State:  # noqa: ARG002
         return State(
             image=rows.image,
             momentum=torch.zeros_like(rows.image),
@@ -34,7 +34,7 @@ class MiFgsm(SteppedAttack):
     def query(self, state: State) -> Tensor:
         return state["image"]
 
-    def step(self, rows: Rows, state: State, answer: Answer) -> State:
+    def step(self, rows: Batch, state: State, answer: ModelOutput) -> State:
         assert answer.grad is not None
         # Scaled by the largest pixel first: the sum of gradients as small as 1e-40 would be 0.
         peak = answer.grad.flatten(1).abs().amax(1)
@@ -42,7 +42,7 @@ class MiFgsm(SteppedAttack):
         size = scaled.flatten(1).abs().sum(1).clamp_min(1e-12)
         momentum = self.decay * state["momentum"] + scaled / per_row(size, scaled)
         stride = per_row(self.step_size * rows.eps, rows.image)
-        image = project(self.norm, rows.image, state["image"] + stride * self.norm.steepest(momentum), rows.eps)
+        image = project(self.norm, rows.image, state["image"] + stride * self.norm.steepest_direction(momentum), rows.eps)
         return State(image=image, momentum=momentum, eps=rows.eps, flat=still_flat(state, answer.grad))
 
     def candidate(self, state: State) -> Tensor:

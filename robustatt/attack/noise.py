@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustatt.attack.base import Noise, Oracle, RayAttack, Rows
+from robustatt.attack.base import ExampleRng, Oracle, SingleDirectionAttack, Batch
 from robustatt.attack.norms import NORMS
 from robustatt.attack.recipe import NoiseRecipe
 
 
-class RandomNoise(RayAttack):
+class RandomNoise(SingleDirectionAttack):
     """One random direction an example, the same at every radius.
 
     `uniform` is a uniform point of the ball; `sign` one of the norm's extreme points: a random corner of the
@@ -21,6 +21,6 @@ class RandomNoise(RayAttack):
         super().__init__(recipe.name, NORMS[recipe.norm])
         self.extreme = recipe.kind == "sign"
 
-    def direction(self, rows: Rows, oracle: Oracle, noise: Noise) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        delta = self.norm.steepest(noise.normal(rows)) if self.extreme else noise.in_ball(self.norm, rows)
+    def direction(self, rows: Batch, oracle: Oracle, noise: ExampleRng) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        delta = self.norm.steepest_direction(noise.normal(rows)) if self.extreme else noise.in_ball(self.norm, rows)
         return delta, torch.zeros_like(rows.eps)

@@ -29,24 +29,24 @@ class Norm(ABC):
     dual: ClassVar[str]
 
     @abstractmethod
-    def length(self, delta: Float[Tensor, "n *image"]) -> Float[Tensor, " n"]:
+    def norm(self, delta: Float[Tensor, "n *image"]) -> Float[Tensor, " n"]:
         """The norm of each row."""
 
     @abstractmethod
-    def clip(self, delta: Float[Tensor, "n *image"], eps: Float[Tensor, " n"]) -> Float[Tensor, "n *image"]:
+    def project(self, delta: Float[Tensor, "n *image"], eps: Float[Tensor, " n"]) -> Float[Tensor, "n *image"]:
         """Each row moved to the nearest point of the ball of radius eps (Euclidean projection)."""
 
     @abstractmethod
-    def steepest(self, grad: Float[Tensor, "n *image"]) -> Float[Tensor, "n *image"]:
+    def steepest_direction(self, grad: Float[Tensor, "n *image"]) -> Float[Tensor, "n *image"]:
         """The direction of norm 1 with the largest inner product with grad; 0 where grad is 0."""
 
     @abstractmethod
-    def fill(self, uniform: Float[Tensor, "n *image"], normal: Float[Tensor, "n *image"]) -> Float[Tensor, "n *image"]:
+    def random_in_unit_ball(self, uniform: Float[Tensor, "n *image"], normal: Float[Tensor, "n *image"]) -> Float[Tensor, "n *image"]:
         """Uniform points of the unit ball, from uniform noise in [-1, 1] and standard normal noise."""
 
-    def dual_length(self, grad: Float[Tensor, "n *image"]) -> Float[Tensor, " n"]:
+    def dual_norm(self, grad: Float[Tensor, "n *image"]) -> Float[Tensor, " n"]:
         """The dual norm: how fast a linear function with this gradient grows per unit of radius."""
-        return NORMS[self.dual].length(grad)
+        return NORMS[self.dual].norm(grad)
 
 
 class Linf(Norm):
@@ -55,17 +55,17 @@ class Linf(Norm):
     name = "linf"
     dual = "l1"
 
-    def length(self, delta: Tensor) -> Tensor:
+    def norm(self, delta: Tensor) -> Tensor:
         return delta.flatten(1).abs().amax(1)
 
-    def clip(self, delta: Tensor, eps: Tensor) -> Tensor:
+    def project(self, delta: Tensor, eps: Tensor) -> Tensor:
         limit = per_row(eps, delta)
         return torch.minimum(torch.maximum(delta, -limit), limit)
 
-    def steepest(self, grad: Tensor) -> Tensor:
+    def steepest_direction(self, grad: Tensor) -> Tensor:
         return grad.sign()
 
-    def fill(self, uniform: Tensor, normal: Tensor) -> Tensor:
+    def random_in_unit_ball(self, uniform: Tensor, normal: Tensor) -> Tensor:
         del normal
         return uniform
 
@@ -76,23 +76,23 @@ class L2(Norm):
     name = "l2"
     dual = "l2"
 
-    def length(self, delta: Tensor) -> Tensor:
+    def norm(self, delta: Tensor) -> Tensor:
         size: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
         return size
 
-    def clip(self, delta: Tensor, eps: Tensor) -> Tensor:
-        length = self.length(delta)
+    def project(self, delta: Tensor, eps: Tensor) -> Tensor:
+        length = self.norm(delta)
         return delta * per_row((eps / length.clamp_min(1e-30)).clamp(max=1.0), delta)
 
-    def steepest(self, grad: Tensor) -> Tensor:
+    def steepest_direction(self, grad: Tensor) -> Tensor:
         # Two steps, so that gradients as small as 1e-30 keep their direction.
         scaled = grad / per_row(grad.flatten(1).abs().amax(1).clamp_min(1e-38), grad)
-        return scaled / per_row(self.length(scaled).clamp_min(1e-12), grad)
+        return scaled / per_row(self.norm(scaled).clamp_min(1e-12), grad)
 
-    def fill(self, uniform: Tensor, normal: Tensor) -> Tensor:
+    def random_in_unit_ball(self, uniform: Tensor, normal: Tensor) -> Tensor:
         size = uniform[0].numel()
         radius = (uniform.flatten(1)[:, 0].abs()) ** (1.0 / size)
-        return self.steepest(normal) * per_row(radius, normal)
+        return self.steepest_direction(normal) * per_row(radius, normal)
 
 
 class L1(Norm):
@@ -101,10 +101,10 @@ class L1(Norm):
     name = "l1"
     dual = "linf"
 
-    def length(self, delta: Tensor) -> Tensor:
+    def norm(self, delta: Tensor) -> Tensor:
         return delta.flatten(1).abs().sum(1)
 
-    def clip(self, delta: Tensor, eps: Tensor) -> Tensor:
+    def project(self, delta: Tensor, eps: Tensor) -> Tensor:
         """Duchi et al. 2008, figure 1: soft-threshold by the level at which the row sums to eps.
 
         In float64 and a hair (4e-6) inside, because the sum of thousands of float32 pixels rounds.
@@ -119,12 +119,12 @@ class L1(Norm):
         clipped = (flat.sign() * (size - level).clamp_min(0)).to(delta.dtype).reshape(delta.shape)
         return torch.where(per_row(size.sum(1) <= limit, delta), delta, clipped)
 
-    def steepest(self, grad: Tensor) -> Tensor:
+    def steepest_direction(self, grad: Tensor) -> Tensor:
         flat = grad.flatten(1)
         best = flat.abs().argmax(1, keepdim=True)
         return torch.zeros_like(flat).scatter(1, best, flat.gather(1, best).sign()).reshape(grad.shape)
 
-    def fill(self, uniform: Tensor, normal: Tensor) -> Tensor:
+    def random_in_unit_ball(self, uniform: Tensor, normal: Tensor) -> Tensor:
         """Signed exponentials, normalised with one more of them: uniform in the unit ball (Barthe et al.
         2005)."""
         magnitude = -(uniform.abs().clamp_min(1e-30)).log().flatten(1)
@@ -143,7 +143,7 @@ def project(
 
     The second step only shrinks changes, because the clean images lie in the box, so both hold afterwards.
     """
-    return (clean + norm.clip(image - clean, eps)).clamp(0.0, 1.0)
+    return (clean + norm.project(image - clean, eps)).clamp(0.0, 1.0)
 
 
 def inside_box(image: Float[Tensor, "n *image"], margin: float) -> Float[Tensor, "n *image"]:
@@ -166,7 +166,7 @@ def measure(
 ) -> Float[Tensor, " n"]:
     """The achieved distances, measured; ThreatModelViolation if an image left the ball, the box or the
     numbers."""
-    distance = norm.length(image.double() - clean.double())
+    distance = norm.norm(image.double() - clean.double())
     low, high = image.flatten(1).amin(1), image.flatten(1).amax(1)
     slack = TOLERANCE * eps.double().clamp_min(1.0)
     wrong = ~(distance <= eps.double() + slack) | ~(low >= -TOLERANCE) | ~(high <= 1 + TOLERANCE)

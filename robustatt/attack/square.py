@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustatt.attack.base import Answer, Noise, Rows, State, SteppedAttack
+from robustatt.attack.base import ModelOutput, ExampleRng, Batch, State, SteppedAttack
 from robustatt.attack.losses import LOSSES
 from robustatt.attack.norms import NORMS, Norm, per_row
 from robustatt.attack.recipe import SquareRecipe
@@ -53,7 +53,7 @@ class Square(SteppedAttack):
         self._sides: dict[tuple[int, int, torch.device], Tensor] = {}
         self.proposals: Proposals = LinfProposals() if recipe.norm == "linf" else L2Proposals()
 
-    def start(self, rows: Rows, noise: Noise) -> State:
+    def start(self, rows: Batch, noise: ExampleRng) -> State:
         key, count = noise.keys(rows), torch.zeros_like(rows.label)
         image = self.proposals.first(rows, key)
         worst = torch.full_like(rows.eps, -torch.inf)
@@ -65,7 +65,7 @@ class Square(SteppedAttack):
     def candidate(self, state: State) -> Tensor:
         return state["best"]
 
-    def step(self, rows: Rows, state: State, answer: Answer) -> State:
+    def step(self, rows: Batch, state: State, answer: ModelOutput) -> State:
         better = answer.loss > state["best_loss"]
         best = torch.where(per_row(better, state["image"]), state["image"], state["best"])
         count = state["count"] + 1
@@ -93,10 +93,10 @@ class Proposals:
 
     norm: Norm
 
-    def first(self, rows: Rows, key: Tensor) -> Tensor:
+    def first(self, rows: Batch, key: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def next(self, rows: Rows, best: Tensor, side: Tensor, key: Tensor, count: Tensor) -> Tensor:
+    def next(self, rows: Batch, best: Tensor, side: Tensor, key: Tensor, count: Tensor) -> Tensor:
         raise NotImplementedError
 
     def allowed(self, side: Tensor, most: int) -> Tensor:
@@ -115,12 +115,12 @@ def _corner(draw: Tensor, side: Tensor, size: int) -> Tensor:
 class LinfProposals(Proposals):
     """Vertical stripes of +-eps first; then one colour of +-eps a channel in the window (algorithm 2)."""
 
-    def first(self, rows: Rows, key: Tensor) -> Tensor:
+    def first(self, rows: Batch, key: Tensor) -> Tensor:
         n, channels, _, width = rows.image.shape
         signs = _signs(counter_uniform(key, torch.zeros_like(key), channels * width)).reshape(n, channels, 1, width)
         return (rows.image + per_row(rows.eps, signs) * signs).clamp(0.0, 1.0)
 
-    def next(self, rows: Rows, best: Tensor, side: Tensor, key: Tensor, count: Tensor) -> Tensor:
+    def next(self, rows: Batch, best: Tensor, side: Tensor, key: Tensor, count: Tensor) -> Tensor:
         n, channels, height, width = best.shape
         draws = counter_uniform(key, count, 2 + channels)
         place = window(side, _corner(draws[:, 0], side, height), _corner(draws[:, 1], side, width), height, width)
@@ -164,7 +164,7 @@ class L2Proposals(Proposals):
         odd = side.clamp_min(3) // 2 * 2 + 1
         return odd.clamp(max=most if most % 2 else most - 1).clamp_min(1)
 
-    def first(self, rows: Rows, key: Tensor) -> Tensor:
+    def first(self, rows: Batch, key: Tensor) -> Tensor:
         n, channels, height, width = rows.image.shape
         side = max(min(height, width) // 5, 1)
         down, across = height // side, width // side
@@ -179,7 +179,7 @@ class L2Proposals(Proposals):
         delta[:, :, top : top + side * down, left : left + side * across] = coloured
         return self._scaled(rows, delta)
 
-    def next(self, rows: Rows, best: Tensor, side: Tensor, key: Tensor, count: Tensor) -> Tensor:
+    def next(self, rows: Batch, best: Tensor, side: Tensor, key: Tensor, count: Tensor) -> Tensor:
         n, channels, height, width = best.shape
         draws = counter_uniform(key, count, 5 + channels)
         corners = [_corner(draws[:, i], side, (height, width)[i % 2]) for i in range(4)]
@@ -215,8 +215,8 @@ class L2Proposals(Proposals):
     def _total(delta: Tensor) -> Tensor:
         return delta.flatten(1).square().sum(1)
 
-    def _scaled(self, rows: Rows, delta: Tensor) -> Tensor:
-        length = NORMS["l2"].length(delta).clamp_min(1e-12)
+    def _scaled(self, rows: Batch, delta: Tensor) -> Tensor:
+        length = NORMS["l2"].norm(delta).clamp_min(1e-12)
         return (rows.image + delta * per_row(rows.eps / length, delta)).clamp(0.0, 1.0)
 
 

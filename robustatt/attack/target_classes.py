@@ -12,7 +12,7 @@ from robustatt.attack.recipe import Targets
 from robustatt.errors import InputError
 
 if TYPE_CHECKING:
-    from robustatt.attack.base import Noise
+    from robustatt.attack.base import ExampleRng
 
 __all__ = ["Targets", "choose", "kth_class"]
 
@@ -22,7 +22,7 @@ def choose(
     clean: Float[Tensor, "n classes"],
     label: Int[Tensor, " n"],
     index: Int[Tensor, " n"],
-    noise: Noise,
+    noise: ExampleRng,
 ) -> Int[Tensor, " n"]:
     """The class each example is to be pushed to, from the recipe's `targeted` key.
 

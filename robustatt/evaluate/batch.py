@@ -11,17 +11,17 @@ from torch import Tensor
 
 from robustatt.attack.base import (
     Attack,
-    Noise,
-    Rows,
+    ExampleRng,
+    Batch,
 )
 from robustatt.attack.norms import Norm, measure
 from robustatt.attack.target_classes import choose
-from robustatt.evaluate.classifier import Classifier, Verdict
+from robustatt.evaluate.classifier import Classifier, Prediction
 from robustatt.evaluate.drift import METRICS, Attention, drift
 
 
 @dataclass
-class Target:
+class AttackedBatch:
     """The examples of a Cell on the device, what the model says of them unattacked, and the radii to evaluate."""
 
     classifier: Classifier
@@ -33,14 +33,14 @@ class Target:
     radii: Float[Tensor, " k"]
     batch_size: int
     keep: bool = False  # whether the ledger keeps every image and attention map, for a gallery
-    clean: Verdict = field(init=False)
+    clean: Prediction = field(init=False)
     attention: list[Attention] = field(init=False)
     goal: Int[Tensor, " n"] = field(init=False)  # the class to push each example to; -1 for any mistake
     forwards: int = 0  # images judged so far
 
     def __post_init__(self) -> None:
         verdicts = [self._judge(rows, self.image[rows]) for rows in self.batches()]
-        self.clean = Verdict(
+        self.clean = Prediction(
             torch.cat([verdict.prediction for verdict in verdicts]),
             torch.cat([verdict.margin for verdict in verdicts]),
             torch.cat([verdict.logits for verdict in verdicts]),
@@ -53,7 +53,7 @@ class Target:
     def __len__(self) -> int:
         return len(self.label)
 
-    def aim(self, attack: Attack, noise: Noise) -> None:
+    def set_target_classes(self, attack: Attack, noise: ExampleRng) -> None:
         """Choose the class each example is pushed to, if the attack is targeted."""
         if attack.targeted is not None:
             self.goal = choose(attack.targeted, self.clean.logits, self.label, self.index, noise)
@@ -63,7 +63,7 @@ class Target:
         """Which examples are worth an attack: classified right when nobody attacks, and not of the goal class."""
         return (self.clean.prediction == self.label) & (self.goal != self.label)
 
-    def reached(self, positions: Tensor, prediction: np.ndarray) -> np.ndarray:
+    def succeeded(self, positions: Tensor, prediction: np.ndarray) -> np.ndarray:
         """Which predictions are a success: a mistake, or for targeted attacks the goal."""
         goal, label = self.goal[positions].cpu().numpy(), self.label[positions].cpu().numpy()
         return np.asarray(np.where(goal >= 0, prediction == goal, prediction != label))
@@ -72,17 +72,17 @@ class Target:
         """Positions of all examples, in batches."""
         return list(torch.split(torch.arange(len(self.label), device=self.label.device), self.batch_size))
 
-    def rows(self, positions: Tensor, eps: Tensor, restart: Tensor | None = None) -> Rows:
+    def rows(self, positions: Tensor, eps: Tensor, restart: Tensor | None = None) -> Batch:
         """The attack problems of some examples at given radii."""
         restart = torch.zeros_like(positions) if restart is None else restart
-        return Rows(
+        return Batch(
             self.image[positions], self.label[positions], eps, self.index[positions], restart,
             self.clean.logits[positions], self.goal[positions],
         )  # fmt: skip
 
-    def _judge(self, positions: Tensor, image: Tensor) -> Verdict:
+    def _judge(self, positions: Tensor, image: Tensor) -> Prediction:
         self.forwards += len(positions)
-        return self.classifier.judge(image, self.label[positions], self.index[positions])
+        return self.classifier.predict(image, self.label[positions], self.index[positions])
 
     def evaluate(self, positions: Tensor, image: Tensor, eps: Tensor) -> dict[str, np.ndarray]:
         """Trusting no attack: distance and box measured, predictions made afresh, attention compared."""
@@ -99,13 +99,13 @@ class Target:
         return {name: values.cpu().numpy() for name, values in found.items()}
 
 
-class Ledger:
+class OutcomeTable:
     """The results of a Cell while it is computed: for each column an array (examples, radii).
 
     `extra` names columns that only some attacks have, each with the value that its rows begin with.
     """
 
-    def __init__(self, target: Target, **extra: float | str) -> None:
+    def __init__(self, target: AttackedBatch, **extra: float | str) -> None:
         shape = (len(target), len(target.radii))
         drifts = [f"drift_{metric}_{level}" for level in target.classifier.levels for metric in METRICS]
         self.columns: dict[str, np.ndarray] = {
@@ -143,7 +143,7 @@ def map_columns(classifier: Classifier) -> list[str]:
     return [f"map_{level}" for level in classifier.levels]
 
 
-def leave_alone(target: Target, ledger: Ledger, examples: np.ndarray) -> None:
+def leave_alone(target: AttackedBatch, ledger: OutcomeTable, examples: np.ndarray) -> None:
     """Examples that are wrong without an attack count as wrong at every radius: their row is the clean image."""
     for chunk in torch.split(torch.from_numpy(examples).to(target.label.device), target.batch_size):
         if len(chunk):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustatt.attack.base import (
     Oracle,
-    Rows,
+    Batch,
 )
 from robustatt.attack.losses import stable, towards
 from robustatt.attack.norms import Norm, per_row
@@ -66,7 +66,7 @@ class Bracket:
 ESTIMATE_STEPS = 3
 
 
-def estimate_threshold(rows: Rows, norm: Norm, oracle: Oracle) -> Float[Tensor, " n"]:
+def estimate_threshold(rows: Batch, norm: Norm, oracle: Oracle) -> Float[Tensor, " n"]:
     """Roughly the radius at which each row breaks, from four gradients; only ever used to choose where to search.
 
     First where a linear model with the clean gradient would break. Then, three times, one step of that size along the
@@ -77,22 +77,22 @@ def estimate_threshold(rows: Rows, norm: Norm, oracle: Oracle) -> Float[Tensor, 
     """
     loss = stable if bool((rows.goal < 0).all()) else towards(stable, rows.goal)
 
-    def ask(image: Tensor) -> tuple[Tensor, Tensor]:
-        answer = oracle.ask(image, rows.label, loss, gradient=True)
+    def margin_and_gradient(image: Tensor) -> tuple[Tensor, Tensor]:
+        answer = oracle.query(image, rows.label, loss, gradient=True)
         assert answer.grad is not None
-        return rows.gain(answer.logits), answer.grad
+        return rows.success_margin(answer.logits), answer.grad
 
-    start, grad = ask(rows.image)
-    radius = (-start / norm.dual_length(grad).clamp_min(1e-30)).clamp(0.0, 1e6)
+    start, grad = margin_and_gradient(rows.image)
+    radius = (-start / norm.dual_norm(grad).clamp_min(1e-30)).clamp(0.0, 1e6)
     above, below = torch.full_like(radius, 1e6), torch.full_like(radius, 1e-3)
     for _ in range(ESTIMATE_STEPS):
-        direction = norm.steepest(grad)
+        direction = norm.steepest_direction(grad)
         image = (rows.image + per_row(torch.minimum(radius, 2 * rows.eps), direction) * direction).clamp(0.0, 1.0)
         change = image - rows.image
-        margin, grad = ask(image)
-        secant = -start * norm.length(change) / (margin - start).clamp_min(1e-9)
+        margin, grad = margin_and_gradient(image)
+        secant = -start * norm.norm(change) / (margin - start).clamp_min(1e-9)
         along = (grad * change).flatten(1).sum(1)
-        linear = (along - margin) / norm.dual_length(grad).clamp_min(1e-30)
+        linear = (along - margin) / norm.dual_norm(grad).clamp_min(1e-30)
         above, below = torch.minimum(above, secant), torch.maximum(below, linear.clamp(max=1e6))
         radius = (above * below).sqrt()
     return radius

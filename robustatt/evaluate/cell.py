@@ -14,9 +14,9 @@ from robustatt.attack.base import (
     Chain,
     ExternalAttack,
     MinimumNormAttack,
-    Noise,
+    ExampleRng,
     Oracle,
-    RayAttack,
+    SingleDirectionAttack,
     SteppedAttack,
 )
 from robustatt.attack.builder import build
@@ -24,9 +24,9 @@ from robustatt.data.dataset import Dataset
 from robustatt.data.views import require_same_classes
 from robustatt.eps import CLEAN, parse_radius
 from robustatt.errors import InputError
-from robustatt.evaluate.batch import Ledger, Target
+from robustatt.evaluate.batch import OutcomeTable, AttackedBatch
 from robustatt.evaluate.classifier import Classifier
-from robustatt.evaluate.single_run import along_rays, whole_curve
+from robustatt.evaluate.single_run import evaluate_along_direction, evaluate_minimum_norm
 from robustatt.evaluate.threshold_search import GridSearch
 from robustatt.plan import Cell
 from robustatt.results.columns import METRICS
@@ -55,31 +55,31 @@ def evaluate(
 def attack_examples(
     cell: Cell, classifier: Classifier, dataset: Dataset, positions: Sequence[int], batch_size: int,
     done: Callable[[int], None] = lambda _: None, keep: bool = False,
-) -> tuple[Target, Ledger, Oracle]:  # fmt: skip
+) -> tuple[AttackedBatch, OutcomeTable, Oracle]:  # fmt: skip
     """A Cell's attack on some examples of its data set; `keep` makes the ledger keep images and maps."""
     images, labels = load_images(dataset, positions, classifier)
     radii = torch.tensor([float(parse_radius(text)) for text in cell.radii], device=classifier.device)
     attack = build(cell.attack, classifier.classes)
     index = dataset.original(positions).to(classifier.device)
-    target = Target(classifier, attack.norm, attack.name, images, labels, index, radii, batch_size, keep)
-    target.aim(attack, Noise(cell.seed, attack.name))
+    target = AttackedBatch(classifier, attack.norm, attack.name, images, labels, index, radii, batch_size, keep)
+    target.set_target_classes(attack, ExampleRng(cell.seed, attack.name))
     oracle = Oracle(classifier.logits, classifier.box_margin)
     if cell.radii:
         return target, _run(attack, target, oracle, cell, done), oracle
     done(len(target))
-    return target, Ledger(target), oracle
+    return target, OutcomeTable(target), oracle
 
 
-def _run(attack: Attack, target: Target, oracle: Oracle, cell: Cell, done: Callable[[int], None]) -> Ledger:
+def _run(attack: Attack, target: AttackedBatch, oracle: Oracle, cell: Cell, done: Callable[[int], None]) -> OutcomeTable:
     """The way of running each kind of attack over the grid."""
-    noise = Noise(cell.seed, attack.name)
-    if isinstance(attack, RayAttack):
-        return along_rays(target, attack, oracle, noise, done)
+    noise = ExampleRng(cell.seed, attack.name)
+    if isinstance(attack, SingleDirectionAttack):
+        return evaluate_along_direction(target, attack, oracle, noise, done)
     if isinstance(attack, MinimumNormAttack) or (isinstance(attack, ExternalAttack) and attack.minimum_norm):
-        return whole_curve(target, attack, oracle, noise, done)
+        return evaluate_minimum_norm(target, attack, oracle, noise, done)
     if isinstance(attack, SteppedAttack | ExternalAttack | Chain):
         parts = attack.parts if isinstance(attack, Chain) else [attack]
-        return GridSearch(target, parts, oracle, lambda part: Noise(cell.seed, part), done, cell.independent).run()
+        return GridSearch(target, parts, oracle, lambda part: ExampleRng(cell.seed, part), done, cell.independent).run()
     raise TypeError(f"the grid does not know how to run {type(attack).__name__}")
 
 
@@ -101,7 +101,7 @@ def as_float(images: torch.Tensor) -> torch.Tensor:
     return usual.float() / 255 if usual.dtype == torch.uint8 else usual.float()
 
 
-def rows_of(cell: Cell, target: Target, ledger: Ledger) -> dict[str, Any]:
+def rows_of(cell: Cell, target: AttackedBatch, ledger: OutcomeTable) -> dict[str, Any]:
     """Rows ordered by radius (clean first), then example."""
     count, radii = len(target), [CLEAN, *cell.radii]
     clean_pred = target.clean.prediction.cpu().numpy()

@@ -48,7 +48,7 @@ class Numerics:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Prediction:
     """What the model says of a batch of images: predictions, margins of the true class, and where it looks.
 
     A map for each of the classifier's levels: attention, or Grad-CAM saliency of a network without attention.
@@ -107,7 +107,7 @@ class Classifier:
         """The fast copy's logits; differentiable with respect to the image."""
         return self._forward(self._in_format(image))
 
-    def judge(self, image: Float[Tensor, "n c h w"], label: Int[Tensor, " n"], index: Int[Tensor, " n"]) -> Verdict:
+    def predict(self, image: Float[Tensor, "n c h w"], label: Int[Tensor, " n"], index: Int[Tensor, " n"]) -> Prediction:
         """Fresh predictions in a forward pass of their own. NonFiniteLogits names the example."""
         with torch.no_grad():
             logits, maps = self._screened(image)
@@ -118,7 +118,7 @@ class Classifier:
                 logits = logits.clone()
                 logits[close] = self.original(image[close])
                 margin = -misclassification(logits, label)
-        return Verdict(logits.argmax(1), margin, logits, maps)
+        return Prediction(logits.argmax(1), margin, logits, maps)
 
     def attend(self, image: Float[Tensor, "n c h w"]) -> tuple[Tensor, Maps]:
         """Logits and the maps of every attended level, each summing to 1 (see `robustatt.evaluate.attention_maps`)."""
@@ -198,7 +198,7 @@ class Classifier:
         return self.original, torch.contiguous_format, 0.0
 
 
-def lead(logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+def top2_margin(logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
     """By how much the predicted class is ahead of the next: the smallest change that could alter the prediction."""
     best = logits.topk(2, dim=1).values
     return best[:, 0] - best[:, 1]

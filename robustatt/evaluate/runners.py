@@ -11,21 +11,21 @@ from torch import Tensor
 from robustatt.attack.base import (
     ExternalAttack,
     MinimumNormAttack,
-    Noise,
+    ExampleRng,
     Oracle,
 )
 from robustatt.attack.border import InsideBox
 from robustatt.attack.norms import TOLERANCE, per_row, project
 from robustatt.errors import InputError
-from robustatt.evaluate.batch import Target
-from robustatt.evaluate.step_runner import Finished, Job, Pool
+from robustatt.evaluate.batch import AttackedBatch
+from robustatt.evaluate.step_runner import Finished, Job, StepRunner
 
 MAX_EXCESS = 1e-3
 """By what share of the radius another library's image may lie outside the ball and still be a rounding error: it is
 brought back, and nothing is said."""
 
 
-class MinimumNormPool(Pool):
+class MinimumNormRunner(StepRunner):
     """Runs each restart of a minimum-norm attack once for an example and serves every radius from its result.
 
     A result whose distance is within the radius is handed in at the smallest radius it breaks (at its own one
@@ -33,12 +33,12 @@ class MinimumNormPool(Pool):
     """
 
     def __init__(
-        self, target: Target, attack: MinimumNormAttack, oracle: Oracle, noise: Noise, independent: bool
+        self, target: AttackedBatch, attack: MinimumNormAttack, oracle: Oracle, noise: ExampleRng, independent: bool
     ) -> None:
         super().__init__(target, attack, oracle, noise)
         attack.tolerance = target.classifier.tolerance
         self.independent = independent
-        self.runs = Pool(target, attack, oracle, noise)
+        self.runs = StepRunner(target, attack, oracle, noise)
         self.found: dict[tuple[int, int], Finished] = {}
         self._ready: list[Job] = []
         self._asked: dict[tuple[int, int], list[Job]] = {}
@@ -76,14 +76,14 @@ class MinimumNormPool(Pool):
             radius = job.radius if self.independent else int((radii < item.distance).sum())
             return replace(item, job=replace(job, radius=radius))
         clean = self.target.image[job.example][None]
-        cut = clean + self.target.norm.clip(item.image[None] - clean, radii[job.radius][None])
+        cut = clean + self.target.norm.project(item.image[None] - clean, radii[job.radius][None])
         return replace(item, job=job, image=cut[0].clamp(0.0, 1.0))
 
 
-class ExternalPool(Pool):
+class ExternalRunner(StepRunner):
     """Runs another library's attack on jobs of equal radius, a batch at a time."""
 
-    def __init__(self, target: Target, attack: ExternalAttack, noise: Noise) -> None:
+    def __init__(self, target: AttackedBatch, attack: ExternalAttack, noise: ExampleRng) -> None:
         self.target, self.external, self.noise = target, attack, noise
         self.restarts = 1
         self.waiting: deque[Job] = deque()
@@ -108,7 +108,7 @@ class ExternalPool(Pool):
         return [Finished(job, image[row], False) for row, job in enumerate(jobs)]
 
 
-def run_external(target: Target, attack: ExternalAttack, noise: Noise, positions: Tensor, radius: int) -> Tensor:
+def run_external(target: AttackedBatch, attack: ExternalAttack, noise: ExampleRng, positions: Tensor, radius: int) -> Tensor:
     """One batch at one radius, seeded by (plan seed, attack, radius, first and last example)."""
     rows = target.rows(positions, target.radii[radius].expand(len(positions)))
     first, last = int(rows.index[0]), int(rows.index[-1])
@@ -117,10 +117,10 @@ def run_external(target: Target, attack: ExternalAttack, noise: Noise, positions
     return attack.perturb(module, rows, seed)
 
 
-def _inside(target: Target, attack: ExternalAttack, positions: Tensor, image: Tensor, radius: int) -> Tensor:
+def _inside(target: AttackedBatch, attack: ExternalAttack, positions: Tensor, image: Tensor, radius: int) -> Tensor:
     """Images of an attack that was told the radius, rounding errors brought back into the ball; InputError for more."""
     clean, eps = target.image[positions], target.radii[radius].expand(len(positions))
-    distance = target.norm.length(image - clean)
+    distance = target.norm.norm(image - clean)
     outside = distance > eps * (1 + MAX_EXCESS) + TOLERANCE
     if bool(outside.any()):
         raise InputError(

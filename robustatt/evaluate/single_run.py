@@ -12,19 +12,19 @@ from robustatt.attack.base import (
     Attack,
     ExternalAttack,
     MinimumNormAttack,
-    Noise,
+    ExampleRng,
     Oracle,
-    RayAttack,
+    SingleDirectionAttack,
 )
 from robustatt.attack.norms import NORMS, TOLERANCE, Norm, per_row
-from robustatt.evaluate.batch import Ledger, Target, leave_alone
+from robustatt.evaluate.batch import OutcomeTable, AttackedBatch, leave_alone
 from robustatt.evaluate.runners import MAX_EXCESS, run_external
-from robustatt.evaluate.step_runner import Finished, Job, Pool
+from robustatt.evaluate.step_runner import Finished, Job, StepRunner
 
 
-def along_rays(target: Target, attack: RayAttack, oracle: Oracle, noise: Noise, done: Callable[[int], None]) -> Ledger:
+def evaluate_along_direction(target: AttackedBatch, attack: SingleDirectionAttack, oracle: Oracle, noise: ExampleRng, done: Callable[[int], None]) -> OutcomeTable:
     """One direction an example serves the whole grid: one gradient, and a forward pass for each radius."""
-    ledger = Ledger(target)
+    ledger = OutcomeTable(target)
     for positions in target.batches():
         rows = target.rows(positions, torch.ones(len(positions), device=positions.device))
         direction, flat = attack.direction(rows, oracle, noise)
@@ -38,14 +38,14 @@ def along_rays(target: Target, attack: RayAttack, oracle: Oracle, noise: Noise, 
     return ledger
 
 
-def whole_curve(target: Target, attack: Attack, oracle: Oracle, noise: Noise, done: Callable[[int], None]) -> Ledger:
+def evaluate_minimum_norm(target: AttackedBatch, attack: Attack, oracle: Oracle, noise: ExampleRng, done: Callable[[int], None]) -> OutcomeTable:
     """A minimum-norm attack gives every radius at once: its image where it fits the ball, else that scaled into it.
 
     So does any attack of another library that takes no radius. If it does not look for the nearest mistake in the norm
     of the ball, an image outside says nothing of what is inside: that row is not attacked, and `raw_distance` says how
     far the library's own image is.
     """
-    ledger = Ledger(target, **dict.fromkeys(_distances(attack), np.nan))
+    ledger = OutcomeTable(target, **dict.fromkeys(_distances(attack), np.nan))
     correct = target.correct.cpu().numpy()
     leave_alone(target, ledger, np.flatnonzero(~correct))
     done(int((~correct).sum()))
@@ -53,7 +53,7 @@ def whole_curve(target: Target, attack: Attack, oracle: Oracle, noise: Noise, do
     for chunk in torch.split(positions, target.batch_size):
         if isinstance(attack, ExternalAttack):
             image = run_external(target, attack, noise, chunk, len(target.radii) - 1)
-            distance = target.norm.length(image - target.image[chunk])
+            distance = target.norm.norm(image - target.image[chunk])
             flat = np.zeros(len(chunk), bool)
             nearest = attack.minimised_norm == target.norm.name
         else:
@@ -64,13 +64,13 @@ def whole_curve(target: Target, attack: Attack, oracle: Oracle, noise: Noise, do
             limit = torch.full_like(distance, float(eps))
             clean = target.image[chunk]
             share = per_row((limit / distance.clamp_min(1e-30)).clamp(max=1.0), clean)
-            scaled = (clean + target.norm.clip(share * (image - clean), limit)).clamp(0.0, 1.0)
+            scaled = (clean + target.norm.project(share * (image - clean), limit)).clamp(0.0, 1.0)
             handed_in = torch.where(per_row(distance <= limit, clean), image, scaled)
             found = target.evaluate(chunk, handed_in, limit)
             attacked = (distance <= limit * (1 + MAX_EXCESS) + TOLERANCE).cpu().numpy() | nearest
             found |= {"attacked": attacked, "zero_grad": flat}
             found |= {
-                name: norm.length(image - clean).cpu().numpy() for name, norm in _distances(attack).items()
+                name: norm.norm(image - clean).cpu().numpy() for name, norm in _distances(attack).items()
             }  # fmt: skip
             ledger.write(chunk.cpu().numpy(), radius, found)
         done(len(chunk))
@@ -90,11 +90,11 @@ def _distances(attack: Attack) -> dict[str, Norm]:
 
 
 def _nearest(
-    target: Target, attack: MinimumNormAttack, oracle: Oracle, noise: Noise, positions: Tensor
+    target: AttackedBatch, attack: MinimumNormAttack, oracle: Oracle, noise: ExampleRng, positions: Tensor
 ) -> tuple[Tensor, Tensor, np.ndarray]:
     """Each example's nearest mistake of all restarts, its distance, and whether every gradient was zero."""
     attack.tolerance = target.classifier.tolerance
-    pool = Pool(target, attack, oracle, noise)
+    pool = StepRunner(target, attack, oracle, noise)
     last = len(target.radii) - 1
     examples, restarts = positions.tolist(), range(attack.restarts)
     pool.waiting.extend(Job(example, last, restart=restart) for example in examples for restart in restarts)

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from robustatt.attack.base import (
-    Answer,
-    Noise,
+    ModelOutput,
+    ExampleRng,
     Oracle,
-    Rows,
+    Batch,
     State,
     SteppedAttack,
 )
-from robustatt.evaluate.batch import Target
+from robustatt.evaluate.batch import AttackedBatch
 from robustatt.evaluate.classifier import require_finite
 
 
@@ -43,15 +43,15 @@ class Finished:
     needed: float = np.inf  # for a success: the radius at which its last gradient alone would reach as much
 
 
-class Pool:
+class StepRunner:
     """The rows in which one stepped attack runs; a row whose run has ended makes room for the next job."""
 
-    def __init__(self, target: Target, attack: SteppedAttack, oracle: Oracle, noise: Noise) -> None:
+    def __init__(self, target: AttackedBatch, attack: SteppedAttack, oracle: Oracle, noise: ExampleRng) -> None:
         self.target, self.attack, self.oracle, self.noise = target, attack, oracle, noise
         self.restarts = attack.restarts
         self.waiting: deque[Job] = deque()
         self.jobs: list[Job] = []
-        self.rows: Rows | None = None
+        self.rows: Batch | None = None
         self.state = State()
         self.steps = np.zeros(0, dtype=int)
 
@@ -80,19 +80,19 @@ class Pool:
         assert self.rows is not None
         query = self.attack.query(self.state)
         loss = self.attack.objective(self.rows, self.state)
-        answer = self.oracle.ask(
+        answer = self.oracle.query(
             query, self.rows.label, loss, gradient=self.attack.needs_gradient, passes=self.attack.eot
         )
         require_finite(answer.logits, self.rows.index, self.target.classifier.label)
         broken = np.zeros(len(self), dtype=bool)
         if self.attack.queries_are_candidates:
             certain = self.target.classifier.tolerance + answer.slack
-            broken = (self.rows.gain(answer.logits) > certain).cpu().numpy()
+            broken = (self.rows.success_margin(answer.logits) > certain).cpu().numpy()
         flat = self.state.get("flat")
         finished = self._take(broken, query, flat, self._needed(query, answer) if broken.any() else None)
         self.state = self.attack.step(self.rows, self.state, answer)
         if self.attack.looks_after_step:
-            seen = self.oracle.ask(
+            seen = self.oracle.query(
                 self.attack.query(self.state), self.rows.label, loss, gradient=False, passes=self.attack.eot
             )
             self.state = self.attack.looked(self.rows, self.state, seen.logits)
@@ -105,12 +105,12 @@ class Pool:
         self._keep(~(broken | ended))
         return finished
 
-    def _needed(self, query: Tensor, answer: Answer) -> np.ndarray | None:
+    def _needed(self, query: Tensor, answer: ModelOutput) -> np.ndarray | None:
         """The radius at which moving along these gradients alone reaches as much as the queries do."""
         if answer.grad is None or self.rows is None:
             return None
         along = (answer.grad * (query - self.rows.image)).flatten(1).sum(1)
-        needed: np.ndarray = (along / self.attack.norm.dual_length(answer.grad).clamp_min(1e-30)).cpu().numpy()
+        needed: np.ndarray = (along / self.attack.norm.dual_norm(answer.grad).clamp_min(1e-30)).cpu().numpy()
         return needed
 
     def _take(

@@ -21,15 +21,15 @@ from robustatt.attack.base import (
     Attack,
     ExternalAttack,
     MinimumNormAttack,
-    Noise,
+    ExampleRng,
     Oracle,
     SteppedAttack,
 )
 from robustatt.attack.norms import per_row, project
-from robustatt.evaluate.batch import Ledger, Target, leave_alone
+from robustatt.evaluate.batch import OutcomeTable, AttackedBatch, leave_alone
 from robustatt.evaluate.bracket import Bracket, estimate_threshold
-from robustatt.evaluate.runners import ExternalPool, MinimumNormPool
-from robustatt.evaluate.step_runner import Finished, Job, Pool
+from robustatt.evaluate.runners import ExternalRunner, MinimumNormRunner
+from robustatt.evaluate.step_runner import Finished, Job, StepRunner
 
 # How far beyond what its last gradient says a broken example's threshold is looked for: the gradient turns on the way.
 TURNING = 1.15
@@ -44,13 +44,13 @@ class GridSearch:
     """
 
     def __init__(
-        self, target: Target, parts: Sequence[Attack], oracle: Oracle, noise: Callable[[str], Noise],
+        self, target: AttackedBatch, parts: Sequence[Attack], oracle: Oracle, noise: Callable[[str], ExampleRng],
         done: Callable[[int], None], independent: bool,
     ) -> None:  # fmt: skip
         self.target, self.oracle, self.done, self.independent = target, oracle, done, independent
         self.part_names = [part.name.rpartition("/")[2] for part in parts]
         self.chain = len(parts) > 1
-        self.ledger = Ledger(target, **({"broken_by": ""} if self.chain else {}))
+        self.ledger = OutcomeTable(target, **({"broken_by": ""} if self.chain else {}))
         self.pools = [self._pool(part, noise(part.name)) for part in parts]
         self.images: dict[tuple[int, int], Tensor] = {}
         self.makers: dict[tuple[int, int], int] = {}  # which part made the image, itself or scaled from another radius
@@ -59,15 +59,15 @@ class GridSearch:
         self.proved: set[tuple[int, int]] = set()  # (example, radius) that held under the whole chain
         self.counted: set[int] = set()  # examples that were reported as done
 
-    def _pool(self, part: Attack, noise: Noise) -> Pool:
+    def _pool(self, part: Attack, noise: ExampleRng) -> StepRunner:
         if isinstance(part, MinimumNormAttack):
-            return MinimumNormPool(self.target, part, self.oracle, noise, self.independent)
+            return MinimumNormRunner(self.target, part, self.oracle, noise, self.independent)
         if isinstance(part, ExternalAttack):
-            return ExternalPool(self.target, part, noise)
+            return ExternalRunner(self.target, part, noise)
         assert isinstance(part, SteppedAttack)
-        return Pool(self.target, part, self.oracle, noise)
+        return StepRunner(self.target, part, self.oracle, noise)
 
-    def run(self) -> Ledger:
+    def run(self) -> OutcomeTable:
         """Attack until every example's threshold is known, then fill in the other radii."""
         correct = np.flatnonzero(self.target.correct.cpu().numpy())
         alone = np.flatnonzero(~self.target.correct.cpu().numpy())
@@ -136,7 +136,7 @@ class GridSearch:
         positions = torch.tensor([item.job.example for item in batch], device=device)
         radii = torch.tensor([item.job.radius for item in batch], device=device)
         found = self.target.evaluate(positions, torch.stack([item.image for item in batch]), self.target.radii[radii])
-        wrong = self.target.reached(positions, found["adv_pred"])
+        wrong = self.target.succeeded(positions, found["adv_pred"])
         for row, item in enumerate(batch):
             values = {name: column[row] for name, column in found.items()}
             if item.scaled and not wrong[row]:
@@ -236,9 +236,9 @@ class GridSearch:
         failed = torch.stack([self.images[example, r] for (example, _), r in zip(pairs, sources, strict=True)])
         share = eps / self.target.radii[torch.tensor(sources, device=device)]
         clean = self.target.image[positions]
-        image = (clean + self.target.norm.clip((failed - clean) * per_row(share, clean), eps)).clamp(0.0, 1.0)
+        image = (clean + self.target.norm.project((failed - clean) * per_row(share, clean), eps)).clamp(0.0, 1.0)
         found = self.target.evaluate(positions, image, eps)
-        reached = self.target.reached(positions, found["adv_pred"])
+        reached = self.target.succeeded(positions, found["adv_pred"])
         fallen: set[int] = set()
         for row, (example, radius) in enumerate(pairs):
             flat = self.ledger.columns["zero_grad"][example, sources[row]]
@@ -258,7 +258,7 @@ class GridSearch:
 
     def _holds(self, example: int, radius: int) -> bool:
         prediction = self.ledger.columns["adv_pred"][example, radius]
-        return not self.target.reached(torch.tensor([example], device=self.target.label.device), prediction)[0]
+        return not self.target.succeeded(torch.tensor([example], device=self.target.label.device), prediction)[0]
 
     def _held(self, example: int) -> list[int]:
         return [radius for _, radius in self._tested(example) if self._holds(example, radius)]

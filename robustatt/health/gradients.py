@@ -106,7 +106,7 @@ def _shattered(look: Look, image: Tensor, grad: Tensor) -> HealthWarning | None:
         step = size * grad.sign()
         step = torch.where((image + step < 0) | (image + step > 1), torch.zeros_like(step), step)
         predicted = (grad * step).flatten(1).sum(1)
-        change = stable(look.ask(image + step), label) - start
+        change = stable(look.query(image + step), label) - start
         certain = predicted > 100 * 1.2e-7 * look.scale  # a hundred roundings: else the change is not measurable
         ratio = change / predicted.clamp_min(1e-30)
         ratios = torch.where(certain & ~judged, ratio, ratios)

@@ -27,7 +27,7 @@ class Look:
         """The size of the logits, against which a change is measured."""
         return float(self.logits.abs().max()) + 1e-12
 
-    def ask(self, image: Tensor) -> Tensor:
+    def query(self, image: Tensor) -> Tensor:
         """Logits in float32, without gradients."""
         with torch.no_grad():
             result: Tensor = self.module(image).float()

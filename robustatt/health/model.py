@@ -235,7 +235,7 @@ def _compare_modes(look: Look, calm: nn.Module, lively: nn.Module) -> HealthWarn
 
 def _randomised(look: Look) -> HealthWarning | None:
     few = look.image[:FEW]
-    passes = torch.stack([look.ask(few) for _ in range(5)])
+    passes = torch.stack([look.query(few) for _ in range(5)])
     moved = float((passes - passes[0]).abs().max())
     if moved <= CHANGED * look.scale:
         return None
@@ -255,9 +255,9 @@ def _batch_dependent(look: Look) -> HealthWarning | None:
     few = look.image[:FEW]
     if len(few) < 4:
         return None
-    whole = look.ask(few)
+    whole = look.query(few)
     try:
-        pieces = torch.cat([look.ask(part) for part in torch.tensor_split(few, (1, 3))])
+        pieces = torch.cat([look.query(part) for part in torch.tensor_split(few, (1, 3))])
         moved, changed = float((pieces - whole).abs().max()), int((pieces.argmax(1) != whole.argmax(1)).sum())
     except (RuntimeError, ValueError, IndexError):
         moved, changed = float("inf"), len(few)

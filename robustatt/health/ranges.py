@@ -66,7 +66,7 @@ def _promising(look: Look, right: Tensor) -> list[tuple[str, Transform]]:
     assert look.truth is not None
     few = np.random.default_rng(0).permutation(len(right))[:SCREEN].tolist()  # data may be sorted or cyclic
     image, truth, before = look.image[few], look.truth[few], int(right[few].sum())
-    scored = [(int((look.ask(to(image)).argmax(1) == truth).sum()), name, to) for name, to in _candidates(look.image)]
+    scored = [(int((look.query(to(image)).argmax(1) == truth).sum()), name, to) for name, to in _candidates(look.image)]
     best = sorted(scored, key=lambda entry: -entry[0])[:2]
     return [(name, to) for score, name, to in best if score > before]
 
@@ -85,7 +85,7 @@ def input_range(look: Look) -> HealthWarning | None:
         return None
     best, gain, what = right, 0.0, ""
     for name, transform in _promising(look, right):
-        then = look.ask(transform(look.image)).argmax(1) == truth
+        then = look.query(transform(look.image)).argmax(1) == truth
         by = float(then.float().mean() - right.float().mean())
         if by > gain:
             best, gain, what = then, by, name

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robustatt.files import write_atomically
-from robustatt.report.text import SALIENCY_NOTE, STOPPING_NOTE, Prediction, prediction_rows
+from robustatt.report.text import SALIENCY_NOTE, STOPPING_NOTE, DriftPrediction, prediction_rows
 from robustatt.results.summary import Point, Summary
 
 COLUMNS = ("eps", "n", "accuracy", "ci_low", "ci_high", "worst_case_accuracy", "fooling_rate")
@@ -58,7 +58,7 @@ def markdown(overview: Mapping[str, Any]) -> str:
     return "\n".join([*title, *lines]) + "\n"
 
 
-def drift_markdown(rows: Sequence[Prediction]) -> str:
+def drift_markdown(rows: Sequence[DriftPrediction]) -> str:
     """Does drift predict being fooled: area under the ROC curve with its 95 % interval."""
     heads = ["model", "attack", "map", "radius", "area (95 %)", "fooled", "held", "predicts being fooled?"]
     lines = ["| " + " | ".join(heads) + " |", "| --- | --- | --- |" + " ---: |" * 4 + " --- |"]

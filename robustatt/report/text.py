@@ -231,7 +231,7 @@ STOPPING_NOTE = (
 
 
 @dataclass(frozen=True)
-class Prediction:
+class DriftPrediction:
     """One row of the answer to: does drift predict being fooled?"""
 
     model: str
@@ -253,10 +253,10 @@ class Prediction:
         return "the other way: fooled ones move less" if self.high < 0.5 else "not shown"
 
 
-def prediction_rows(summary: Summary) -> list[Prediction]:
+def prediction_rows(summary: Summary) -> list[DriftPrediction]:
     """Area under the ROC curve of drift against fooled by model, attack and level, attention before saliency."""
     rows = [
-        Prediction(
+        DriftPrediction(
             row.model, row.attack, kind_of(row.level), level_title(row.level), row.eps,
             row.auc, row.ci_low, row.ci_high, row.n_fooled, row.n_held,
         )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import robustatt
 from robustatt.attack import recipe_files as recipes
-from robustatt.attack.base import Attack, Chain, Noise, Oracle, RayAttack, Rows, SteppedAttack
+from robustatt.attack.base import Attack, Chain, ExampleRng, Oracle, SingleDirectionAttack, Batch, SteppedAttack
 from robustatt.attack.builder import build
 from robustatt.attack.recipe import ALGORITHMS
 from robustatt.eps import CLEAN, parse_grid, parse_radius, radius_values
@@ -202,16 +202,16 @@ def test_batch_size_changes_nothing(name: str, net: nn.Module, data: tuple[Tenso
     np.testing.assert_allclose(whole.adv_margin, small.adv_margin, atol=2e-3)
 
 
-def proposals(attack: Attack, rows: Rows, net: nn.Module) -> Tensor:
+def proposals(attack: Attack, rows: Batch, net: nn.Module) -> Tensor:
     """Where an attack stands after a few answers, a row each."""
-    oracle, noise = Oracle(net), Noise(0, attack.name)
-    if isinstance(attack, RayAttack):
+    oracle, noise = Oracle(net), ExampleRng(0, attack.name)
+    if isinstance(attack, SingleDirectionAttack):
         return attack.direction(rows, oracle, noise)[0]
     assert isinstance(attack, SteppedAttack)
     state = attack.start(rows, noise)
     for _ in range(min(4, attack.steps)):
         loss = attack.objective(rows, state)
-        answer = oracle.ask(attack.query(state), rows.label, loss, gradient=attack.needs_gradient)
+        answer = oracle.query(attack.query(state), rows.label, loss, gradient=attack.needs_gradient)
         state = attack.step(rows, state, answer)
     return attack.query(state)
 
@@ -223,7 +223,7 @@ def test_rows_in_another_order_get_the_same_proposals(name: str, net: nn.Module,
         clean = net(image)
     index, zero = torch.arange(9), torch.zeros(9, dtype=torch.int64)
     eps = torch.linspace(0.02, 0.2, 9) * {"linf": 1, "l2": 10, "l1": 60}[recipes.load(name).norm]
-    rows = Rows(image, label, eps, index, zero, clean, zero - 1)
+    rows = Batch(image, label, eps, index, zero, clean, zero - 1)
     order = torch.tensor([4, 0, 8, 2, 6, 1, 7, 3, 5])
     attack = build(short(name, **CHEAP[name]), 10)
     for part in attack.parts if isinstance(attack, Chain) else [attack]:
@@ -303,11 +303,11 @@ def test_expectation_over_transformation_finds_more_on_a_randomised_model() -> N
 
     oracle = Oracle(Wobbly(model))
     torch.manual_seed(0)
-    once = oracle.ask(image, label, misclassification, gradient=True)
+    once = oracle.query(image, label, misclassification, gradient=True)
     assert oracle.gradients == 60
-    mean = oracle.ask(image, label, misclassification, gradient=True, passes=50)
+    mean = oracle.query(image, label, misclassification, gradient=True, passes=50)
     assert oracle.gradients == 60 + 50 * 60
-    truth = Oracle(model).ask(image, label, misclassification, gradient=True)
+    truth = Oracle(model).query(image, label, misclassification, gradient=True)
     assert (mean.logits - truth.logits).abs().mean() < 0.4 * (once.logits - truth.logits).abs().mean()
     assert mean.grad is not None
     assert truth.grad is not None
@@ -363,7 +363,7 @@ def test_dlr_is_refused_where_it_is_not_defined() -> None:
 
 def test_an_attack_costs_nothing_for_examples_that_are_wrong_already() -> None:
     from robustatt.attack.norms import NORMS
-    from robustatt.evaluate.batch import Target
+    from robustatt.evaluate.batch import AttackedBatch
     from robustatt.evaluate.classifier import frozen
     from robustatt.evaluate.threshold_search import GridSearch
 
@@ -371,9 +371,9 @@ def test_an_attack_costs_nothing_for_examples_that_are_wrong_already() -> None:
     image, label = linear_data(model, 9)
     label = (label + torch.tensor([0, *[1] * 8])) % 4
     with frozen(model, "m", torch.device("cpu"), image) as classifier:
-        target = Target(classifier, NORMS["linf"], "a", image, label, torch.arange(9), torch.tensor([0.5]), 4)
+        target = AttackedBatch(classifier, NORMS["linf"], "a", image, label, torch.arange(9), torch.tensor([0.5]), 4)
         right = int(target.correct.sum())
         oracle = Oracle(classifier.logits)
-        GridSearch(target, [build(short("pgd"), 4)], oracle, lambda _: Noise(0, "a"), lambda _: None, False).run()  # type: ignore[list-item]
+        GridSearch(target, [build(short("pgd"), 4)], oracle, lambda _: ExampleRng(0, "a"), lambda _: None, False).run()  # type: ignore[list-item]
     assert right <= 1
     assert oracle.gradients <= 41 * right

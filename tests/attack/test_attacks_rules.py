@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustatt.attack import recipe_files as recipes
 from robustatt.attack.apgd import Apgd, SparseApgd, checkpoints, nearest_in_ball_and_box
-from robustatt.attack.base import Answer, Noise, Rows, State, SteppedAttack
+from robustatt.attack.base import ModelOutput, ExampleRng, Batch, State, SteppedAttack
 from robustatt.attack.builder import build
 from robustatt.attack.losses import (
     LOSSES,
@@ -25,11 +25,11 @@ from robustatt.attack.losses import (
 from robustatt.attack.square import Square, bump, window
 
 
-def rows(values: list[float], eps: float) -> Rows:
+def rows(values: list[float], eps: float) -> Batch:
     """One row: an image of 1 x 1 x n pixels."""
     image = torch.tensor(values).reshape(1, 1, 1, -1)
     zero = torch.zeros(1, dtype=torch.int64)
-    return Rows(image, zero, torch.tensor([eps]), zero, zero, torch.tensor([[1.0, 0, 0, 0]]), zero - 1)
+    return Batch(image, zero, torch.tensor([eps]), zero, zero, torch.tensor([[1.0, 0, 0, 0]]), zero - 1)
 
 
 def built(name: str, **changes: Any) -> Any:
@@ -38,14 +38,14 @@ def built(name: str, **changes: Any) -> Any:
 
 
 def walk(
-    attack: SteppedAttack, problem: Rows, grads: list[list[float]], state: State | None = None
+    attack: SteppedAttack, problem: Batch, grads: list[list[float]], state: State | None = None
 ) -> list[list[float]]:
     """The points asked about when these gradients are the answers."""
-    state = attack.start(problem, Noise(0, "walk")) if state is None else state
+    state = attack.start(problem, ExampleRng(0, "walk")) if state is None else state
     asked = []
     for grad in grads:
         asked.append([round(value, 6) for value in attack.query(state).flatten().tolist()])
-        answer = Answer(torch.zeros(1, 4), torch.zeros(1), torch.tensor(grad).reshape(problem.image.shape))
+        answer = ModelOutput(torch.zeros(1, 4), torch.zeros(1), torch.tensor(grad).reshape(problem.image.shape))
         state = attack.step(problem, state, answer)
     return [*asked, [round(value, 6) for value in attack.candidate(state).flatten().tolist()]]
 
@@ -103,10 +103,10 @@ def apgd_run(losses: list[float], steps: int = 100) -> tuple[list[float], list[S
     states."""
     attack: Apgd = built("apgd-ce", steps=steps)
     problem = rows([0.5, 0.5], 0.1)
-    state, states = attack.start(problem, Noise(0, "apgd")), []
+    state, states = attack.start(problem, ExampleRng(0, "apgd")), []
     for loss in losses:
         grad = torch.tensor([1.0, -1.0]).reshape(problem.image.shape)
-        state = attack.step(problem, state, Answer(torch.zeros(1, 4), torch.tensor([loss]), grad))
+        state = attack.step(problem, state, ModelOutput(torch.zeros(1, 4), torch.tensor([loss]), grad))
         states.append(state)
     return [round(float(state["stride"]) / 0.1, 6) for state in states], states
 
@@ -128,13 +128,13 @@ def test_apgd_goes_on_from_the_best_point() -> None:
     losses = [1.0, 2.0, 3.0, 4.0, 5.0] + [0.0] * 18
     attack: Apgd = built("apgd-ce")
     problem = rows([0.5, 0.5, 0.5], 0.1)
-    state = attack.start(problem, Noise(0, "apgd"))
+    state = attack.start(problem, ExampleRng(0, "apgd"))
     visited = []
     for number, loss in enumerate(losses):
         visited.append(attack.query(state))
         before = state
         grad = torch.tensor([1.0, -1.0, 1.0 if number % 2 else -1.0]).reshape(problem.image.shape)
-        state = attack.step(problem, state, Answer(torch.zeros(1, 4), torch.tensor([loss]), grad))
+        state = attack.step(problem, state, ModelOutput(torch.zeros(1, 4), torch.tensor([loss]), grad))
     assert torch.equal(state["previous"], visited[4])  # the point it steps from is the best one, the fifth
     assert torch.equal(state["best"], visited[4])
     x, eps = visited[4], 0.1
@@ -155,14 +155,14 @@ def test_apgd_halves_when_the_best_loss_stands_still() -> None:
 def test_apgd_first_step_has_no_momentum_and_later_ones_have() -> None:
     attack: Apgd = built("apgd-ce")
     problem = rows([0.5, 0.5], 0.1)
-    state = attack.start(problem, Noise(0, "apgd"))
+    state = attack.start(problem, ExampleRng(0, "apgd"))
     start = attack.query(state)
     assert float((start - problem.image).abs().max()) == pytest.approx(0.1)  # on the ball's surface
     grad = torch.tensor([1.0, 0.0]).reshape(start.shape)
-    first = attack.step(problem, state, Answer(torch.zeros(1, 4), torch.ones(1), grad))
+    first = attack.step(problem, state, ModelOutput(torch.zeros(1, 4), torch.ones(1), grad))
     ahead = torch.stack([torch.tensor(0.6), start.flatten()[1]]).reshape(start.shape)
     torch.testing.assert_close(first["image"], ahead)
-    second = attack.step(problem, first, Answer(torch.zeros(1, 4), torch.ones(1) * 2, -grad))
+    second = attack.step(problem, first, ModelOutput(torch.zeros(1, 4), torch.ones(1) * 2, -grad))
     x = first["image"]
     z = torch.stack([torch.tensor(0.4), x.flatten()[1]]).reshape(x.shape)
     torch.testing.assert_close(second["image"], (x + 0.75 * (z - x) + 0.25 * (x - start)).clamp(0.4, 0.6))
@@ -173,17 +173,17 @@ def test_apgd_rows_keep_their_own_count() -> None:
     attack: Apgd = built("apgd-ce", steps=20)
     early, late = rows([0.5, 0.5], 0.1), rows([0.3, 0.7], 0.1)
 
-    def answer(n: int, step: int) -> Answer:
+    def answer(n: int, step: int) -> ModelOutput:
         grad = torch.tensor([1.0, -1.0 if step % 3 else 1.0]).reshape(1, 1, 1, 2).expand(n, 1, 1, 2)
-        return Answer(torch.zeros(n, 4), torch.full((n,), float(step % 4)), grad)
+        return ModelOutput(torch.zeros(n, 4), torch.full((n,), float(step % 4)), grad)
 
-    alone = attack.start(late, Noise(0, "apgd"))
+    alone = attack.start(late, ExampleRng(0, "apgd"))
     for step in range(12):
         alone = attack.step(late, alone, answer(1, step))
-    both = attack.start(early, Noise(0, "apgd"))
+    both = attack.start(early, ExampleRng(0, "apgd"))
     for step in range(7):
         both = attack.step(early, both, answer(1, step))
-    both = both.followed_by(attack.start(late, Noise(0, "apgd")))
+    both = both.followed_by(attack.start(late, ExampleRng(0, "apgd")))
     for step in range(12):
         both = attack.step(early.followed_by(late), both, answer(2, step))
     for name, value in alone.items():
@@ -238,17 +238,17 @@ def test_square_proposals_change_one_window_to_the_ball_s_corners() -> None:
     generator = torch.Generator().manual_seed(0)
     image = 0.3 + 0.4 * torch.rand(4, 3, 8, 8, generator=generator)
     zero = torch.zeros(4, dtype=torch.int64)
-    problem = Rows(image, zero, torch.full((4,), 0.1), torch.arange(4), zero, torch.zeros(4, 4), zero - 1)
-    state = attack.start(problem, Noise(0, "square"))
+    problem = Batch(image, zero, torch.full((4,), 0.1), torch.arange(4), zero, torch.zeros(4, 4), zero - 1)
+    state = attack.start(problem, ExampleRng(0, "square"))
     stripes = (attack.query(state) - image) / 0.1
     torch.testing.assert_close(stripes.abs(), torch.ones_like(stripes))
     torch.testing.assert_close(stripes, stripes[:, :, :1].expand_as(stripes))
-    state = attack.step(problem, state, Answer(torch.zeros(4, 4), torch.zeros(4), None))
+    state = attack.step(problem, state, ModelOutput(torch.zeros(4, 4), torch.zeros(4), None))
     proposal = (attack.query(state) - image) / 0.1
     torch.testing.assert_close(proposal.abs(), torch.ones_like(proposal))
-    kept = attack.step(problem, state, Answer(torch.zeros(4, 4), torch.full((4,), -1.0), None))
+    kept = attack.step(problem, state, ModelOutput(torch.zeros(4, 4), torch.full((4,), -1.0), None))
     assert torch.equal(kept["best"], state["best"])  # a worse proposal is forgotten
-    taken = attack.step(problem, state, Answer(torch.zeros(4, 4), torch.ones(4), None))
+    taken = attack.step(problem, state, ModelOutput(torch.zeros(4, 4), torch.ones(4), None))
     assert torch.equal(taken["best"], attack.query(state))
 
 
@@ -265,19 +265,19 @@ def test_square_l2_spends_the_whole_radius() -> None:
     attack: Square = built("square-l2")
     image = torch.full((3, 3, 9, 9), 0.5)
     zero = torch.zeros(3, dtype=torch.int64)
-    problem = Rows(image, zero, torch.tensor([0.1, 0.5, 1.0]), torch.arange(3), zero, torch.zeros(3, 4), zero - 1)
-    state = attack.start(problem, Noise(0, "square"))
+    problem = Batch(image, zero, torch.tensor([0.1, 0.5, 1.0]), torch.arange(3), zero, torch.zeros(3, 4), zero - 1)
+    state = attack.start(problem, ExampleRng(0, "square"))
     for number in range(30):
         length = (attack.query(state) - image).flatten(1).norm(dim=1)
         torch.testing.assert_close(length, problem.eps, rtol=1e-4, atol=1e-5)
-        state = attack.step(problem, state, Answer(torch.zeros(3, 4), torch.full((3,), float(number % 3)), None))
+        state = attack.step(problem, state, ModelOutput(torch.zeros(3, 4), torch.full((3,), float(number % 3)), None))
 
 
 def test_sparse_apgd_by_hand() -> None:
     """Five pixels, eps 0.5: a fifth of them moves by eps, then a pixel that is full, then the ball's limit."""
     attack: SparseApgd = built("apgd-l1", steps=100)
     problem = rows([0.5, 0.2, 0.5, 0.5, 0.5], 0.5)
-    state = attack.start(problem, Noise(0, "apgd"))
+    state = attack.start(problem, ExampleRng(0, "apgd"))
     state["image"] = state["best"] = problem.image
     walked = walk(attack, problem, [[1.0, -9.0, 2.0, 3.0, 0.0], [1.0, -2.0, 8.0, 3.0, 0.0]], state)
     expected = [
@@ -292,12 +292,12 @@ def test_sparse_apgd_sets_the_share_of_pixels_from_the_best_point() -> None:
     attack: SparseApgd = built("apgd-l1", steps=100)
     assert attack.window == 4
     problem = rows([0.5] * 20, 0.4)
-    state = attack.start(problem, Noise(0, "apgd"))
+    state = attack.start(problem, ExampleRng(0, "apgd"))
     grad = torch.linspace(1, 2, 20).reshape(problem.image.shape)
     strides, shares = [], []
     for turn in range(14):
         state["image"] = problem.image + torch.tensor([0.01] * 12 + [0.0] * 8).reshape(problem.image.shape)
-        state = attack.step(problem, state, Answer(torch.zeros(1, 4), torch.tensor([float(turn)]), grad))
+        state = attack.step(problem, state, ModelOutput(torch.zeros(1, 4), torch.tensor([float(turn)]), grad))
         strides.append(round(float(state["stride"]), 4))
         shares.append(round(float(state["share"]), 4))
     assert shares[:4] == [0.2] * 4

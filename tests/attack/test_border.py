@@ -150,8 +150,8 @@ def test_attacks_of_other_libraries_get_the_gradient_inside_the_box(algorithm: s
 def test_the_answer_of_a_query_is_that_of_the_image_to_its_slack() -> None:
     network = nets.trained(nets.convolutional)
     image, label = nets.held_out(16)[0].float() / 255, nets.held_out(16)[1]
-    answer = Oracle(network, MARGIN).ask(image, label, stable, gradient=True)
-    exact = Oracle(network).ask(image, label, stable, gradient=True)
+    answer = Oracle(network, MARGIN).query(image, label, stable, gradient=True)
+    exact = Oracle(network).query(image, label, stable, gradient=True)
     assert ((answer.loss - exact.loss).abs() <= answer.slack + 1e-5).all()
     assert 0 < float(torch.as_tensor(answer.slack).max()) < 1e-3
     assert exact.slack == 0

@@ -17,7 +17,7 @@ from torch import nn
 
 import robustatt
 from robustatt.attack import recipe_files as recipes
-from robustatt.attack.base import Rows
+from robustatt.attack.base import Batch
 from robustatt.attack.builder import build
 from robustatt.attack.external import Torchattacks
 from robustatt.errors import InputError, RobustattError
@@ -61,10 +61,10 @@ def test_the_norm_of_the_recipe_is_handed_on_and_randomness_is_seeded() -> None:
     assert not runs[0].adv_margin.equals(runs[2].adv_margin)
 
 
-def rows(n: int = 4, eps: float = 0.03, size: int = 8) -> Rows:
+def rows(n: int = 4, eps: float = 0.03, size: int = 8) -> Batch:
     zero = torch.zeros(n, dtype=torch.int64)
     image = torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(0))
-    return Rows(image, zero, torch.full((n,), eps), torch.arange(n), zero, torch.zeros(n, 10), zero - 1)
+    return Batch(image, zero, torch.full((n,), eps), torch.arange(n), zero, torch.zeros(n, 10), zero - 1)
 
 
 @pytest.mark.parametrize("algorithm", ["torchattacks:PGD", "foolbox:LinfPGD"])

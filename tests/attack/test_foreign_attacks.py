@@ -15,7 +15,7 @@ from tiny_models import Linear, linear_data
 
 import robustatt
 from robustatt.attack import recipe_files as recipes
-from robustatt.attack.base import Rows
+from robustatt.attack.base import Batch
 from robustatt.attack.external import Torchattacks
 from robustatt.cli.sweep import _print_summary
 from robustatt.errors import InputError, RobustattError
@@ -26,7 +26,7 @@ pytest.importorskip("torchattacks")
 NEAR, FAR = 0.01, 0.2
 MODEL = Linear(2)
 IMAGE, LABEL = linear_data(MODEL, 24)  # pixels in [0.4, 0.6], every ninth label wrong: 21 examples are attacked
-Run = Callable[[torch.nn.Module, Rows], Any]
+Run = Callable[[torch.nn.Module, Batch], Any]
 
 
 def external(algorithm: str, norm: str = "linf", **rest: Any) -> recipes.Recipe:
@@ -43,7 +43,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], None]:
     return replace
 
 
-def brightened(module: torch.nn.Module, rows: Rows) -> torch.Tensor:  # noqa: ARG001
+def brightened(module: torch.nn.Module, rows: Batch) -> torch.Tensor:  # noqa: ARG001
     """Even examples moved by 0.2 in every pixel, odd ones by 0.01, whatever the radius."""
     amount = torch.where(rows.index % 2 == 0, FAR, NEAR)
     return rows.image + amount[:, None, None, None]
@@ -102,7 +102,7 @@ def test_an_attack_that_was_told_the_radius_may_leave_it_by_rounding_only(librar
 
 
 def raising(problem: Exception) -> Run:
-    def run(module: torch.nn.Module, rows: Rows) -> torch.Tensor:  # noqa: ARG001
+    def run(module: torch.nn.Module, rows: Batch) -> torch.Tensor:  # noqa: ARG001
         try:
             raise problem
         except Exception as inner:
@@ -131,7 +131,7 @@ def test_running_out_of_memory_is_not_the_attacks_mistake(library: Callable[[Run
     """It reaches the engine as it is, which tries a smaller batch."""
     sizes: list[int] = []
 
-    def hungry(module: torch.nn.Module, rows: Rows) -> torch.Tensor:  # noqa: ARG001
+    def hungry(module: torch.nn.Module, rows: Batch) -> torch.Tensor:  # noqa: ARG001
         sizes.append(len(rows))
         if len(rows) > 8:
             raise torch.OutOfMemoryError("out of memory")

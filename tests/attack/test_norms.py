@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from robustatt.attack.base import Noise, Rows
+from robustatt.attack.base import ExampleRng, Batch
 from robustatt.attack.hyperplane import nearest
 from robustatt.attack.norms import NORMS, measure, per_row, project
 from robustatt.attack.rng import counter_uniform
@@ -26,10 +26,10 @@ radii = arrays(np.float32, SHAPE[0], elements=st.one_of(st.sampled_from([0.0, 1.
 quick = settings(max_examples=60, deadline=None)
 
 
-def rows_of(image: Tensor, eps: Tensor, index: list[int] | None = None) -> Rows:
+def rows_of(image: Tensor, eps: Tensor, index: list[int] | None = None) -> Batch:
     n = len(image)
     zero = torch.zeros(n, dtype=torch.int64)
-    return Rows(image, zero, eps, torch.tensor(index or range(n)), zero, torch.zeros(n, 4), zero - 1)
+    return Batch(image, zero, eps, torch.tensor(index or range(n)), zero, torch.zeros(n, 4), zero - 1)
 
 
 @quick
@@ -49,19 +49,19 @@ def test_projection_ends_in_ball_and_box(name: str, clean: Tensor, change: Tenso
 @given(names, changes, radii)
 def test_projection_keeps_what_is_inside_and_is_idempotent(name: str, change: Tensor, eps: Tensor) -> None:
     norm = NORMS[name]
-    clipped = norm.clip(change, eps)
-    inside = norm.length(change) <= eps * (1 - 1e-6)
+    clipped = norm.project(change, eps)
+    inside = norm.norm(change) <= eps * (1 - 1e-6)
     # squares of less than 4e-23 are 0 in float32, so an L2 norm does not see them
     torch.testing.assert_close(clipped[inside], change[inside], atol=1e-22, rtol=0)
-    torch.testing.assert_close(norm.clip(clipped, eps), clipped, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(norm.project(clipped, eps), clipped, atol=1e-5, rtol=1e-4)
 
 
 @quick
 @given(names, changes, radii, st.integers(0, 1000))
 def test_projection_is_the_nearest_point(name: str, change: Tensor, eps: Tensor, seed: int) -> None:
     norm = NORMS[name]
-    other = norm.clip(torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)) + change, eps)
-    nearer = (norm.clip(change, eps) - change).flatten(1).norm(dim=1)
+    other = norm.project(torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)) + change, eps)
+    nearer = (norm.project(change, eps) - change).flatten(1).norm(dim=1)
     assert bool((nearer <= (other - change).flatten(1).norm(dim=1) + 1e-4).all())
 
 
@@ -69,22 +69,22 @@ def test_projection_is_the_nearest_point(name: str, change: Tensor, eps: Tensor,
 @given(names, changes)
 def test_steepest_has_norm_one_and_reaches_the_dual_norm(name: str, grad: Tensor) -> None:
     norm = NORMS[name]
-    direction = norm.steepest(grad)
+    direction = norm.steepest_direction(grad)
     largest = grad.flatten(1).abs().amax(1)
     moving = largest > 1e-30
-    assert bool((norm.length(direction)[largest == 0] == 0).all())
-    torch.testing.assert_close(norm.length(direction)[moving], torch.ones(int(moving.sum())), atol=1e-5, rtol=1e-5)
+    assert bool((norm.norm(direction)[largest == 0] == 0).all())
+    torch.testing.assert_close(norm.norm(direction)[moving], torch.ones(int(moving.sum())), atol=1e-5, rtol=1e-5)
     gain = (direction * grad).flatten(1).sum(1)
-    torch.testing.assert_close(gain, norm.dual_length(grad), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(gain, norm.dual_norm(grad), atol=1e-4, rtol=1e-4)
 
 
 @quick
 @given(names, pixels, radii, st.integers(0, 2**31))
 def test_random_starts_lie_in_the_ball(name: str, clean: Tensor, eps: Tensor, seed: int) -> None:
     norm = NORMS[name]
-    delta = Noise(seed, "pgd").in_ball(norm, rows_of(clean, eps))
+    delta = ExampleRng(seed, "pgd").in_ball(norm, rows_of(clean, eps))
     assert delta.dtype == torch.float32
-    assert bool((norm.length(delta) <= eps * (1 + 1e-5) + 1e-12).all())
+    assert bool((norm.norm(delta) <= eps * (1 + 1e-5) + 1e-12).all())
 
 
 def test_eps_zero_is_the_clean_image() -> None:
@@ -103,22 +103,22 @@ def test_eps_one_reaches_every_corner_of_the_box() -> None:
 def test_starts_fill_the_ball(name: str) -> None:
     """The mean radius of a uniform point of the unit ball in d dimensions is d / (d + 1), in every norm."""
     image = torch.zeros(4000, 1, 2, 2)
-    delta = Noise(0, "fill").in_ball(NORMS[name], rows_of(image, torch.ones(4000)))
-    assert float(NORMS[name].length(delta).mean()) == pytest.approx(4 / 5, abs=0.01)
+    delta = ExampleRng(0, "fill").in_ball(NORMS[name], rows_of(image, torch.ones(4000)))
+    assert float(NORMS[name].norm(delta).mean()) == pytest.approx(4 / 5, abs=0.01)
     assert float(delta.mean()) == pytest.approx(0, abs=0.02)
 
 
 def test_noise_belongs_to_the_example() -> None:
     image, eps = torch.rand(4, 3, 4, 4), torch.full((4,), 0.1)
-    together = Noise(3, "pgd").uniform(rows_of(image, eps, [5, 2, 9, 7]))
-    alone = Noise(3, "pgd").uniform(rows_of(image[2:3], eps[:1], [9]))
+    together = ExampleRng(3, "pgd").uniform(rows_of(image, eps, [5, 2, 9, 7]))
+    alone = ExampleRng(3, "pgd").uniform(rows_of(image[2:3], eps[:1], [9]))
     assert torch.equal(together[2:3], alone)
-    assert not torch.equal(alone, Noise(4, "pgd").uniform(rows_of(image[:1], eps[:1], [9])))
-    assert not torch.equal(alone, Noise(3, "apgd").uniform(rows_of(image[:1], eps[:1], [9])))
+    assert not torch.equal(alone, ExampleRng(4, "pgd").uniform(rows_of(image[:1], eps[:1], [9])))
+    assert not torch.equal(alone, ExampleRng(3, "apgd").uniform(rows_of(image[:1], eps[:1], [9])))
 
 
 def test_counter_numbers_are_uniform_and_depend_on_key_and_counter_alone() -> None:
-    keys = Noise(0, "square").keys(rows_of(torch.zeros(200, 3, 2, 2), torch.zeros(200)))
+    keys = ExampleRng(0, "square").keys(rows_of(torch.zeros(200, 3, 2, 2), torch.zeros(200)))
     drawn = counter_uniform(keys, torch.arange(200), 50)
     assert float(drawn.min()) >= 0
     assert float(drawn.max()) < 1
@@ -163,15 +163,15 @@ def test_the_change_onto_a_hyperplane_is_the_smallest(name: str) -> None:
     rise = torch.randn(50, generator=generator) * 0.05
     norm = NORMS[name]
     change = nearest(norm, torch.full_like(normal, 0.5), normal, rise)
-    torch.testing.assert_close(norm.length(change), rise.abs() / norm.dual_length(normal), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(norm.norm(change), rise.abs() / norm.dual_norm(normal), rtol=1e-4, atol=1e-6)
     point = torch.rand(50, 2, 4, 4, generator=generator)
-    best = norm.length(nearest(norm, point, normal, rise * 20))
+    best = norm.norm(nearest(norm, point, normal, rise * 20))
     for _ in range(20):
         tilted = normal * (0.5 + torch.rand(normal.shape, generator=generator))
         rival = nearest(norm, point, tilted, rise * 20)
         gain = (rival * normal).flatten(1).sum(1)
         enough = gain * rise.sign() >= rise.abs() * 20
-        assert bool((best <= norm.length(rival) + 1e-5)[enough].all())
+        assert bool((best <= norm.norm(rival) + 1e-5)[enough].all())
 
 
 def test_per_row_broadcasts() -> None:

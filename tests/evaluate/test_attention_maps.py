@@ -19,7 +19,7 @@ from robustatt.errors import InputError
 from robustatt.evaluate.classifier import frozen
 
 CASES = int(os.environ.get("ROBUSTATT_FUZZ", "500"))
-Answer = Callable[[Tensor, Tensor], Any]
+ModelOutput = Callable[[Tensor, Tensor], Any]
 
 
 class Looking(nn.Module):
@@ -27,7 +27,7 @@ class Looking(nn.Module):
 
     levels: Any = ("early", "late")
 
-    def __init__(self, alter: Answer = lambda logits, maps: (logits, maps), network: nn.Module | None = None) -> None:
+    def __init__(self, alter: ModelOutput = lambda logits, maps: (logits, maps), network: nn.Module | None = None) -> None:
         super().__init__()
         self.network = nets.trained(nets.plain) if network is None else network
         self.alter = alter
@@ -76,7 +76,7 @@ def test_a_method_of_that_name_that_is_another_thing_is_left_alone() -> None:
     assert {name.rsplit("_", 1)[1] for name in found} == {"gradcam"}
 
 
-WRONG: dict[str, tuple[Answer, str]] = {
+WRONG: dict[str, tuple[ModelOutput, str]] = {
     "one map too few": (lambda z, m: (z, m[:1]), "its attend returned 1 maps for 2 levels (early, late)"),
     "no tuple": (lambda z, _: z, r"must return (logits, [map of each level]), not a tensor of shape"),
     "maps first": (lambda z, m: (m, z), "must return (logits, [map of each level])"),
@@ -94,7 +94,7 @@ WRONG: dict[str, tuple[Answer, str]] = {
 
 
 @pytest.mark.parametrize(("alter", "said"), WRONG.values(), ids=WRONG)
-def test_what_is_no_map_is_one_line_that_names_model_and_level(alter: Answer, said: str) -> None:
+def test_what_is_no_map_is_one_line_that_names_model_and_level(alter: ModelOutput, said: str) -> None:
     with pytest.raises(InputError) as error:
         robustatt.sweep({"mine": Looking(alter)}, nets.held_out(8), eps="8")
     assert str(error.value).startswith("model 'mine': ")
@@ -144,7 +144,7 @@ def test_whatever_attend_returns_is_maps_or_one_line(value: Any, with_logits: bo
     image = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     try:
         with frozen(model, "mine", torch.device("cpu"), image) as classifier:
-            verdict = classifier.judge(image, torch.zeros(4, dtype=torch.int64), torch.arange(4))
+            verdict = classifier.predict(image, torch.zeros(4, dtype=torch.int64), torch.arange(4))
     except InputError as problem:
         assert "\n" not in str(problem)
         return

@@ -11,13 +11,13 @@ from tiny_models import Linear, exact_distance, linear_data
 
 import robustatt
 from robustatt.attack import recipe_files as recipes
-from robustatt.attack.base import Noise, Oracle, Rows, SteppedAttack
+from robustatt.attack.base import ExampleRng, Oracle, Batch, SteppedAttack
 from robustatt.attack.builder import build
 from robustatt.attack.norms import NORMS
-from robustatt.evaluate.batch import Target
+from robustatt.evaluate.batch import AttackedBatch
 from robustatt.evaluate.bracket import Bracket, estimate_threshold
 from robustatt.evaluate.classifier import frozen
-from robustatt.evaluate.step_runner import Job, Pool
+from robustatt.evaluate.step_runner import Job, StepRunner
 
 
 @given(
@@ -68,7 +68,7 @@ def test_the_estimate_is_near_also_for_a_model_that_is_never_sure(targeted: bool
     image, label = linear_data(model, 40)
     assert model(image).softmax(1).amax() < 0.5
     goal = model(image).topk(2).indices[:, 1] if targeted else torch.full_like(label, -1)
-    rows = Rows(
+    rows = Batch(
         image,
         label,
         torch.full((40,), 16 / 255),
@@ -107,10 +107,10 @@ def test_a_run_that_succeeds_says_which_radius_it_needed() -> None:
     image, label = linear_data(model, 60)
     exact = exact_distance(model, image, label, "linf").numpy()
     with frozen(model, "m", torch.device("cpu"), image) as classifier:
-        target = Target(classifier, NORMS["linf"], "pgd", image, label, torch.arange(60), torch.tensor([8 / 255]), 32)
+        target = AttackedBatch(classifier, NORMS["linf"], "pgd", image, label, torch.arange(60), torch.tensor([8 / 255]), 32)
         pgd = build(recipes.load("pgd").model_copy(update={"step_size": step}), 2)
         assert isinstance(pgd, SteppedAttack)
-        pool = Pool(target, pgd, Oracle(classifier.logits), Noise(0, "pgd"))
+        pool = StepRunner(target, pgd, Oracle(classifier.logits), ExampleRng(0, "pgd"))
         pool.waiting.extend(Job(int(example), 0) for example in np.flatnonzero((exact > 0) & (exact < 4 / 255)))
         broken = []
         pool.refill()

@@ -48,7 +48,7 @@ def test_screened_labels_are_those_of_float32_also_near_ties() -> None:
     index = torch.arange(len(between))
     label = torch.zeros(len(between), dtype=torch.int64)
     with frozen(net, "m", CPU, image[:16]) as plain, frozen(net, "m", CPU, image[:16], SCREEN) as screened:
-        expected, found = plain.judge(between, label, index), screened.judge(between, label, index)
+        expected, found = plain.predict(between, label, index), screened.predict(between, label, index)
         assert screened.screen is not None
         assert screened.screen > 0
         raw = screened.fast(between).argmax(1)
@@ -68,7 +68,7 @@ def test_most_images_are_judged_without_float32() -> None:
     with frozen(net, "m", CPU, image[:16], SCREEN) as classifier:
         for module in (classifier.fast, classifier.original):
             module.float32 = 0  # type: ignore[assignment]
-        classifier.judge(image[:200], label[:200], torch.arange(200))
+        classifier.predict(image[:200], label[:200], torch.arange(200))
         again = int(classifier.fast.float32) + int(classifier.original.float32)  # type: ignore[arg-type]
     assert 0 <= again < 60
 
@@ -77,7 +77,7 @@ def test_attention_maps_come_with_the_screen() -> None:
     network = models.load("vgg_att3")
     image, label = torch.rand(6, 3, 32, 32), torch.zeros(6, dtype=torch.int64)
     with frozen(network, "m", CPU, image) as plain, frozen(network, "m", CPU, image, SCREEN) as screened:
-        expected, found = (each.judge(image, label, torch.arange(6)) for each in (plain, screened))
+        expected, found = (each.predict(image, label, torch.arange(6)) for each in (plain, screened))
     for before, after in zip(expected.maps, found.maps, strict=True):
         assert after.dtype == torch.float32
         assert torch.allclose(before, after, atol=0.02 * float(before.max()))
@@ -93,7 +93,7 @@ def test_nan_is_found_through_the_screen() -> None:
 
     image = torch.full((4, 1, 2, 2), 0.5)
     with frozen(Broken(), "m", CPU, image, SCREEN) as classifier, pytest.raises(NonFiniteLogits, match="example 1"):
-        classifier.judge(torch.stack([image[0], image[0] + 0.45]), torch.zeros(2, dtype=torch.int64), torch.arange(2))
+        classifier.predict(torch.stack([image[0], image[0] + 0.45]), torch.zeros(2, dtype=torch.int64), torch.arange(2))
 
 
 def bound(plan: Plan) -> list[str]:
@@ -119,7 +119,7 @@ def test_a_compiled_model_gives_the_same_labels_at_any_batch_size() -> None:
     with frozen(net, "m", CPU, image[:16]) as plain, frozen(net, "m", CPU, image[:16], Numerics(compiled=True)) as fast:
         for count in (1, 7, 64):
             rows = slice(0, count)
-            expected, found = (each.judge(image[rows], label[rows], torch.arange(count)) for each in (plain, fast))
+            expected, found = (each.predict(image[rows], label[rows], torch.arange(count)) for each in (plain, fast))
             np.testing.assert_array_equal(found.prediction, expected.prediction)
             np.testing.assert_allclose(found.margin, expected.margin, atol=1e-3)
         leaf = image[:5].clone().requires_grad_()

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robustatt.attack.base import Attack, MinimumNormAttack, Noise, Oracle, RayAttack, Rows, SteppedAttack
+from robustatt.attack.base import Attack, MinimumNormAttack, ExampleRng, Oracle, SingleDirectionAttack, Batch, SteppedAttack
 from robustatt.attack.border import border_margin
 from robustatt.attack.builder import build
 from robustatt.attack.norms import measure, per_row
@@ -32,7 +32,7 @@ def build_attack(recipe: Recipe, classes: int | None = None) -> Attack:
     """
     attack = build(recipe, classes)
     stepped = isinstance(attack, SteppedAttack) and not isinstance(attack, MinimumNormAttack)
-    if not (stepped or isinstance(attack, RayAttack)):
+    if not (stepped or isinstance(attack, SingleDirectionAttack)):
         raise InputError(
             f"attack {recipe.name!r}: segment needs one attack at a given radius: give fgsm, pgd, mi-fgsm or apgd-ce"
         )
@@ -55,9 +55,9 @@ def perturb(
         logits = forward(images)
     label = logits.argmax(1)
     limit = torch.full((len(images),), eps, device=images.device)
-    rows = Rows(images, label, limit, index, torch.zeros_like(label), logits, torch.full_like(label, -1))
-    oracle, noise = Oracle(forward, border_margin(forward, images)), Noise(seed, attack.name)
-    if isinstance(attack, RayAttack):
+    rows = Batch(images, label, limit, index, torch.zeros_like(label), logits, torch.full_like(label, -1))
+    oracle, noise = Oracle(forward, border_margin(forward, images)), ExampleRng(seed, attack.name)
+    if isinstance(attack, SingleDirectionAttack):
         direction, _ = attack.direction(replace(rows, eps=torch.ones_like(limit)), oracle, noise)
         attacked = (images + per_row(limit, images) * direction).clamp(0.0, 1.0)
     else:
@@ -67,10 +67,10 @@ def perturb(
     return attacked.clamp(0.0, 1.0), label
 
 
-def _climb(attack: SteppedAttack, rows: Rows, oracle: Oracle, noise: Noise) -> Tensor:
+def _climb(attack: SteppedAttack, rows: Batch, oracle: Oracle, noise: ExampleRng) -> Tensor:
     state = attack.start(rows, noise)
     for _ in range(attack.steps):
         query, loss = attack.query(state), attack.objective(rows, state)
-        answer = oracle.ask(query, rows.label, loss, gradient=attack.needs_gradient, passes=attack.eot)
+        answer = oracle.query(query, rows.label, loss, gradient=attack.needs_gradient, passes=attack.eot)
         state = attack.step(rows, state, answer)
     return attack.candidate(state)
