@@ -76,7 +76,7 @@ def alarm_rate(world: World, runs: int, max_drop: float = 1.0, alpha: float = 0.
         adjusted = gate.adjust(lost, gained, gate.testable(lost + gained, alpha))
         points = zip(lost.tolist(), gained.tolist(), adjusted.tolist(), strict=True)
         alarms += any(
-            gate.predict(down, up, world.examples, p, max_drop, alpha) == "regression" for down, up, p in points
+            gate.judge(down, up, world.examples, p, max_drop, alpha) == "regression" for down, up, p in points
         )
     return alarms / runs
 

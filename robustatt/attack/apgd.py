@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from robustatt.attack.base import ModelOutput, ExampleRng, Batch, State, SteppedAttack
-from robustatt.attack.gradient import still_flat
-from robustatt.attack.losses import LOSSES, Loss, goal_margin, targeted_logits_ratio
+from robustatt.attack.base import Batch, ExampleRng, ModelOutput, State, SteppedAttack
+from robustatt.attack.gradient import still_zero_gradient
+from robustatt.attack.losses import LOSSES, Loss, target_margin, targeted_logits_ratio
 from robustatt.attack.norms import NORMS, per_row, project
 from robustatt.attack.recipe import ApgdRecipe, ApgdTargetedRecipe
 from robustatt.attack.target_classes import kth_class
@@ -44,39 +44,39 @@ class AutoPgd(SteppedAttack):
         self.loss: Loss = LOSSES[recipe.loss]
         self.steps, self.eot, self.rho = recipe.steps, recipe.eot, recipe.rho
         self.ranked = isinstance(recipe, ApgdTargetedRecipe)
-        self.goal_loss = targeted_logits_ratio if recipe.loss == "dlr" else goal_margin
+        self.target_loss = targeted_logits_ratio if recipe.loss == "dlr" else target_margin
         if isinstance(recipe, ApgdRecipe):
             self.restarts, self.targeted = recipe.restarts, recipe.targeted
         else:
             self.restarts = min(recipe.targets, classes - 1)
 
     @abstractmethod
-    def _begin(self, rows: Batch, noise: ExampleRng) -> State:
+    def _begin(self, batch: Batch, rng: ExampleRng) -> State:
         """The first "image", and the memory of this form."""
 
     @abstractmethod
-    def _check(self, rows: Batch, now: State, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def _check(self, batch: Batch, now: State, grad: Tensor) -> tuple[Tensor, Tensor]:
         """Where to go on from and the gradient there; at checkpoints `now` gets another step size."""
 
     @abstractmethod
-    def _move(self, rows: Batch, now: State, image: Tensor, grad: Tensor) -> Tensor:
+    def _move(self, batch: Batch, now: State, image: Tensor, grad: Tensor) -> Tensor:
         """The next iterate."""
 
-    def start(self, rows: Batch, noise: ExampleRng) -> State:
-        state, zero = self._begin(rows, noise), torch.zeros_like(rows.eps)
+    def start(self, batch: Batch, rng: ExampleRng) -> State:
+        state, zero = self._begin(batch, rng), torch.zeros_like(batch.eps)
         image = state["image"]
         state |= State(
             previous=image, best=image, best_grad=torch.zeros_like(image), best_loss=zero - torch.inf,
-            count=torch.zeros_like(rows.label), flat=torch.ones_like(rows.eps),
+            count=torch.zeros_like(batch.label), zero_gradient=torch.ones_like(batch.eps),
         )  # fmt: skip
         if self.ranked:
-            state["goal"] = kth_class(rows.clean, rows.label, rows.restart)
+            state["target_class"] = kth_class(batch.clean, batch.label, batch.restart)
         return state
 
-    def objective(self, rows: Batch, state: State) -> Loss:
+    def objective(self, batch: Batch, state: State) -> Loss:
         if not self.ranked:
-            return super().objective(rows, state)
-        return lambda logits, label: self.goal_loss(logits, label, state["goal"])
+            return super().objective(batch, state)
+        return lambda logits, label: self.target_loss(logits, label, state["target_class"])
 
     def query(self, state: State) -> Tensor:
         return state["image"]
@@ -84,24 +84,24 @@ class AutoPgd(SteppedAttack):
     def candidate(self, state: State) -> Tensor:
         return state["image"]
 
-    def step(self, rows: Batch, state: State, answer: ModelOutput) -> State:
+    def step(self, batch: Batch, state: State, output: ModelOutput) -> State:
         """Take in the loss and gradient at iterate number `count`, then move to the next."""
-        assert answer.grad is not None
-        now = self._remember(state, answer)
-        image, grad = self._check(rows, now, answer.grad)
-        now["previous"], now["image"] = image, self._move(rows, now, image, grad)
+        assert output.grad is not None
+        now = self._remember(state, output)
+        image, grad = self._check(batch, now, output.grad)
+        now["previous"], now["image"] = image, self._move(batch, now, image, grad)
         now["count"] = state["count"] + 1
-        now["flat"] = still_flat(state, answer.grad)
+        now["zero_gradient"] = still_zero_gradient(state, output.grad)
         return now
 
-    def _remember(self, state: State, answer: ModelOutput) -> State:
+    def _remember(self, state: State, output: ModelOutput) -> State:
         """The best point so far."""
-        assert answer.grad is not None
+        assert output.grad is not None
         now = State(state)
-        better = answer.loss > state["best_loss"]
-        now["best_loss"] = torch.where(better, answer.loss, state["best_loss"])
-        now["best"] = torch.where(per_row(better, answer.grad), state["image"], state["best"])
-        now["best_grad"] = torch.where(per_row(better, answer.grad), answer.grad, state["best_grad"])
+        better = output.loss > state["best_loss"]
+        now["best_loss"] = torch.where(better, output.loss, state["best_loss"])
+        now["best"] = torch.where(per_row(better, output.grad), state["image"], state["best"])
+        now["best_grad"] = torch.where(per_row(better, output.grad), output.grad, state["best_grad"])
         return now
 
 
@@ -123,28 +123,28 @@ class Apgd(AutoPgd):
             window[mark] = mark - before
         self._window = window
 
-    def _begin(self, rows: Batch, noise: ExampleRng) -> State:
+    def _begin(self, batch: Batch, rng: ExampleRng) -> State:
         if self.norm.name == "linf":
-            delta = noise.uniform(rows)
+            delta = rng.uniform(batch)
             delta = delta / per_row(self.norm.norm(delta), delta)
         else:
-            delta = self.norm.steepest_direction(noise.normal(rows))
-        image = project(self.norm, rows.image, rows.image + delta * per_row(rows.eps, delta), rows.eps)
-        zero = torch.zeros_like(rows.eps)
+            delta = self.norm.steepest_direction(rng.normal(batch))
+        image = project(self.norm, batch.image, batch.image + delta * per_row(batch.eps, delta), batch.eps)
+        zero = torch.zeros_like(batch.eps)
         return State(
             image=image, last_loss=zero + torch.inf, checked_loss=zero - torch.inf, rises=zero, halved=zero + 1,
-            stride=2 * rows.eps,
+            stride=2 * batch.eps,
         )  # fmt: skip
 
-    def _remember(self, state: State, answer: ModelOutput) -> State:
+    def _remember(self, state: State, output: ModelOutput) -> State:
         """Counts of rises as well."""
-        now = super()._remember(state, answer)
-        now["rises"] = state["rises"] + (answer.loss > state["last_loss"])
-        now["last_loss"] = answer.loss
-        now["checked_loss"] = torch.where(state["count"] == 0, answer.loss, state["checked_loss"])
+        now = super()._remember(state, output)
+        now["rises"] = state["rises"] + (output.loss > state["last_loss"])
+        now["last_loss"] = output.loss
+        now["checked_loss"] = torch.where(state["count"] == 0, output.loss, state["checked_loss"])
         return now
 
-    def _check(self, rows: Batch, now: State, grad: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def _check(self, batch: Batch, now: State, grad: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         window = self._window.to(grad.device)[now["count"]]
         due = window > 0
         seldom = now["rises"] < self.rho * window
@@ -157,13 +157,13 @@ class Apgd(AutoPgd):
         back = per_row(halve, grad)
         return torch.where(back, now["best"], now["image"]), torch.where(back, now["best_grad"], grad)
 
-    def _move(self, rows: Batch, now: State, image: Tensor, grad: Tensor) -> Tensor:
+    def _move(self, batch: Batch, now: State, image: Tensor, grad: Tensor) -> Tensor:
         """z = project(x + stride * steepest), then x + 0.75 (z - x) + 0.25 (x - x_before); at first z."""
         stride = per_row(now["stride"], grad)
-        ahead = project(self.norm, rows.image, image + stride * self.norm.steepest_direction(grad), rows.eps)
+        ahead = project(self.norm, batch.image, image + stride * self.norm.steepest_direction(grad), batch.eps)
         inertia = image - now["previous"]
         blended = image + self.MOMENTUM * (ahead - image) + (1 - self.MOMENTUM) * inertia
-        blended = project(self.norm, rows.image, blended, rows.eps)
+        blended = project(self.norm, batch.image, blended, batch.eps)
         return torch.where(per_row(now["count"] == 0, grad), ahead, blended)
 
 
@@ -182,33 +182,33 @@ class SparseApgd(AutoPgd):
         super().__init__(recipe, classes)
         self.window = max(int(0.04 * self.steps), 1)
 
-    def _begin(self, rows: Batch, noise: ExampleRng) -> State:
-        pixels = rows.image[0].numel()
+    def _begin(self, batch: Batch, rng: ExampleRng) -> State:
+        pixels = batch.image[0].numel()
         return State(
-            image=rows.image + nearest_in_ball_and_box(rows.image, noise.normal(rows), rows.eps), stride=rows.eps,
-            share=torch.full_like(rows.eps, self.FIRST_SHARE), changed=torch.full_like(rows.eps, pixels),
+            image=batch.image + nearest_in_ball_and_box(batch.image, rng.normal(batch), batch.eps), stride=batch.eps,
+            share=torch.full_like(batch.eps, self.FIRST_SHARE), changed=torch.full_like(batch.eps, pixels),
         )  # fmt: skip
 
-    def _check(self, rows: Batch, now: State, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def _check(self, batch: Batch, now: State, grad: Tensor) -> tuple[Tensor, Tensor]:
         due = (now["count"] > 0) & (now["count"] % self.window == 0)
-        changed = ((now["best"] - rows.image).flatten(1) != 0).sum(1).to(grad.dtype)
+        changed = ((now["best"] - batch.image).flatten(1) != 0).sum(1).to(grad.dtype)
         sparser = changed < self.FEWER * now["changed"]
-        smaller = torch.maximum(now["stride"] / self.REDUCTION, self.SMALLEST * rows.eps)
-        now["stride"] = torch.where(due, torch.where(sparser, rows.eps, smaller), now["stride"])
+        smaller = torch.maximum(now["stride"] / self.REDUCTION, self.SMALLEST * batch.eps)
+        now["stride"] = torch.where(due, torch.where(sparser, batch.eps, smaller), now["stride"])
         now["share"] = torch.where(due, changed / grad[0].numel() / self.REDUCTION, now["share"])
         now["changed"] = torch.where(due, changed, now["changed"])
         back = per_row(due & sparser, grad)
         return torch.where(back, now["best"], now["image"]), torch.where(back, now["best_grad"], grad)
 
-    def _move(self, rows: Batch, now: State, image: Tensor, grad: Tensor) -> Tensor:
+    def _move(self, batch: Batch, now: State, image: Tensor, grad: Tensor) -> Tensor:
         size = grad.flatten(1).abs()
         last = size.shape[1] - 1
         rank = ((1 - now["share"]) * size.shape[1]).long().clamp(0, last)
         least = size.sort(dim=1).values.gather(1, rank[:, None])
         direction = torch.where(size >= least, grad.flatten(1).sign(), 0.0)
         direction = (direction / direction.abs().sum(1, keepdim=True).clamp_min(1e-10)).reshape(grad.shape)
-        moved = image + per_row(now["stride"], grad) * direction - rows.image
-        return rows.image + nearest_in_ball_and_box(rows.image, moved, rows.eps)
+        moved = image + per_row(now["stride"], grad) * direction - batch.image
+        return batch.image + nearest_in_ball_and_box(batch.image, moved, batch.eps)
 
 
 def nearest_in_ball_and_box(

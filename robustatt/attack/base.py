@@ -37,7 +37,7 @@ class Batch:
     index: Int[Tensor, " n"]  # position in the data set: what randomness is seeded by
     restart: Int[Tensor, " n"]
     clean: Float[Tensor, "n classes"]  # the model's logits of the clean image
-    goal: Int[Tensor, " n"]  # the class to reach; -1 where any other than the label will do
+    target_class: Int[Tensor, " n"]  # the class to reach; -1 where any other than the label will do
 
     def __len__(self) -> int:
         return len(self.label)
@@ -48,8 +48,8 @@ class Batch:
 
     def success_margin(self, logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
         """A margin that is positive exactly where these logits are what the attack wants."""
-        aimed = self.goal >= 0
-        wanted = torch.where(aimed, self.goal, self.label)
+        aimed = self.target_class >= 0
+        wanted = torch.where(aimed, self.target_class, self.label)
         return misclassification(logits, wanted) * torch.where(aimed, -1.0, 1.0)
 
     def followed_by(self, others: Batch) -> Batch:
@@ -91,14 +91,14 @@ class Oracle:
         With several passes all three are means over them: expectation over transformation, for randomised
         models (Athalye et al. 2018, section 3.1).
         """
-        answers = [self._once(query, label, loss, gradient) for _ in range(passes)]
+        outputs = [self._once(query, label, loss, gradient) for _ in range(passes)]
         if passes == 1:
-            return answers[0]
-        grads = [answer.grad for answer in answers if answer.grad is not None]
-        slacks = [torch.as_tensor(answer.slack) for answer in answers]
+            return outputs[0]
+        grads = [output.grad for output in outputs if output.grad is not None]
+        slacks = [torch.as_tensor(output.slack) for output in outputs]
         return ModelOutput(
-            torch.stack([answer.logits for answer in answers]).mean(0),
-            torch.stack([answer.loss for answer in answers]).mean(0),
+            torch.stack([output.logits for output in outputs]).mean(0),
+            torch.stack([output.loss for output in outputs]).mean(0),
             torch.stack(grads).mean(0) if grads else None,
             torch.stack(slacks).amax(0),
         )
@@ -137,36 +137,36 @@ class ExampleRng:
         digest = hashlib.sha256(f"{self._root}|{restart}|{index}|{draw}".encode()).digest()
         return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], dtype=np.uint64)))
 
-    def keys(self, rows: Batch) -> Int[Tensor, " n"]:
+    def keys(self, batch: Batch) -> Int[Tensor, " n"]:
         """A 63-bit key for each row, to derive any number of draws from (`counter.uniform`)."""
-        pairs = zip(rows.index.tolist(), rows.restart.tolist(), strict=True)
+        pairs = zip(batch.index.tolist(), batch.restart.tolist(), strict=True)
         digests = [hashlib.sha256(f"{self._root}|{restart}|{index}|key".encode()).digest() for index, restart in pairs]
         keys = [int.from_bytes(digest[:8], "little") >> 1 for digest in digests]
-        return torch.tensor(keys, dtype=torch.int64, device=rows.image.device)
+        return torch.tensor(keys, dtype=torch.int64, device=batch.image.device)
 
     def _draw(
-        self, rows: Batch, draw: int, sample: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+        self, batch: Batch, draw: int, sample: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
     ) -> Tensor:
-        shape = tuple(rows.image.shape[1:])
-        keys = zip(rows.index.tolist(), rows.restart.tolist(), strict=True)
+        shape = tuple(batch.image.shape[1:])
+        keys = zip(batch.index.tolist(), batch.restart.tolist(), strict=True)
         drawn = np.stack([sample(self.generator(index, restart, draw), shape) for index, restart in keys])
-        return torch.from_numpy(drawn).to(rows.image.device)
+        return torch.from_numpy(drawn).to(batch.image.device)
 
-    def uniform(self, rows: Batch, draw: int = 0) -> Float[Tensor, "n channels height width"]:
+    def uniform(self, batch: Batch, draw: int = 0) -> Float[Tensor, "n channels height width"]:
         """Uniform in [-1, 1], independent for each pixel."""
-        return self._draw(rows, draw, lambda rng, shape: rng.random(shape, dtype=np.float32) * 2 - 1)
+        return self._draw(batch, draw, lambda rng, shape: rng.random(shape, dtype=np.float32) * 2 - 1)
 
-    def normal(self, rows: Batch, draw: int = 0) -> Float[Tensor, "n channels height width"]:
+    def normal(self, batch: Batch, draw: int = 0) -> Float[Tensor, "n channels height width"]:
         """Standard normal, independent for each pixel."""
-        return self._draw(rows, draw, lambda rng, shape: rng.standard_normal(shape, dtype=np.float32))
+        return self._draw(batch, draw, lambda rng, shape: rng.standard_normal(shape, dtype=np.float32))
 
-    def in_ball(self, norm: Norm, rows: Batch, draw: int = 0) -> Float[Tensor, "n channels height width"]:
+    def in_ball(self, norm: Norm, batch: Batch, draw: int = 0) -> Float[Tensor, "n channels height width"]:
         """A uniform point of the ball of each row's radius."""
         if norm.name == "linf":
-            unit = self.uniform(rows, draw)
+            unit = self.uniform(batch, draw)
         else:
-            unit = norm.random_in_unit_ball(self.uniform(rows, draw), self.normal(rows, draw + 1))
-        return unit * per_row(rows.eps, unit)
+            unit = norm.random_in_unit_ball(self.uniform(batch, draw), self.normal(batch, draw + 1))
+        return unit * per_row(batch.eps, unit)
 
 
 class State(dict[str, Tensor]):
@@ -196,7 +196,7 @@ class SingleDirectionAttack(Attack):
 
     @abstractmethod
     def direction(
-        self, rows: Batch, oracle: Oracle, noise: ExampleRng
+        self, batch: Batch, oracle: Oracle, rng: ExampleRng
     ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"]]:
         """A direction of norm at most 1 for each row, and 1.0 where the gradient was zero everywhere."""
 
@@ -206,7 +206,7 @@ class SteppedAttack(Attack):
 
     The engine calls `start` once and then, `steps` times, asks the model at `query` and passes the answer to
     `step`. After that, or as soon as a query inside the ball succeeds, `candidate` is the result. A row whose
-    state has a true "done" ends earlier; a state with "flat" says where every gradient so far was zero.
+    state has a true "done" ends earlier; a state with "zero_gradient" says where every gradient so far was zero.
     """
 
     steps: int
@@ -219,12 +219,12 @@ class SteppedAttack(Attack):
     #: whether each step is followed by a forward pass, without gradient, at the new query, for `looked`
     looks_after_step: bool = False
 
-    def objective(self, rows: Batch, state: State) -> Loss:  # noqa: ARG002
+    def objective(self, batch: Batch, state: State) -> Loss:  # noqa: ARG002
         """What to climb for these rows: the loss, or its targeted form."""
-        return self.loss if self.targeted is None else towards(self.loss, rows.goal)
+        return self.loss if self.targeted is None else towards(self.loss, batch.target_class)
 
     @abstractmethod
-    def start(self, rows: Batch, noise: ExampleRng) -> State:
+    def start(self, batch: Batch, rng: ExampleRng) -> State:
         """The state before the first query."""
 
     @abstractmethod
@@ -232,10 +232,10 @@ class SteppedAttack(Attack):
         """Where each row wants the model's answer."""
 
     @abstractmethod
-    def step(self, rows: Batch, state: State, answer: ModelOutput) -> State:
+    def step(self, batch: Batch, state: State, output: ModelOutput) -> State:
         """The state after an answer."""
 
-    def looked(self, rows: Batch, state: State, logits: Float[Tensor, "n classes"]) -> State:  # noqa: ARG002
+    def looked(self, batch: Batch, state: State, logits: Float[Tensor, "n classes"]) -> State:  # noqa: ARG002
         """The state after the logits at the new query are known, for attacks that look after each step."""
         return state
 
@@ -259,14 +259,14 @@ class MinimumNormAttack(SteppedAttack):
         return state["nearest"]
 
     def seen(
-        self, rows: Batch, state: State, query: Tensor, logits: Tensor, slack: Tensor | float = 0.0
+        self, batch: Batch, state: State, query: Tensor, logits: Tensor, slack: Tensor | float = 0.0
     ) -> tuple[State, Tensor]:
         """The state with queries that are nearer mistakes taken in, and which queries are mistakes at all.
 
         `slack`: that of the answer the logits come from.
         """
-        mistake = rows.success_margin(logits) > self.tolerance + slack
-        distance = self.norm.norm(query - rows.image)
+        mistake = batch.success_margin(logits) > self.tolerance + slack
+        distance = self.norm.norm(query - batch.image)
         nearer = mistake & (distance < state["distance"])
         found = State(state)
         found["nearest"] = torch.where(per_row(nearer, query), query, state["nearest"])
@@ -286,7 +286,7 @@ class ExternalAttack(Attack):
     unbounded: bool = False
 
     @abstractmethod
-    def perturb(self, module: torch.nn.Module, rows: Batch, seed: int) -> Float[Tensor, "n c h w"]:
+    def perturb(self, module: torch.nn.Module, batch: Batch, seed: int) -> Float[Tensor, "n c h w"]:
         """Images for rows that all have the same radius. Distance and box are measured afterwards."""
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustatt.attack.base import Attack, ExternalAttack, Batch
+from robustatt.attack.base import Attack, Batch, ExternalAttack
 from robustatt.attack.norms import NORMS
 from robustatt.attack.recipe import ExternalRecipe
 from robustatt.errors import InputError, RobustattError, did_you_mean
@@ -97,7 +97,7 @@ class LibraryAttack(ExternalAttack):
         """Whether something the library exports is an attack class."""
 
     @abstractmethod
-    def run(self, module: nn.Module, rows: Batch, eps: float, seed: int) -> Tensor:
+    def run(self, module: nn.Module, batch: Batch, eps: float, seed: int) -> Tensor:
         """The library's images."""
 
     def arguments(self, eps: float) -> dict[str, Any]:
@@ -117,33 +117,33 @@ class LibraryAttack(ExternalAttack):
             if key in self.recipe.arguments and not self.unbounded:
                 raise InputError(f"attack {self.name!r}: the radius comes from the plan; leave {key!r} out")
 
-    def perturb(self, module: nn.Module, rows: Batch, seed: int) -> Tensor:
-        eps = float(rows.eps[0])
+    def perturb(self, module: nn.Module, batch: Batch, seed: int) -> Tensor:
+        eps = float(batch.eps[0])
         if eps == 0 and not self.minimum_norm:
-            return rows.image.clone()
+            return batch.image.clone()
         try:
-            with fenced(module, seed, rows.image.device):
-                image = self.run(_Plain(module).eval(), rows, eps, seed)
+            with fenced(module, seed, batch.image.device):
+                image = self.run(_Plain(module).eval(), batch, eps, seed)
         except Exception as problem:  # another library may raise anything
             if isinstance(problem, RobustattError) or is_out_of_memory(problem):
                 raise
             raise InputError(
                 f"attack {self.name!r}: {self.recipe.algorithm} refused these arguments or this model: {_cause(problem)}"
             ) from problem
-        return self._checked(image, rows)
+        return self._checked(image, batch)
 
-    def _checked(self, image: object, rows: Batch) -> Tensor:
+    def _checked(self, image: object, batch: Batch) -> Tensor:
         """The library's images, if they are images at all: of the right shape, without NaN, in [0, 1]."""
         who = f"attack {self.name!r}: {self.recipe.algorithm} returned"
-        if not isinstance(image, Tensor) or image.shape != rows.image.shape:
+        if not isinstance(image, Tensor) or image.shape != batch.image.shape:
             found = f"shape {tuple(image.shape)}" if isinstance(image, Tensor) else f"a {type(image).__name__}"
-            raise RobustattError(f"{who} {found}, not images of shape {tuple(rows.image.shape)}")
-        image = image.detach().to(rows.image)
+            raise RobustattError(f"{who} {found}, not images of shape {tuple(batch.image.shape)}")
+        image = image.detach().to(batch.image)
         broken = (~image.isfinite()).flatten(1).any(1)
         if bool(broken.any()):
             raise RobustattError(
                 f"{who} NaN or infinite pixels for {int(broken.sum())} of {len(image)} images, the first of them example "
-                f"{int(rows.index[broken][0])}: its gradient or loss is no number there; take another attack for this model"
+                f"{int(batch.index[broken][0])}: its gradient or loss is no number there; take another attack for this model"
             )
         low, high = float(image.min()), float(image.max())
         if low < -MAX_ROUNDING or high > 1 + MAX_ROUNDING:
@@ -173,7 +173,7 @@ class Torchattacks(LibraryAttack):
     def is_attack(value: object) -> bool:
         return inspect.isclass(value) and value.__module__.startswith("torchattacks.attacks.")
 
-    def run(self, module: nn.Module, rows: Batch, eps: float, seed: int) -> Tensor:
+    def run(self, module: nn.Module, batch: Batch, eps: float, seed: int) -> Tensor:
         known: dict[str | None, Any] = {
             "norm" if not self.unbounded else None: NORM_NAMES[self.norm.name],
             "seed": seed,
@@ -182,8 +182,8 @@ class Torchattacks(LibraryAttack):
         }
         ours = {key: value for key, value in known.items() if key is not None and key in self.accepted}
         attack = self.kind(module, **{**ours, **self.arguments(eps)})
-        attack.set_device(rows.image.device)
-        image: Tensor = attack(rows.image, rows.label)
+        attack.set_device(batch.image.device)
+        image: Tensor = attack(batch.image, batch.label)
         return image
 
 
@@ -202,13 +202,13 @@ class Foolbox(LibraryAttack):
     def is_attack(value: object) -> bool:
         return inspect.isclass(value) and value.__module__.startswith("foolbox.") and not inspect.isabstract(value)
 
-    def run(self, module: nn.Module, rows: Batch, eps: float, seed: int) -> Tensor:  # noqa: ARG002
+    def run(self, module: nn.Module, batch: Batch, eps: float, seed: int) -> Tensor:  # noqa: ARG002
         from foolbox.models.pytorch import PyTorchModel
 
-        model = PyTorchModel(module, bounds=(0, 1), device=rows.image.device)
+        model = PyTorchModel(module, bounds=(0, 1), device=batch.image.device)
         attack = self.kind(**self.arguments(eps))
         self.minimised_norm = _minimised_norm(attack) if self.minimum_norm else ""
-        _, clipped, _ = attack(model, rows.image, rows.label, epsilons=None if self.minimum_norm else eps)
+        _, clipped, _ = attack(model, batch.image, batch.label, epsilons=None if self.minimum_norm else eps)
         image: Tensor = clipped
         return image
 

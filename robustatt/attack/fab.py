@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustatt.attack.base import ModelOutput, MinimumNormAttack, ExampleRng, Batch, State
-from robustatt.attack.gradient import still_flat
+from robustatt.attack.base import Batch, ExampleRng, MinimumNormAttack, ModelOutput, State
+from robustatt.attack.gradient import still_zero_gradient
 from robustatt.attack.hyperplane import nearest
-from robustatt.attack.losses import Loss, goal_margin
+from robustatt.attack.losses import Loss, target_margin
 from robustatt.attack.norms import NORMS, per_row
 from robustatt.attack.recipe import FabRecipe
 from robustatt.attack.target_classes import kth_class
@@ -18,10 +18,10 @@ class FabTargeted(MinimumNormAttack):
     """FAB towards one class a run (Croce & Hein 2020b, "Minimally distorted adversarial examples", algorithm
     1).
 
-    Each step linearises the margin between the label and the goal class at x, projects x and the clean image
+    Each step linearises the margin between the label and the target class at x, projects x and the clean image
     onto that hyperplane within the box, overshoots by `eta`, and blends the two with weight at most
     `alpha_max` on the clean one. A mistake is remembered, and the next step starts `beta` of the way from the
-    clean image to it. The restart number ranks the goal class by the clean image's logits, as in AutoAttack's
+    clean image to it. The restart number ranks the target class by the clean image's logits, as in AutoAttack's
     targeted version.
     """
 
@@ -35,33 +35,33 @@ class FabTargeted(MinimumNormAttack):
         self.steps, self.restarts = recipe.steps, min(recipe.targets, classes - 1)
         self.alpha_max, self.eta, self.beta = recipe.alpha_max, recipe.eta, recipe.beta
 
-    def objective(self, rows: Batch, state: State) -> Loss:  # noqa: ARG002
-        return lambda logits, label: goal_margin(logits, label, state["goal"])
+    def objective(self, batch: Batch, state: State) -> Loss:  # noqa: ARG002
+        return lambda logits, label: target_margin(logits, label, state["target_class"])
 
-    def start(self, rows: Batch, noise: ExampleRng) -> State:  # noqa: ARG002
+    def start(self, batch: Batch, rng: ExampleRng) -> State:  # noqa: ARG002
         return State(
-            image=rows.image, nearest=rows.image, distance=torch.full_like(rows.eps, torch.inf),
-            goal=kth_class(rows.clean, rows.label, rows.restart), flat=torch.ones_like(rows.eps),
+            image=batch.image, nearest=batch.image, distance=torch.full_like(batch.eps, torch.inf),
+            target_class=kth_class(batch.clean, batch.label, batch.restart), zero_gradient=torch.ones_like(batch.eps),
         )  # fmt: skip
 
     def query(self, state: State) -> Tensor:
         return state["image"]
 
-    def step(self, rows: Batch, state: State, answer: ModelOutput) -> State:
-        assert answer.grad is not None
-        now, _ = self.seen(rows, state, state["image"], answer.logits, answer.slack)
-        now["image"] = self._towards_boundary(rows.image, state["image"], answer.loss, answer.grad)
-        now["flat"] = still_flat(state, answer.grad)
+    def step(self, batch: Batch, state: State, output: ModelOutput) -> State:
+        assert output.grad is not None
+        now, _ = self.seen(batch, state, state["image"], output.logits, output.slack)
+        now["image"] = self._towards_boundary(batch.image, state["image"], output.loss, output.grad)
+        now["zero_gradient"] = still_zero_gradient(state, output.grad)
         return now
 
-    def looked(self, rows: Batch, state: State, logits: Tensor) -> State:
+    def looked(self, batch: Batch, state: State, logits: Tensor) -> State:
         image = state["image"]
-        now, mistake = self.seen(rows, state, image, logits)
-        now["image"] = torch.where(per_row(mistake, image), rows.image + self.beta * (image - rows.image), image)
+        now, mistake = self.seen(batch, state, image, logits)
+        now["image"] = torch.where(per_row(mistake, image), batch.image + self.beta * (image - batch.image), image)
         return now
 
     def _towards_boundary(self, clean: Tensor, image: Tensor, margin: Tensor, grad: Tensor) -> Tensor:
-        """One iteration, from the goal's margin and its gradient at the image (equations 7 to 9)."""
+        """One iteration, from the target class's margin and its gradient at the image (equations 7 to 9)."""
         rise = -margin
         from_clean = rise + (grad * (image - clean)).flatten(1).sum(1)
         both = nearest(self.norm, torch.cat([image, clean]), torch.cat([grad, grad]), torch.cat([rise, from_clean]))

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from robustatt.attack.base import ModelOutput, MinimumNormAttack, ExampleRng, Batch, State
-from robustatt.attack.gradient import still_flat
+from robustatt.attack.base import Batch, ExampleRng, MinimumNormAttack, ModelOutput, State
+from robustatt.attack.gradient import still_zero_gradient
 from robustatt.attack.losses import misclassification
 from robustatt.attack.norms import NORMS, per_row, project
 from robustatt.attack.recipe import FmnRecipe
@@ -31,28 +31,28 @@ class Fmn(MinimumNormAttack):
         self.loss = misclassification
         self.steps, self.step_size, self.gamma = recipe.steps, recipe.step_size, recipe.gamma
 
-    def start(self, rows: Batch, noise: ExampleRng) -> State:  # noqa: ARG002
+    def start(self, batch: Batch, rng: ExampleRng) -> State:  # noqa: ARG002
         return State(
-            image=rows.image, nearest=rows.image, distance=torch.full_like(rows.eps, torch.inf),
-            radius=torch.full_like(rows.eps, torch.inf), count=torch.zeros_like(rows.eps),
-            flat=torch.ones_like(rows.eps),
+            image=batch.image, nearest=batch.image, distance=torch.full_like(batch.eps, torch.inf),
+            radius=torch.full_like(batch.eps, torch.inf), count=torch.zeros_like(batch.eps),
+            zero_gradient=torch.ones_like(batch.eps),
         )  # fmt: skip
 
     def query(self, state: State) -> Tensor:
         return state["image"]
 
-    def step(self, rows: Batch, state: State, answer: ModelOutput) -> State:
-        assert answer.grad is not None
+    def step(self, batch: Batch, state: State, output: ModelOutput) -> State:
+        assert output.grad is not None
         image = state["image"]
-        now, mistake = self.seen(rows, state, image, answer.logits, answer.slack)
+        now, mistake = self.seen(batch, state, image, output.logits, output.slack)
         decay = (1 + torch.cos(math.pi * state["count"] / self.steps)) / 2
         gamma = LAST_GAMMA + (self.gamma - LAST_GAMMA) * decay
-        missing = -answer.loss / self.norm.dual_norm(answer.grad).clamp_min(1e-30)
-        linear = self.norm.norm(image - rows.image) + missing
+        missing = -output.loss / self.norm.dual_norm(output.grad).clamp_min(1e-30)
+        linear = self.norm.norm(image - batch.image) + missing
         grown = torch.where(now["distance"].isinf(), linear, state["radius"]) * (1 + gamma)
         now["radius"] = torch.where(mistake, torch.minimum(state["radius"] * (1 - gamma), now["distance"]), grown)
         stride = self.step_size * (LAST_STEP_SHARE + (1 - LAST_STEP_SHARE) * decay)
-        ahead = image + per_row(stride, image) * NORMS["l2"].steepest_direction(answer.grad)
-        now["image"] = project(self.norm, rows.image, ahead, now["radius"])
-        now["count"], now["flat"] = state["count"] + 1, still_flat(state, answer.grad)
+        ahead = image + per_row(stride, image) * NORMS["l2"].steepest_direction(output.grad)
+        now["image"] = project(self.norm, batch.image, ahead, now["radius"])
+        now["count"], now["zero_gradient"] = state["count"] + 1, still_zero_gradient(state, output.grad)
         return now

@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustatt.attack.base import ModelOutput, ExampleRng, Oracle, SingleDirectionAttack, Batch, State, SteppedAttack
+from robustatt.attack.base import Batch, ExampleRng, ModelOutput, Oracle, SingleDirectionAttack, State, SteppedAttack
 from robustatt.attack.losses import LOSSES, towards
 from robustatt.attack.norms import NORMS, per_row, project
 from robustatt.attack.recipe import FgsmRecipe, PgdRecipe, RFgsmRecipe
 
 
-def still_flat(state: State, grad: Tensor) -> Tensor:
+def still_zero_gradient(state: State, grad: Tensor) -> Tensor:
     """1.0 where every gradient of the run so far was zero everywhere."""
-    return state["flat"] * (grad.flatten(1).abs().amax(1) == 0)
+    return state["zero_gradient"] * (grad.flatten(1).abs().amax(1) == 0)
 
 
 class Fgsm(SingleDirectionAttack):
@@ -27,9 +27,9 @@ class Fgsm(SingleDirectionAttack):
         super().__init__(recipe.name, NORMS[recipe.norm])
         self.loss, self.targeted, self.eot = LOSSES[recipe.loss], recipe.targeted, recipe.eot
 
-    def direction(self, rows: Batch, oracle: Oracle, noise: ExampleRng) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        loss = self.loss if self.targeted is None else towards(self.loss, rows.goal)
-        grad = oracle.query(rows.image, rows.label, loss, gradient=True, passes=self.eot).grad
+    def direction(self, batch: Batch, oracle: Oracle, rng: ExampleRng) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        loss = self.loss if self.targeted is None else towards(self.loss, batch.target_class)
+        grad = oracle.query(batch.image, batch.label, loss, gradient=True, passes=self.eot).grad
         assert grad is not None
         return self.norm.steepest_direction(grad), (grad.flatten(1).abs().amax(1) == 0).float()
 
@@ -42,11 +42,11 @@ class FixedSteps(SteppedAttack):
     def query(self, state: State) -> Tensor:
         return state["image"]
 
-    def step(self, rows: Batch, state: State, answer: ModelOutput) -> State:
-        assert answer.grad is not None
-        stride = per_row(self.step_size * rows.eps, rows.image)
-        image = project(self.norm, rows.image, state["image"] + stride * self.norm.steepest_direction(answer.grad), rows.eps)
-        return State(image=image, flat=still_flat(state, answer.grad))
+    def step(self, batch: Batch, state: State, output: ModelOutput) -> State:
+        assert output.grad is not None
+        stride = per_row(self.step_size * batch.eps, batch.image)
+        image = project(self.norm, batch.image, state["image"] + stride * self.norm.steepest_direction(output.grad), batch.eps)
+        return State(image=image, zero_gradient=still_zero_gradient(state, output.grad))
 
     def candidate(self, state: State) -> Tensor:
         return state["image"]
@@ -64,11 +64,11 @@ class Pgd(FixedSteps):
         self.steps, self.restarts = recipe.steps, recipe.restarts
         self.step_size, self.random_start = recipe.step_size, recipe.random_start
 
-    def start(self, rows: Batch, noise: ExampleRng) -> State:
-        image = rows.image
+    def start(self, batch: Batch, rng: ExampleRng) -> State:
+        image = batch.image
         if self.random_start:
-            image = project(self.norm, image, image + noise.in_ball(self.norm, rows), rows.eps)
-        return State(image=image, flat=torch.ones_like(rows.eps))
+            image = project(self.norm, image, image + rng.in_ball(self.norm, batch), batch.eps)
+        return State(image=image, zero_gradient=torch.ones_like(batch.eps))
 
 
 class RFgsm(FixedSteps):
@@ -90,10 +90,10 @@ class RFgsm(FixedSteps):
             recipe.step_size,
         )
 
-    def start(self, rows: Batch, noise: ExampleRng) -> State:
+    def start(self, batch: Batch, rng: ExampleRng) -> State:
         if self.uniform:
-            delta = noise.in_ball(self.norm, rows)
+            delta = rng.in_ball(self.norm, batch)
         else:
-            delta = self.norm.steepest_direction(noise.normal(rows)) * per_row(rows.eps, rows.image)
-        image = project(self.norm, rows.image, rows.image + self.start_size * delta, rows.eps)
-        return State(image=image, flat=torch.ones_like(rows.eps))
+            delta = self.norm.steepest_direction(rng.normal(batch)) * per_row(batch.eps, batch.image)
+        image = project(self.norm, batch.image, batch.image + self.start_size * delta, batch.eps)
+        return State(image=image, zero_gradient=torch.ones_like(batch.eps))

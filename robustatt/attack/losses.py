@@ -45,25 +45,25 @@ def difference_of_logits_ratio(logits: Float[Tensor, "n classes"], label: Int[Te
 
 
 def targeted_logits_ratio(
-    logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"], goal: Int[Tensor, " n"]
+    logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"], target_class: Int[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
     """Targeted DLR (Croce & Hein 2020, section 5.1, equation 7). Defined for four classes and more."""
     top = logits.topk(4, dim=1).values
-    return goal_margin(logits, label, goal) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
+    return target_margin(logits, label, target_class) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
 
 
-def goal_margin(
-    logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"], goal: Int[Tensor, " n"]
+def target_margin(
+    logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"], target_class: Int[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
-    """The goal's logit minus the true one."""
-    return (logits.gather(1, goal[:, None]) - logits.gather(1, label[:, None]))[:, 0]
+    """The target class's logit minus the true one."""
+    return (logits.gather(1, target_class[:, None]) - logits.gather(1, label[:, None]))[:, 0]
 
 
-def towards(loss: Loss, goal: Int[Tensor, " n"]) -> Loss:
-    """The targeted form of a loss: it grows as the goal class wins."""
+def towards(loss: Loss, target_class: Int[Tensor, " n"]) -> Loss:
+    """The targeted form of a loss: it grows as the target class wins."""
     if loss is difference_of_logits_ratio:
-        return lambda logits, label: targeted_logits_ratio(logits, label, goal)
-    return lambda logits, _: -loss(logits, goal)
+        return lambda logits, label: targeted_logits_ratio(logits, label, target_class)
+    return lambda logits, _: -loss(logits, target_class)
 
 
 LOSSES: dict[str, Loss] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustatt.attack.base import ModelOutput, ExampleRng, Batch, State, SteppedAttack
-from robustatt.attack.gradient import still_flat
+from robustatt.attack.base import Batch, ExampleRng, ModelOutput, State, SteppedAttack
+from robustatt.attack.gradient import still_zero_gradient
 from robustatt.attack.losses import LOSSES
 from robustatt.attack.norms import NORMS, per_row, project
 from robustatt.attack.recipe import MomentumRecipe
@@ -23,27 +23,27 @@ class MiFgsm(SteppedAttack):
         self.loss, self.targeted, self.eot = LOSSES[recipe.loss], recipe.targeted, recipe.eot
         self.steps, self.step_size, self.decay = recipe.steps, recipe.step_size, recipe.decay
 
-    def start(self, rows: Batch, noise: ExampleRng) -> State:  # noqa: ARG002
+    def start(self, batch: Batch, rng: ExampleRng) -> State:  # noqa: ARG002
         return State(
-            image=rows.image,
-            momentum=torch.zeros_like(rows.image),
-            eps=rows.eps,
-            flat=torch.ones_like(rows.eps),
+            image=batch.image,
+            momentum=torch.zeros_like(batch.image),
+            eps=batch.eps,
+            zero_gradient=torch.ones_like(batch.eps),
         )
 
     def query(self, state: State) -> Tensor:
         return state["image"]
 
-    def step(self, rows: Batch, state: State, answer: ModelOutput) -> State:
-        assert answer.grad is not None
+    def step(self, batch: Batch, state: State, output: ModelOutput) -> State:
+        assert output.grad is not None
         # Scaled by the largest pixel first: the sum of gradients as small as 1e-40 would be 0.
-        peak = answer.grad.flatten(1).abs().amax(1)
-        scaled = answer.grad / per_row(peak.clamp_min(1e-38), answer.grad)
+        peak = output.grad.flatten(1).abs().amax(1)
+        scaled = output.grad / per_row(peak.clamp_min(1e-38), output.grad)
         size = scaled.flatten(1).abs().sum(1).clamp_min(1e-12)
         momentum = self.decay * state["momentum"] + scaled / per_row(size, scaled)
-        stride = per_row(self.step_size * rows.eps, rows.image)
-        image = project(self.norm, rows.image, state["image"] + stride * self.norm.steepest_direction(momentum), rows.eps)
-        return State(image=image, momentum=momentum, eps=rows.eps, flat=still_flat(state, answer.grad))
+        stride = per_row(self.step_size * batch.eps, batch.image)
+        image = project(self.norm, batch.image, state["image"] + stride * self.norm.steepest_direction(momentum), batch.eps)
+        return State(image=image, momentum=momentum, eps=batch.eps, zero_gradient=still_zero_gradient(state, output.grad))
 
     def candidate(self, state: State) -> Tensor:
         return state["image"]

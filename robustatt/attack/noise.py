@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustatt.attack.base import ExampleRng, Oracle, SingleDirectionAttack, Batch
+from robustatt.attack.base import Batch, ExampleRng, Oracle, SingleDirectionAttack
 from robustatt.attack.norms import NORMS
 from robustatt.attack.recipe import NoiseRecipe
 
@@ -21,6 +21,6 @@ class RandomNoise(SingleDirectionAttack):
         super().__init__(recipe.name, NORMS[recipe.norm])
         self.extreme = recipe.kind == "sign"
 
-    def direction(self, rows: Batch, oracle: Oracle, noise: ExampleRng) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        delta = self.norm.steepest_direction(noise.normal(rows)) if self.extreme else noise.in_ball(self.norm, rows)
-        return delta, torch.zeros_like(rows.eps)
+    def direction(self, batch: Batch, oracle: Oracle, rng: ExampleRng) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        delta = self.norm.steepest_direction(rng.normal(batch)) if self.extreme else rng.in_ball(self.norm, batch)
+        return delta, torch.zeros_like(batch.eps)

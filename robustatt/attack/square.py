@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustatt.attack.base import ModelOutput, ExampleRng, Batch, State, SteppedAttack
+from robustatt.attack.base import Batch, ExampleRng, ModelOutput, State, SteppedAttack
 from robustatt.attack.losses import LOSSES
 from robustatt.attack.norms import NORMS, Norm, per_row
 from robustatt.attack.recipe import SquareRecipe
@@ -53,10 +53,10 @@ class Square(SteppedAttack):
         self._sides: dict[tuple[int, int, torch.device], Tensor] = {}
         self.proposals: Proposals = LinfProposals() if recipe.norm == "linf" else L2Proposals()
 
-    def start(self, rows: Batch, noise: ExampleRng) -> State:
-        key, count = noise.keys(rows), torch.zeros_like(rows.label)
-        image = self.proposals.first(rows, key)
-        worst = torch.full_like(rows.eps, -torch.inf)
+    def start(self, batch: Batch, rng: ExampleRng) -> State:
+        key, count = rng.keys(batch), torch.zeros_like(batch.label)
+        image = self.proposals.first(batch, key)
+        worst = torch.full_like(batch.eps, -torch.inf)
         return State(image=image, best=image, best_loss=worst, key=key, count=count)
 
     def query(self, state: State) -> Tensor:
@@ -65,15 +65,15 @@ class Square(SteppedAttack):
     def candidate(self, state: State) -> Tensor:
         return state["best"]
 
-    def step(self, rows: Batch, state: State, answer: ModelOutput) -> State:
-        better = answer.loss > state["best_loss"]
+    def step(self, batch: Batch, state: State, output: ModelOutput) -> State:
+        better = output.loss > state["best_loss"]
         best = torch.where(per_row(better, state["image"]), state["image"], state["best"])
         count = state["count"] + 1
-        side = self._side(count - 1, rows.image)
+        side = self._side(count - 1, batch.image)
         return State(
-            image=self.proposals.next(rows, best, side, state["key"], count), best=best,
+            image=self.proposals.next(batch, best, side, state["key"], count), best=best,
             key=state["key"], count=count,
-            best_loss=torch.where(better, answer.loss, state["best_loss"]),
+            best_loss=torch.where(better, output.loss, state["best_loss"]),
         )  # fmt: skip
 
     def _side(self, iteration: Tensor, image: Tensor) -> Tensor:
@@ -93,10 +93,10 @@ class Proposals:
 
     norm: Norm
 
-    def first(self, rows: Batch, key: Tensor) -> Tensor:
+    def first(self, batch: Batch, key: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def next(self, rows: Batch, best: Tensor, side: Tensor, key: Tensor, count: Tensor) -> Tensor:
+    def next(self, batch: Batch, best: Tensor, side: Tensor, key: Tensor, count: Tensor) -> Tensor:
         raise NotImplementedError
 
     def allowed(self, side: Tensor, most: int) -> Tensor:
@@ -115,17 +115,17 @@ def _corner(draw: Tensor, side: Tensor, size: int) -> Tensor:
 class LinfProposals(Proposals):
     """Vertical stripes of +-eps first; then one colour of +-eps a channel in the window (algorithm 2)."""
 
-    def first(self, rows: Batch, key: Tensor) -> Tensor:
-        n, channels, _, width = rows.image.shape
+    def first(self, batch: Batch, key: Tensor) -> Tensor:
+        n, channels, _, width = batch.image.shape
         signs = _signs(counter_uniform(key, torch.zeros_like(key), channels * width)).reshape(n, channels, 1, width)
-        return (rows.image + per_row(rows.eps, signs) * signs).clamp(0.0, 1.0)
+        return (batch.image + per_row(batch.eps, signs) * signs).clamp(0.0, 1.0)
 
-    def next(self, rows: Batch, best: Tensor, side: Tensor, key: Tensor, count: Tensor) -> Tensor:
+    def next(self, batch: Batch, best: Tensor, side: Tensor, key: Tensor, count: Tensor) -> Tensor:
         n, channels, height, width = best.shape
         draws = counter_uniform(key, count, 2 + channels)
         place = window(side, _corner(draws[:, 0], side, height), _corner(draws[:, 1], side, width), height, width)
-        colour = per_row(rows.eps, best) * _signs(draws[:, 2:]).reshape(n, channels, 1, 1)
-        return torch.where(place.mask, (rows.image + colour).clamp(0.0, 1.0), best)
+        colour = per_row(batch.eps, best) * _signs(draws[:, 2:]).reshape(n, channels, 1, 1)
+        return torch.where(place.mask, (batch.image + colour).clamp(0.0, 1.0), best)
 
     def allowed(self, side: Tensor, most: int) -> Tensor:
         return side.clamp(1, most)
@@ -164,8 +164,8 @@ class L2Proposals(Proposals):
         odd = side.clamp_min(3) // 2 * 2 + 1
         return odd.clamp(max=most if most % 2 else most - 1).clamp_min(1)
 
-    def first(self, rows: Batch, key: Tensor) -> Tensor:
-        n, channels, height, width = rows.image.shape
+    def first(self, batch: Batch, key: Tensor) -> Tensor:
+        n, channels, height, width = batch.image.shape
         side = max(min(height, width) // 5, 1)
         down, across = height // side, width // side
         signs = _signs(counter_uniform(key, torch.zeros_like(key), down * across * (channels + 1)))
@@ -173,27 +173,27 @@ class L2Proposals(Proposals):
         tile = bump(side).to(signs)
         upright = (signs[:, :1] > 0).repeat_interleave(side, 2).repeat_interleave(side, 3)
         tiles = torch.where(upright, tile.repeat(down, across), tile.T.repeat(down, across))
-        delta = torch.zeros_like(rows.image)
+        delta = torch.zeros_like(batch.image)
         top, left = (height - side * down) // 2, (width - side * across) // 2
         coloured = tiles * signs[:, 1:].repeat_interleave(side, 2).repeat_interleave(side, 3)
         delta[:, :, top : top + side * down, left : left + side * across] = coloured
-        return self._scaled(rows, delta)
+        return self._scaled(batch, delta)
 
-    def next(self, rows: Batch, best: Tensor, side: Tensor, key: Tensor, count: Tensor) -> Tensor:
+    def next(self, batch: Batch, best: Tensor, side: Tensor, key: Tensor, count: Tensor) -> Tensor:
         n, channels, height, width = best.shape
         draws = counter_uniform(key, count, 5 + channels)
         corners = [_corner(draws[:, i], side, (height, width)[i % 2]) for i in range(4)]
         here = window(side, corners[0], corners[1], height, width)
         there = window(side, corners[2], corners[3], height, width)
-        delta = best - rows.image
+        delta = best - batch.image
         old = delta * here.mask
         signs = _signs(draws[:, 5:]).reshape(n, channels, 1, 1)
         new = self._bump(here, draws[:, 4] < 0.5) * signs + old / _length(old).clamp_min(1e-12)
-        unused = (rows.eps**2 - self._total(delta)).clamp_min(0) / channels
+        unused = (batch.eps**2 - self._total(delta)).clamp_min(0) / channels
         budget = (_length(delta * (here.mask | there.mask)) ** 2 + per_row(unused, best)).sqrt()
         new = new / _length(new).clamp_min(1e-12) * budget
         moved = torch.where(here.mask, new, torch.where(there.mask, 0.0, delta))
-        return self._scaled(rows, moved)
+        return self._scaled(batch, moved)
 
     def _bump(self, place: Window, flipped: Tensor) -> Tensor:
         """Each row's bump, (n, 1, h, w), laid into its window; transposed where flipped."""
@@ -215,9 +215,9 @@ class L2Proposals(Proposals):
     def _total(delta: Tensor) -> Tensor:
         return delta.flatten(1).square().sum(1)
 
-    def _scaled(self, rows: Batch, delta: Tensor) -> Tensor:
+    def _scaled(self, batch: Batch, delta: Tensor) -> Tensor:
         length = NORMS["l2"].norm(delta).clamp_min(1e-12)
-        return (rows.image + delta * per_row(rows.eps / length, delta)).clamp(0.0, 1.0)
+        return (batch.image + delta * per_row(batch.eps / length, delta)).clamp(0.0, 1.0)
 
 
 def _length(delta: Tensor) -> Tensor:

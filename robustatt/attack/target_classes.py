@@ -22,7 +22,7 @@ def choose(
     clean: Float[Tensor, "n classes"],
     label: Int[Tensor, " n"],
     index: Int[Tensor, " n"],
-    noise: ExampleRng,
+    rng: ExampleRng,
 ) -> Int[Tensor, " n"]:
     """The class each example is to be pushed to, from the recipe's `targeted` key.
 
@@ -37,7 +37,7 @@ def choose(
     if targets == "next":
         return (label + 1) % classes
     if targets == "random":
-        shift = [1 + int(noise.generator(int(i), 0, draw=7).integers(classes - 1)) for i in index]
+        shift = [1 + int(rng.generator(int(i), 0, draw=7).integers(classes - 1)) for i in index]
         return (label + torch.tensor(shift, device=label.device)) % classes
     if isinstance(targets, str):
         raise InputError(f"unknown targets {targets!r}")
@@ -47,10 +47,10 @@ def choose(
             "give one for each example"
         )
     listed = torch.tensor(targets, device=label.device)
-    goal = listed[index] if isinstance(targets, tuple) else listed.expand_as(label)
-    if int(goal.max()) >= classes:
-        raise InputError(f"targeted asks for class {int(goal.max())}, but the model has the classes 0 to {classes - 1}")
-    return goal
+    target_class = listed[index] if isinstance(targets, tuple) else listed.expand_as(label)
+    if int(target_class.max()) >= classes:
+        raise InputError(f"targeted asks for class {int(target_class.max())}, but the model has the classes 0 to {classes - 1}")
+    return target_class
 
 
 def kth_class(clean: Float[Tensor, "n classes"], label: Int[Tensor, " n"], k: Int[Tensor, " n"]) -> Int[Tensor, " n"]:

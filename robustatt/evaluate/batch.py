@@ -11,8 +11,8 @@ from torch import Tensor
 
 from robustatt.attack.base import (
     Attack,
-    ExampleRng,
     Batch,
+    ExampleRng,
 )
 from robustatt.attack.norms import Norm, measure
 from robustatt.attack.target_classes import choose
@@ -35,7 +35,7 @@ class AttackedBatch:
     keep: bool = False  # whether the ledger keeps every image and attention map, for a gallery
     clean: Prediction = field(init=False)
     attention: list[Attention] = field(init=False)
-    goal: Int[Tensor, " n"] = field(init=False)  # the class to push each example to; -1 for any mistake
+    target_class: Int[Tensor, " n"] = field(init=False)  # the class to push each example to; -1 for any mistake
     forwards: int = 0  # images judged so far
 
     def __post_init__(self) -> None:
@@ -48,36 +48,36 @@ class AttackedBatch:
         )
         size = (self.image.shape[2], self.image.shape[3])
         self.attention = [Attention.of(level, size) for level in self.clean.maps]
-        self.goal = torch.full_like(self.label, -1)
+        self.target_class = torch.full_like(self.label, -1)
 
     def __len__(self) -> int:
         return len(self.label)
 
-    def set_target_classes(self, attack: Attack, noise: ExampleRng) -> None:
+    def set_target_classes(self, attack: Attack, rng: ExampleRng) -> None:
         """Choose the class each example is pushed to, if the attack is targeted."""
         if attack.targeted is not None:
-            self.goal = choose(attack.targeted, self.clean.logits, self.label, self.index, noise)
+            self.target_class = choose(attack.targeted, self.clean.logits, self.label, self.index, rng)
 
     @property
     def correct(self) -> Tensor:
-        """Which examples are worth an attack: classified right when nobody attacks, and not of the goal class."""
-        return (self.clean.prediction == self.label) & (self.goal != self.label)
+        """Which examples are worth an attack: classified right when nobody attacks, and not of the target class."""
+        return (self.clean.prediction == self.label) & (self.target_class != self.label)
 
     def succeeded(self, positions: Tensor, prediction: np.ndarray) -> np.ndarray:
-        """Which predictions are a success: a mistake, or for targeted attacks the goal."""
-        goal, label = self.goal[positions].cpu().numpy(), self.label[positions].cpu().numpy()
-        return np.asarray(np.where(goal >= 0, prediction == goal, prediction != label))
+        """Which predictions are a success: a mistake, or for targeted attacks the target class."""
+        target_class, label = self.target_class[positions].cpu().numpy(), self.label[positions].cpu().numpy()
+        return np.asarray(np.where(target_class >= 0, prediction == target_class, prediction != label))
 
     def batches(self) -> list[Tensor]:
         """Positions of all examples, in batches."""
         return list(torch.split(torch.arange(len(self.label), device=self.label.device), self.batch_size))
 
-    def rows(self, positions: Tensor, eps: Tensor, restart: Tensor | None = None) -> Batch:
+    def batch(self, positions: Tensor, eps: Tensor, restart: Tensor | None = None) -> Batch:
         """The attack problems of some examples at given radii."""
         restart = torch.zeros_like(positions) if restart is None else restart
         return Batch(
             self.image[positions], self.label[positions], eps, self.index[positions], restart,
-            self.clean.logits[positions], self.goal[positions],
+            self.clean.logits[positions], self.target_class[positions],
         )  # fmt: skip
 
     def _judge(self, positions: Tensor, image: Tensor) -> Prediction:

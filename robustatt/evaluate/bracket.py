@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from robustatt.attack.base import (
-    Oracle,
     Batch,
+    Oracle,
 )
 from robustatt.attack.losses import stable, towards
 from robustatt.attack.norms import Norm, per_row
@@ -66,7 +66,7 @@ class Bracket:
 ESTIMATE_STEPS = 3
 
 
-def estimate_threshold(rows: Batch, norm: Norm, oracle: Oracle) -> Float[Tensor, " n"]:
+def estimate_threshold(batch: Batch, norm: Norm, oracle: Oracle) -> Float[Tensor, " n"]:
     """Roughly the radius at which each row breaks, from four gradients; only ever used to choose where to search.
 
     First where a linear model with the clean gradient would break. Then, three times, one step of that size along the
@@ -75,20 +75,20 @@ def estimate_threshold(rows: Batch, norm: Norm, oracle: Oracle) -> Float[Tensor,
     and the largest of the second is the next estimate. What must become 0 is the margin, but the gradient is that of
     the stable loss, which weighs all the other classes and is what the attacks follow.
     """
-    loss = stable if bool((rows.goal < 0).all()) else towards(stable, rows.goal)
+    loss = stable if bool((batch.target_class < 0).all()) else towards(stable, batch.target_class)
 
     def margin_and_gradient(image: Tensor) -> tuple[Tensor, Tensor]:
-        answer = oracle.query(image, rows.label, loss, gradient=True)
-        assert answer.grad is not None
-        return rows.success_margin(answer.logits), answer.grad
+        output = oracle.query(image, batch.label, loss, gradient=True)
+        assert output.grad is not None
+        return batch.success_margin(output.logits), output.grad
 
-    start, grad = margin_and_gradient(rows.image)
+    start, grad = margin_and_gradient(batch.image)
     radius = (-start / norm.dual_norm(grad).clamp_min(1e-30)).clamp(0.0, 1e6)
     above, below = torch.full_like(radius, 1e6), torch.full_like(radius, 1e-3)
     for _ in range(ESTIMATE_STEPS):
         direction = norm.steepest_direction(grad)
-        image = (rows.image + per_row(torch.minimum(radius, 2 * rows.eps), direction) * direction).clamp(0.0, 1.0)
-        change = image - rows.image
+        image = (batch.image + per_row(torch.minimum(radius, 2 * batch.eps), direction) * direction).clamp(0.0, 1.0)
+        change = image - batch.image
         margin, grad = margin_and_gradient(image)
         secant = -start * norm.norm(change) / (margin - start).clamp_min(1e-9)
         along = (grad * change).flatten(1).sum(1)

@@ -12,9 +12,9 @@ import torch
 from robustatt.attack.base import (
     Attack,
     Chain,
+    ExampleRng,
     ExternalAttack,
     MinimumNormAttack,
-    ExampleRng,
     Oracle,
     SingleDirectionAttack,
     SteppedAttack,
@@ -24,7 +24,7 @@ from robustatt.data.dataset import Dataset
 from robustatt.data.views import require_same_classes
 from robustatt.eps import CLEAN, parse_radius
 from robustatt.errors import InputError
-from robustatt.evaluate.batch import OutcomeTable, AttackedBatch
+from robustatt.evaluate.batch import AttackedBatch, OutcomeTable
 from robustatt.evaluate.classifier import Classifier
 from robustatt.evaluate.single_run import evaluate_along_direction, evaluate_minimum_norm
 from robustatt.evaluate.threshold_search import GridSearch
@@ -72,11 +72,11 @@ def attack_examples(
 
 def _run(attack: Attack, target: AttackedBatch, oracle: Oracle, cell: Cell, done: Callable[[int], None]) -> OutcomeTable:
     """The way of running each kind of attack over the grid."""
-    noise = ExampleRng(cell.seed, attack.name)
+    rng = ExampleRng(cell.seed, attack.name)
     if isinstance(attack, SingleDirectionAttack):
-        return evaluate_along_direction(target, attack, oracle, noise, done)
+        return evaluate_along_direction(target, attack, oracle, rng, done)
     if isinstance(attack, MinimumNormAttack) or (isinstance(attack, ExternalAttack) and attack.minimum_norm):
-        return evaluate_minimum_norm(target, attack, oracle, noise, done)
+        return evaluate_minimum_norm(target, attack, oracle, rng, done)
     if isinstance(attack, SteppedAttack | ExternalAttack | Chain):
         parts = attack.parts if isinstance(attack, Chain) else [attack]
         return GridSearch(target, parts, oracle, lambda part: ExampleRng(cell.seed, part), done, cell.independent).run()

@@ -113,7 +113,7 @@ class Classifier:
             logits, maps = self._screened(image)
             require_finite(logits, index, self.label)
             margin = -misclassification(logits, label)
-            close = lead(logits) <= self.tolerance
+            close = top2_margin(logits) <= self.tolerance
             if self.fast is not self.original and bool(close.any()):
                 logits = logits.clone()
                 logits[close] = self.original(image[close])
@@ -144,7 +144,7 @@ class Classifier:
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             logits, maps = self._look(self._in_format(image))
         logits, maps = logits.float(), [level.float() for level in maps]
-        unsure = ~(lead(logits) > SAFETY * self.screen)  # NaN is unsure
+        unsure = ~(top2_margin(logits) > SAFETY * self.screen)  # NaN is unsure
         if bool(unsure.any()):
             exact, exact_maps = self._look(self._in_format(image[unsure]))
             logits[unsure] = exact

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from robustatt.attack.base import (
+    ExampleRng,
     ExternalAttack,
     MinimumNormAttack,
-    ExampleRng,
     Oracle,
 )
 from robustatt.attack.border import InsideBox
@@ -33,12 +33,12 @@ class MinimumNormRunner(StepRunner):
     """
 
     def __init__(
-        self, target: AttackedBatch, attack: MinimumNormAttack, oracle: Oracle, noise: ExampleRng, independent: bool
+        self, target: AttackedBatch, attack: MinimumNormAttack, oracle: Oracle, rng: ExampleRng, independent: bool
     ) -> None:
-        super().__init__(target, attack, oracle, noise)
+        super().__init__(target, attack, oracle, rng)
         attack.tolerance = target.classifier.tolerance
         self.independent = independent
-        self.runs = StepRunner(target, attack, oracle, noise)
+        self.runs = StepRunner(target, attack, oracle, rng)
         self.found: dict[tuple[int, int], Finished] = {}
         self._ready: list[Job] = []
         self._asked: dict[tuple[int, int], list[Job]] = {}
@@ -83,8 +83,8 @@ class MinimumNormRunner(StepRunner):
 class ExternalRunner(StepRunner):
     """Runs another library's attack on jobs of equal radius, a batch at a time."""
 
-    def __init__(self, target: AttackedBatch, attack: ExternalAttack, noise: ExampleRng) -> None:
-        self.target, self.external, self.noise = target, attack, noise
+    def __init__(self, target: AttackedBatch, attack: ExternalAttack, rng: ExampleRng) -> None:
+        self.target, self.external, self.rng = target, attack, rng
         self.restarts = 1
         self.waiting: deque[Job] = deque()
         self.jobs: list[Job] = []
@@ -103,16 +103,16 @@ class ExternalRunner(StepRunner):
         """Run the batch to its end."""
         jobs, self.jobs = self.jobs, []
         positions = torch.tensor([job.example for job in jobs], device=self.target.label.device)
-        image = run_external(self.target, self.external, self.noise, positions, jobs[0].radius)
+        image = run_external(self.target, self.external, self.rng, positions, jobs[0].radius)
         image = _inside(self.target, self.external, positions, image, jobs[0].radius)
         return [Finished(job, image[row], False) for row, job in enumerate(jobs)]
 
 
-def run_external(target: AttackedBatch, attack: ExternalAttack, noise: ExampleRng, positions: Tensor, radius: int) -> Tensor:
+def run_external(target: AttackedBatch, attack: ExternalAttack, rng: ExampleRng, positions: Tensor, radius: int) -> Tensor:
     """One batch at one radius, seeded by (plan seed, attack, radius, first and last example)."""
-    rows = target.rows(positions, target.radii[radius].expand(len(positions)))
+    rows = target.batch(positions, target.radii[radius].expand(len(positions)))
     first, last = int(rows.index[0]), int(rows.index[-1])
-    seed = int(noise.generator(first, last, draw=radius).integers(2**31))
+    seed = int(rng.generator(first, last, draw=radius).integers(2**31))
     module = InsideBox(target.classifier.original, target.classifier.box_margin)
     return attack.perturb(module, rows, seed)
 

@@ -10,35 +10,35 @@ from torch import Tensor
 
 from robustatt.attack.base import (
     Attack,
+    ExampleRng,
     ExternalAttack,
     MinimumNormAttack,
-    ExampleRng,
     Oracle,
     SingleDirectionAttack,
 )
 from robustatt.attack.norms import NORMS, TOLERANCE, Norm, per_row
-from robustatt.evaluate.batch import OutcomeTable, AttackedBatch, leave_alone
+from robustatt.evaluate.batch import AttackedBatch, OutcomeTable, leave_alone
 from robustatt.evaluate.runners import MAX_EXCESS, run_external
 from robustatt.evaluate.step_runner import Finished, Job, StepRunner
 
 
-def evaluate_along_direction(target: AttackedBatch, attack: SingleDirectionAttack, oracle: Oracle, noise: ExampleRng, done: Callable[[int], None]) -> OutcomeTable:
+def evaluate_along_direction(target: AttackedBatch, attack: SingleDirectionAttack, oracle: Oracle, rng: ExampleRng, done: Callable[[int], None]) -> OutcomeTable:
     """One direction an example serves the whole grid: one gradient, and a forward pass for each radius."""
     ledger = OutcomeTable(target)
     for positions in target.batches():
-        rows = target.rows(positions, torch.ones(len(positions), device=positions.device))
-        direction, flat = attack.direction(rows, oracle, noise)
+        rows = target.batch(positions, torch.ones(len(positions), device=positions.device))
+        direction, zero_gradient = attack.direction(rows, oracle, rng)
         for radius, eps in enumerate(target.radii):
-            limit = torch.full_like(flat, float(eps))
+            limit = torch.full_like(zero_gradient, float(eps))
             image = (rows.image + per_row(limit, direction) * direction).clamp(0.0, 1.0)
             found = target.evaluate(positions, image, limit)
-            found |= {"attacked": np.ones(len(positions), bool), "zero_grad": flat.bool().cpu().numpy()}
+            found |= {"attacked": np.ones(len(positions), bool), "zero_grad": zero_gradient.bool().cpu().numpy()}
             ledger.write(positions.cpu().numpy(), radius, found)
         done(len(positions))
     return ledger
 
 
-def evaluate_minimum_norm(target: AttackedBatch, attack: Attack, oracle: Oracle, noise: ExampleRng, done: Callable[[int], None]) -> OutcomeTable:
+def evaluate_minimum_norm(target: AttackedBatch, attack: Attack, oracle: Oracle, rng: ExampleRng, done: Callable[[int], None]) -> OutcomeTable:
     """A minimum-norm attack gives every radius at once: its image where it fits the ball, else that scaled into it.
 
     So does any attack of another library that takes no radius. If it does not look for the nearest mistake in the norm
@@ -52,13 +52,13 @@ def evaluate_minimum_norm(target: AttackedBatch, attack: Attack, oracle: Oracle,
     positions = torch.from_numpy(np.flatnonzero(correct)).to(target.label.device)
     for chunk in torch.split(positions, target.batch_size):
         if isinstance(attack, ExternalAttack):
-            image = run_external(target, attack, noise, chunk, len(target.radii) - 1)
+            image = run_external(target, attack, rng, chunk, len(target.radii) - 1)
             distance = target.norm.norm(image - target.image[chunk])
-            flat = np.zeros(len(chunk), bool)
+            zero_gradient = np.zeros(len(chunk), bool)
             nearest = attack.minimised_norm == target.norm.name
         else:
             assert isinstance(attack, MinimumNormAttack)
-            image, distance, flat = _nearest(target, attack, oracle, noise, chunk)
+            image, distance, zero_gradient = _nearest(target, attack, oracle, rng, chunk)
             nearest = True
         for radius, eps in enumerate(target.radii):
             limit = torch.full_like(distance, float(eps))
@@ -68,7 +68,7 @@ def evaluate_minimum_norm(target: AttackedBatch, attack: Attack, oracle: Oracle,
             handed_in = torch.where(per_row(distance <= limit, clean), image, scaled)
             found = target.evaluate(chunk, handed_in, limit)
             attacked = (distance <= limit * (1 + MAX_EXCESS) + TOLERANCE).cpu().numpy() | nearest
-            found |= {"attacked": attacked, "zero_grad": flat}
+            found |= {"attacked": attacked, "zero_grad": zero_gradient}
             found |= {
                 name: norm.norm(image - clean).cpu().numpy() for name, norm in _distances(attack).items()
             }  # fmt: skip
@@ -90,21 +90,21 @@ def _distances(attack: Attack) -> dict[str, Norm]:
 
 
 def _nearest(
-    target: AttackedBatch, attack: MinimumNormAttack, oracle: Oracle, noise: ExampleRng, positions: Tensor
+    target: AttackedBatch, attack: MinimumNormAttack, oracle: Oracle, rng: ExampleRng, positions: Tensor
 ) -> tuple[Tensor, Tensor, np.ndarray]:
     """Each example's nearest mistake of all restarts, its distance, and whether every gradient was zero."""
     attack.tolerance = target.classifier.tolerance
-    pool = StepRunner(target, attack, oracle, noise)
+    pool = StepRunner(target, attack, oracle, rng)
     last = len(target.radii) - 1
     examples, restarts = positions.tolist(), range(attack.restarts)
     pool.waiting.extend(Job(example, last, restart=restart) for example in examples for restart in restarts)
     best: dict[int, Finished] = {}
-    flat: dict[int, bool] = {}
+    zero_gradient: dict[int, bool] = {}
     pool.refill()
     while len(pool):
         for item in pool.advance():
             example = item.job.example
-            flat[example] = flat.get(example, True) and item.flat
+            zero_gradient[example] = zero_gradient.get(example, True) and item.zero_gradient
             if example not in best or item.distance < best[example].distance:
                 best[example] = item
         pool.refill()
@@ -113,5 +113,5 @@ def _nearest(
     return (
         torch.stack([item.image for item in items]),
         distance,
-        np.array([flat[example] for example in examples]),
+        np.array([zero_gradient[example] for example in examples]),
     )

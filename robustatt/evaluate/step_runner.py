@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from robustatt.attack.base import (
-    ModelOutput,
-    ExampleRng,
-    Oracle,
     Batch,
+    ExampleRng,
+    ModelOutput,
+    Oracle,
     State,
     SteppedAttack,
 )
@@ -37,7 +37,7 @@ class Finished:
 
     job: Job
     image: Tensor
-    flat: bool
+    zero_gradient: bool
     distance: float = np.inf  # of the nearest mistake found, for minimum-norm attacks
     scaled: bool = False  # made from a smaller radius's image, not by a run of its own
     needed: float = np.inf  # for a success: the radius at which its last gradient alone would reach as much
@@ -46,12 +46,12 @@ class Finished:
 class StepRunner:
     """The rows in which one stepped attack runs; a row whose run has ended makes room for the next job."""
 
-    def __init__(self, target: AttackedBatch, attack: SteppedAttack, oracle: Oracle, noise: ExampleRng) -> None:
-        self.target, self.attack, self.oracle, self.noise = target, attack, oracle, noise
+    def __init__(self, target: AttackedBatch, attack: SteppedAttack, oracle: Oracle, rng: ExampleRng) -> None:
+        self.target, self.attack, self.oracle, self.rng = target, attack, oracle, rng
         self.restarts = attack.restarts
         self.waiting: deque[Job] = deque()
         self.jobs: list[Job] = []
-        self.rows: Batch | None = None
+        self.batch: Batch | None = None
         self.state = State()
         self.steps = np.zeros(0, dtype=int)
 
@@ -68,58 +68,58 @@ class StepRunner:
             torch.tensor([getattr(job, name) for job in fresh], device=device)
             for name in ("example", "radius", "restart")
         )
-        rows = self.target.rows(positions, self.target.radii[radii], restarts)
-        state = self.attack.start(rows, self.noise)
-        self.rows = rows if self.rows is None or not self.jobs else self.rows.followed_by(rows)
+        batch = self.target.batch(positions, self.target.radii[radii], restarts)
+        state = self.attack.start(batch, self.rng)
+        self.batch = batch if self.batch is None or not self.jobs else self.batch.followed_by(batch)
         self.state = state if not self.jobs else self.state.followed_by(state)
         self.jobs += fresh
         self.steps = np.concatenate([self.steps, np.zeros(len(fresh), dtype=int)])
 
     def advance(self) -> list[Finished]:
         """One step of every row; the runs that ended leave the batch and are returned."""
-        assert self.rows is not None
+        assert self.batch is not None
         query = self.attack.query(self.state)
-        loss = self.attack.objective(self.rows, self.state)
-        answer = self.oracle.query(
-            query, self.rows.label, loss, gradient=self.attack.needs_gradient, passes=self.attack.eot
+        loss = self.attack.objective(self.batch, self.state)
+        output = self.oracle.query(
+            query, self.batch.label, loss, gradient=self.attack.needs_gradient, passes=self.attack.eot
         )
-        require_finite(answer.logits, self.rows.index, self.target.classifier.label)
+        require_finite(output.logits, self.batch.index, self.target.classifier.label)
         broken = np.zeros(len(self), dtype=bool)
         if self.attack.queries_are_candidates:
-            certain = self.target.classifier.tolerance + answer.slack
-            broken = (self.rows.success_margin(answer.logits) > certain).cpu().numpy()
-        flat = self.state.get("flat")
-        finished = self._take(broken, query, flat, self._needed(query, answer) if broken.any() else None)
-        self.state = self.attack.step(self.rows, self.state, answer)
+            certain = self.target.classifier.tolerance + output.slack
+            broken = (self.batch.success_margin(output.logits) > certain).cpu().numpy()
+        zero_gradient = self.state.get("zero_gradient")
+        finished = self._take(broken, query, zero_gradient, self._needed(query, output) if broken.any() else None)
+        self.state = self.attack.step(self.batch, self.state, output)
         if self.attack.looks_after_step:
             seen = self.oracle.query(
-                self.attack.query(self.state), self.rows.label, loss, gradient=False, passes=self.attack.eot
+                self.attack.query(self.state), self.batch.label, loss, gradient=False, passes=self.attack.eot
             )
-            self.state = self.attack.looked(self.rows, self.state, seen.logits)
+            self.state = self.attack.looked(self.batch, self.state, seen.logits)
         self.steps += 1
         ended = ~broken & (self.steps >= self.attack.steps)
         if "done" in self.state:
             ended |= ~broken & self.state["done"].cpu().numpy()
         if ended.any():
-            finished += self._take(ended, self.attack.candidate(self.state), self.state.get("flat"))
+            finished += self._take(ended, self.attack.candidate(self.state), self.state.get("zero_gradient"))
         self._keep(~(broken | ended))
         return finished
 
-    def _needed(self, query: Tensor, answer: ModelOutput) -> np.ndarray | None:
+    def _needed(self, query: Tensor, output: ModelOutput) -> np.ndarray | None:
         """The radius at which moving along these gradients alone reaches as much as the queries do."""
-        if answer.grad is None or self.rows is None:
+        if output.grad is None or self.batch is None:
             return None
-        along = (answer.grad * (query - self.rows.image)).flatten(1).sum(1)
-        needed: np.ndarray = (along / self.attack.norm.dual_norm(answer.grad).clamp_min(1e-30)).cpu().numpy()
+        along = (output.grad * (query - self.batch.image)).flatten(1).sum(1)
+        needed: np.ndarray = (along / self.attack.norm.dual_norm(output.grad).clamp_min(1e-30)).cpu().numpy()
         return needed
 
     def _take(
-        self, chosen: np.ndarray, image: Tensor, flat: Tensor | None, needed: np.ndarray | None = None
+        self, chosen: np.ndarray, image: Tensor, zero_gradient: Tensor | None, needed: np.ndarray | None = None
     ) -> list[Finished]:
         distance = self.state.get("distance")
         return [
             Finished(
-                self.jobs[i], image[i].clone(), flat is not None and bool(flat[i]),
+                self.jobs[i], image[i].clone(), zero_gradient is not None and bool(zero_gradient[i]),
                 np.inf if distance is None else float(distance[i]),
                 needed=np.inf if needed is None else float(needed[i]),
             )
@@ -129,8 +129,8 @@ class StepRunner:
     def _keep(self, chosen: np.ndarray) -> None:
         if chosen.all():
             return
-        assert self.rows is not None
+        assert self.batch is not None
         mask = torch.from_numpy(chosen).to(self.target.label.device)
-        self.rows, self.state = self.rows.select(mask), self.state.select(mask)
+        self.batch, self.state = self.batch.select(mask), self.state.select(mask)
         self.jobs = [job for job, kept in zip(self.jobs, chosen, strict=True) if kept]
         self.steps = self.steps[chosen]

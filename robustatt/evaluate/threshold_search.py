@@ -19,14 +19,14 @@ from torch import Tensor
 
 from robustatt.attack.base import (
     Attack,
+    ExampleRng,
     ExternalAttack,
     MinimumNormAttack,
-    ExampleRng,
     Oracle,
     SteppedAttack,
 )
 from robustatt.attack.norms import per_row, project
-from robustatt.evaluate.batch import OutcomeTable, AttackedBatch, leave_alone
+from robustatt.evaluate.batch import AttackedBatch, OutcomeTable, leave_alone
 from robustatt.evaluate.bracket import Bracket, estimate_threshold
 from robustatt.evaluate.runners import ExternalRunner, MinimumNormRunner
 from robustatt.evaluate.step_runner import Finished, Job, StepRunner
@@ -44,14 +44,14 @@ class GridSearch:
     """
 
     def __init__(
-        self, target: AttackedBatch, parts: Sequence[Attack], oracle: Oracle, noise: Callable[[str], ExampleRng],
+        self, target: AttackedBatch, parts: Sequence[Attack], oracle: Oracle, rng: Callable[[str], ExampleRng],
         done: Callable[[int], None], independent: bool,
     ) -> None:  # fmt: skip
         self.target, self.oracle, self.done, self.independent = target, oracle, done, independent
         self.part_names = [part.name.rpartition("/")[2] for part in parts]
         self.chain = len(parts) > 1
         self.ledger = OutcomeTable(target, **({"broken_by": ""} if self.chain else {}))
-        self.pools = [self._pool(part, noise(part.name)) for part in parts]
+        self.pools = [self._pool(part, rng(part.name)) for part in parts]
         self.images: dict[tuple[int, int], Tensor] = {}
         self.makers: dict[tuple[int, int], int] = {}  # which part made the image, itself or scaled from another radius
         self.brackets: dict[int, Bracket] = {}
@@ -59,13 +59,13 @@ class GridSearch:
         self.proved: set[tuple[int, int]] = set()  # (example, radius) that held under the whole chain
         self.counted: set[int] = set()  # examples that were reported as done
 
-    def _pool(self, part: Attack, noise: ExampleRng) -> StepRunner:
+    def _pool(self, part: Attack, rng: ExampleRng) -> StepRunner:
         if isinstance(part, MinimumNormAttack):
-            return MinimumNormRunner(self.target, part, self.oracle, noise, self.independent)
+            return MinimumNormRunner(self.target, part, self.oracle, rng, self.independent)
         if isinstance(part, ExternalAttack):
-            return ExternalRunner(self.target, part, noise)
+            return ExternalRunner(self.target, part, rng)
         assert isinstance(part, SteppedAttack)
-        return StepRunner(self.target, part, self.oracle, noise)
+        return StepRunner(self.target, part, self.oracle, rng)
 
     def run(self) -> OutcomeTable:
         """Attack until every example's threshold is known, then fill in the other radii."""
@@ -96,7 +96,7 @@ class GridSearch:
         guesses: list[int] = []
         for chunk in torch.split(torch.from_numpy(examples).to(self.target.label.device), self.target.batch_size):
             radius = estimate_threshold(
-                self.target.rows(chunk, self.target.radii[-1:].expand(len(chunk))), self.target.norm, self.oracle
+                self.target.batch(chunk, self.target.radii[-1:].expand(len(chunk))), self.target.norm, self.oracle
             )
             guesses += (self.target.radii[None, :] < radius[:, None]).sum(1).tolist()
         return guesses
@@ -149,9 +149,9 @@ class GridSearch:
         before = columns["adv_margin"][job.example, job.radius]
         first = not columns["attacked"][job.example, job.radius]
         if first or broken or values["adv_margin"] < before:
-            flat = item.flat and (first or columns["zero_grad"][job.example, job.radius])
+            zero_gradient = item.zero_gradient and (first or columns["zero_grad"][job.example, job.radius])
             maker = self.makers[job.example, job.radius - 1] if item.scaled else job.part
-            values |= {"attacked": np.asarray(True), "zero_grad": np.asarray(flat)} | self._credit(maker, broken)
+            values |= {"attacked": np.asarray(True), "zero_grad": np.asarray(zero_gradient)} | self._credit(maker, broken)
             self.ledger.write(np.array(job.example), job.radius, values)
             self.images[job.example, job.radius] = item.image
             self.makers[job.example, job.radius] = maker
@@ -179,14 +179,14 @@ class GridSearch:
         radii, clean = self.target.radii[job.radius : job.radius + 2], self.target.image[job.example]
         image = clean + (self.images[job.example, job.radius] - clean) * (radii[1] / radii[0])
         inside = project(self.target.norm, clean[None], image[None], radii[1:])[0]
-        flat = bool(self.ledger.columns["zero_grad"][job.example, job.radius])
-        return Finished(Job(job.example, job.radius + 1), inside, flat, scaled=True)
+        zero_gradient = bool(self.ledger.columns["zero_grad"][job.example, job.radius])
+        return Finished(Job(job.example, job.radius + 1), inside, zero_gradient, scaled=True)
 
     def _held_scaled(self, job: Job, margin: float) -> None:
         """A scaled image still holds: guess where its example breaks by the margin's secant through the last two radii."""
         held = float(self.ledger.columns["adv_margin"][job.example, job.radius - 1])
         before, here = self.target.radii[job.radius - 1 : job.radius + 1].tolist()
-        if margin < held and self.target.goal[job.example] < 0:
+        if margin < held and self.target.target_class[job.example] < 0:
             self._expect(job.example, here + margin * (here - before) / (held - margin))
         self._continue(job.example)
 
@@ -241,9 +241,9 @@ class GridSearch:
         reached = self.target.succeeded(positions, found["adv_pred"])
         fallen: set[int] = set()
         for row, (example, radius) in enumerate(pairs):
-            flat = self.ledger.columns["zero_grad"][example, sources[row]]
+            zero_gradient = self.ledger.columns["zero_grad"][example, sources[row]]
             maker = self.makers[example, sources[row]]
-            values = {name: column[row] for name, column in found.items()} | {"zero_grad": flat}
+            values = {name: column[row] for name, column in found.items()} | {"zero_grad": zero_gradient}
             values |= self._credit(maker, bool(reached[row]))
             self.ledger.write(np.array(example), radius, values)
             bracket = self.brackets[example]

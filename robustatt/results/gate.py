@@ -291,7 +291,7 @@ def _judge(
     return tuple(judged)
 
 
-def predict(lost: int, gained: int, n: int, p_holm: float, max_drop: float, alpha: float) -> Verdict:
+def judge(lost: int, gained: int, n: int, p_holm: float, max_drop: float, alpha: float) -> Verdict:
     """The verdict on one point from its flips and its adjusted p-value."""
     if lost == gained == 0:
         return "same"

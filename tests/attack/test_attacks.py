@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import robustatt
 from robustatt.attack import recipe_files as recipes
-from robustatt.attack.base import Attack, Chain, ExampleRng, Oracle, SingleDirectionAttack, Batch, SteppedAttack
+from robustatt.attack.base import Attack, Batch, Chain, ExampleRng, Oracle, SingleDirectionAttack, SteppedAttack
 from robustatt.attack.builder import build
 from robustatt.attack.recipe import ALGORITHMS
 from robustatt.eps import CLEAN, parse_grid, parse_radius, radius_values

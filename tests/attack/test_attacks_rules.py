@@ -11,15 +11,15 @@ from torch import Tensor
 
 from robustatt.attack import recipe_files as recipes
 from robustatt.attack.apgd import Apgd, SparseApgd, checkpoints, nearest_in_ball_and_box
-from robustatt.attack.base import ModelOutput, ExampleRng, Batch, State, SteppedAttack
+from robustatt.attack.base import Batch, ExampleRng, ModelOutput, State, SteppedAttack
 from robustatt.attack.builder import build
 from robustatt.attack.losses import (
     LOSSES,
     cross_entropy,
     difference_of_logits_ratio,
-    goal_margin,
     misclassification,
     stable,
+    target_margin,
     targeted_logits_ratio,
 )
 from robustatt.attack.square import Square, bump, window
@@ -202,7 +202,7 @@ def test_loss_values_by_hand() -> None:
     assert float(misclassification(logits, label)) == pytest.approx(-2)
     assert float(difference_of_logits_ratio(logits, label)) == pytest.approx(-2 / 2.5)
     assert float(targeted_logits_ratio(logits, label, torch.tensor([2]))) == pytest.approx(-2.5 / (3 - 0.25))
-    assert float(goal_margin(logits, label, torch.tensor([3]))) == pytest.approx(-3)
+    assert float(target_margin(logits, label, torch.tensor([3]))) == pytest.approx(-3)
     softplus = torch.nn.functional.softplus(stable(logits, label))
     torch.testing.assert_close(softplus, cross_entropy(logits, label))
 

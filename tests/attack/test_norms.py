@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from robustatt.attack.base import ExampleRng, Batch
+from robustatt.attack.base import Batch, ExampleRng
 from robustatt.attack.hyperplane import nearest
 from robustatt.attack.norms import NORMS, measure, per_row, project
 from robustatt.attack.rng import counter_uniform

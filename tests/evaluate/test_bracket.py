@@ -11,7 +11,7 @@ from tiny_models import Linear, exact_distance, linear_data
 
 import robustatt
 from robustatt.attack import recipe_files as recipes
-from robustatt.attack.base import ExampleRng, Oracle, Batch, SteppedAttack
+from robustatt.attack.base import Batch, ExampleRng, Oracle, SteppedAttack
 from robustatt.attack.builder import build
 from robustatt.attack.norms import NORMS
 from robustatt.evaluate.batch import AttackedBatch

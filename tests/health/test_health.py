@@ -6,13 +6,12 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from paths import ROOT
-from synthetic_records import broken_records
 from planted import layers, nets
 from planted.cases import HEALTHY, MISTAKES, Case
+from synthetic_records import broken_records
 from tiny_models import images
 from torch import nn
 

@@ -14,7 +14,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robustatt.attack.base import Attack, MinimumNormAttack, ExampleRng, Oracle, SingleDirectionAttack, Batch, SteppedAttack
+from robustatt.attack.base import (
+    Attack,
+    Batch,
+    ExampleRng,
+    MinimumNormAttack,
+    Oracle,
+    SingleDirectionAttack,
+    SteppedAttack,
+)
 from robustatt.attack.border import border_margin
 from robustatt.attack.builder import build
 from robustatt.attack.norms import measure, per_row
@@ -55,22 +63,22 @@ def perturb(
         logits = forward(images)
     label = logits.argmax(1)
     limit = torch.full((len(images),), eps, device=images.device)
-    rows = Batch(images, label, limit, index, torch.zeros_like(label), logits, torch.full_like(label, -1))
-    oracle, noise = Oracle(forward, border_margin(forward, images)), ExampleRng(seed, attack.name)
+    batch = Batch(images, label, limit, index, torch.zeros_like(label), logits, torch.full_like(label, -1))
+    oracle, rng = Oracle(forward, border_margin(forward, images)), ExampleRng(seed, attack.name)
     if isinstance(attack, SingleDirectionAttack):
-        direction, _ = attack.direction(replace(rows, eps=torch.ones_like(limit)), oracle, noise)
+        direction, _ = attack.direction(replace(batch, eps=torch.ones_like(limit)), oracle, rng)
         attacked = (images + per_row(limit, images) * direction).clamp(0.0, 1.0)
     else:
         assert isinstance(attack, SteppedAttack)
-        attacked = _climb(attack, rows, oracle, noise)
+        attacked = _climb(attack, batch, oracle, rng)
     measure(attack.norm, images, attacked, limit, attack.name, index)
     return attacked.clamp(0.0, 1.0), label
 
 
-def _climb(attack: SteppedAttack, rows: Batch, oracle: Oracle, noise: ExampleRng) -> Tensor:
-    state = attack.start(rows, noise)
+def _climb(attack: SteppedAttack, batch: Batch, oracle: Oracle, rng: ExampleRng) -> Tensor:
+    state = attack.start(batch, rng)
     for _ in range(attack.steps):
-        query, loss = attack.query(state), attack.objective(rows, state)
-        answer = oracle.query(query, rows.label, loss, gradient=attack.needs_gradient, passes=attack.eot)
-        state = attack.step(rows, state, answer)
+        query, loss = attack.query(state), attack.objective(batch, state)
+        output = oracle.query(query, batch.label, loss, gradient=attack.needs_gradient, passes=attack.eot)
+        state = attack.step(batch, state, output)
     return attack.candidate(state)
