@@ -24,8 +24,8 @@ from robustatt.data.grey import matching
 from robustatt.data.views import with_channels
 from robustatt.engine.models import Loader
 from robustatt.engine.sources import load_data, model_loader
-from robustatt.engine.sweep import Outcome, run
-from robustatt.eps import MOST_RADII, STEP, radius_values
+from robustatt.engine.sweep import SweepOutcome, run
+from robustatt.eps import MAX_RADII, STEP, radius_values
 from robustatt.errors import InputError, RunInterrupted, did_you_mean
 from robustatt.evaluate.module_state import default_modes
 from robustatt.health.warning import HealthWarning
@@ -52,7 +52,7 @@ class Result:
     `eps_value` beside the text `eps` is the radius as a number in the scale of pixels in [0, 1], for plots to scale.
     """
 
-    def __init__(self, outcome: Outcome) -> None:
+    def __init__(self, outcome: SweepOutcome) -> None:
         self.records: pd.DataFrame = outcome.records.assign(eps_value=radius_values(outcome.records["eps"]))
         self.typed_summary = outcome.summary
         self.summary: dict[str, Any] = outcome.summary.as_dict()
@@ -264,6 +264,6 @@ def _numbers(values: Sequence[Any]) -> tuple[Fraction, ...]:
         steps = round(exact / STEP * 10)
         near = Fraction(steps, 10) * STEP
         radii.add(near if abs(near - exact) < Fraction(1, 10**9) else exact)
-    if len(radii) > MOST_RADII:
-        raise InputError(f"eps: {len(radii)} radii are too many: give at most {MOST_RADII}")
+    if len(radii) > MAX_RADII:
+        raise InputError(f"eps: {len(radii)} radii are too many: give at most {MAX_RADII}")
     return tuple(sorted(radii - {Fraction(0)}))

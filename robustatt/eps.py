@@ -16,7 +16,7 @@ UNITS = {"linf": STEP, "l2": Fraction(1), "l1": Fraction(1)}
 NORM_TITLES = {"linf": "L-infinity", "l2": "L2", "l1": "L1"}
 #: The grid of a norm if none is asked for.
 DEFAULT_GRIDS = {"linf": "1..16", "l2": "0.25..2:0.25", "l1": "2..24:2"}
-MOST_RADII = 1024
+MAX_RADII = 1024
 GRAMMAR = (
     "write 1..16, 0..32:4, 1,2,4,8, 0.5 or 8/255 (L-infinity counts steps of 1/255, with --eps-unit 1 plain numbers; L2 and L1 "
     "count plain numbers)"
@@ -33,9 +33,9 @@ def parse_grid(text: str, unit: Fraction = STEP) -> tuple[Fraction, ...]:
     radii: set[Fraction] = set()
     for part in text.split(","):
         radii.update(_parse_part(part.strip(), unit))
-        if len(radii) > MOST_RADII:
+        if len(radii) > MAX_RADII:
             raise InputError(
-                f"--eps {text!r} asks for more than {MOST_RADII} radii: use a larger step, such as 0..255:5"
+                f"--eps {text!r} asks for more than {MAX_RADII} radii: use a larger step, such as 0..255:5"
             )
     return tuple(sorted(radii - {Fraction(0)}))
 
@@ -54,8 +54,8 @@ def _parse_part(part: str, unit: Fraction) -> list[Fraction]:
     if first < last < first + step:
         raise InputError(f"--eps {part!r} ends before its first step: give a smaller one, such as {ends}:{(last - first) / 4}")
     count = (last - first) // step + 1
-    if count > MOST_RADII:
-        raise InputError(f"--eps {part!r} asks for {count} radii, at most {MOST_RADII} are possible: use a larger step")
+    if count > MAX_RADII:
+        raise InputError(f"--eps {part!r} asks for {count} radii, at most {MAX_RADII} are possible: use a larger step")
     return [first + i * step for i in range(count)]
 
 

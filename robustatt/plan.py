@@ -23,7 +23,7 @@ from robustatt.errors import InputError, did_you_mean
 from robustatt.files import write_atomically
 
 #: part of every key: raise it when the same Cell would give other numbers
-SEMANTICS = 4
+EVALUATION_VERSION = 4
 CELL_EXAMPLES = 256
 #: in place of a weights file: the weights that come with the package
 BUNDLED = "bundled"
@@ -358,7 +358,7 @@ class Cell:
     def key(self) -> str:
         """The hash of everything that decides this Cell's numbers; its records lie in `records/<key>.parquet`."""
         decisive = {
-            "semantics": SEMANTICS,
+            "semantics": EVALUATION_VERSION,
             "model": [self.model, self.model_fingerprint],
             "data": self.data_fingerprint,
             "attack": self.attack.decisive(),
@@ -428,7 +428,7 @@ class BoundPlan:
             "seed": plan.seed,
             "evaluation": "independent" if plan.independent else "threshold search",
             **({} if plan.precision == "float32" else {"precision": plan.precision}),
-            "semantics": SEMANTICS,
+            "semantics": EVALUATION_VERSION,
         }  # fmt: skip
 
     def write(self, folder: Path) -> None:

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robustatt.attack.losses import Loss, misclassification, towards
+from robustatt.attack.losses import Loss, logit_margin, towards
 from robustatt.attack.norms import Norm, inside_box, per_row
 from robustatt.attack.target_classes import Targets
 
@@ -50,7 +50,7 @@ class Batch:
         """A margin that is positive exactly where these logits are what the attack wants."""
         aimed = self.target_class >= 0
         wanted = torch.where(aimed, self.target_class, self.label)
-        return misclassification(logits, wanted) * torch.where(aimed, -1.0, 1.0)
+        return logit_margin(logits, wanted) * torch.where(aimed, -1.0, 1.0)
 
     def followed_by(self, others: Batch) -> Batch:
         """These rows and then the others."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from robustatt.attack.losses import stable
+from robustatt.attack.losses import log_odds
 from robustatt.attack.norms import inside_box
 
 #: How far inside the box gradients are taken if the border hides them: 16 units in the last place of a float32 below 1.
@@ -71,7 +71,7 @@ def loss_gradient(forward: Callable[[Tensor], Tensor], image: Float[Tensor, "n c
         with torch.enable_grad():
             query = image.detach().clone().requires_grad_()
             logits = forward(query)
-            loss = stable(logits, logits.detach().argmax(1)).sum()
+            loss = log_odds(logits, logits.detach().argmax(1)).sum()
             gradient = torch.autograd.grad(loss, query, allow_unused=True)[0] if loss.requires_grad else None
     except RuntimeError:  # the model's own code may not allow gradients
         gradient = None

@@ -6,7 +6,7 @@ from importlib import import_module
 from inspect import signature
 
 from robustatt.attack.base import Attack, Chain, SteppedAttack
-from robustatt.attack.losses import FEWEST_CLASSES
+from robustatt.attack.losses import MIN_CLASSES
 from robustatt.attack.norms import NORMS
 from robustatt.attack.recipe import ApgdTargetedRecipe, ExternalRecipe, Recipe
 from robustatt.errors import InputError
@@ -43,7 +43,7 @@ def _part(recipe: Recipe, classes: int) -> SteppedAttack:
 
 def _min_classes(recipe: Recipe) -> int:
     """The fewest classes for which the recipe's loss is defined."""
-    plain, aimed = FEWEST_CLASSES.get(getattr(recipe, "loss", ""), (2, 2))
+    plain, aimed = MIN_CLASSES.get(getattr(recipe, "loss", ""), (2, 2))
     targeted = isinstance(recipe, ApgdTargetedRecipe) or getattr(recipe, "targeted", None) is not None
     return aimed if targeted else plain
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robustatt.attack.base import Batch, ExampleRng, MinimumNormAttack, ModelOutput, State
 from robustatt.attack.gradient import still_zero_gradient
-from robustatt.attack.losses import misclassification
+from robustatt.attack.losses import logit_margin
 from robustatt.attack.norms import NORMS, per_row, project
 from robustatt.attack.recipe import FmnRecipe
 
@@ -28,7 +28,7 @@ class Fmn(MinimumNormAttack):
 
     def __init__(self, recipe: FmnRecipe) -> None:
         super().__init__(recipe.name, NORMS[recipe.norm])
-        self.loss = misclassification
+        self.loss = logit_margin
         self.steps, self.step_size, self.gamma = recipe.steps, recipe.step_size, recipe.gamma
 
     def start(self, batch: Batch, rng: ExampleRng) -> State:  # noqa: ARG002

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robustatt.attack.norms import Norm
 
-MOST_NEWTON_STEPS = 60
+MAX_NEWTON_STEPS = 60
 
 
 def nearest(
@@ -43,7 +43,7 @@ def _time(gain: Tensor, pace: Tensor, room: Tensor, wanted: Tensor) -> Tensor:
     limit = torch.where(pace > 0, room / pace.clamp_min(1e-38), torch.zeros_like(room))
     reach = torch.where(gain > 0, gain * room, torch.zeros_like(room))
     time = torch.zeros_like(wanted)
-    for _ in range(MOST_NEWTON_STEPS):
+    for _ in range(MAX_NEWTON_STEPS):
         moving = limit > time[:, None]
         rate = (gain * pace * moving).sum(1)
         reached = (torch.where(moving, gain * pace * time[:, None], reach)).sum(1)

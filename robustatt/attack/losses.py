@@ -16,7 +16,7 @@ def _others(logits: Tensor, label: Tensor) -> Tensor:
     return logits.scatter(1, label[:, None], -torch.inf)
 
 
-def stable(logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+def log_odds(logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """logsumexp of the other logits minus the true one.
 
     Cross-entropy is softplus of this, a monotone function, so the sign of the gradient is the same in exact
@@ -30,7 +30,7 @@ def cross_entropy(logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"]) 
     return F.cross_entropy(logits, label, reduction="none")
 
 
-def misclassification(logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+def logit_margin(logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """The best other logit minus the true one: positive exactly when the prediction is wrong."""
     return _others(logits, label).amax(1) - logits.gather(1, label[:, None])[:, 0]
 
@@ -41,7 +41,7 @@ def difference_of_logits_ratio(logits: Float[Tensor, "n classes"], label: Int[Te
     Defined for three classes and more.
     """
     top = logits.topk(3, dim=1).values
-    return misclassification(logits, label) / (top[:, 0] - top[:, 2] + 1e-12)
+    return logit_margin(logits, label) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
 def targeted_logits_ratio(
@@ -67,10 +67,10 @@ def towards(loss: Loss, target_class: Int[Tensor, " n"]) -> Loss:
 
 
 LOSSES: dict[str, Loss] = {
-    "stable": stable,
+    "stable": log_odds,
     "ce": cross_entropy,
-    "margin": misclassification,
+    "margin": logit_margin,
     "dlr": difference_of_logits_ratio,
 }
 #: the fewest classes for which (the untargeted, the targeted) form of a loss is defined
-FEWEST_CLASSES: dict[str, tuple[int, int]] = {"dlr": (3, 4)}
+MIN_CLASSES: dict[str, tuple[int, int]] = {"dlr": (3, 4)}

@@ -15,7 +15,7 @@ from robustatt.errors import InputError
 if TYPE_CHECKING:
     from robustatt.studies.attend import Seen
 
-MOST_PICTURES = 50
+MAX_PICTURES = 50
 
 
 def attend(
@@ -44,8 +44,8 @@ def attend(
     """Draw attention maps of your own pictures, clean and attacked."""
     from robustatt.attack import recipe_files as recipes
 
-    if len(images) > MOST_PICTURES:
-        raise InputError(f"attend: {len(images)} pictures do not fit one figure: give at most {MOST_PICTURES}")
+    if len(images) > MAX_PICTURES:
+        raise InputError(f"attend: {len(images)} pictures do not fit one figure: give at most {MAX_PICTURES}")
     if not 0 <= seed < 2**63:
         raise InputError(f"--seed {seed}: give a whole number from 0 to {2**63 - 1}")
     if weights is not None and not weights.exists():
@@ -59,7 +59,7 @@ def attend(
     from robustatt.report.figures import file_safe
     from robustatt.studies.attend import attend as look
     from robustatt.studies.attend import read_picture
-    from robustatt.studies.attend_figure import Row, attended_png, map_note
+    from robustatt.studies.attend_figure import PictureRow, attended_png, map_note
 
     names = None if class_names is None else read_class_names(class_names)
     entries = model_entries([model], [str(weights)] if weights else [], normalize, model_option or [])
@@ -76,7 +76,7 @@ def attend(
         device=device,
     )
     rows = [
-        Row(one.picture.name, *_said(names or (found.card.class_names if found.card else ()), one), one.entry)
+        PictureRow(one.picture.name, *_said(names or (found.card.class_names if found.card else ()), one), one.entry)
         for one in seen
     ]
     file = out or Path(f"attend-{file_safe(found.label)}.png")

@@ -14,7 +14,7 @@ from robustatt.cli._terminal import counted, print_table, warn
 from robustatt.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from robustatt.results.outcomes import Grid
+    from robustatt.results.outcomes import Outcomes
     from robustatt.results.summary import Difference, Summary
 
 SIGNIFICANT = 0.05
@@ -50,7 +50,7 @@ def compare(
     apart = folder_a != folder_b
     if apart:
         _require_same_data(read[folder_a][1], read[folder_b][1], folder_a, folder_b)
-    rows = _rows(_grids(read[folder_a][0], first), _grids(read[folder_b][0], second), f"{folder_a} and {folder_b}")
+    rows = _rows(_outcomes(read[folder_a][0], first), _outcomes(read[folder_b][0], second), f"{folder_a} and {folder_b}")
     same = apart and first == second
     names = [f"{label} of {folder}" if same else label for label, folder in ((first, folder_a), (second, folder_b))]
     print_table(
@@ -91,27 +91,27 @@ def _model(folder: Path, summary: Summary, label: str | None, flag: str, runs: i
     return label
 
 
-def _grids(records: Any, model: str) -> dict[str, Grid]:
-    from robustatt.results.outcomes import grids
+def _outcomes(records: Any, model: str) -> dict[str, Outcomes]:
+    from robustatt.results.outcomes import outcomes_by_curve
 
-    return {grid.attack: grid for grid in grids(records[records["model"] == model])}
+    return {outcomes.attack: outcomes for outcomes in outcomes_by_curve(records[records["model"] == model])}
 
 
-def _rows(first: Mapping[str, Grid], second: Mapping[str, Grid], where: str) -> list[Difference]:
+def _rows(first: Mapping[str, Outcomes], second: Mapping[str, Outcomes], where: str) -> list[Difference]:
     """The paired differences under each attack that both have; InputError if their images are not the same."""
     import numpy as np
 
-    from robustatt.results.aggregate import compare_grids
+    from robustatt.results.aggregate import compare_outcomes
 
     rows: list[Difference] = []
-    for attack, grid in first.items():
+    for attack, outcomes in first.items():
         other = second.get(attack)
         if other is None:
             continue
-        _, mine, theirs = np.intersect1d(grid.index, other.index, assume_unique=True, return_indices=True)
-        if not np.array_equal(grid.label[mine], other.label[theirs]):
+        _, mine, theirs = np.intersect1d(outcomes.index, other.index, assume_unique=True, return_indices=True)
+        if not np.array_equal(outcomes.label[mine], other.label[theirs]):
             raise InputError(f"compare: {where} are not of the same images: labels differ")
-        rows += compare_grids(grid, other)
+        rows += compare_outcomes(outcomes, other)
     return rows
 
 

@@ -41,12 +41,12 @@ def doctor(
     Prints one line a check, with what to do where something is wrong. Exits with 0 also then: the findings are advice,
     and `robustatt check` is the command that fails.
     """
-    from robustatt.doctor.table import Patient, examine
+    from robustatt.doctor.table import DoctorRequest, run_doctor
     from robustatt.plan import model_entries
 
     entries = model_entries([model], [weights] if weights else [], normalize, model_option or [])
     announce(entries)
-    patient = Patient(
+    patient = DoctorRequest(
         entries[0],
         data,
         data_root,
@@ -57,7 +57,7 @@ def doctor(
         class_names,
         channels,
     )
-    findings = examine(patient, deep=deep)
+    findings = run_doctor(patient, deep=deep)
     print_table(["", "check", "finding", "what to do"], [[it.mark, it.check, it.finding, it.advice] for it in findings])
     wrong = list(dict.fromkeys(it.check for it in findings if not it.fine))
     print(f"To look into first: {', '.join(wrong)}." if wrong else "Nothing found that would spoil an evaluation.")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from robustatt.data import Dataset
     from robustatt.engine.models import Loader
-    from robustatt.engine.options import Execution
+    from robustatt.engine.options import ExecutorOptions
     from robustatt.plan import Cell, ModelEntry, Plan
     from robustatt.results.summary import Curve, DataInfo, Point, Summary
 
@@ -119,11 +119,11 @@ def sweep(
     })  # fmt: skip
     folder = out or default_folder(wanted.data)
     announce(wanted.models)
-    from robustatt.engine.options import Execution
+    from robustatt.engine.options import ExecutorOptions
     from robustatt.engine.sources import load_data, match_channels, model_loader
     from robustatt.engine.sweep import run
 
-    execution = Execution(engine, _parse_workers(workers), threads, address, gpus_per_worker, records)
+    execution = ExecutorOptions(engine, _parse_workers(workers), threads, address, gpus_per_worker, records)
     dataset = load_data(wanted)
     open_channels = wanted.channels is None
     wanted, dataset, load = match_channels(wanted, dataset, model_loader(dataset))
@@ -211,7 +211,7 @@ def _parse_workers(text: str) -> int | None:
     return int(text)
 
 
-def _print_forecast(plan: Plan, dataset: Dataset, load: Loader, folder: Path, execution: Execution) -> None:
+def _print_forecast(plan: Plan, dataset: Dataset, load: Loader, folder: Path, execution: ExecutorOptions) -> None:
     """Cost by model and attack, then what all of it takes on this machine and on the workers asked for."""
     from robustatt.engine.forecast import forecast
     from robustatt.engine.sweep import bound

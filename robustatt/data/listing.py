@@ -13,7 +13,7 @@ from robustatt.errors import InputError
 ABSENT = "-"
 
 
-class Row(NamedTuple):
+class DataRow(NamedTuple):
     """One split of a data set, as text. ``fingerprint``: 16 hexadecimal digits, or ``-`` without data."""
 
     name: str
@@ -32,7 +32,7 @@ def listing(
     image_size: int | None = None,
     class_names: Sequence[str] | None = None,
     channels: int | None = None,
-) -> list[Row]:
+) -> list[DataRow]:
     """A row for each split of these data sets or paths, or of all that go by a name.
 
     Hashes of downloaded sets are computed once and remembered until a file changes.
@@ -40,7 +40,7 @@ def listing(
     Raises:
         InputError: no such data set, or one of the splits of a path is damaged.
     """
-    rows: list[Row] = []
+    rows: list[DataRow] = []
     for name in names or data_sets.SOURCES:
         if name in data_sets.SOURCES:
             rows += _named(data_sets.SOURCES[name], root)
@@ -49,13 +49,13 @@ def listing(
     return rows
 
 
-def _named(source: data_sets.Source, root: Path | None) -> Iterator[Row]:
+def _named(source: data_sets.Source, root: Path | None) -> Iterator[DataRow]:
     for split, count in (("train", source.train), ("test", source.test)):
         found = _fingerprint(source.name, split, root)
         way = "with scikit-learn" if source.name == "digits" else "here" if found else "--download or --data-root"
         pixels = f"{source.side}x{source.side}"
         shown = found[:16] or ABSENT
-        yield Row(source.name, split, f"{count:,}", pixels, str(source.classes), shown, way)
+        yield DataRow(source.name, split, f"{count:,}", pixels, str(source.classes), shown, way)
 
 
 def _fingerprint(name: str, split: str, root: Path | None) -> str:
@@ -92,7 +92,7 @@ def classes(
 
 def _at_path(
     path: str, label_column: str | None, image_size: int | None, names: Sequence[str] | None, channels: int | None
-) -> list[Row]:
+) -> list[DataRow]:
     """The splits that a path has: usually a test split, and sometimes one to train on."""
     rows, problems = [], []
     for split in data_sets.SPLITS:
@@ -105,7 +105,7 @@ def _at_path(
             continue
         _, height, width = found.image_shape
         classes = str(len(found.classes))
-        rows.append(Row(path, split, f"{len(found):,}", f"{height}x{width}", classes, found.fingerprint[:16], "here"))
+        rows.append(DataRow(path, split, f"{len(found):,}", f"{height}x{width}", classes, found.fingerprint[:16], "here"))
     if not rows:
         raise problems[-1]
     return rows

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustatt.attack.border import InsideBox
-from robustatt.attack.losses import misclassification, stable
+from robustatt.attack.losses import log_odds, logit_margin
 from robustatt.eps import parse_radius
 from robustatt.errors import InputError, RunInterrupted
 from robustatt.evaluate.classifier import frozen
@@ -110,7 +110,7 @@ class Case:
     def wrong(self, image: Tensor) -> Tensor:
         """Which images are misclassified."""
         with torch.no_grad():
-            return misclassification(self.module(image).float(), self.truth) > 0
+            return logit_margin(self.module(image).float(), self.truth) > 0
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def climb(case: Case, eps: float, steps: int, stride: float, restart: int) -> Cl
         with torch.enable_grad():
             query = image.detach().requires_grad_()
             logits = case.module(query).float()
-            loss = stable(logits, case.truth).sum()
+            loss = log_odds(logits, case.truth).sum()
             grad = torch.autograd.grad(loss, query, allow_unused=True)[0] if loss.requires_grad else None
         best, most = _better(case, image, logits.detach(), best, most)
         grad = torch.zeros_like(image) if grad is None else grad.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
@@ -142,11 +142,11 @@ def climb(case: Case, eps: float, steps: int, stride: float, restart: int) -> Cl
     with torch.no_grad():
         logits = case.module(image).float()
     best, most = _better(case, image, logits, best, most)
-    return Climb(best, misclassification(logits, case.truth) > 0, most > 0)
+    return Climb(best, logit_margin(logits, case.truth) > 0, most > 0)
 
 
 def _better(case: Case, image: Tensor, logits: Tensor, best: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
-    margin = misclassification(logits, case.truth)
+    margin = logit_margin(logits, case.truth)
     better = margin > most
     return torch.where(better.view(-1, 1, 1, 1), image, best), torch.where(better, margin, most)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from robustatt import data as data_sets
 from robustatt.attack import recipe_files as recipes
 from robustatt.attack.border import InsideBox
-from robustatt.attack.losses import misclassification, stable
+from robustatt.attack.losses import log_odds, logit_margin
 from robustatt.data import Dataset, TensorDataset
 from robustatt.data.grey import as_channels, matching
 from robustatt.data.labels import read_class_names
@@ -61,7 +61,7 @@ JUDGED_BY_NUMBERS = ("determinism", "batch size", "gradient", "normalisation", "
 
 
 @dataclass(frozen=True)
-class Patient:
+class DoctorRequest:
     """The model and the data to look at, as the command line names them."""
 
     entry: ModelEntry
@@ -76,7 +76,7 @@ class Patient:
 
 
 @dataclass(frozen=True)
-class Finding:
+class DoctorLine:
     """One line of the table: what was looked at, what was seen, and what to do where that is not fine."""
 
     check: str
@@ -91,7 +91,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class _Look:
+class Probe:
     """What all checks share: the model and images ``(n, c, h, w)`` and labels, of all classes."""
 
     classifier: Classifier
@@ -110,7 +110,7 @@ class _Look:
             return self.classifier.original(images).float()  # type: ignore[no-any-return]
 
 
-def examine(patient: Patient, *, deep: bool = False) -> list[Finding]:
+def run_doctor(patient: DoctorRequest, *, deep: bool = False) -> list[DoctorLine]:
     """All checks of a model on a test split; with `deep` it is attacked too, which takes minutes.
 
     Raises:
@@ -126,7 +126,7 @@ def examine(patient: Patient, *, deep: bool = False) -> list[Finding]:
     return examine_model(resolved, dataset, choose_device(patient.device), train=train, deep=deep)
 
 
-def _load(patient: Patient, split: str, *, download: bool) -> Dataset:
+def _load(patient: DoctorRequest, split: str, *, download: bool) -> Dataset:
     names = None if patient.class_names is None else read_class_names(patient.class_names)
     return data_sets.load(
         patient.data, split, root=patient.data_root, download=download,
@@ -134,7 +134,7 @@ def _load(patient: Patient, split: str, *, download: bool) -> Dataset:
     )  # fmt: skip
 
 
-def _training_images(patient: Patient) -> Tensor | None:
+def _training_images(patient: DoctorRequest) -> Tensor | None:
     """The images of the training split, if they are at hand and fit into memory: nothing is downloaded or decoded."""
     try:
         found = _load(patient, "train", download=False)
@@ -150,7 +150,7 @@ def examine_model(
     *,
     train: Tensor | None = None,
     deep: bool = False,
-) -> list[Finding]:
+) -> list[DoctorLine]:
     """All checks of a model that is in memory, which is left as it was. `train` holds the training images, if known."""
     first = as_float(dataset.tensors(range(min(32, len(dataset))))[0]).to(device)
     with frozen(resolved.module, resolved.label, device, first) as classifier:
@@ -168,18 +168,18 @@ def examine_model(
         more = [warning for warning in deeper if warning.code not in known]
         findings += [_wrong(warning.code, warning) for warning in more]
         if not more:
-            findings.append(Finding("attacks", True, "fgsm, pgd, square and noise give answers that fit together"))
+            findings.append(DoctorLine("attacks", True, "fgsm, pgd, square and noise give answers that fit together"))
     return findings
 
 
-def _look(classifier: Classifier, dataset: Dataset, first: Tensor) -> _Look:
+def _look(classifier: Classifier, dataset: Dataset, first: Tensor) -> Probe:
     """As many images as a pass of a few seconds can take, classes in proportion."""
     seconds = _seconds(lambda: classifier.original(first))
     fitting = max(FEWEST_IMAGES, int(LOOK_SECONDS * len(first) / seconds))
     images, labels = dataset.tensors(stratified(dataset.labels, min(len(dataset), MOST_IMAGES, fitting), 0))
     device = classifier.device
     batch = min(automatic_batch_size(dataset.image_shape, device), 64 if device.type == "cpu" else 1024)
-    return _Look(classifier, as_float(images).to(device), labels.to(device), batch)
+    return Probe(classifier, as_float(images).to(device), labels.to(device), batch)
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -195,14 +195,14 @@ def _seconds(work: Callable[[], object]) -> float:
     return max(min(taken[1:]), 1e-6)
 
 
-def _input_range(images: Tensor) -> Finding:
+def _input_range(images: Tensor) -> DoctorLine:
     low, high, mean = float(images.min()), float(images.max()), float(images.mean())
     fine = high > 0.1 and high - low > 0.05
     advice = "" if fine else "the images are nearly black or flat: were they divided by 255 twice?"
-    return Finding("input range", fine, f"pixels from {low:.3g} to {high:.3g}, mean {mean:.3g}", advice)
+    return DoctorLine("input range", fine, f"pixels from {low:.3g} to {high:.3g}, mean {mean:.3g}", advice)
 
 
-def _accuracy(look: _Look, card: Card | None, dataset: Dataset) -> Finding:
+def _accuracy(look: Probe, card: Card | None, dataset: Dataset) -> DoctorLine:
     """Clean accuracy with its interval against the card, and against always guessing the commonest class."""
     found = torch.cat([look.logits(part).argmax(1) for part in torch.split(look.images, look.batch)])
     right, n = int((found == look.labels).sum()), len(found)
@@ -213,15 +213,15 @@ def _accuracy(look: _Look, card: Card | None, dataset: Dataset) -> Finding:
     guess = float(dataset.labels.bincount().max()) / len(dataset)
     if like_guessing(right, n, guess):
         advice = f"no better than always guessing one class ({guess:.1%}): wrong weights or labels?"
-        return Finding("clean accuracy", False, said, advice)
+        return DoctorLine("clean accuracy", False, said, advice)
     least, most = (float(end) for end in statistics.wilson(right, n, 0.999))
     if claimed is not None and not least <= claimed <= most:
         advice = "not the images or the preparation that the card was measured with"
-        return Finding("clean accuracy", False, said, advice)
-    return Finding("clean accuracy", True, said)
+        return DoctorLine("clean accuracy", False, said, advice)
+    return DoctorLine("clean accuracy", True, said)
 
 
-def _by_topic(warnings: list[HealthWarning], look: _Look) -> Iterator[Finding]:
+def _by_topic(warnings: list[HealthWarning], look: Probe) -> Iterator[DoctorLine]:
     """A line for each topic: the warnings about it, or what was measured; then any other warning."""
     fine = _measured(look)
     numbers = all(warning.code != "non-finite" for warning in warnings)
@@ -229,20 +229,20 @@ def _by_topic(warnings: list[HealthWarning], look: _Look) -> Iterator[Finding]:
         about = [warning for warning in warnings if warning.code in codes]
         yield from (_wrong(topic, warning) for warning in about)
         if not about and (numbers or topic not in JUDGED_BY_NUMBERS):
-            yield Finding(topic, True, fine[topic])
+            yield DoctorLine(topic, True, fine[topic])
     known = {code for codes in TOPICS.values() for code in codes}
     yield from (_wrong(warning.code, warning) for warning in warnings if warning.code not in known)
 
 
-def _wrong(check: str, warning: HealthWarning) -> Finding:
-    return Finding(check, False, warning.finding.removesuffix("."), warning.advice.removesuffix("."))
+def _wrong(check: str, warning: HealthWarning) -> DoctorLine:
+    return DoctorLine(check, False, warning.finding.removesuffix("."), warning.advice.removesuffix("."))
 
 
-def _measured(look: _Look) -> dict[str, str]:
+def _measured(look: Probe) -> dict[str, str]:
     """What there is to say of each topic while nothing is wrong with it."""
     images = look.images[look.probe]
     passes = torch.stack([look.logits(images) for _ in range(PASSES)])
-    lead = float(-misclassification(passes[0], passes[0].argmax(1)).median())
+    lead = float(-logit_margin(passes[0], passes[0].argmax(1)).median())
     alone = torch.cat([look.logits(image[None]) for image in images[:8]])
     apart = float((passes[0, :8] - alone).abs().max())
     spread = float((passes - passes[0]).abs().max())
@@ -258,33 +258,33 @@ def _measured(look: _Look) -> dict[str, str]:
     }
 
 
-def _gradient(look: _Look) -> str:
+def _gradient(look: Probe) -> str:
     found = _ask_gradient(look, look.images[look.probe], look.labels[look.probe])
     if found is None:
         return "none"
     return f"finite, exactly zero at {float((found == 0).float().mean()):.1%} of the pixels"
 
 
-def _ask_gradient(look: _Look, images: Tensor, labels: Tensor) -> Tensor | None:
+def _ask_gradient(look: Probe, images: Tensor, labels: Tensor) -> Tensor | None:
     with torch.enable_grad():
         images = images.clone().requires_grad_(True)
-        loss = stable(InsideBox(look.classifier.original, look.classifier.box_margin)(images), labels).sum()
+        loss = log_odds(InsideBox(look.classifier.original, look.classifier.box_margin)(images), labels).sum()
         return torch.autograd.grad(loss, images, allow_unused=True)[0] if loss.requires_grad else None
 
 
-def _training(look: _Look, train: Tensor) -> list[Finding]:
+def _training(look: Probe, train: Tensor) -> list[DoctorLine]:
     found = seen_in_training(look.classifier.label, look.images, train)
     fine = f"under 1 % of {len(look.images)} test images are among the {len(train):,} training images, to the pixel"
-    return [_wrong("training images", one) for one in found] or [Finding("training images", True, fine)]
+    return [_wrong("training images", one) for one in found] or [DoctorLine("training images", True, fine)]
 
 
-def _speed(look: _Look, total: int) -> Iterator[Finding]:
+def _speed(look: Probe, total: int) -> Iterator[DoctorLine]:
     """Images a second of the copy that sweeps use, and what that makes of the usual attacks."""
     images, labels = look.images[: look.batch], look.labels[: look.batch]
     forward = _seconds(lambda: look.classifier.logits(images)) / len(images)
     backward = _seconds(lambda: _ask_gradient(look, images, labels)) / len(images)
     rates = f"{1 / forward:,.0f} images/s forward, {1 / backward:,.0f} with gradient, {len(images)} a batch"
-    yield Finding("speed", True, rates)
+    yield DoctorLine("speed", True, rates)
     for name in ("fgsm", "pgd", "autoattack"):
         gradients, forwards = recipes.load(name).cost()
         runs = 1.0 if name == "fgsm" else RUNS
@@ -292,7 +292,7 @@ def _speed(look: _Look, total: int) -> Iterator[Finding]:
         bound = "at most" if name == "autoattack" else "about"
         said = f"{bound} {_duration(each * total)} for {total:,} images and {RADII} radii"
         fewer = f"--sample {max(1, int(3600 / each)):,} takes an hour" if each * total > 3600 else ""
-        yield Finding(f"time of {name}", True, said, fewer)
+        yield DoctorLine(f"time of {name}", True, said, fewer)
 
 
 def _duration(seconds: float) -> str:

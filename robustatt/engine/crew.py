@@ -13,7 +13,7 @@ from robustatt.engine.costs import Costs
 from robustatt.engine.executor import Executor
 from robustatt.engine.inline import ThisProcess
 from robustatt.engine.models import FrozenModels
-from robustatt.engine.options import Execution, fitting_workers, paying_workers
+from robustatt.engine.options import ExecutorOptions, fitting_workers, paying_workers
 from robustatt.engine.processes import LocalProcesses
 from robustatt.engine.worker import Setup, Worker, peak_memory
 from robustatt.evaluate.cell import load_images
@@ -21,7 +21,7 @@ from robustatt.plan import Cell, ModelEntry
 from robustatt.results.records import Store
 
 
-class Crew:
+class ExecutorFactory:
     """The workers of a sweep, as the user asked for them or as many as pay off.
 
     Args:
@@ -36,7 +36,7 @@ class Crew:
     def __init__(
         self,
         setup: Setup,
-        execution: Execution,
+        execution: ExecutorOptions,
         dataset: Dataset,
         models: FrozenModels,
         threads: int,

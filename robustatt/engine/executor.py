@@ -23,7 +23,7 @@ class Task:
     losses: int = 0
 
 
-class Fate(Enum):
+class FailureKind(Enum):
     """What is to become of a Cell that failed."""
 
     RETRY = "retry"  # it may work elsewhere, or another time
@@ -34,7 +34,7 @@ class Fate(Enum):
 
 
 @dataclass(frozen=True)
-class Spent:
+class CellCost:
     """What a Cell cost: seconds on one worker, images through the model, and the worker's peak memory in bytes."""
 
     seconds: float
@@ -58,7 +58,7 @@ class Finished:
     """A Cell's records are in the store."""
 
     task: Task
-    spent: Spent
+    spent: CellCost
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Failed:
 
     task: Task
     cause: str
-    fate: Fate = Fate.RETRY
+    fate: FailureKind = FailureKind.RETRY
     log: str = ""
     problem: BaseException | None = None
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from robustatt.engine.executor import Spent
+from robustatt.engine.executor import CellCost
 from robustatt.files import append_line
 from robustatt.plan import Cell
 
@@ -15,7 +15,7 @@ FILE = "log.jsonl"
 SUMS = ("seconds", "gradients", "forwards")
 
 
-def note(out: Path, cell: Cell, spent: Spent) -> None:
+def note(out: Path, cell: Cell, spent: CellCost) -> None:
     """Append what a Cell cost, one line in one write, so that sweeps may share the file."""
     entry = {
         "key": cell.key, "cell": str(cell), "model": cell.model, "attack": cell.attack.name,

@@ -17,9 +17,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import final
 
-from robustatt.engine.executor import Advanced, Failed, Fate, Finished, Handler, Task
+from robustatt.engine.executor import Advanced, Failed, FailureKind, Finished, Handler, Task
 from robustatt.engine.options import kernel_oom_kills
-from robustatt.engine.worker import Setup, Unfit, hosted, portable, starved, tail
+from robustatt.engine.worker import Setup, SetupFailed, hosted, portable, starved, tail
 from robustatt.errors import RobustattError
 
 TELL_SECONDS = 0.2  # a worker tells of its progress this often
@@ -34,11 +34,11 @@ class Ready:
     """A worker holds its data and waits for Cells."""
 
 
-Message = Ready | Unfit | Advanced | Finished | Failed
+Message = Ready | SetupFailed | Advanced | Finished | Failed
 
 
 @dataclass
-class _Slot:
+class _WorkerSlot:
     """One worker's place: its process, the line to it, what it computes and where it says what goes wrong."""
 
     device: str
@@ -63,11 +63,11 @@ class LocalProcesses:
     def __init__(self, setup: Setup, devices: Sequence[str]) -> None:
         self._setup = setup
         self._logs = tempfile.TemporaryDirectory(prefix="robustatt-workers-")
-        self._slots: list[_Slot] = []
+        self._slots: list[_WorkerSlot] = []
         for number, device in enumerate(devices):
             self._slots.append(self._start(device, Path(self._logs.name) / f"{number}.log"))
 
-    def _start(self, device: str, log: Path) -> _Slot:
+    def _start(self, device: str, log: Path) -> _WorkerSlot:
         killed = kernel_oom_kills()
         ours, theirs = _SPAWN.Pipe()
         process = _SPAWN.Process(
@@ -76,7 +76,7 @@ class LocalProcesses:
         with _no_interrupt():
             process.start()
         theirs.close()
-        return _Slot(device, log, process, ours, killed)
+        return _WorkerSlot(device, log, process, ours, killed)
 
     def room(self) -> int:
         return sum(slot.ready and slot.task is None for slot in self._slots)
@@ -93,7 +93,7 @@ class LocalProcesses:
             if slot.connection in heard or not slot.process.is_alive():
                 self._hear(slot, handle)
 
-    def _hear(self, slot: _Slot, handle: Handler) -> None:
+    def _hear(self, slot: _WorkerSlot, handle: Handler) -> None:
         """The next message of a worker, or its end; a child of the worker may still hold its end of the line open."""
         try:
             message: Message | None = slot.connection.recv() if slot.connection.poll() else None
@@ -104,20 +104,20 @@ class LocalProcesses:
         else:
             self._receive(slot, message, handle)
 
-    def _receive(self, slot: _Slot, message: Message, handle: Handler) -> None:
+    def _receive(self, slot: _WorkerSlot, message: Message, handle: Handler) -> None:
         if isinstance(message, Ready):
             slot.ready, slot.starts = True, 0
-        elif isinstance(message, Unfit):
+        elif isinstance(message, SetupFailed):
             raise RobustattError(message.cause)
         elif isinstance(message, Advanced):
             handle(message)
         else:
             slot.task = None
-            if isinstance(message, Failed) and message.fate is Fate.RETRY:
+            if isinstance(message, Failed) and message.fate is FailureKind.RETRY:
                 message = replace(message, log=tail(slot.log) + message.log)
             handle(message)
 
-    def _replace(self, slot: _Slot, handle: Handler) -> None:
+    def _replace(self, slot: _WorkerSlot, handle: Handler) -> None:
         """A worker died: start another in its place, and say what happened to its Cell."""
         _stop(slot.process)
         slot.connection.close()
@@ -134,7 +134,7 @@ class LocalProcesses:
         if slot.process.exitcode == -signal.SIGKILL and kernel_oom_kills() > slot.oom_kills:
             handle(starved(slot.task, self._setup, said))
         else:
-            handle(Failed(slot.task, cause, Fate.RETRY, said))
+            handle(Failed(slot.task, cause, FailureKind.RETRY, said))
 
     def close(self) -> None:
         for slot in self._slots:
@@ -188,7 +188,7 @@ def _serve(connection: Connection, setup: Setup, log: str) -> None:
     except EOFError:
         return
     except RobustattError as problem:
-        connection.send(Unfit(str(problem)))
+        connection.send(SetupFailed(str(problem)))
 
 
 class _Teller:

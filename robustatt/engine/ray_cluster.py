@@ -23,11 +23,11 @@ import torch
 from torch import nn
 
 from robustatt.data.dataset import Dataset, TensorDataset
-from robustatt.engine.executor import Failed, Fate, Finished, Handler, Task
+from robustatt.engine.executor import Failed, FailureKind, Finished, Handler, Task
 from robustatt.engine.models import FrozenModels
-from robustatt.engine.options import Execution, kernel_oom_kills
+from robustatt.engine.options import ExecutorOptions, kernel_oom_kills
 from robustatt.engine.ray_connection import ray_module
-from robustatt.engine.worker import Setup, Unfit, Worker, automatic_batch_size, hosted, portable, starved, tail
+from robustatt.engine.worker import Setup, SetupFailed, Worker, automatic_batch_size, hosted, portable, starved, tail
 from robustatt.errors import RobustattError
 from robustatt.plan import ModelEntry
 
@@ -38,7 +38,7 @@ STARTS = 3  # of one worker in a row that could not be set up
 RAYS_OWN = (":job_id:", ":actor_name:", ":task_name:")  # lines Ray writes into a worker's log
 
 
-def cluster_workers(execution: Execution, setup: Setup) -> int:
+def cluster_workers(execution: ExecutorOptions, setup: Setup) -> int:
     """As many workers as were asked for, or as the cluster holds: one for each share of a GPU, else of CPUs."""
     if execution.workers is not None:
         return execution.workers
@@ -48,7 +48,7 @@ def cluster_workers(execution: Execution, setup: Setup) -> int:
     return max(1, int(count))
 
 
-def gpus_each(execution: Execution, setup: Setup) -> float:
+def gpus_each(execution: ExecutorOptions, setup: Setup) -> float:
     """The share of a GPU of each worker: one where the cluster has GPUs, unless the user said otherwise."""
     if execution.gpus_per_worker is not None:
         return execution.gpus_per_worker
@@ -72,14 +72,14 @@ class Actor:
         self._stack = ExitStack()
         self._worker: Worker | None = None
 
-    def ready(self, setup: Setup, data: list[Any]) -> Home | Unfit:
+    def ready(self, setup: Setup, data: list[Any]) -> Home | SetupFailed:
         """Set up: where this actor is, or why it cannot work there."""
         ray = ray_module()
         dataset = ray.get(data[0]) if data else None
         try:
             self._worker = self._stack.enter_context(hosted(setup, dataset, self._load))
         except RobustattError as problem:
-            return Unfit(str(problem))
+            return SetupFailed(str(problem))
         return Home(ray.get_runtime_context().get_node_id(), _own_log(), kernel_oom_kills())
 
     def attempt(self, task: Task, entry: ModelEntry, weights: list[Any]) -> Finished | Failed:
@@ -108,7 +108,7 @@ def last_words(home: Home) -> tuple[str, bool]:
 
 
 @dataclass
-class _Slot:
+class _RaySlot:
     """One worker's place: its actor and what that does now."""
 
     actor: Any
@@ -133,7 +133,7 @@ class RayActors:
     """An actor for each worker, and a fresh one wherever there is room if its process or its node is lost."""
 
     def __init__(
-        self, setup: Setup, execution: Execution, workers: int, dataset: Dataset, models: FrozenModels
+        self, setup: Setup, execution: ExecutorOptions, workers: int, dataset: Dataset, models: FrozenModels
     ) -> None:
         ray = ray_module()
         gpus = gpus_each(execution, setup)
@@ -150,9 +150,9 @@ class RayActors:
         self._last_worker, self._last_problem = time.monotonic(), ""
         self._doubts: dict[Any, _Doubt] = {}
         self._kind = ray.remote(Actor).options(num_cpus=setup.threads or 1, num_gpus=gpus, max_restarts=0)
-        self._slots = [self._filled(_Slot(None)) for _ in range(workers)]
+        self._slots = [self._filled(_RaySlot(None)) for _ in range(workers)]
 
-    def _filled(self, slot: _Slot) -> _Slot:
+    def _filled(self, slot: _RaySlot) -> _RaySlot:
         """The slot with a fresh actor, which is setting itself up."""
         slot.actor = self._kind.remote()
         slot.task = slot.home = None
@@ -187,7 +187,7 @@ class RayActors:
         self._end_doubts(handle)
         self._require_workers()
 
-    def _answered(self, slot: _Slot, handle: Handler) -> None:
+    def _answered(self, slot: _RaySlot, handle: Handler) -> None:
         ray = ray_module()
         try:
             answer = ray.get(slot.pending)
@@ -199,8 +199,8 @@ class RayActors:
             slot.pending = None
             self._receive(slot, answer, handle)
 
-    def _receive(self, slot: _Slot, answer: Home | Unfit | Finished | Failed, handle: Handler) -> None:
-        if isinstance(answer, Unfit):
+    def _receive(self, slot: _RaySlot, answer: Home | SetupFailed | Finished | Failed, handle: Handler) -> None:
+        if isinstance(answer, SetupFailed):
             raise RobustattError(answer.cause)
         if isinstance(answer, Home):
             slot.home, slot.refusals = answer, 0
@@ -208,22 +208,22 @@ class RayActors:
         slot.task = None
         handle(answer)
 
-    def _raised(self, slot: _Slot, cause: str, log: str, handle: Handler) -> None:
+    def _raised(self, slot: _RaySlot, cause: str, log: str, handle: Handler) -> None:
         """The actor lives, but what it was asked for raised: while it was set up, or around a Cell."""
         task = slot.task
         if task is None:
             self._refused(slot, cause)
             return
         slot.pending = slot.task = None
-        handle(Failed(task, cause, Fate.RETRY, log))
+        handle(Failed(task, cause, FailureKind.RETRY, log))
 
-    def _refused(self, slot: _Slot, cause: str) -> None:
+    def _refused(self, slot: _RaySlot, cause: str) -> None:
         slot.refusals += 1
         if slot.refusals >= STARTS:
             raise RobustattError(f"a worker could not be set up on the cluster, {STARTS} times in a row: {cause}")
         self._discard(slot)
 
-    def _died(self, slot: _Slot, problem: Exception, handle: Handler) -> None:
+    def _died(self, slot: _RaySlot, problem: Exception, handle: Handler) -> None:
         """The actor's process or node is gone. Another takes its place; what becomes of the Cell is found out."""
         ray, task, home = ray_module(), slot.task, slot.home
         said = str(problem)
@@ -240,7 +240,7 @@ class RayActors:
             question = ray.remote(last_words).options(num_cpus=0, max_retries=0, scheduling_strategy=pinned)
             self._doubts[question.remote(home)] = _Doubt(task, home.node, said, time.monotonic() + DOUBT_SECONDS)
 
-    def _discard(self, slot: _Slot) -> None:
+    def _discard(self, slot: _RaySlot) -> None:
         _kill(slot.actor)  # one that only seemed dead would keep its share of the node
         self._filled(slot)
 
@@ -254,7 +254,7 @@ class RayActors:
         if out_of_memory:
             handle(starved(doubt.task, self._setup, said))
         else:
-            handle(Failed(doubt.task, f"its worker on node {doubt.node[:8]} died", Fate.RETRY, said or doubt.said))
+            handle(Failed(doubt.task, f"its worker on node {doubt.node[:8]} died", FailureKind.RETRY, said or doubt.said))
 
     def _end_doubts(self, handle: Handler) -> None:
         for reference, doubt in list(self._doubts.items()):
@@ -293,7 +293,7 @@ def _kill(actor: Any) -> None:
 
 
 def _node_lost(doubt: _Doubt) -> Failed:
-    return Failed(doubt.task, f"its node {doubt.node[:8]} was lost", Fate.LOST)
+    return Failed(doubt.task, f"its node {doubt.node[:8]} was lost", FailureKind.LOST)
 
 
 def _one_line(problem: BaseException) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from robustatt.engine.options import Execution
+from robustatt.engine.options import ExecutorOptions
 from robustatt.errors import InputError
 
 INSTALL = "pip install 'robustatt[ray]'"
@@ -31,7 +31,7 @@ def ray_module() -> Any:
 
 
 @contextmanager
-def connected(execution: Execution) -> Iterator[None]:
+def connected(execution: ExecutorOptions) -> Iterator[None]:
     """A connection to the cluster the user named, or to a Ray of this machine alone; one that is there already is used.
 
     Raises:

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from robustatt.engine.costs import Costs
-from robustatt.engine.executor import Advanced, Event, Executor, Failed, Fate, Finished, Spent, Task
+from robustatt.engine.executor import Advanced, CellCost, Event, Executor, Failed, FailureKind, Finished, Task
 from robustatt.errors import InputError
 from robustatt.plan import Cell
 from robustatt.progress import SweepProgress
 
 ATTEMPTS = 3
-LOSSES = 10  # machines that a Cell may lose until it counts as what ends them
-SUSPECT = 2  # machines lost with a Cell, from which on the others go first
+MAX_LOST_NODES = 10  # machines that a Cell may lose until it counts as what ends them
+SUSPECT_AFTER = 2  # machines lost with a Cell, from which on the others go first
 
 
 class Queue:
@@ -56,7 +56,7 @@ class Queue:
 
     def put_back(self, task: Task) -> None:
         """A task that is to be tried again: before all others, unless it may be what ends the machines it was on."""
-        (self._last if task.losses >= SUSPECT else self._again).append(task)
+        (self._last if task.losses >= SUSPECT_AFTER else self._again).append(task)
 
     def reorder(self) -> None:
         """Sort afresh by what is now known of the costs."""
@@ -84,7 +84,7 @@ class Scheduler:
     executor: Executor
     costs: Costs
     progress: SweepProgress
-    finished: Callable[[Cell, Spent], None] = lambda _cell, _spent: None
+    finished: Callable[[Cell, CellCost], None] = lambda _cell, _spent: None
     set_aside: list[SetAside] = field(default_factory=list)
     _told: dict[str, int] = field(default_factory=dict)
 
@@ -124,17 +124,17 @@ class Scheduler:
 
     def _failed(self, event: Failed) -> None:
         task = event.task
-        if event.fate is Fate.WRONG_INPUT:
+        if event.fate is FailureKind.WRONG_INPUT:
             raise InputError(event.cause)
         again = {
-            Fate.RETRY: replace(task, attempt=task.attempt + 1),
-            Fate.OUT_OF_MEMORY: replace(task, halvings=task.halvings + 1),
-            Fate.LOST: replace(task, losses=task.losses + 1),
+            FailureKind.RETRY: replace(task, attempt=task.attempt + 1),
+            FailureKind.OUT_OF_MEMORY: replace(task, halvings=task.halvings + 1),
+            FailureKind.LOST: replace(task, losses=task.losses + 1),
         }.get(event.fate)
-        if again is None or again.attempt > ATTEMPTS or again.losses >= LOSSES:
-            suspected = event.fate is Fate.LOST
+        if again is None or again.attempt > ATTEMPTS or again.losses >= MAX_LOST_NODES:
+            suspected = event.fate is FailureKind.LOST
             cause = (
-                f"{event.cause}, as {LOSSES - 1} before it: this Cell may be what ends them"
+                f"{event.cause}, as {MAX_LOST_NODES - 1} before it: this Cell may be what ends them"
                 if suspected
                 else event.cause
             )

@@ -15,11 +15,11 @@ from torch import nn
 from robustatt.data.dataset import Dataset
 from robustatt.engine import log
 from robustatt.engine.costs import Costs
-from robustatt.engine.crew import Crew
+from robustatt.engine.crew import ExecutorFactory
 from robustatt.engine.evidence import agrees
-from robustatt.engine.executor import Spent
+from robustatt.engine.executor import CellCost
 from robustatt.engine.models import FrozenModels, Loader
-from robustatt.engine.options import Execution
+from robustatt.engine.options import ExecutorOptions
 from robustatt.engine.scheduler import Queue, Scheduler, SetAside
 from robustatt.engine.sources import drawn
 from robustatt.engine.worker import Setup, automatic_batch_size
@@ -50,7 +50,7 @@ NAMED = 3  # Cells that were set aside, in the message at the end
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SweepOutcome:
     """What a sweep leaves behind: the records, the summary, and how many Cells were computed by this run."""
 
     records: pd.DataFrame
@@ -67,8 +67,8 @@ def run(
     out: Path,
     progress: SweepProgress | None = None,
     gallery: bool = True,
-    execution: Execution | None = None,
-) -> Outcome:
+    execution: ExecutorOptions | None = None,
+) -> SweepOutcome:
     """Evaluate a plan into the folder `out`, going on where an earlier run stopped.
 
     Everything the user could have got wrong is checked before anything is written. `gallery` keeps pictures of a few
@@ -83,7 +83,7 @@ def run(
 
 
 @contextmanager
-def bound(plan: Plan, dataset: Dataset, load: Loader, out: Path, execution: Execution | None = None) -> Iterator[Sweep]:
+def bound(plan: Plan, dataset: Dataset, load: Loader, out: Path, execution: ExecutorOptions | None = None) -> Iterator[Sweep]:
     """A plan bound to its data and models, ready to run or to be forecast; nothing is written yet."""
     start_seconds = time.process_time()
     device = choose_device(plan.device)
@@ -102,11 +102,11 @@ def bound(plan: Plan, dataset: Dataset, load: Loader, out: Path, execution: Exec
         fingerprints = tuple(map(models.fingerprint, plan.models))
         bound = BoundPlan(plan, examples, chosen.classes, chosen.fingerprint, fingerprints, _url(execution))
         setup = Setup(plan, chosen.fingerprint, where, str(device), batch_size, threads)
-        crew = Crew(setup, execution or Execution(workers=1), dataset, models, available, start_seconds)
+        crew = ExecutorFactory(setup, execution or ExecutorOptions(workers=1), dataset, models, available, start_seconds)
         yield Sweep(bound, chosen, models, store, out, setup, crew)
 
 
-def _cluster(execution: Execution | None) -> AbstractContextManager[None]:
+def _cluster(execution: ExecutorOptions | None) -> AbstractContextManager[None]:
     if execution is None or execution.engine != "ray":
         return nullcontext()
     from robustatt.engine.ray_connection import connected
@@ -114,7 +114,7 @@ def _cluster(execution: Execution | None) -> AbstractContextManager[None]:
     return connected(execution)
 
 
-def _url(execution: Execution | None) -> str | None:
+def _url(execution: ExecutorOptions | None) -> str | None:
     return execution.records if execution else None
 
 
@@ -139,9 +139,9 @@ class Sweep:
     store: Store
     out: Path
     setup: Setup
-    crew: Crew
+    crew: ExecutorFactory
 
-    def run(self, progress: SweepProgress, gallery: bool) -> Outcome:
+    def run(self, progress: SweepProgress, gallery: bool) -> SweepOutcome:
         """Compute what is missing, then summarise everything."""
         plan, bound, store = self.bound.plan, self.bound, self.store
         keys = [cell.key for cell in bound.cells()]
@@ -149,7 +149,7 @@ class Sweep:
         if not missing and (summary := _finished(bound, self.out)) is not None:
             records = store.read(keys)
             if agrees(summary, records, bound):
-                return Outcome(records, summary, 0, len(keys))
+                return SweepOutcome(records, summary, 0, len(keys))
         warnings = [] if plan.n is None else first_classes(self.dataset.labels.numpy(), bound.examples)
         cards = {}
         for entry in plan.models:
@@ -174,7 +174,7 @@ class Sweep:
         write_summary(self.out, summary)
         if gallery:
             _keep_pictures(bound, self.dataset, self.models, records, self.out)
-        return Outcome(records, summary, computed, len(keys) - computed, store.moved_aside)
+        return SweepOutcome(records, summary, computed, len(keys) - computed, store.moved_aside)
 
     def queue(self, missing: Set[str], costs: Costs) -> Queue:
         """The Cells that are missing in the store, longest first."""
@@ -188,7 +188,7 @@ class Sweep:
         """Have every missing Cell computed. RunInterrupted if some could not be."""
         wanted = frozenset(missing)
 
-        def finished(cell: Cell, spent: Spent) -> None:
+        def finished(cell: Cell, spent: CellCost) -> None:
             missing.discard(cell.key)
             log.note(self.out, cell, spent)
 

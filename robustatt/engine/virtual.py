@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Callable
 from typing import final
 
-from robustatt.engine.executor import Finished, Handler, Spent, Task
+from robustatt.engine.executor import CellCost, Finished, Handler, Task
 from robustatt.plan import Cell
 
 
@@ -39,6 +39,6 @@ class VirtualWorkers:
     def wait(self, handle: Handler) -> None:
         if self._running:
             self.now, _, seconds, task = heapq.heappop(self._running)
-            handle(Finished(task, Spent(seconds, 0, 0, 0)))
+            handle(Finished(task, CellCost(seconds, 0, 0, 0)))
 
     def close(self) -> None: ...

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from robustatt.data.dataset import Dataset
-from robustatt.engine.executor import Failed, Fate, Finished, Spent, Task
+from robustatt.engine.executor import CellCost, Failed, FailureKind, Finished, Task
 from robustatt.engine.models import FrozenModels, Loader
 from robustatt.engine.sources import drawn, load_data, model_loader
 from robustatt.errors import InputError, RobustattError, describe
@@ -44,7 +44,7 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Unfit:
+class SetupFailed:
     """A worker cannot work where it is; nor could another."""
 
     cause: str
@@ -63,12 +63,12 @@ class Worker:
         try:
             return Finished(task, self._compute(task, advance))
         except InputError as problem:
-            return Failed(task, str(problem), Fate.WRONG_INPUT, problem=problem)
+            return Failed(task, str(problem), FailureKind.WRONG_INPUT, problem=problem)
         except RobustattError as problem:
-            return Failed(task, str(problem), Fate.HOPELESS, problem=problem)
+            return Failed(task, str(problem), FailureKind.HOPELESS, problem=problem)
         except Exception as problem:  # a model or an attack from outside may raise anything
             cause = describe(problem)
-            fate = Fate.OUT_OF_MEMORY if self._smaller_may_fit(problem, task) else Fate.RETRY
+            fate = FailureKind.OUT_OF_MEMORY if self._smaller_may_fit(problem, task) else FailureKind.RETRY
             # a full disk is nobody's bug: the line says all there is to say
             log = "" if isinstance(problem, OSError) else traceback.format_exc()
             return Failed(task, cause, fate, log, problem)
@@ -80,7 +80,7 @@ class Worker:
         self._halvings = max(self._halvings, task.halvings)
         return max(1, self._setup.batch_size >> self._halvings)
 
-    def _compute(self, task: Task, advance: Callable[[int], None]) -> Spent:
+    def _compute(self, task: Task, advance: Callable[[int], None]) -> CellCost:
         cell, entry = task.cell, self._entries[task.cell.model]
         if self._models.fingerprint(entry) != cell.model_fingerprint:
             raise RobustattError(f"model {cell.model!r} on {platform.node()} is not the one this sweep began with")
@@ -91,8 +91,8 @@ class Worker:
         self._store.put(cell.key, found.columns)
         return self._spent(found, self._batch_size(task), time.perf_counter() - began)
 
-    def _spent(self, found: Evaluation, batch_size: int, seconds: float) -> Spent:
-        return Spent(
+    def _spent(self, found: Evaluation, batch_size: int, seconds: float) -> CellCost:
+        return CellCost(
             seconds, found.gradients, found.forwards, batch_size, peak_memory(self._models.device),
             f"{platform.node()}:{os.getpid()}",
         )  # fmt: skip
@@ -134,7 +134,7 @@ def portable(event: Finished | Failed) -> Finished | Failed:
 
 def starved(task: Task, setup: Setup, log: str) -> Failed:
     """A Cell whose worker was killed because memory ran out: tried with half the batch, if it can be halved."""
-    fate = Fate.OUT_OF_MEMORY if setup.batch_size >> task.halvings > 1 else Fate.RETRY
+    fate = FailureKind.OUT_OF_MEMORY if setup.batch_size >> task.halvings > 1 else FailureKind.RETRY
     return Failed(task, "its worker was killed because memory ran out", fate, log)
 
 

@@ -17,7 +17,7 @@ from robustatt.attack.base import (
 from robustatt.attack.norms import Norm, measure
 from robustatt.attack.target_classes import choose
 from robustatt.evaluate.classifier import Classifier, Prediction
-from robustatt.evaluate.drift import METRICS, Attention, drift
+from robustatt.evaluate.drift import DRIFT_METRICS, AttentionMaps, drift
 
 
 @dataclass
@@ -34,7 +34,7 @@ class AttackedBatch:
     batch_size: int
     keep: bool = False  # whether the ledger keeps every image and attention map, for a gallery
     clean: Prediction = field(init=False)
-    attention: list[Attention] = field(init=False)
+    attention: list[AttentionMaps] = field(init=False)
     target_class: Int[Tensor, " n"] = field(init=False)  # the class to push each example to; -1 for any mistake
     forwards: int = 0  # images judged so far
 
@@ -47,7 +47,7 @@ class AttackedBatch:
             [torch.cat(level) for level in zip(*[verdict.maps for verdict in verdicts], strict=True)],
         )
         size = (self.image.shape[2], self.image.shape[3])
-        self.attention = [Attention.of(level, size) for level in self.clean.maps]
+        self.attention = [AttentionMaps.of(level, size) for level in self.clean.maps]
         self.target_class = torch.full_like(self.label, -1)
 
     def __len__(self) -> int:
@@ -92,7 +92,7 @@ class AttackedBatch:
         found = {"adv_pred": verdict.prediction, "adv_margin": verdict.margin, "distance": distance}
         size = (clean.shape[2], clean.shape[3])
         for level, before, after in zip(self.classifier.levels, self.attention, verdict.maps, strict=True):
-            for metric, values in drift(before.select(positions), Attention.of(after, size)).items():
+            for metric, values in drift(before.select(positions), AttentionMaps.of(after, size)).items():
                 found[f"drift_{metric}_{level}"] = values
         if self.keep:
             found |= {"image": image} | dict(zip(map_columns(self.classifier), verdict.maps, strict=True))
@@ -107,7 +107,7 @@ class OutcomeTable:
 
     def __init__(self, target: AttackedBatch, **extra: float | str) -> None:
         shape = (len(target), len(target.radii))
-        drifts = [f"drift_{metric}_{level}" for level in target.classifier.levels for metric in METRICS]
+        drifts = [f"drift_{metric}_{level}" for level in target.classifier.levels for metric in DRIFT_METRICS]
         self.columns: dict[str, np.ndarray] = {
             "adv_pred": np.full(shape, -1, dtype=np.int64),
             "adv_margin": np.full(shape, np.nan, dtype=np.float32),

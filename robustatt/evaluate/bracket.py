@@ -12,7 +12,7 @@ from robustatt.attack.base import (
     Batch,
     Oracle,
 )
-from robustatt.attack.losses import stable, towards
+from robustatt.attack.losses import log_odds, towards
 from robustatt.attack.norms import Norm, per_row
 
 
@@ -75,7 +75,7 @@ def estimate_threshold(batch: Batch, norm: Norm, oracle: Oracle) -> Float[Tensor
     and the largest of the second is the next estimate. What must become 0 is the margin, but the gradient is that of
     the stable loss, which weighs all the other classes and is what the attacks follow.
     """
-    loss = stable if bool((batch.target_class < 0).all()) else towards(stable, batch.target_class)
+    loss = log_odds if bool((batch.target_class < 0).all()) else towards(log_odds, batch.target_class)
 
     def margin_and_gradient(image: Tensor) -> tuple[Tensor, Tensor]:
         output = oracle.query(image, batch.label, loss, gradient=True)

@@ -29,7 +29,7 @@ from robustatt.evaluate.classifier import Classifier
 from robustatt.evaluate.single_run import evaluate_along_direction, evaluate_minimum_norm
 from robustatt.evaluate.threshold_search import GridSearch
 from robustatt.plan import Cell
-from robustatt.results.columns import METRICS
+from robustatt.results.columns import DRIFT_METRICS
 
 
 @dataclass(frozen=True)
@@ -126,4 +126,4 @@ def rows_of(cell: Cell, target: AttackedBatch, ledger: OutcomeTable) -> dict[str
 
 def _undrifted(column: str) -> float:
     """The value of a drift metric between a map and itself."""
-    return METRICS[column.split("_")[1]].unmoved
+    return DRIFT_METRICS[column.split("_")[1]].unmoved

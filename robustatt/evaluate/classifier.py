@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from robustatt.attack.border import border_margin
-from robustatt.attack.losses import misclassification
+from robustatt.attack.losses import logit_margin
 from robustatt.errors import InputError, NonFiniteLogits, raised_by
 from robustatt.evaluate.attention_maps import AttentionReader, Maps
 from robustatt.evaluate.gradcam import last_spatial_layer, logits_and_cam
@@ -29,7 +29,7 @@ from robustatt.evaluate.module_state import borrowed, default_modes, evaluation_
 from robustatt.results.columns import GRADCAM
 
 SAFETY = 8.0  # how many times the measured rounding error a lead must exceed to be believed
-MOST_ERROR = 1e-3  # relative to the logits' scale; a larger difference is no rounding, and the copy is not used
+MAX_ERROR = 1e-3  # relative to the logits' scale; a larger difference is no rounding, and the copy is not used
 
 
 PROBED_MAPS = 4  # images on which a network's own maps are checked first
@@ -112,12 +112,12 @@ class Classifier:
         with torch.no_grad():
             logits, maps = self._screened(image)
             require_finite(logits, index, self.label)
-            margin = -misclassification(logits, label)
+            margin = -logit_margin(logits, label)
             close = top2_margin(logits) <= self.tolerance
             if self.fast is not self.original and bool(close.any()):
                 logits = logits.clone()
                 logits[close] = self.original(image[close])
-                margin = -misclassification(logits, label)
+                margin = -logit_margin(logits, label)
         return Prediction(logits.argmax(1), margin, logits, maps)
 
     def attend(self, image: Float[Tensor, "n c h w"]) -> tuple[Tensor, Maps]:
@@ -193,7 +193,7 @@ class Classifier:
                     error = float((fast(probe.contiguous(memory_format=memory_format)) - expected).abs().max())
                 except (RuntimeError, TypeError, ValueError):
                     continue
-                if error <= MOST_ERROR * scale:
+                if error <= MAX_ERROR * scale:
                     return fast, memory_format, max(error, 1e-7 * scale)
         return self.original, torch.contiguous_format, 0.0
 

@@ -9,15 +9,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from robustatt.results.columns import METRICS
+from robustatt.results.columns import DRIFT_METRICS
 
-__all__ = ["METRICS", "Attention", "drift"]
+__all__ = ["DRIFT_METRICS", "AttentionMaps", "drift"]
 
 TOP_SHARE = 0.2
 
 
 @dataclass(frozen=True)
-class Attention:
+class AttentionMaps:
     """Maps of a batch with what every comparison needs of them; they are non-negative and sum to 1."""
 
     flat: Float[Tensor, "n positions"]
@@ -26,21 +26,21 @@ class Attention:
     top: Bool[Tensor, "n positions"]  # the 20 % most attended positions
 
     @staticmethod
-    def of(maps: Float[Tensor, "n height width"], input_size: tuple[int, int]) -> Attention:
+    def of(maps: Float[Tensor, "n height width"], input_size: tuple[int, int]) -> AttentionMaps:
         """Look at maps of images of `input_size`, (height, width)."""
         flat = maps.flatten(1)
         count = max(1, round(TOP_SHARE * flat.shape[1]))
         highest = flat.topk(count, dim=1)
         top = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, highest.indices, True)
-        return Attention(flat, _bits(flat), _centre(maps, input_size), top)
+        return AttentionMaps(flat, _bits(flat), _centre(maps, input_size), top)
 
-    def select(self, rows: Tensor) -> Attention:
+    def select(self, rows: Tensor) -> AttentionMaps:
         """Some of the maps."""
-        return Attention(self.flat[rows], self.entropy[rows], self.centre[rows], self.top[rows])
+        return AttentionMaps(self.flat[rows], self.entropy[rows], self.centre[rows], self.top[rows])
 
 
-def drift(clean: Attention, attacked: Attention) -> dict[str, Float[Tensor, " n"]]:
-    """Every metric of `METRICS` for each row: their units and ranges stand there."""
+def drift(clean: AttentionMaps, attacked: AttentionMaps) -> dict[str, Float[Tensor, " n"]]:
+    """Every metric of `DRIFT_METRICS` for each row: their units and ranges stand there."""
     p, q = clean.flat, attacked.flat
     mixed = _bits((p + q) / 2)
     return {

@@ -14,12 +14,12 @@ from robustatt.evaluate.cell import attack_examples
 from robustatt.evaluate.classifier import Classifier
 from robustatt.plan import Cell
 from robustatt.results.gallery import GalleryEntry, choose_examples
-from robustatt.results.outcomes import grids
+from robustatt.results.outcomes import outcomes_by_curve
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_COST = 300  # gradients and forward passes an image and radius; a dearer attack is not run again for pictures
+MAX_COST = 300  # gradients and forward passes an image and radius; a dearer attack is not run again for pictures
 SMALL = 64 * 64  # pixels; larger images get fewer pictures, so that the page stays small
 
 
@@ -29,7 +29,7 @@ def attack_to_show(attacks: Sequence[Recipe], records: pd.DataFrame) -> str | No
     One without a norm has no radii to be shown at.
     """
     bounded = [entry for entry in attacks if not entry.unbounded and entry.category != "control"]
-    cheap = [entry.name for entry in bounded if sum(entry.cost()) <= MOST_COST]
+    cheap = [entry.name for entry in bounded if sum(entry.cost()) <= MAX_COST]
     right = records["adv_pred"] == records["label"]
     means = {name: float(right[records["attack"] == name].mean()) for name in cheap}
     return min(means, key=lambda name: means[name]) if means else None
@@ -40,13 +40,13 @@ def choose(records: pd.DataFrame, attack: str, pixels: int, seed: int) -> list[i
 
     All models show the examples chosen for the last one, so that they can be compared picture by picture.
     """
-    layout = list(grids(records[records["attack"] == attack]))
+    layout = list(outcomes_by_curve(records[records["attack"] == attack]))
     if not layout:
         return []
-    grid = layout[-1]
-    first = np.where(grid.correct.all(1), np.inf, (~grid.correct).argmax(1))
-    right = grid.label == grid.clean_pred
-    breaking = dict(zip(grid.index[right].tolist(), first[right].tolist(), strict=True))
+    outcomes = layout[-1]
+    first = np.where(outcomes.correct.all(1), np.inf, (~outcomes.correct).argmax(1))
+    right = outcomes.label == outcomes.clean_pred
+    breaking = dict(zip(outcomes.index[right].tolist(), first[right].tolist(), strict=True))
     return choose_examples(breaking, 9 if pixels <= SMALL else 3, seed) if breaking else []
 
 

@@ -18,10 +18,10 @@ from robustatt.errors import InputError
 from robustatt.evaluate.model_outputs import hookable
 from robustatt.evaluate.module_state import borrowed, default_modes, seeded
 
-LEAST_INFLUENCE = 1e-4
+MIN_INFLUENCE = 1e-4
 """Share of the most influential layer's influence below which a layer counts as one the logits do not depend on."""
 
-LEAST_SIDE = 4
+MIN_SIDE = 4
 """Positions a side that a map should have: on 2 x 2 of them, all that the last layers of a VGG leave of 32 pixels,
 Grad-CAM tells four quarters of the image apart and says little about where."""
 
@@ -117,7 +117,7 @@ def as_shares(maps: Float[Tensor, "batch h w"]) -> Float[Tensor, "batch h w"]:
 
 
 def last_spatial_layer(model: nn.Module, images: Float[Tensor, "batch c height width"]) -> Layer | None:
-    """The last layer whose output is a map of `LEAST_SIDE` a side on which the logits depend, of a model in eval mode.
+    """The last layer whose output is a map of `MIN_SIDE` a side on which the logits depend, of a model in eval mode.
 
     Where no map is as large as that, the last one larger than 1 x 1.
     Only layers from the first convolution on count (the first module that owns a weight of four dimensions), and
@@ -178,9 +178,9 @@ class _Listener:
             0.0 if gradient is None else float((gradient * output.detach()).abs().sum())
             for (_, output), gradient in zip(reached, gradients, strict=True)
         ]
-        least = LEAST_INFLUENCE * max(influence)
+        least = MIN_INFLUENCE * max(influence)
         worthy = [reached[i] for i, worth in enumerate(influence) if worth > least]
-        large = [(layer, output) for layer, output in worthy if min(output.shape[2:]) >= LEAST_SIDE]
+        large = [(layer, output) for layer, output in worthy if min(output.shape[2:]) >= MIN_SIDE]
         return (large or worthy)[-1][0] if worthy else None
 
 

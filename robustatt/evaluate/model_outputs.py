@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from robustatt.attack.losses import stable
+from robustatt.attack.losses import log_odds
 from robustatt.errors import InputError, describe
 from robustatt.evaluate.module_state import evaluation_mode
 
@@ -243,7 +243,7 @@ def _gradient_scale(module: StandardModule, probe: Tensor) -> float:
             logits = module(query)
             if not logits.requires_grad:
                 return 1.0
-            (grad,) = torch.autograd.grad(stable(logits, logits.detach().argmax(1)).sum(), query, allow_unused=True)
+            (grad,) = torch.autograd.grad(log_odds(logits, logits.detach().argmax(1)).sum(), query, allow_unused=True)
         if grad is None or bool(grad.isfinite().all()):
             break
         scale //= 2

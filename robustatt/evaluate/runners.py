@@ -18,7 +18,7 @@ from robustatt.attack.border import InsideBox
 from robustatt.attack.norms import TOLERANCE, per_row, project
 from robustatt.errors import InputError
 from robustatt.evaluate.batch import AttackedBatch
-from robustatt.evaluate.step_runner import Finished, Job, StepRunner
+from robustatt.evaluate.step_runner import Job, RunResult, StepRunner
 
 MAX_EXCESS = 1e-3
 """By what share of the radius another library's image may lie outside the ball and still be a rounding error: it is
@@ -39,7 +39,7 @@ class MinimumNormRunner(StepRunner):
         attack.tolerance = target.classifier.tolerance
         self.independent = independent
         self.runs = StepRunner(target, attack, oracle, rng)
-        self.found: dict[tuple[int, int], Finished] = {}
+        self.found: dict[tuple[int, int], RunResult] = {}
         self._ready: list[Job] = []
         self._asked: dict[tuple[int, int], list[Job]] = {}
 
@@ -60,7 +60,7 @@ class MinimumNormRunner(StepRunner):
         self.waiting.clear()
         self.runs.refill()
 
-    def advance(self) -> list[Finished]:
+    def advance(self) -> list[RunResult]:
         """Hand in what is known, or else one step of every row and what that finished."""
         if not self._ready:
             for item in self.runs.advance():
@@ -70,7 +70,7 @@ class MinimumNormRunner(StepRunner):
         ready, self._ready = self._ready, []
         return [self._hand_in(job) for job in ready]
 
-    def _hand_in(self, job: Job) -> Finished:
+    def _hand_in(self, job: Job) -> RunResult:
         item, radii = self.found[job.example, job.restart], self.target.radii
         if item.distance <= float(radii[job.radius]):
             radius = job.radius if self.independent else int((radii < item.distance).sum())
@@ -99,13 +99,13 @@ class ExternalRunner(StepRunner):
         taken = set(self.jobs)
         self.waiting = deque(job for job in self.waiting if job not in taken)
 
-    def advance(self) -> list[Finished]:
+    def advance(self) -> list[RunResult]:
         """Run the batch to its end."""
         jobs, self.jobs = self.jobs, []
         positions = torch.tensor([job.example for job in jobs], device=self.target.label.device)
         image = run_external(self.target, self.external, self.rng, positions, jobs[0].radius)
         image = _inside(self.target, self.external, positions, image, jobs[0].radius)
-        return [Finished(job, image[row], False) for row, job in enumerate(jobs)]
+        return [RunResult(job, image[row], False) for row, job in enumerate(jobs)]
 
 
 def run_external(target: AttackedBatch, attack: ExternalAttack, rng: ExampleRng, positions: Tensor, radius: int) -> Tensor:

@@ -19,7 +19,7 @@ from robustatt.attack.base import (
 from robustatt.attack.norms import NORMS, TOLERANCE, Norm, per_row
 from robustatt.evaluate.batch import AttackedBatch, OutcomeTable, leave_alone
 from robustatt.evaluate.runners import MAX_EXCESS, run_external
-from robustatt.evaluate.step_runner import Finished, Job, StepRunner
+from robustatt.evaluate.step_runner import Job, RunResult, StepRunner
 
 
 def evaluate_along_direction(target: AttackedBatch, attack: SingleDirectionAttack, oracle: Oracle, rng: ExampleRng, done: Callable[[int], None]) -> OutcomeTable:
@@ -98,7 +98,7 @@ def _nearest(
     last = len(target.radii) - 1
     examples, restarts = positions.tolist(), range(attack.restarts)
     pool.waiting.extend(Job(example, last, restart=restart) for example in examples for restart in restarts)
-    best: dict[int, Finished] = {}
+    best: dict[int, RunResult] = {}
     zero_gradient: dict[int, bool] = {}
     pool.refill()
     while len(pool):

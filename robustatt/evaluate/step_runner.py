@@ -32,7 +32,7 @@ class Job:
 
 
 @dataclass
-class Finished:
+class RunResult:
     """What a run handed in, not yet judged: the image, and whether every gradient on the way was zero."""
 
     job: Job
@@ -75,7 +75,7 @@ class StepRunner:
         self.jobs += fresh
         self.steps = np.concatenate([self.steps, np.zeros(len(fresh), dtype=int)])
 
-    def advance(self) -> list[Finished]:
+    def advance(self) -> list[RunResult]:
         """One step of every row; the runs that ended leave the batch and are returned."""
         assert self.batch is not None
         query = self.attack.query(self.state)
@@ -115,10 +115,10 @@ class StepRunner:
 
     def _take(
         self, chosen: np.ndarray, image: Tensor, zero_gradient: Tensor | None, needed: np.ndarray | None = None
-    ) -> list[Finished]:
+    ) -> list[RunResult]:
         distance = self.state.get("distance")
         return [
-            Finished(
+            RunResult(
                 self.jobs[i], image[i].clone(), zero_gradient is not None and bool(zero_gradient[i]),
                 np.inf if distance is None else float(distance[i]),
                 needed=np.inf if needed is None else float(needed[i]),

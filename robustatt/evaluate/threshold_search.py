@@ -29,7 +29,7 @@ from robustatt.attack.norms import per_row, project
 from robustatt.evaluate.batch import AttackedBatch, OutcomeTable, leave_alone
 from robustatt.evaluate.bracket import Bracket, estimate_threshold
 from robustatt.evaluate.runners import ExternalRunner, MinimumNormRunner
-from robustatt.evaluate.step_runner import Finished, Job, StepRunner
+from robustatt.evaluate.step_runner import Job, RunResult, StepRunner
 
 # How far beyond what its last gradient says a broken example's threshold is looked for: the gradient turns on the way.
 TURNING = 1.15
@@ -55,7 +55,7 @@ class GridSearch:
         self.images: dict[tuple[int, int], Tensor] = {}
         self.makers: dict[tuple[int, int], int] = {}  # which part made the image, itself or scaled from another radius
         self.brackets: dict[int, Bracket] = {}
-        self.handed_in: list[Finished] = []  # not yet judged
+        self.handed_in: list[RunResult] = []  # not yet judged
         self.proved: set[tuple[int, int]] = set()  # (example, radius) that held under the whole chain
         self.counted: set[int] = set()  # examples that were reported as done
 
@@ -131,7 +131,7 @@ class GridSearch:
             else:
                 pending += chosen.advance()
 
-    def _judge(self, batch: list[Finished]) -> None:
+    def _judge(self, batch: list[RunResult]) -> None:
         device = self.target.label.device
         positions = torch.tensor([item.job.example for item in batch], device=device)
         radii = torch.tensor([item.job.radius for item in batch], device=device)
@@ -144,7 +144,7 @@ class GridSearch:
             else:
                 self._learn(item, values, bool(wrong[row]))
 
-    def _learn(self, item: Finished, values: dict[str, np.ndarray], broken: bool) -> None:
+    def _learn(self, item: RunResult, values: dict[str, np.ndarray], broken: bool) -> None:
         job, columns = item.job, self.ledger.columns
         before = columns["adv_margin"][job.example, job.radius]
         first = not columns["attacked"][job.example, job.radius]
@@ -174,13 +174,13 @@ class GridSearch:
         """The part of a chain that broke an example, for its row; nothing for a single attack."""
         return {"broken_by": self.part_names[part] if broken else ""} if self.chain else {}
 
-    def _scaled_up(self, job: Job) -> Finished:
+    def _scaled_up(self, job: Job) -> RunResult:
         """The image of a failed run moved out to the next radius, which often breaks the example without a run there."""
         radii, clean = self.target.radii[job.radius : job.radius + 2], self.target.image[job.example]
         image = clean + (self.images[job.example, job.radius] - clean) * (radii[1] / radii[0])
         inside = project(self.target.norm, clean[None], image[None], radii[1:])[0]
         zero_gradient = bool(self.ledger.columns["zero_grad"][job.example, job.radius])
-        return Finished(Job(job.example, job.radius + 1), inside, zero_gradient, scaled=True)
+        return RunResult(Job(job.example, job.radius + 1), inside, zero_gradient, scaled=True)
 
     def _held_scaled(self, job: Job, margin: float) -> None:
         """A scaled image still holds: guess where its example breaks by the margin's secant through the last two radii."""

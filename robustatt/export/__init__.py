@@ -28,7 +28,7 @@ ARTIFACTS = ("summary.json", "plan.toml", "report.html", "tables/*", "figures/*.
 
 
 @dataclass(frozen=True)
-class Series:
+class ExportedSeries:
     """One curve: whose it is, what it shows, and its values by step; names are as every tool takes them."""
 
     model: str
@@ -50,7 +50,7 @@ class Export:
     """
 
     title: str
-    series: tuple[Series, ...]
+    series: tuple[ExportedSeries, ...]
     facts: Mapping[str, str]
     files: tuple[Path, ...]
     step_unit: str
@@ -100,15 +100,15 @@ def collect(directory: Path, summary: Summary) -> Export:
     )
 
 
-def _curves(summary: Summary, parts: int) -> Iterator[Series]:
+def _curves(summary: Summary, parts: int) -> Iterator[ExportedSeries]:
     for curve in summary.curves:
         for measure in MEASURES:
             name = f"accuracy_{measure}" if measure.startswith("ci_") else measure
             points = [(_step(point.eps, parts), getattr(point, measure)) for point in curve.points]
-            yield Series(curve.model, curve.attack, name, tuple(sorted(points)))
+            yield ExportedSeries(curve.model, curve.attack, name, tuple(sorted(points)))
 
 
-def _drift(summary: Summary, parts: int) -> Iterator[Series]:
+def _drift(summary: Summary, parts: int) -> Iterator[ExportedSeries]:
     """Attention and saliency under measures of their own, so that no tool draws them into one chart."""
     groups: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
     for row in summary.drift:
@@ -117,7 +117,7 @@ def _drift(summary: Summary, parts: int) -> Iterator[Series]:
         key = (row.model, row.attack, measure)
         groups.setdefault(key, []).append((_step(row.eps, parts), math.nan if row.mean is None else row.mean))
     for key, points in groups.items():
-        yield Series(*key, tuple(sorted(points)))
+        yield ExportedSeries(*key, tuple(sorted(points)))
 
 
 def _step(eps: str, parts: int) -> int:

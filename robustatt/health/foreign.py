@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from robustatt.eps import CLEAN, parse_radius
-from robustatt.health.outcome import Outcome
+from robustatt.health.outcome import AttackOutcome
 from robustatt.health.warning import HealthWarning
 
 if TYPE_CHECKING:
@@ -19,13 +19,13 @@ LEAST = 5
 """Failed images that are needed to say so."""
 
 
-def unused_ball(outcome: Outcome, records: pd.DataFrame) -> Iterator[HealthWarning]:
+def unused_ball(outcome: AttackOutcome, records: pd.DataFrame) -> Iterator[HealthWarning]:
     """Another library's attack whose failed images lie deep inside the ball at the largest radius."""
     if not outcome.foreign or outcome.norm == "none":
         return
-    eps, text = max((float(parse_radius(text)), text) for text in outcome.grid.eps)
+    eps, text = max((float(parse_radius(text)), text) for text in outcome.outcomes.eps)
     rows = records[
-        (records["model"] == outcome.grid.model) & (records["attack"] == outcome.name) & (records["eps"] == text)
+        (records["model"] == outcome.outcomes.model) & (records["attack"] == outcome.name) & (records["eps"] == text)
     ]
     failed = rows[rows["attacked"] & (rows["adv_pred"] == rows["label"]) & (rows["distance"] > 0)]["distance"]
     if len(failed) >= LEAST and float(failed.quantile(0.9)) < USED * eps:
@@ -35,13 +35,13 @@ def unused_ball(outcome: Outcome, records: pd.DataFrame) -> Iterator[HealthWarni
             f"{outcome.norm} ball of that radius: it works with another norm or radius than the recipe says.",
             "Set norm in "
             "the recipe, and give arguments that grow with eps under [shares].",
-            outcome.grid.model,
+            outcome.outcomes.model,
             outcome.name,
             {"used": float(failed.max()) / eps, "of": len(failed)},
         )
 
 
-def left_the_ball(outcome: Outcome, records: pd.DataFrame) -> Iterator[HealthWarning]:
+def left_the_ball(outcome: AttackOutcome, records: pd.DataFrame) -> Iterator[HealthWarning]:
     """Another library's attack without a radius whose images lay outside the ball, at the largest radius where any did.
 
     Those of an attack that looks for the nearest mistake in this norm are no finding: the evaluation calls such rows
@@ -49,7 +49,7 @@ def left_the_ball(outcome: Outcome, records: pd.DataFrame) -> Iterator[HealthWar
     """
     if not outcome.foreign or "raw_distance" not in records.columns:
         return
-    mine = (records["model"] == outcome.grid.model) & (records["attack"] == outcome.name)
+    mine = (records["model"] == outcome.outcomes.model) & (records["attack"] == outcome.name)
     run = records[mine & (records["eps"] != CLEAN) & records["raw_distance"].notna()]
     outside = run[~run["attacked"]]
     if outside.empty:
@@ -64,7 +64,7 @@ def left_the_ball(outcome: Outcome, records: pd.DataFrame) -> Iterator[HealthWar
         'broke nothing says nothing.',
         'Write norm = "none" in its recipe to run it without a radius, or the norm that it '
         "minimises.",
-        outcome.grid.model,
+        outcome.outcomes.model,
         outcome.name,
         {
             "outside": len(distance), "of": of, "eps": eps,

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from robustatt.attack.border import InsideBox, border_margin, loss_gradient
-from robustatt.attack.losses import stable
+from robustatt.attack.losses import log_odds
 from robustatt.attack.norms import inside_box
-from robustatt.health.look import FEW, Look
+from robustatt.health.look import FEW, ModelProbe
 from robustatt.health.warning import ZERO_GRADIENT_SHARE, HealthWarning
 
 AGREES = (0.5, 2.0)
@@ -27,7 +27,7 @@ GREY = 0.125
 """How far black and white pixels are moved inside to see whether they have a gradient there."""
 
 
-def gradient(look: Look, comparable: bool) -> HealthWarning | None:
+def gradient(look: ModelProbe, comparable: bool) -> HealthWarning | None:
     """Zero, non-finite or misleading gradients of the stable loss, at the predicted class.
 
     `comparable` says that passes over the same image give the same logits; else no step can be judged.
@@ -38,7 +38,7 @@ def gradient(look: Look, comparable: bool) -> HealthWarning | None:
         with torch.enable_grad():
             query = image.detach().clone().requires_grad_()
             logits = module(query).float()
-            loss = stable(logits, look.logits[: len(image)].argmax(1))
+            loss = log_odds(logits, look.logits[: len(image)].argmax(1))
             grad = torch.autograd.grad(loss.sum(), query, allow_unused=True)[0] if loss.requires_grad else None
     except RuntimeError:
         grad = None
@@ -68,7 +68,7 @@ def gradient(look: Look, comparable: bool) -> HealthWarning | None:
     return _flat_at_border(look, image, grad) or (_shattered(look, image, grad) if comparable else None)
 
 
-def _flat_at_border(look: Look, image: Tensor, grad: Tensor) -> HealthWarning | None:
+def _flat_at_border(look: ModelProbe, image: Tensor, grad: Tensor) -> HealthWarning | None:
     """Black and white pixels without a gradient, although they have one when they are made a little grey.
 
     A function that is flat at exactly 0 and 1 only does not get here: the gradient is taken just inside the box.
@@ -94,11 +94,11 @@ def _flat_at_border(look: Look, image: Tensor, grad: Tensor) -> HealthWarning | 
     )
 
 
-def _shattered(look: Look, image: Tensor, grad: Tensor) -> HealthWarning | None:
+def _shattered(look: ModelProbe, image: Tensor, grad: Tensor) -> HealthWarning | None:
     """Small steps along the gradient's sign, where the box leaves room, against the first-order
     prediction."""
     label = look.logits[: len(image)].argmax(1)
-    start = stable(look.logits[: len(image)], label)
+    start = log_odds(look.logits[: len(image)], label)
     agrees = torch.zeros(len(image), dtype=torch.bool, device=image.device)
     judged = agrees.clone()
     ratios = torch.full_like(start, float("nan"))
@@ -106,7 +106,7 @@ def _shattered(look: Look, image: Tensor, grad: Tensor) -> HealthWarning | None:
         step = size * grad.sign()
         step = torch.where((image + step < 0) | (image + step > 1), torch.zeros_like(step), step)
         predicted = (grad * step).flatten(1).sum(1)
-        change = stable(look.query(image + step), label) - start
+        change = log_odds(look.query(image + step), label) - start
         certain = predicted > 100 * 1.2e-7 * look.scale  # a hundred roundings: else the change is not measurable
         ratio = change / predicted.clamp_min(1e-30)
         ratios = torch.where(certain & ~judged, ratio, ratios)

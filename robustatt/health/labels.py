@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from robustatt.health.warning import HealthWarning
 from robustatt.results import statistics
-from robustatt.results.outcomes import Grid
+from robustatt.results.outcomes import Outcomes
 
 RESTORED = 0.6
 """Balanced accuracy the renamed classes must reach: a model that always says one class has 1/classes, at
@@ -90,7 +90,7 @@ def like_guessing(right: int, n: int, guess: float) -> bool:
     return guess < 1 and float(statistics.wilson(right, n)[0]) <= guess
 
 
-def like_chance(grid: Grid) -> Iterator[HealthWarning]:
+def like_chance(grid: Outcomes) -> Iterator[HealthWarning]:
     """Accuracy is not clearly above always guessing the commonest class (Wilson, 95 %)."""
     n, right = len(grid.label), int((grid.clean_pred == grid.label).sum())
     guess = np.bincount(grid.label).max() / max(n, 1)

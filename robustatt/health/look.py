@@ -13,7 +13,7 @@ cost."""
 
 
 @dataclass(frozen=True)
-class Look:
+class ModelProbe:
     """A model and the few images on which it is looked at, with what it said of them."""
 
     module: nn.Module

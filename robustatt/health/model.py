@@ -9,11 +9,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from robustatt.attack.losses import misclassification
+from robustatt.attack.losses import logit_margin
 from robustatt.evaluate.model_outputs import StandardModule, hookable
 from robustatt.health.gradients import gradient
 from robustatt.health.labels import label_order
-from robustatt.health.look import FEW, Look
+from robustatt.health.look import FEW, ModelProbe
 from robustatt.health.ranges import input_range
 from robustatt.health.warning import HealthWarning
 
@@ -49,7 +49,7 @@ def check_model(
     """
     with torch.no_grad(), _watched(module) as active:
         logits = module(probe).float()
-    look = Look(module, label, probe, truth, logits)
+    look = ModelProbe(module, label, probe, truth, logits)
     broken = _non_finite(look)
     if broken:
         return [broken]
@@ -66,7 +66,7 @@ def check_model(
     return [entry for entry in found if entry]
 
 
-def _non_finite(look: Look) -> HealthWarning | None:
+def _non_finite(look: ModelProbe) -> HealthWarning | None:
     wrong = int((~look.logits.isfinite().all(1)).sum())
     if not wrong:
         return None
@@ -81,7 +81,7 @@ def _non_finite(look: Look) -> HealthWarning | None:
     )
 
 
-def _one_logit(look: Look) -> HealthWarning | None:
+def _one_logit(look: ModelProbe) -> HealthWarning | None:
     """One number an image: not a fault, but what was made of it has to be said."""
     if not (isinstance(look.module, StandardModule) and look.module.one_logit):
         return None
@@ -105,7 +105,7 @@ def _one_logit(look: Look) -> HealthWarning | None:
     )
 
 
-def _output(look: Look) -> HealthWarning | None:
+def _output(look: ModelProbe) -> HealthWarning | None:
     """Probabilities or log-probabilities: rows that sum to 1 to rounding. No logits do so by accident on
     every image."""
     logits = look.logits
@@ -169,7 +169,7 @@ def _duplicate(module: nn.Module) -> nn.Module | None:
         return None
 
 
-def _training(look: Look, active: set[str]) -> HealthWarning | None:
+def _training(look: ModelProbe, active: set[str]) -> HealthWarning | None:
     """A submodule that was in training mode when it was called and that answers differently there.
 
     A module that is in training mode altogether was simply handed over so; that counts only if predictions
@@ -194,7 +194,7 @@ def _training(look: Look, active: set[str]) -> HealthWarning | None:
     )
 
 
-def _handed_over(look: Look, original: nn.Module | None) -> HealthWarning | None:
+def _handed_over(look: ModelProbe, original: nn.Module | None) -> HealthWarning | None:
     """The user's module was in training mode; it is evaluated in evaluation mode. Said only where that
     matters."""
     if original is None or getattr(look.module, "training", False):
@@ -211,7 +211,7 @@ def _handed_over(look: Look, original: nn.Module | None) -> HealthWarning | None
     return _compare_modes(look, look.module, lively)
 
 
-def _compare_modes(look: Look, calm: nn.Module, lively: nn.Module) -> HealthWarning | None:
+def _compare_modes(look: ModelProbe, calm: nn.Module, lively: nn.Module) -> HealthWarning | None:
     """At least a twentieth of the predictions, and two images, must differ between the two modes."""
     lively = _duplicate(lively) or lively
     with torch.no_grad():
@@ -233,7 +233,7 @@ def _compare_modes(look: Look, calm: nn.Module, lively: nn.Module) -> HealthWarn
     )
 
 
-def _randomised(look: Look) -> HealthWarning | None:
+def _randomised(look: ModelProbe) -> HealthWarning | None:
     few = look.image[:FEW]
     passes = torch.stack([look.query(few) for _ in range(5)])
     moved = float((passes - passes[0]).abs().max())
@@ -251,7 +251,7 @@ def _randomised(look: Look) -> HealthWarning | None:
     )
 
 
-def _batch_dependent(look: Look) -> HealthWarning | None:
+def _batch_dependent(look: ModelProbe) -> HealthWarning | None:
     few = look.image[:FEW]
     if len(few) < 4:
         return None
@@ -281,8 +281,8 @@ def _single_precision(module: nn.Module) -> bool:
     return parameter is None or parameter.dtype in (torch.float32, torch.float64)
 
 
-def _saturated(look: Look) -> HealthWarning | None:
-    margin = -misclassification(look.logits, look.logits.argmax(1))
+def _saturated(look: ModelProbe) -> HealthWarning | None:
+    margin = -logit_margin(look.logits, look.logits.argmax(1))
     share = float((margin > UNDERFLOW).float().mean())
     if share <= 0.5:
         return None
@@ -298,7 +298,7 @@ def _saturated(look: Look) -> HealthWarning | None:
     )
 
 
-def _clean_accuracy(look: Look) -> HealthWarning | None:
+def _clean_accuracy(look: ModelProbe) -> HealthWarning | None:
     """The one remedy, of the range of pixels or of the order of classes, that restores more of the accuracy."""
     assert look.truth is not None
     order = label_order(look.truth.cpu().numpy(), look.logits.argmax(1).cpu().numpy(), look.label)

@@ -9,37 +9,37 @@ from numpy.typing import NDArray
 
 from robustatt.attack.recipe import Category, ExternalRecipe, Recipe
 from robustatt.eps import parse_radius
-from robustatt.results.outcomes import Grid
+from robustatt.results.outcomes import Outcomes
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AttackOutcome:
     """One model under one attack, clean-correct examples only: which are broken at which radius
     ``(examples, radii)``."""
 
-    grid: Grid
+    outcomes: Outcomes
     recipe: Recipe | None
     index: NDArray[np.int64]
     broken: NDArray[np.bool_]
     eps: tuple[float, ...]
 
     @staticmethod
-    def of(grid: Grid, recipe: Recipe | None) -> Outcome:
+    def of(outcomes: Outcomes, recipe: Recipe | None) -> AttackOutcome:
         """From the grid of records; the clean column is left out."""
-        radii = [i for i, text in enumerate(grid.eps) if parse_radius(text) > 0]
-        right = (grid.clean_pred == grid.label) & grid.present.all(1)
-        return Outcome(
-            grid,
+        radii = [i for i, text in enumerate(outcomes.eps) if parse_radius(text) > 0]
+        right = (outcomes.clean_pred == outcomes.label) & outcomes.present.all(1)
+        return AttackOutcome(
+            outcomes,
             recipe,
-            grid.index[right],
-            ~grid.correct[right][:, radii],
-            tuple(float(parse_radius(grid.eps[i])) for i in radii),
+            outcomes.index[right],
+            ~outcomes.correct[right][:, radii],
+            tuple(float(parse_radius(outcomes.eps[i])) for i in radii),
         )
 
     @property
     def name(self) -> str:
         """The attack's."""
-        return self.grid.attack
+        return self.outcomes.attack
 
     @property
     def norm(self) -> str:

@@ -8,13 +8,13 @@ import numpy as np
 from torch import Tensor
 
 from robustatt.health.labels import SURELY_LEARNT, restored
-from robustatt.health.look import Look
+from robustatt.health.look import ModelProbe
 from robustatt.health.warning import HealthWarning
 
 GAIN = 0.10
 """Points of accuracy by which undoing a normalisation must help, besides an exact sign test at p < 0.001."""
 
-MOST_ERRORS_LEFT = 0.75
+MAX_ERRORS_LEFT = 0.75
 """A remedy must take away a quarter of the errors: a network that has learnt little gains some points by brighter images."""
 
 SCREEN = 16
@@ -58,7 +58,7 @@ def _affine(factor: Tensor, offset: Tensor) -> Transform:
     return lambda image: image * factor + offset
 
 
-def _promising(look: Look, right: Tensor) -> list[tuple[str, Transform]]:
+def _promising(look: ModelProbe, right: Tensor) -> list[tuple[str, Transform]]:
     """The two remedies that do best on a few images of the probe, if they do better there at all.
 
     Two, since a missing normalisation is mended by several sets of constants about equally well.
@@ -71,7 +71,7 @@ def _promising(look: Look, right: Tensor) -> list[tuple[str, Transform]]:
     return [(name, to) for score, name, to in best if score > before]
 
 
-def input_range(look: Look) -> HealthWarning | None:
+def input_range(look: ModelProbe) -> HealthWarning | None:
     """Is the model much better on images in another range than [0, 1]?
 
     Asked only where it is right on at most nine tenths of the images, else there is nothing to gain, and
@@ -91,7 +91,7 @@ def input_range(look: Look) -> HealthWarning | None:
             best, gain, what = then, by, name
     fixed, spoilt = int((best & ~right).sum()), int((right & ~best).sum())
     before, after = float(right.float().mean()), float(best.float().mean())
-    if gain < GAIN or 1 - after > MOST_ERRORS_LEFT * (1 - before) or not restored(fixed, spoilt):
+    if gain < GAIN or 1 - after > MAX_ERRORS_LEFT * (1 - before) or not restored(fixed, spoilt):
         return None
     if after < SURELY_LEARNT:
         what += ", or the network has learnt too little for its range to be told"

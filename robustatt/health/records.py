@@ -16,11 +16,11 @@ from robustatt.eps import NORM_TITLES, parse_radius
 from robustatt.health.chains import black_box_part
 from robustatt.health.foreign import left_the_ball, unused_ball
 from robustatt.health.labels import label_order, like_chance
-from robustatt.health.outcome import Outcome
+from robustatt.health.outcome import AttackOutcome
 from robustatt.health.warning import ZERO_GRADIENT_SHARE, HealthWarning
 from robustatt.results import statistics
 from robustatt.results.aggregate import baselines
-from robustatt.results.outcomes import Grid, grids
+from robustatt.results.outcomes import Outcomes, outcomes_by_curve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,12 +65,12 @@ def check_records(records: pd.DataFrame, recipes: Sequence[Recipe] = ()) -> list
     if records.empty:
         return []
     known = {recipe.name: recipe for recipe in recipes}
-    by_model: dict[str, list[Outcome]] = {}
+    by_model: dict[str, list[AttackOutcome]] = {}
     found = list(_zero_gradient(records))
-    for grid in grids(records):
-        by_model.setdefault(grid.model, []).append(Outcome.of(grid, known.get(grid.attack) or _shipped(grid.attack)))
+    for grid in outcomes_by_curve(records):
+        by_model.setdefault(grid.model, []).append(AttackOutcome.of(grid, known.get(grid.attack) or _shipped(grid.attack)))
     for model, outcomes in by_model.items():
-        first = outcomes[0].grid
+        first = outcomes[0].outcomes
         found += [entry for entry in [label_order(first.label, first.clean_pred, model)] if entry]
         found += like_chance(first)
         usable = [entry for entry in outcomes if len(entry.index) and entry.eps]
@@ -113,7 +113,7 @@ def _zero_gradient(records: pd.DataFrame) -> Iterator[HealthWarning]:
             )
 
 
-def _rising(outcome: Outcome) -> Iterator[HealthWarning]:
+def _rising(outcome: AttackOutcome) -> Iterator[HealthWarning]:
     """A rise over any smaller radius that the exact McNemar test does not give to chance (p < 0.001 over
     all radii)."""
     if outcome.control:
@@ -127,7 +127,7 @@ def _rising(outcome: Outcome) -> Iterator[HealthWarning]:
     back = int((outcome.broken[:, low] & ~outcome.broken[:, high]).sum())
     lost = int((~outcome.broken[:, low] & outcome.broken[:, high]).sum())
     if float(statistics.mcnemar_exact(back, lost)) * len(accuracy) < 1e-3:
-        eps = [text for text in outcome.grid.eps if parse_radius(text) > 0]
+        eps = [text for text in outcome.outcomes.eps if parse_radius(text) > 0]
         several = outcome.iterative
         remedy = "take smaller steps, or apgd-ce" if several else "run an iterative attack (pgd, apgd-ce)"
         yield HealthWarning(
@@ -136,13 +136,13 @@ def _rising(outcome: Outcome) -> Iterator[HealthWarning]:
             f"{eps[low]}: what was broken in a ball is broken in every larger one, so the attack fails to "
             f"find it.",
             f"Read worst_case_accuracy, and {remedy}.",
-            outcome.grid.model,
+            outcome.outcomes.model,
             outcome.name,
             {"rise": float(rise), "eps_low": outcome.eps[low], "eps_high": outcome.eps[high]},
         )
 
 
-def _unit(outcome: Outcome) -> Iterator[HealthWarning]:
+def _unit(outcome: AttackOutcome) -> Iterator[HealthWarning]:
     """Radii that are all far too small or far too large for their norm: most likely counted in another unit."""
     if outcome.control or outcome.recipe is None or outcome.recipe.unbounded:
         return
@@ -158,20 +158,20 @@ def _unit(outcome: Outcome) -> Iterator[HealthWarning]:
         "eps-unit",
         f"{finding}.",
         f"{NORM_TITLES[outcome.norm]} radii are {unit}",
-        outcome.grid.model,
+        outcome.outcomes.model,
         outcome.name,
         {"smallest_eps": smallest, "largest_eps": largest, "broken": float(outcome.broken.mean())},
     )
 
 
-def _half(outcome: Outcome) -> Iterator[HealthWarning]:
+def _half(outcome: AttackOutcome) -> Iterator[HealthWarning]:
     """At 0.5 every ball holds the same grey image, which has one prediction: no classifier is right on
     more than one class. So anything above the share of the largest class is proof that the attack failed."""
     far = [i for i, eps in enumerate(outcome.eps) if eps >= 0.5]
     if outcome.norm != "linf" or not outcome.iterative or not far:
         return
-    right = (outcome.grid.clean_pred == outcome.grid.label) & outcome.grid.present.all(1)
-    label = outcome.grid.label[right]
+    right = (outcome.outcomes.clean_pred == outcome.outcomes.label) & outcome.outcomes.present.all(1)
+    label = outcome.outcomes.label[right]
     held, most = int((~outcome.broken[:, far]).sum(0).min()), int(np.bincount(label).max())
     if held > most:
         yield HealthWarning(
@@ -181,18 +181,18 @@ def _half(outcome: Outcome) -> Iterator[HealthWarning]:
             f"no classifier is right on more than one class ({most} images).",
             f"So {outcome.name} fails on this "
             "model, at smaller radii too: run a black-box attack (square).",
-            outcome.grid.model,
+            outcome.outcomes.model,
             outcome.name,
             {"held": held, "possible": most, "of": len(label)},
         )
 
 
-def _saturated(outcome: Outcome, records: pd.DataFrame) -> Iterator[HealthWarning]:
+def _saturated(outcome: AttackOutcome, records: pd.DataFrame) -> Iterator[HealthWarning]:
     """Only where an attack that climbs plain cross-entropy was run: the stable loss does not mind."""
     if getattr(outcome.recipe, "loss", "") != "ce":
         return
     rows = records[
-        (records["model"] == outcome.grid.model) & (records["attack"] == outcome.name) & (records["eps"] == "0/255")
+        (records["model"] == outcome.outcomes.model) & (records["attack"] == outcome.name) & (records["eps"] == "0/255")
     ]
     share = float((rows["clean_margin"] > PLAIN_SATURATION).mean()) if len(rows) else 0.0
     if share > ZERO_GRADIENT_SHARE:
@@ -201,14 +201,14 @@ def _saturated(outcome: Outcome, records: pd.DataFrame) -> Iterator[HealthWarnin
             f"for {share:.1%} of the images the probability of the true class is 1 in float32, where "
             f"cross-entropy, which {outcome.name} climbs, has no gradient left: robustness is overstated.",
             'Use loss = "stable".',
-            outcome.grid.model,
+            outcome.outcomes.model,
             outcome.name,
             {"share": share},
         )
 
 
 def _only(
-    a: Outcome, b: NDArray[np.bool_], index: NDArray[np.int64], eps: Sequence[float]
+    a: AttackOutcome, b: NDArray[np.bool_], index: NDArray[np.int64], eps: Sequence[float]
 ) -> tuple[int, int, int, float]:
     """The most examples that `a` breaks and `b` does not at one radius, how many each breaks there in all,
     which radius."""
@@ -229,7 +229,7 @@ def _radius(eps: float, norm: str) -> str:
     return f"{eps * 255:.3g}/255" if norm == "linf" else f"{NORM_TITLES[norm]} radius {eps:.3g}"
 
 
-def _weaker(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
+def _weaker(outcomes: Sequence[AttackOutcome]) -> Iterator[HealthWarning]:
     """Each iterative attack against every single step in the same norm."""
     for many in (entry for entry in outcomes if entry.iterative or entry.foreign):
         for single in (entry for entry in outcomes if entry.untargeted == "single-step" and entry.norm == many.norm):
@@ -248,14 +248,14 @@ def _weaker(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
                     f"at {_radius(eps, many.norm)} the single step of {single.name} breaks {alone} of {len(many.index)} "
                     f"images that {many.name} leaves unbroken{why}",
                     f"{advice}, and believe the worst case of all.",
-                    many.grid.model,
+                    many.outcomes.model,
                     many.name,
                     {"missed": alone, "of": len(many.index), "eps": eps},
                 )
                 break
 
 
-def _together(outcomes: Sequence[Outcome]) -> Outcome | None:
+def _together(outcomes: Sequence[AttackOutcome]) -> AttackOutcome | None:
     """The union of several attacks over the radii of the first iterative one: broken if any breaks it."""
     if not outcomes:
         return None
@@ -267,10 +267,10 @@ def _together(outcomes: Sequence[Outcome]) -> Outcome | None:
         for column, eps in enumerate(first.eps):
             smaller = [i for i, radius in enumerate(other.eps) if radius <= eps]  # a grid of its own: balls are nested
             broken[:, column] |= other.broken[:, smaller[-1]] if smaller else False
-    return Outcome(first.grid, first.recipe, first.index, broken, first.eps)
+    return AttackOutcome(first.outcomes, first.recipe, first.index, broken, first.eps)
 
 
-def _black_box(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
+def _black_box(outcomes: Sequence[AttackOutcome]) -> Iterator[HealthWarning]:
     """A black-box attack against all gradient attacks together, if an iterative one was run."""
     for blind in (entry for entry in outcomes if entry.untargeted == "black-box"):
         mine = [entry for entry in outcomes if entry.norm == blind.norm and entry.name != blind.name]
@@ -291,13 +291,13 @@ def _black_box(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
                 "Believe "
                 "the worst case of all attacks, and attack a smooth stand-in of the layer that hides them "
                 "(BPDA, Athalye et al. 2018).",
-                blind.grid.model,
+                blind.outcomes.model,
                 union.name,
                 {"missed": alone, "of": len(union.index), "eps": eps},
             )
 
 
-def _noise(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
+def _noise(outcomes: Sequence[AttackOutcome]) -> Iterator[HealthWarning]:
     """A control against all gradient attacks together."""
     for control in (entry for entry in outcomes if entry.control):
         union = _together(
@@ -313,13 +313,13 @@ def _noise(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
                 f"{attack}: the attack does no better than chance, so it says nothing about robustness.",
                 "Look "
                 "at the gradient (zero, flipped, or of another model?).",
-                control.grid.model,
+                control.outcomes.model,
                 union.name,
                 {"noise": noise, "attack": attack, "of": len(union.index), "eps": eps},
             )
 
 
-def _unconverged(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
+def _unconverged(outcomes: Sequence[AttackOutcome]) -> Iterator[HealthWarning]:
     """Two recipes of one algorithm, norm and loss of which one takes at least twice the gradients."""
     many = [entry for entry in outcomes if entry.iterative and entry.recipe]
     for weak in many:
@@ -334,7 +334,7 @@ def _unconverged(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
                     f"{more} of {len(weak.index)} images more than {weak.name}.",
                     "Raise steps and restarts until "
                     "nothing changes.",
-                    weak.grid.model,
+                    weak.outcomes.model,
                     weak.name,
                     {"more": more, "of": len(weak.index), "eps": eps},
                 )
@@ -350,21 +350,21 @@ def _same_but_cost(weak: Recipe, strong: Recipe) -> bool:
     return same and strong.cost()[0] >= 2 * weak.cost()[0]
 
 
-def _too_few(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
+def _too_few(outcomes: Sequence[AttackOutcome]) -> Iterator[HealthWarning]:
     """Each model against its baseline (else the first): is the largest difference of the curve one that n
     examples show?
 
     Said only if no radius of the curve has a difference with p < 0.05, and the largest, of at least two
     points, is smaller than what n examples detect four times in five.
     """
-    models = list(dict.fromkeys(entry.grid.model for entry in outcomes))
+    models = list(dict.fromkeys(entry.outcomes.model for entry in outcomes))
     pairs = baselines(models) or dict.fromkeys(models[1:], models[0])
-    by_key = {(entry.grid.model, entry.name): entry.grid for entry in outcomes}
+    by_key = {(entry.outcomes.model, entry.name): entry.outcomes for entry in outcomes}
     for entry in outcomes:
-        other = by_key.get((pairs.get(entry.grid.model, ""), entry.name))
-        if other is None or entry.control or other.model == entry.grid.model:
+        other = by_key.get((pairs.get(entry.outcomes.model, ""), entry.name))
+        if other is None or entry.control or other.model == entry.outcomes.model:
             continue
-        tables = list(_tables(entry.grid, other))
+        tables = list(_tables(entry.outcomes, other))
         if not tables or min(float(statistics.mcnemar_exact(t.only_a, t.only_b)) for t in tables) < 0.05:
             continue
         table = max(tables, key=lambda t: abs(t.only_a - t.only_b))
@@ -384,17 +384,17 @@ def _too_few(outcomes: Sequence[Outcome]) -> Iterator[HealthWarning]:
             least = f"{table.n} examples are too few to show any difference reliably"
         yield HealthWarning(
             "too-few-examples",
-            f"{entry.grid.model} and {other.model} differ by at most {100 * claimed:.1f} points, at no radius "
+            f"{entry.outcomes.model} and {other.model} differ by at most {100 * claimed:.1f} points, at no radius "
             f"significantly even taken alone, and {least}: whether one of them is better is not known.",
             "Evaluate more "
             "examples.",
-            entry.grid.model,
+            entry.outcomes.model,
             entry.name,
             {"difference": claimed, "of": table.n} | ({} if np.isnan(detectable) else {"detectable": detectable}),
         )
 
 
-def _tables(grid: Grid, base: Grid) -> Iterator[statistics.PairedCounts]:
+def _tables(grid: Outcomes, base: Outcomes) -> Iterator[statistics.PairedCounts]:
     _, mine, theirs = np.intersect1d(grid.index, base.index, return_indices=True)
     for i, eps in enumerate(grid.eps):
         if eps in base.eps and parse_radius(eps) > 0 and len(mine):

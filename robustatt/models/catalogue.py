@@ -12,7 +12,7 @@ from robustatt.models.registry import FAMILIES, build, names, parse
 
 
 @dataclass(frozen=True)
-class Row:
+class NetworkRow:
     """A network at width 1 and 10 classes. ``gflop``: one 32x32 image, a multiply-add counted as two."""
 
     name: str
@@ -23,7 +23,7 @@ class Row:
     bundled: tuple[str, ...]
 
 
-def catalogue() -> list[Row]:
+def catalogue() -> list[NetworkRow]:
     """All networks by base name; counted on shapes alone, no weights are made or read."""
     have = bundled()
     return [_row(name, tuple(_stems(name, have))) for name in names()]
@@ -39,9 +39,9 @@ def _stems(name: str, have: dict[str, tuple[str, ...]]) -> Iterator[str]:
                 yield f"{data} ({stem.removeprefix(f'{name}_')})"
 
 
-def _row(name: str, data: tuple[str, ...]) -> Row:
+def _row(name: str, data: tuple[str, ...]) -> NetworkRow:
     with torch.device("meta"):
         network = build(name)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     family = FAMILIES[name]
-    return Row(name, family.about, parameters, family.gflop, network.levels, data)
+    return NetworkRow(name, family.about, parameters, family.gflop, network.levels, data)

@@ -38,7 +38,7 @@ LIBRARIES = ("timm", "torchvision")
 
 
 @dataclass(frozen=True)
-class Reference:
+class ModelReference:
     """A network named by where it comes from: ``torchvision:resnet18`` is source ``torchvision``."""
 
     source: str
@@ -77,7 +77,7 @@ def load_outside(
     def build(outputs: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return _build(Reference(source, name), outputs, dict(options or {}))
+            return _build(ModelReference(source, name), outputs, dict(options or {}))
 
     network = build(classes)
     if weights is not None:
@@ -148,7 +148,7 @@ def statistics(
     return (r, g, b), (sr, sg, sb)
 
 
-def _build(reference: Reference, classes: int, options: dict[str, Any]) -> nn.Module:
+def _build(reference: ModelReference, classes: int, options: dict[str, Any]) -> nn.Module:
     if reference.source == "torchvision":
         return _from_torchvision(reference.name, classes, options)
     if reference.source == "timm":
@@ -182,7 +182,7 @@ def _from_timm(name: str, classes: int, options: dict[str, Any]) -> nn.Module:
     return network
 
 
-def _from_callable(reference: Reference, options: dict[str, Any]) -> nn.Module:
+def _from_callable(reference: ModelReference, options: dict[str, Any]) -> nn.Module:
     spec = f"{reference.source}:{reference.name}"
     with _current_folder_importable():
         try:

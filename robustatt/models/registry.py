@@ -15,7 +15,7 @@ from robustatt.models.vgg import VGG, AttentionVGG, GapVGG, ProgressiveVGG, Shap
 COMMON = ("dropout", "mean", "std", "input_size")
 CHOICES: dict[str, tuple[str, ...]] = {"compatibility": get_args(Compatibility), "head": get_args(Head)}
 DEFAULTS: dict[str, Any] = {"compatibility": "pc", "head": "concat", "depth": 164}
-MOST_CLASSES, DEEPEST, LARGEST_INPUT = 2**20, 1001, 4096
+MAX_CLASSES, DEEPEST, LARGEST_INPUT = 2**20, 1001, 4096
 """What the largest networks in use stay below: a file that asks for more is damaged, or means harm."""
 
 
@@ -163,7 +163,7 @@ def _shape(classes: int, width: float, options: dict[str, Any]) -> Shape:
     std = _triple("std", options.pop("std", (1.0, 1.0, 1.0)))
     if min(std) <= 0:
         raise InputError(f"std {std}: all three must be above 0")
-    return Shape(_whole("classes", classes, 2, MOST_CLASSES), width, dropout, mean, std)
+    return Shape(_whole("classes", classes, 2, MAX_CLASSES), width, dropout, mean, std)
 
 
 def _whole(what: str, value: Any, least: int, most: int) -> int:

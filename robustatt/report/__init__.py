@@ -98,7 +98,7 @@ def drift_figures(summary: Summary) -> list[FigureSpec]:
     first norm."""
     import robustatt.report.figures as figures
     import robustatt.report.text as text
-    from robustatt.results.columns import METRICS
+    from robustatt.results.columns import DRIFT_METRICS
 
     summary = text.first_norm(summary)
     attack = text.strongest_attack(summary)
@@ -108,7 +108,7 @@ def drift_figures(summary: Summary) -> list[FigureSpec]:
         figures.drift_figure(summary, model, attack, metric, kind)
         for kind in figures.KIND_WORDS
         for model in figures.drift_models(summary, kind)
-        for metric in METRICS
+        for metric in DRIFT_METRICS
     ]
     return [spec for spec in found if spec is not None]
 

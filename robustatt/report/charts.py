@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from robustatt.report.figures import Panel, Series
-from robustatt.report.style import MARKERS, Look
+from robustatt.report.style import MARKERS, SeriesStyle
 
 WIDTH, HEIGHT = 400, 276
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 42
@@ -162,7 +162,7 @@ def _points(points: Sequence[tuple[float, float]], axes: Axes) -> str:
     return " ".join(f"{axes.px(x):.1f},{axes.py(y):.1f}" for x, y in points)
 
 
-def _dash(look: Look) -> Markup:
+def _dash(look: SeriesStyle) -> Markup:
     if not look.dash:
         return Markup("")
     return Markup(' stroke-dasharray="{}"').format(" ".join(f"{1.3 * d:g}" for d in look.dash))
@@ -180,11 +180,11 @@ _SHAPES = {
 }
 
 
-def _marker(look: Look, x: float, y: float) -> Markup:
+def _marker(look: SeriesStyle, x: float, y: float) -> Markup:
     return Markup('<path class="mark" d="{}" transform="translate({:.1f} {:.1f})"/>').format(_SHAPES[look.marker], x, y)
 
 
-def swatch(look: Look, marker: bool = True) -> Markup:
+def swatch(look: SeriesStyle, marker: bool = True) -> Markup:
     """The small sample of a curve beside its name in a legend."""
     mark = _marker(look, 17, 7) if marker else Markup("")
     return Markup(

@@ -19,14 +19,14 @@ from robustatt.report.charts import chart, hover_data
 from robustatt.report.draw import write_csv
 from robustatt.report.figures import Panel, accuracy_panel
 from robustatt.report.style import DASHES, looks
-from robustatt.results.aggregate import compare_grids
+from robustatt.results.aggregate import compare_outcomes
 from robustatt.results.gate import plan_changes
-from robustatt.results.outcomes import Grid, grids
+from robustatt.results.outcomes import Outcomes, outcomes_by_curve
 from robustatt.results.reference import identity
 from robustatt.results.summary import Summary
 
 Run = tuple[str, pd.DataFrame, Summary]
-MOST_FLIPS = 200
+MAX_FLIPS = 200
 """Rows of flips that the page lists; the CSV has all."""
 
 FLIP_COLUMNS = [
@@ -45,8 +45,8 @@ FLIP_COLUMNS = [
 
 def write(first: Run, second: Run, out: Path) -> tuple[Path, tuple[Path, ...], tuple[Path, ...]]:
     """Write the page and its tables; page, figures (none), tables."""
-    a = {(grid.model, grid.attack): grid for grid in grids(first[1])}
-    b = {(grid.model, grid.attack): grid for grid in grids(second[1])}
+    a = {(outcomes.model, outcomes.attack): outcomes for outcomes in outcomes_by_curve(first[1])}
+    b = {(outcomes.model, outcomes.attack): outcomes for outcomes in outcomes_by_curve(second[1])}
     common = [key for key in a if key in b]
     if not common:
         raise InputError(f"{first[0]} and {second[0]} share no model under one attack: nothing to compare")
@@ -65,22 +65,22 @@ def write(first: Run, second: Run, out: Path) -> tuple[Path, tuple[Path, ...], t
     return out / "comparison.html", (), (tables / "comparison.csv", tables / "flips.csv")
 
 
-def _same_images(old: Grid, new: Grid) -> None:
+def _same_images(old: Outcomes, new: Outcomes) -> None:
     """Raise InputError if the two grids are of different data sets."""
     _, at_old, at_new = np.intersect1d(old.index, new.index, assume_unique=True, return_indices=True)
     if at_old.size == 0 or not np.array_equal(old.label[at_old], new.label[at_new]):
         raise InputError(f"the runs of {old.model} under {old.attack} are not of the same images: labels differ")
 
 
-def difference_rows(new: Grid, old: Grid) -> list[dict[str, Any]]:
+def difference_rows(new: Outcomes, old: Outcomes) -> list[dict[str, Any]]:
     """Accuracy of the second run minus the first, radius by radius, on the examples that both have."""
     renamed = {"only_model": "gained", "only_baseline": "lost"}
-    rows = [row.as_dict() for row in compare_grids(new, old)]
+    rows = [row.as_dict() for row in compare_outcomes(new, old)]
     kept = [[(key, value) for key, value in row.items() if key != "baseline" and key not in renamed] for row in rows]
     return [dict([*pairs, *((new, row[key]) for key, new in renamed.items())]) for pairs, row in zip(kept, rows, strict=True)]
 
 
-def flip_rows(old: Grid, new: Grid) -> Iterator[dict[str, Any]]:
+def flip_rows(old: Outcomes, new: Outcomes) -> Iterator[dict[str, Any]]:
     """Every example that is right in one run and wrong in the other, at each radius of both."""
     index, at_old, at_new = np.intersect1d(old.index, new.index, assume_unique=True, return_indices=True)
     was, now = old.correct, new.correct
@@ -121,7 +121,7 @@ def context(first: Run, second: Run, rows: Sequence[Mapping[str, Any]], flips: p
         "significant": sum(row["p_holm"] <= 0.05 for row in rows),
         "charts": [{"title": panel.title, "svg": chart(panel)} for panel in panels],
         "hover": {panel.slug: hover_data(panel) for panel in panels},
-        "flips": flips.head(MOST_FLIPS).to_dict("records"),
+        "flips": flips.head(MAX_FLIPS).to_dict("records"),
         "flips_total": len(flips),
         "classes": page.class_names(first[2]),
     }

@@ -14,7 +14,7 @@ from robustatt.report.draw import STYLE, save, write_csv
 from robustatt.report.heatmaps import class_name
 from robustatt.results.summary import Confusion, Summary
 
-MOST_CLASSES = 12
+MAX_CLASSES = 12
 LEVELS = 4
 
 
@@ -28,7 +28,7 @@ def _matrix(entry: Confusion, classes: Sequence[str]) -> dict[str, Any]:
     for true, taken, count in entry.flows:
         involved[true] += count
         involved[taken] += count
-    shown = sorted(number for number, _ in involved.most_common(MOST_CLASSES))
+    shown = sorted(number for number, _ in involved.most_common(MAX_CLASSES))
     counts = np.zeros((len(shown), len(shown)), dtype=int)
     for true, taken, count in entry.flows:
         if true in shown and taken in shown:

@@ -7,46 +7,46 @@ from typing import Any
 
 import numpy as np
 
-from robustatt.results.outcomes import Grid
+from robustatt.results.outcomes import Outcomes
 
-MOST_CELLS = 1_500_000
+MAX_PREDICTIONS = 1_500_000
 """Beyond so many predictions the page keeps only the strongest attack, to stay well under 10 MB."""
 
 _OFFSET = 0x100
 
 
-def explorer_data(layout: Sequence[Grid], strongest: str | None) -> dict[str, Any] | None:
+def explorer_data(layout: Sequence[Outcomes], strongest: str | None) -> dict[str, Any] | None:
     """The examples for the page's explorer, controls left out by the caller; None without records.
 
     ``pred`` is one character a prediction, code point 256 + class (255 where the row is missing), example
     after example with its radii ascending. The first radius may be 0.
     """
     shown = list(layout)
-    if sum(grid.present.size for grid in shown) > MOST_CELLS:
-        shown = [grid for grid in shown if grid.attack == strongest]
-    shown = [grid for grid in shown if _writable(grid)]
+    if sum(outcomes.present.size for outcomes in shown) > MAX_PREDICTIONS:
+        shown = [outcomes for outcomes in shown if outcomes.attack == strongest]
+    shown = [outcomes for outcomes in shown if _writable(outcomes)]
     if not shown:
         return None
     return {
         "grids": [
             {
-                "model": grid.model,
-                "attack": grid.attack,
-                "eps": list(grid.eps),
-                "index": _index(grid.index),
-                "label": _text(grid.label),
-                "clean": _text(grid.clean_pred),
-                "pred": _text(grid.adv_pred.ravel()),
+                "model": outcomes.model,
+                "attack": outcomes.attack,
+                "eps": list(outcomes.eps),
+                "index": _index(outcomes.index),
+                "label": _text(outcomes.label),
+                "clean": _text(outcomes.clean_pred),
+                "pred": _text(outcomes.adv_pred.ravel()),
             }
-            for grid in shown
+            for outcomes in shown
         ],
-        "left_out": sorted({grid.attack for grid in layout} - {grid.attack for grid in shown}),
+        "left_out": sorted({outcomes.attack for outcomes in layout} - {outcomes.attack for outcomes in shown}),
     }
 
 
-def _writable(grid: Grid) -> bool:
+def _writable(outcomes: Outcomes) -> bool:
     """Whether classes fit one character each, short of the surrogates."""
-    return max(int(grid.label.max()), int(grid.adv_pred.max()), int(grid.clean_pred.max())) < 0xD000
+    return max(int(outcomes.label.max()), int(outcomes.adv_pred.max()), int(outcomes.clean_pred.max())) < 0xD000
 
 
 def _text(classes: np.ndarray[Any, np.dtype[np.int64]]) -> str:

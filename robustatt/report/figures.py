@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from robustatt.eps import NORM_TITLES, axis_value, parse_radius
-from robustatt.report.style import GROUP_LOOKS, Look, looks
+from robustatt.report.style import GROUP_LOOKS, SeriesStyle, looks
 from robustatt.results import statistics
-from robustatt.results.columns import METRICS, Kind, kind_of, level_title
+from robustatt.results.columns import DRIFT_METRICS, Kind, kind_of, level_title
 from robustatt.results.summary import Difference, DriftRow, Summary
 
 
@@ -19,7 +19,7 @@ class Series:
     """One curve: x as an axis of its norm counts, y, and the band; None in the band where there is no interval."""
 
     label: str
-    look: Look
+    look: SeriesStyle
     eps: tuple[str, ...]
     y: tuple[float, ...]
     low: tuple[float | None, ...]
@@ -97,7 +97,7 @@ def _figures(summary: Summary, look: Looks) -> list[FigureSpec]:
     return specs + [spec for spec in more if spec is not None]
 
 
-Looks = Mapping[tuple[str, str], Look]
+Looks = Mapping[tuple[str, str], SeriesStyle]
 """The look of each model under each attack: of the whole run, so that each looks the same in every figure."""
 
 
@@ -178,7 +178,7 @@ def gap_figure(summary: Summary, look: Looks) -> FigureSpec | None:
     return FigureSpec("gap", "Gap to the baseline", caption, _one_scale([panel]))
 
 
-def _gap_series(label: str, look: Look, rows: Sequence[Difference], norm: str) -> Series:
+def _gap_series(label: str, look: SeriesStyle, rows: Sequence[Difference], norm: str) -> Series:
     rows = sorted(rows, key=lambda row: parse_radius(row.eps))
     keys = {"model": rows[0].model, "baseline": rows[0].baseline, "attack": rows[0].attack}
     return Series(
@@ -227,7 +227,7 @@ KIND_WORDS: dict[Kind, tuple[str, str, str]] = {
 """For each kind of map: how files of its figures begin, what its drift is called, and what the maps are."""
 
 
-LEAST_IMAGES = 5
+MIN_IMAGES = 5
 """A mean of fewer is not drawn unless there is nothing else: its interval would fill the axes."""
 
 CONTROLS = {"noise": "uniform noise up to ε", "sign-noise": "random signs times ε"}
@@ -263,7 +263,7 @@ def drift_figure(
         for row in summary.drift
         if (row.model, row.metric) == (model, metric) and kind_of(row.level) == kind
     ]
-    name, unit = METRICS[metric].title, METRICS[metric].unit
+    name, unit = DRIFT_METRICS[metric].title, DRIFT_METRICS[metric].unit
     norm = summary.norm_of(attack)
     controls = {name: CONTROLS.get(name, f"{name} (control)") for name in summary.curve_names()[1] if summary.is_control(name)}
     panels = []
@@ -282,7 +282,7 @@ def drift_figure(
         f"{name} between the {maps} of the clean and the attacked image ({unit}): mean over images that were "
         "fooled at this radius and over those that held, of the images attacked at exactly this radius. "
         f"Model {model}, attack {attack}. Bands: 95 % t intervals of the mean; means of fewer than "
-        f"{LEAST_IMAGES} images are left out.{SEARCH_NOTE if _searched(summary, attack) else ''}"
+        f"{MIN_IMAGES} images are left out.{SEARCH_NOTE if _searched(summary, attack) else ''}"
     )
     title = f"{what} of {model}: {name if metric == 'js' else name.lower()}"
     return FigureSpec(f"{stem}-{metric}-{file_safe(model)}", title, caption, _one_scale(panels))
@@ -290,7 +290,7 @@ def drift_figure(
 
 def _drift_series(rows: Sequence[DriftRow], attack: str, group: str, label: str, norm: str) -> Series | None:
     chosen = [row for row in rows if row.attack == attack and row.group == group and parse_radius(row.eps) > 0]
-    chosen = [row for row in chosen if row.n >= LEAST_IMAGES] or chosen
+    chosen = [row for row in chosen if row.n >= MIN_IMAGES] or chosen
     chosen.sort(key=lambda row: parse_radius(row.eps))
     if not chosen:
         return None

@@ -19,10 +19,10 @@ from robustatt.report.confusion import matrices
 from robustatt.report.examples import explorer_data
 from robustatt.report.figures import KIND_WORDS, FigureSpec, Panel, attack_title
 from robustatt.report.heatmaps import page_gallery
-from robustatt.report.style import DARK, LIGHT, Look, looks
+from robustatt.report.style import DARK, LIGHT, SeriesStyle, looks
 from robustatt.results.chains import part_tables
-from robustatt.results.columns import METRICS
-from robustatt.results.outcomes import grids
+from robustatt.results.columns import DRIFT_METRICS
+from robustatt.results.outcomes import outcomes_by_curve
 from robustatt.results.summary import Summary
 from robustatt.results.unbounded import rows_of
 
@@ -87,9 +87,9 @@ def class_names(summary: Summary) -> list[str]:
 def example_parts(summary: Summary, records: pd.DataFrame | None, stored: Sequence[GalleryEntry]) -> dict[str, Any]:
     """The parts of the page that show single examples."""
     strongest = text.strongest_attack(text.first_norm(summary))
-    layout = list(grids(records)) if records is not None and summary.curves else []
+    layout = list(outcomes_by_curve(records)) if records is not None and summary.curves else []
     models, attacks = summary.curve_names()
-    layout = [grid for grid in layout if not summary.is_control(grid.attack)]
+    layout = [outcomes for outcomes in layout if not summary.is_control(outcomes.attack)]
     layout.sort(key=lambda g: (_place(g.model, models), _place(g.attack, attacks)))
     explorer = explorer_data(layout, strongest)
     return {
@@ -136,7 +136,7 @@ def context(summary: Summary, page: Page) -> dict[str, Any]:
         "attack_title": partial(attack_title, summary),
         "saliency_note": text.SALIENCY_NOTE,
         "controls": [attack for attack in attacks if summary.is_control(attack)],
-        "drift_metrics": METRICS,
+        "drift_metrics": DRIFT_METRICS,
         "drift_auc": text.prediction_rows(summary),
         "overviews": overviews(summary),
         "points": list(points(summary)),
@@ -176,7 +176,7 @@ def legend(summary: Summary) -> dict[str, list[tuple[Markup, str]]]:
     look = looks(models, attacks)
     first = attacks[0] if attacks else ""
     return {
-        "models": [(swatch(Look(look[model, first].colour)), model) for model in models if first],
+        "models": [(swatch(SeriesStyle(look[model, first].colour)), model) for model in models if first],
         "attacks": [
             (swatch(look[models[0], attack], marker=False), attack_title(summary, attack)) for attack in attacks if models
         ],
@@ -203,7 +203,7 @@ def drift_groups(specs: Sequence[FigureSpec]) -> dict[str, list[dict[str, Any]]]
 
 
 def _figure(spec: FigureSpec) -> dict[str, Any]:
-    shown: dict[str, Look] = {}
+    shown: dict[str, SeriesStyle] = {}
     for panel in spec.panels:
         for series in panel.series:
             shown.setdefault(series.label, series.look)

@@ -17,7 +17,7 @@ TURN = 3
 
 
 @dataclass(frozen=True)
-class Look:
+class SeriesStyle:
     """How one series is drawn: colour and marker by number, dash pattern in points."""
 
     colour: int
@@ -41,19 +41,19 @@ def dash(number: int) -> tuple[float, ...]:
     return DASHES[number] if extra <= 0 else (10, 2.5) + (1.5, 2.5) * (extra + 1)
 
 
-def looks(models: Sequence[str], attacks: Sequence[str]) -> dict[tuple[str, str], Look]:
+def looks(models: Sequence[str], attacks: Sequence[str]) -> dict[tuple[str, str], SeriesStyle]:
     """Colour and marker by model, line style by attack."""
     return {
-        (model, attack): Look(m, dash(a))
+        (model, attack): SeriesStyle(m, dash(a))
         for m, model in enumerate(models)
         for a, attack in enumerate(attacks)
     }
 
 
 GROUP_LOOKS = {
-    "fooled": Look(1),
-    "held": Look(0, (6, 2.5)),
-    "uniform noise up to ε": Look(7, (1.5, 2)),
-    "random signs times ε": Look(3, (3, 1.5)),
+    "fooled": SeriesStyle(1),
+    "held": SeriesStyle(0, (6, 2.5)),
+    "uniform noise up to ε": SeriesStyle(7, (1.5, 2)),
+    "random signs times ε": SeriesStyle(3, (3, 1.5)),
 }
 """How the groups of a drift figure are drawn."""

@@ -15,8 +15,8 @@ import pandas as pd
 from robustatt.eps import parse_radius
 from robustatt.results import statistics
 from robustatt.results.chains import broken_by_part
-from robustatt.results.columns import METRICS, kind_of
-from robustatt.results.outcomes import Grid, grids
+from robustatt.results.columns import DRIFT_METRICS, kind_of
+from robustatt.results.outcomes import Outcomes, outcomes_by_curve
 from robustatt.results.summary import SCHEMA, AreaRow, Confusion, Curve, Difference, DriftRow, PlanInfo, Point, Summary
 from robustatt.results.unbounded import distances
 
@@ -35,44 +35,44 @@ def summarise(
     """
     content = {"schema": SCHEMA, "plan": dict(plan), "provenance": dict(provenance), "health": [dict(entry) for entry in health]}
     asked = Summary.parse(content, "the plan")
-    layout = sorted(grids(records), key=_plan_order(asked))
-    rivals = [grid for grid in layout if not asked.is_control(grid.attack)]
+    layout = sorted(outcomes_by_curve(records), key=_plan_order(asked))
+    rivals = [outcomes for outcomes in layout if not asked.is_control(outcomes.attack)]
     return Summary(
         schema=SCHEMA,
         plan=asked.plan,
         provenance=asked.provenance,
-        curves=[_curve(grid, asked.plan, records) for grid in layout],
-        drift=[row for grid in layout for row in drift_rows(grid)],
-        drift_predicts_fooling=[row for grid in rivals for row in drift_auc(grid)],
-        differences=paired_differences(layout, baselines([grid.model for grid in layout])),
-        confusion=[confusion(grid) for grid in rivals],
+        curves=[_curve(outcomes, asked.plan, records) for outcomes in layout],
+        drift=[row for outcomes in layout for row in drift_rows(outcomes)],
+        drift_predicts_fooling=[row for outcomes in rivals for row in drift_auc(outcomes)],
+        differences=paired_differences(layout, baselines([outcomes.model for outcomes in layout])),
+        confusion=[confusion(outcomes) for outcomes in rivals],
         health=asked.health,
     )
 
 
-def _plan_order(summary: Summary) -> Callable[[Grid], tuple[int, str, bool, int, str]]:
+def _plan_order(summary: Summary) -> Callable[[Outcomes], tuple[int, str, bool, int, str]]:
     models, attacks = ([entry.name for entry in part] for part in (summary.plan.models, summary.plan.attacks))
 
     def place(name: str, names: list[str]) -> int:
         return names.index(name) if name in names else len(names)
 
-    return lambda grid: (
-        place(grid.model, models),
-        grid.model,
-        summary.is_control(grid.attack),
-        place(grid.attack, attacks),
-        grid.attack,
+    return lambda outcomes: (
+        place(outcomes.model, models),
+        outcomes.model,
+        summary.is_control(outcomes.attack),
+        place(outcomes.attack, attacks),
+        outcomes.attack,
     )
 
 
-def _curve(grid: Grid, plan: PlanInfo, records: pd.DataFrame) -> Curve:
-    n = grid.present.sum(axis=0)
-    right = grid.correct.sum(axis=0)
-    held = (grid.held & grid.present).sum(axis=0)
-    fooled = grid.fooled.sum(axis=0)
+def _curve(outcomes: Outcomes, plan: PlanInfo, records: pd.DataFrame) -> Curve:
+    n = outcomes.present.sum(axis=0)
+    right = outcomes.correct.sum(axis=0)
+    held = (outcomes.held & outcomes.present).sum(axis=0)
+    fooled = outcomes.fooled.sum(axis=0)
     low, high = statistics.wilson(right, n)
-    attack = plan.attack(grid.attack)
-    parts = broken_by_part(grid, attack.recipe)
+    attack = plan.attack(outcomes.attack)
+    parts = broken_by_part(outcomes, attack.recipe)
     points = [
         Point(
             eps=eps,
@@ -84,16 +84,16 @@ def _curve(grid: Grid, plan: PlanInfo, records: pd.DataFrame) -> Curve:
             fooling_rate=float(fooled[i] / n[i]),
             **({"broken_by": parts[i]} if parts else {}),
         )
-        for i, eps in enumerate(grid.eps)
+        for i, eps in enumerate(outcomes.eps)
     ]
-    far = {"distances": distances(records, grid.model, grid.attack)} if attack.norm == "none" else {}
-    return Curve(model=grid.model, attack=grid.attack, norm=attack.norm, points=points, **far)
+    far = {"distances": distances(records, outcomes.model, outcomes.attack)} if attack.norm == "none" else {}
+    return Curve(model=outcomes.model, attack=outcomes.attack, norm=attack.norm, points=points, **far)
 
 
 # Drift of attention and saliency --------------------------------------------------------------------------
 
 
-def drift_rows(grid: Grid) -> Iterator[DriftRow]:
+def drift_rows(outcomes: Outcomes) -> Iterator[DriftRow]:
     """Mean drift with a 95 % t interval by metric, level, radius and group: all, fooled, held.
 
     ``kind`` says whether the level is attention or saliency: the two are never compared with each other. Only
@@ -101,9 +101,9 @@ def drift_rows(grid: Grid) -> Iterator[DriftRow]:
 
     A group without examples has no row; the interval of a single example is null.
     """
-    fooled = grid.fooled
-    for (metric, level), values in grid.drift.items():
-        measure = METRICS.get(metric)
+    fooled = outcomes.fooled
+    for (metric, level), values in outcomes.drift.items():
+        measure = DRIFT_METRICS.get(metric)
         floor, roof = (measure.least, measure.most) if measure else (-math.inf, math.inf)
         measured = ~np.isnan(values)
         filled = np.where(measured, values, 0).astype(np.float64)
@@ -114,12 +114,12 @@ def drift_rows(grid: Grid) -> Iterator[DriftRow]:
             average, low, high = statistics.mean_interval(inside.sum(axis=0)[some], (inside**2).sum(axis=0)[some], n[some])
             for i, column in enumerate(some):
                 yield DriftRow(
-                    model=grid.model,
-                    attack=grid.attack,
+                    model=outcomes.model,
+                    attack=outcomes.attack,
                     level=level,
                     kind=kind_of(level),
                     metric=metric,
-                    eps=grid.eps[column],
+                    eps=outcomes.eps[column],
                     group=group,
                     n=int(n[column]),
                     mean=_tidy(average[i]),
@@ -132,7 +132,7 @@ def _tidy(value: float) -> float | None:
     return None if math.isnan(value) else round(float(value), 7)
 
 
-def drift_auc(grid: Grid, metric: str = "js") -> Iterator[AreaRow]:
+def drift_auc(outcomes: Outcomes, metric: str = "js") -> Iterator[AreaRow]:
     """Does drift predict being fooled? ROC area of the Jensen-Shannon drift against fooled, level by level.
 
     Only examples whose clean prediction is right enter, and each radius is judged by itself: both drift and
@@ -143,13 +143,13 @@ def drift_auc(grid: Grid, metric: str = "js") -> Iterator[AreaRow]:
     images, where the interval is narrowest: were all images attacked, the one where half are fooled. Radii at which
     all or none are fooled have no area. Interval: 95 %, DeLong.
     """
-    eligible = grid.clean_pred == grid.label
-    fooled = grid.fooled
-    for (name, level), values in grid.drift.items():
+    eligible = outcomes.clean_pred == outcomes.label
+    fooled = outcomes.fooled
+    for (name, level), values in outcomes.drift.items():
         if name != metric:
             continue
         rows: list[AreaRow] = []
-        for column, eps in enumerate(grid.eps):
+        for column, eps in enumerate(outcomes.eps):
             use = eligible & ~np.isnan(values[:, column])
             positive = fooled[use, column]
             n_fooled = int(positive.sum())
@@ -158,8 +158,8 @@ def drift_auc(grid: Grid, metric: str = "js") -> Iterator[AreaRow]:
             area = statistics.auc_interval(values[use, column], positive)
             rows.append(
                 AreaRow(
-                    model=grid.model,
-                    attack=grid.attack,
+                    model=outcomes.model,
+                    attack=outcomes.attack,
                     level=level,
                     kind=kind_of(level),
                     eps=eps,
@@ -189,47 +189,47 @@ def baselines(models: Sequence[str]) -> dict[str, str]:
     return {model: stem for model, stem in stems.items() if stem in models}
 
 
-def paired_differences(layout: Sequence[Grid], pairs: Mapping[str, str]) -> list[Difference]:
+def paired_differences(layout: Sequence[Outcomes], pairs: Mapping[str, str]) -> list[Difference]:
     """Accuracy of each model minus its baseline on the same examples, radius by radius.
 
     Newcombe's 95 % interval, the exact McNemar p-value, and that p after Holm's correction over the curve.
     """
-    by_key = {(grid.model, grid.attack): grid for grid in layout}
+    by_key = {(outcomes.model, outcomes.attack): outcomes for outcomes in layout}
     rows: list[Difference] = []
-    for grid in layout:
-        base = by_key.get((pairs.get(grid.model, ""), grid.attack))
+    for outcomes in layout:
+        base = by_key.get((pairs.get(outcomes.model, ""), outcomes.attack))
         if base is not None:
-            rows += compare_grids(grid, base)
+            rows += compare_outcomes(outcomes, base)
     return rows
 
 
-def compare_grids(grid: Grid, base: Grid) -> list[Difference]:
+def compare_outcomes(outcomes: Outcomes, base: Outcomes) -> list[Difference]:
     """The paired comparison of two grids under one attack at the radii and examples both have."""
-    _, mine, theirs = np.intersect1d(grid.index, base.index, assume_unique=True, return_indices=True)
+    _, mine, theirs = np.intersect1d(outcomes.index, base.index, assume_unique=True, return_indices=True)
     tests: list[tuple[str, statistics.PairedCounts, float]] = []
-    correct, base_correct = grid.correct, base.correct
-    for column, eps in enumerate(grid.eps):
+    correct, base_correct = outcomes.correct, base.correct
+    for column, eps in enumerate(outcomes.eps):
         if eps not in base.eps:
             continue
         other = base.eps.index(eps)
-        use = grid.present[mine, column] & base.present[theirs, other]
+        use = outcomes.present[mine, column] & base.present[theirs, other]
         if not use.any():
             continue
         counts = statistics.PairedCounts.of(correct[mine, column][use], base_correct[theirs, other][use])
         tests.append((eps, counts, float(statistics.mcnemar_exact(counts.only_a, counts.only_b))))
     adjusted = statistics.holm([p for _, _, p in tests])
     return [
-        _difference(grid, base, eps, counts, p, float(p_holm))
+        _difference(outcomes, base, eps, counts, p, float(p_holm))
         for (eps, counts, p), p_holm in zip(tests, adjusted, strict=True)
     ]
 
 
-def _difference(grid: Grid, base: Grid, eps: str, counts: statistics.PairedCounts, p: float, p_holm: float) -> Difference:
+def _difference(outcomes: Outcomes, base: Outcomes, eps: str, counts: statistics.PairedCounts, p: float, p_holm: float) -> Difference:
     change = statistics.newcombe_paired(counts)
     return Difference(
-        model=grid.model,
+        model=outcomes.model,
         baseline=base.model,
-        attack=grid.attack,
+        attack=outcomes.attack,
         eps=eps,
         n=counts.n,
         difference=change.value,
@@ -242,26 +242,26 @@ def _difference(grid: Grid, base: Grid, eps: str, counts: statistics.PairedCount
     )
 
 
-def confusion(grid: Grid) -> Confusion:
+def confusion(outcomes: Outcomes) -> Confusion:
     """Where the fooled examples went, at the radius above 0 where the share fooled is nearest to one half.
 
     Only examples whose clean prediction is right; ``flows`` are ``[true class, predicted class, count]``,
     most frequent first.
     """
-    eligible = grid.clean_pred == grid.label
-    fooled = grid.fooled & eligible[:, None]
+    eligible = outcomes.clean_pred == outcomes.label
+    fooled = outcomes.fooled & eligible[:, None]
     share = fooled.sum(axis=0) / max(1, int(eligible.sum()))
     distance = np.abs(share - 0.5)
-    above = [i for i, eps in enumerate(grid.eps) if parse_radius(eps) > 0] or [0]
+    above = [i for i, eps in enumerate(outcomes.eps) if parse_radius(eps) > 0] or [0]
     column = min(above, key=lambda i: (distance[i], i))
     rows = fooled[:, column]
-    pairs = np.stack([grid.label[rows], grid.adv_pred[rows, column]], axis=1)
+    pairs = np.stack([outcomes.label[rows], outcomes.adv_pred[rows, column]], axis=1)
     flows, counts = np.unique(pairs, axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     return Confusion(
-        model=grid.model,
-        attack=grid.attack,
-        eps=grid.eps[column],
+        model=outcomes.model,
+        attack=outcomes.attack,
+        eps=outcomes.eps[column],
         n_fooled=int(rows.sum()),
         flows=[[int(flows[i, 0]), int(flows[i, 1]), int(counts[i])] for i in order],
     )

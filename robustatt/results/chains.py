@@ -10,7 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from robustatt.attack.recipe import Recipe
-    from robustatt.results.outcomes import Grid
+    from robustatt.results.outcomes import Outcomes
     from robustatt.results.summary import Summary
 
 
@@ -19,13 +19,13 @@ def parts_of(recipe: Recipe | None) -> dict[str, Recipe]:
     return {} if recipe is None else {part.name.rpartition("/")[2]: part for part in recipe.parts()}
 
 
-def broken_by_part(grid: Grid, recipe: Recipe | None) -> list[dict[str, int]]:
+def broken_by_part(outcomes: Outcomes, recipe: Recipe | None) -> list[dict[str, int]]:
     """For each radius how many examples each part broke; empty for a single attack, or if nothing was broken."""
-    if grid.broken_by is None:
+    if outcomes.broken_by is None:
         return []
     named = list(parts_of(recipe))
-    seen = sorted({str(name) for name in np.unique(grid.broken_by.astype(str))} - {"", *named})
-    return [{name: int((column == name).sum()) for name in [*named, *seen]} for column in grid.broken_by.T]
+    seen = sorted({str(name) for name in np.unique(outcomes.broken_by.astype(str))} - {"", *named})
+    return [{name: int((column == name).sum()) for name in [*named, *seen]} for column in outcomes.broken_by.T]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ GRADCAM = "gradcam"
 
 
 @dataclass(frozen=True)
-class Measure:
+class DriftMetric:
     """A measure of drift between the map of a clean image and that of its attacked one."""
 
     title: str
@@ -24,14 +24,14 @@ class Measure:
     most: float = math.inf
 
 
-METRICS: dict[str, Measure] = {
-    "js": Measure("Jensen-Shannon divergence", "base 2, from 0 (same map) to 1 (disjoint)", 0.0, most=1.0),
-    "cosine": Measure("Cosine similarity", "1 for the same direction, 0 for nothing in common", 1.0, most=1.0),
-    "shift": Measure("Shift of the centre of mass", "pixels of the input image", 0.0),
-    "iou": Measure(
+DRIFT_METRICS: dict[str, DriftMetric] = {
+    "js": DriftMetric("Jensen-Shannon divergence", "base 2, from 0 (same map) to 1 (disjoint)", 0.0, most=1.0),
+    "cosine": DriftMetric("Cosine similarity", "1 for the same direction, 0 for nothing in common", 1.0, most=1.0),
+    "shift": DriftMetric("Shift of the centre of mass", "pixels of the input image", 0.0),
+    "iou": DriftMetric(
         "Overlap of the top 20 %", "intersection over union of the most attended fifth, 1 for the same", 1.0, most=1.0
     ),
-    "entropy": Measure(
+    "entropy": DriftMetric(
         "Change of entropy", "bits, attacked minus clean: above 0 means more spread out", 0.0, least=-math.inf
     ),
 }

@@ -30,8 +30,8 @@ from robustatt.errors import InputError
 from robustatt.files import UNREADABLE_ZIP, subfolder, write_atomically
 
 GALLERY_FILE = Path("gallery") / "gallery.npz"
-MOST_ENTRIES = 20_000
-MOST_BYTES = 2**30
+MAX_ENTRIES = 20_000
+MAX_BYTES = 2**30
 
 Map = NDArray[np.floating[Any]]
 
@@ -140,7 +140,7 @@ def read_gallery(directory: Path) -> list[GalleryEntry]:
         return []
     try:
         with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:
+            if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
                 raise ValueError("too large")
         with np.load(path, allow_pickle=False) as arrays:
             groups: dict[str, dict[str, NDArray[Any]]] = {}
@@ -158,7 +158,7 @@ def read_gallery(directory: Path) -> list[GalleryEntry]:
 def _entries(group: Mapping[str, NDArray[Any]]) -> list[GalleryEntry]:
     levels = [key.removeprefix("clean.") for key in group if key.startswith("clean.")]
     count = len(group["index"])
-    if count > MOST_ENTRIES or any(len(array) != count for array in group.values()):
+    if count > MAX_ENTRIES or any(len(array) != count for array in group.values()):
         raise ValueError("lengths differ")
     return [
         GalleryEntry(

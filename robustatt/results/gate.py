@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from robustatt.eps import CLEAN, parse_radius
 from robustatt.errors import InputError, did_you_mean
 from robustatt.results import statistics
-from robustatt.results.outcomes import Grid, grids
-from robustatt.results.reference import Curve, Reference, identity
+from robustatt.results.outcomes import Outcomes, outcomes_by_curve
+from robustatt.results.reference import Reference, ReferenceCurve, identity
 from robustatt.results.summary import Summary
 
 ALLOWABLE = ("data", "attack", "eps", "seed", "evaluation")
@@ -156,14 +156,14 @@ def check(
     changes = plan_changes(reference.identity, identity(summary.plan))
     noted = tuple(change for change in changes if change.kind in compared)
     refused = [change for change in changes if change.kind not in compared]
-    found = {(grid.model, grid.attack): grid for grid in grids(records)}
-    pairs: list[tuple[Curve, Grid]] = []
+    found = {(outcomes.model, outcomes.attack): outcomes for outcomes in outcomes_by_curve(records)}
+    pairs: list[tuple[ReferenceCurve, Outcomes]] = []
     for curve in reference.curves:
-        grid = found.get((curve.model, curve.attack))
-        if grid is not None and _same_examples(curve, grid):
-            pairs.append((curve, grid))
+        outcomes = found.get((curve.model, curve.attack))
+        if outcomes is not None and _same_examples(curve, outcomes):
+            pairs.append((curve, outcomes))
         elif not refused:
-            refused.append(_lacking(curve, grid))
+            refused.append(_lacking(curve, outcomes))
     if refused:
         return CheckResult("changed plan", (), tuple(refused), noted, max_drop, alpha)
     points = [point for curve in _counts(pairs) for point in curve]
@@ -214,35 +214,35 @@ def _short(value: Any) -> str:
     return f"…{text[-23:]}" if "/" in text else f"{text[:16]}…"
 
 
-def _same_examples(curve: Curve, grid: Grid) -> bool:
+def _same_examples(curve: ReferenceCurve, outcomes: Outcomes) -> bool:
     return (
-        set(curve.eps) <= set(grid.eps)
-        and np.array_equal(np.sort(curve.index), grid.index)
-        and bool(grid.present[:, [grid.eps.index(eps) for eps in curve.eps]].all())
+        set(curve.eps) <= set(outcomes.eps)
+        and np.array_equal(np.sort(curve.index), outcomes.index)
+        and bool(outcomes.present[:, [outcomes.eps.index(eps) for eps in curve.eps]].all())
     )
 
 
-def _lacking(curve: Curve, grid: Grid | None) -> Change:
+def _lacking(curve: ReferenceCurve, outcomes: Outcomes | None) -> Change:
     where = f"records of {curve.model} under {curve.attack}"
     wanted = f"{curve.index.size} examples at {len(curve.eps)} radii"
-    if grid is None:
+    if outcomes is None:
         return Change("incomplete", where, wanted, "none")
-    whole = int(grid.present.all(axis=1).sum())
-    kind = "incomplete" if whole < grid.index.size else "missing"
-    return Change(kind, where, wanted, f"{whole} complete at {len(grid.eps)} radii")
+    whole = int(outcomes.present.all(axis=1).sum())
+    kind = "incomplete" if whole < outcomes.index.size else "missing"
+    return Change(kind, where, wanted, f"{whole} complete at {len(outcomes.eps)} radii")
 
 
-def _counts(pairs: list[tuple[Curve, Grid]]) -> Iterable[list[PointCheck]]:
+def _counts(pairs: list[tuple[ReferenceCurve, Outcomes]]) -> Iterable[list[PointCheck]]:
     """Counts of every point; the clean point, the same under every attack, once for each model."""
     seen: set[str] = set()
-    for curve, grid in pairs:
+    for curve, outcomes in pairs:
         order = np.argsort(curve.index)
-        now = grid.correct
+        now = outcomes.correct
         rows = []
         for column, eps in enumerate(curve.eps):
             if eps == CLEAN and curve.model in seen:
                 continue
-            before, after = curve.correct[order, column], now[:, grid.eps.index(eps)]
+            before, after = curve.correct[order, column], now[:, outcomes.eps.index(eps)]
             lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
             p = float(statistics.mcnemar_one_sided(max(lost, gained), min(lost, gained)))
             attack = "no attack" if eps == CLEAN else curve.attack

@@ -21,7 +21,7 @@ _COLUMNS = ("model", "attack", "eps", "index", "label", "clean_pred", "adv_pred"
 
 
 @dataclass(frozen=True)
-class Grid:
+class Outcomes:
     """All rows of one model under one attack as arrays ``(examples, radii)``, radii ascending."""
 
     model: str
@@ -56,7 +56,7 @@ class Grid:
         return statistics.held_up_to(self.correct | ~self.present)
 
 
-def grids(records: pd.DataFrame) -> Iterator[Grid]:
+def outcomes_by_curve(records: pd.DataFrame) -> Iterator[Outcomes]:
     """Lay out records (columns of the design) by model and attack; raises InputError on a row twice."""
     missing = [name for name in _COLUMNS if name not in records.columns]
     if missing:
@@ -80,12 +80,12 @@ def grids(records: pd.DataFrame) -> Iterator[Grid]:
         rows = np.flatnonzero(group == code)
         model = str(model_names[code // len(attack_names)])
         attack = str(attack_names[code % len(attack_names)])
-        grid = _grid(model, attack, rows, eps_code[rows], eps_text, columns, drift)
-        yield replace(grid, broken_by=_parts(records, rows, grid, eps_code[rows]))
+        outcomes = _grid(model, attack, rows, eps_code[rows], eps_text, columns, drift)
+        yield replace(outcomes, broken_by=_parts(records, rows, outcomes, eps_code[rows]))
 
 
 def _parts(
-    records: pd.DataFrame, rows: NDArray[np.int64], grid: Grid, eps_code: NDArray[np.int64]
+    records: pd.DataFrame, rows: NDArray[np.int64], outcomes: Outcomes, eps_code: NDArray[np.int64]
 ) -> NDArray[np.object_] | None:
     """Which part of a chain broke what; None for a single attack, and for records that were written before this column."""
     if "broken_by" not in records.columns:
@@ -93,9 +93,9 @@ def _parts(
     values = records["broken_by"].to_numpy(dtype=object)[rows]
     if not any(isinstance(value, str) and value for value in values):
         return None
-    parts = np.full(grid.present.shape, "", dtype=object)
+    parts = np.full(outcomes.present.shape, "", dtype=object)
     radius = np.unique(eps_code, return_inverse=True)[1]
-    parts[np.searchsorted(grid.index, records["index"].to_numpy()[rows]), radius] = values
+    parts[np.searchsorted(outcomes.index, records["index"].to_numpy()[rows]), radius] = values
     return parts
 
 
@@ -131,7 +131,7 @@ def _grid(
     eps_text: list[str],
     columns: Mapping[str, NDArray[Any]],
     drift: Mapping[tuple[str, str], NDArray[np.float32]],
-) -> Grid:
+) -> Outcomes:
     used, radius = np.unique(eps_code, return_inverse=True)
     index, example = np.unique(columns["index"][rows], return_inverse=True)
     shape = (index.size, used.size)
@@ -151,4 +151,4 @@ def _grid(
             layer[example, radius] = here
             layers[key] = layer
     eps = tuple(eps_text[i] for i in used)
-    return Grid(model, attack, eps, index.astype(np.int64), label, clean_pred, present, adv_pred, layers)
+    return Outcomes(model, attack, eps, index.astype(np.int64), label, clean_pred, present, adv_pred, layers)

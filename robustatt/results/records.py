@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from robustatt.eps import MOST_RADII
+from robustatt.eps import MAX_RADII
 from robustatt.plan import CELL_EXAMPLES
 from robustatt.results.storage import place
 
@@ -26,7 +26,7 @@ COLUMNS = {
 }  # fmt: skip
 TEXT_COLUMNS = ("broken_by",)
 """Columns of text that only some attacks have (the part of a chain that broke the example); empty for the others."""
-MOST_ROWS = CELL_EXAMPLES * (MOST_RADII + 1)
+MAX_ROWS = CELL_EXAMPLES * (MAX_RADII + 1)
 """A file of a few kilobytes can claim a billion rows."""
 _CHECKSUM = b"robustatt.sha256"
 _BLANK = b"0" * 64
@@ -58,7 +58,7 @@ def is_whole(content: bytes) -> bool:
 
     try:
         footer = pq.read_metadata(pa.BufferReader(content))
-        if footer.num_rows > MOST_ROWS:
+        if footer.num_rows > MAX_ROWS:
             return False
         checksum = (footer.metadata or {})[_CHECKSUM]
         place = _place(content, checksum)

@@ -22,19 +22,19 @@ from numpy.typing import NDArray
 from robustatt.eps import parse_radius
 from robustatt.errors import InputError
 from robustatt.files import write_whole
-from robustatt.results.outcomes import Grid, grids
+from robustatt.results.outcomes import Outcomes, outcomes_by_curve
 from robustatt.results.summary import Part, PlanInfo, Summary
 
 SCHEMA = 1
 KIND = "robustatt reference"
-MOST_BYTES = 64 * 2**20
+MAX_BYTES = 64 * 2**20
 """A reference larger than this, packed or unpacked, is taken for a broken one."""
 
 Bits = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Curve:
+class ReferenceCurve:
     """One model under one attack as the reference holds it: right or wrong, ``(examples, radii)``."""
 
     model: str
@@ -50,12 +50,12 @@ class Reference:
 
     identity: Mapping[str, Any]
     made_by: Mapping[str, Any]
-    curves: tuple[Curve, ...]
+    curves: tuple[ReferenceCurve, ...]
 
 
 def make_reference(records: pd.DataFrame, summary: Summary) -> Reference:
     """The reference of a run: its plan's identity and every outcome. InputError if it is incomplete."""
-    curves = tuple(_curve(grid) for grid in grids(records) if not summary.is_control(grid.attack))
+    curves = tuple(_curve(outcomes) for outcomes in outcomes_by_curve(records) if not summary.is_control(outcomes.attack))
     if not curves:
         raise InputError("a reference needs results: the run holds no records; run `robustatt sweep` first")
     origin = summary.provenance.as_dict()
@@ -63,11 +63,11 @@ def make_reference(records: pd.DataFrame, summary: Summary) -> Reference:
     return Reference(identity(summary.plan), keep, curves)
 
 
-def _curve(grid: Grid) -> Curve:
-    if not grid.present.all():
-        gone = int((~grid.present).sum())
-        raise InputError(f"{grid.model} under {grid.attack} lacks {gone} rows: resume the sweep")
-    return Curve(grid.model, grid.attack, grid.eps, grid.index, grid.correct)
+def _curve(outcomes: Outcomes) -> ReferenceCurve:
+    if not outcomes.present.all():
+        gone = int((~outcomes.present).sum())
+        raise InputError(f"{outcomes.model} under {outcomes.attack} lacks {gone} rows: resume the sweep")
+    return ReferenceCurve(outcomes.model, outcomes.attack, outcomes.eps, outcomes.index, outcomes.correct)
 
 
 def identity(plan: PlanInfo) -> dict[str, Any]:
@@ -134,8 +134,8 @@ def read_reference(path: Path) -> Reference:
     """Read a reference file; InputError with one line if it is missing, broken or of another version."""
     path = Path(path)
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise InputError(f"{path} is not a reference: larger than {MOST_BYTES // 2**20} MiB")
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path} is not a reference: larger than {MAX_BYTES // 2**20} MiB")
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no reference {path}: `robustatt check DIR --update {path}` writes one") from None
@@ -178,7 +178,7 @@ def _check_identity(plan: Mapping[str, Any]) -> None:
 
 def _unpack(text: str, size: int) -> bytes:
     """The bytes behind a packed text, refused unless they are exactly ``size``."""
-    if size > MOST_BYTES:
+    if size > MAX_BYTES:
         raise ValueError("too large")
     engine = zlib.decompressobj()
     content = engine.decompress(base64.b64decode(text, validate=True), size + 1)
@@ -187,7 +187,7 @@ def _unpack(text: str, size: int) -> bytes:
     return content
 
 
-def _unpack_curve(entry: Mapping[str, Any]) -> Curve:
+def _unpack_curve(entry: Mapping[str, Any]) -> ReferenceCurve:
     n, eps = int(entry["n"]), tuple(str(text) for text in entry["eps"])
     if n < 1 or not eps or [parse_radius(e) for e in eps] != sorted({parse_radius(e) for e in eps}):
         raise ValueError("no examples, or radii out of order")
@@ -203,4 +203,4 @@ def _unpack_curve(entry: Mapping[str, Any]) -> Curve:
         index = np.frombuffer(_unpack(place, 8 * n), dtype="<i8").astype(np.int64)
     if index.size != n or np.unique(index).size != n:
         raise ValueError("index does not fit")
-    return Curve(str(entry["model"]), str(entry["attack"]), eps, index, correct)
+    return ReferenceCurve(str(entry["model"]), str(entry["attack"]), eps, index, correct)

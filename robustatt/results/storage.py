@@ -22,7 +22,7 @@ ATOMIC = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", 
 PROBE = ".writable"
 
 
-class Place(ABC):
+class RecordStorage(ABC):
     """A flat collection of files by name."""
 
     @abstractmethod
@@ -51,7 +51,7 @@ class Place(ABC):
 
 
 @final
-class LocalFolder(Place):
+class LocalStorage(RecordStorage):
     """A folder of this machine, or one that is mounted on it. `flag` is what the user named it by."""
 
     def __init__(self, folder: Path, flag: str = "--out") -> None:
@@ -103,7 +103,7 @@ class LocalFolder(Place):
 
 
 @final
-class Remote(Place):
+class RemoteStorage(RecordStorage):
     """A place behind an fsspec file system.
 
     Raises:
@@ -128,7 +128,7 @@ class Remote(Place):
         return self.url
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Remote, (self.url,)
+        return RemoteStorage, (self.url,)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -174,13 +174,13 @@ class Remote(Place):
         self._system.mv(self._path(name), self._path(other))
 
 
-def place(where: str | Path) -> Place:
+def place(where: str | Path) -> RecordStorage:
     """The place that a folder or a URL names; `file://` is a local folder."""
     if isinstance(where, str) and "://" in where:
         if where.startswith("file://"):
-            return LocalFolder(Path(unquote(urlsplit(where).path)), "--records")
-        return Remote(where)
-    return LocalFolder(Path(where))
+            return LocalStorage(Path(unquote(urlsplit(where).path)), "--records")
+        return RemoteStorage(where)
+    return LocalStorage(Path(where))
 
 
 def _brief(problem: Exception) -> str:

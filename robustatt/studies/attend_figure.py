@@ -19,7 +19,7 @@ NOTES = {
 
 
 @dataclass(frozen=True)
-class Row:
+class PictureRow:
     """A picture's file name, what the network said of it clean and attacked, and the images with their maps."""
 
     name: str
@@ -33,7 +33,7 @@ def map_note(entry: GalleryEntry) -> str:
     return NOTES[kind_of(entry.levels[0]) if entry.levels else "none"]
 
 
-def attended_png(rows: Sequence[Row], model: str, attack: str, eps: str) -> bytes:
+def attended_png(rows: Sequence[PictureRow], model: str, attack: str, eps: str) -> bytes:
     """All pictures in one PNG, a row each; the maps' kind stands below."""
     from matplotlib import rc_context
 

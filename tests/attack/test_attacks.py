@@ -299,15 +299,15 @@ def test_expectation_over_transformation_finds_more_on_a_randomised_model() -> N
     model = Linear(2)
     image, label = linear_data(model, 60)
     from robustatt.attack.base import Oracle
-    from robustatt.attack.losses import misclassification
+    from robustatt.attack.losses import logit_margin
 
     oracle = Oracle(Wobbly(model))
     torch.manual_seed(0)
-    once = oracle.query(image, label, misclassification, gradient=True)
+    once = oracle.query(image, label, logit_margin, gradient=True)
     assert oracle.gradients == 60
-    mean = oracle.query(image, label, misclassification, gradient=True, passes=50)
+    mean = oracle.query(image, label, logit_margin, gradient=True, passes=50)
     assert oracle.gradients == 60 + 50 * 60
-    truth = Oracle(model).query(image, label, misclassification, gradient=True)
+    truth = Oracle(model).query(image, label, logit_margin, gradient=True)
     assert (mean.logits - truth.logits).abs().mean() < 0.4 * (once.logits - truth.logits).abs().mean()
     assert mean.grad is not None
     assert truth.grad is not None

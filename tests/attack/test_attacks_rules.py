@@ -17,8 +17,8 @@ from robustatt.attack.losses import (
     LOSSES,
     cross_entropy,
     difference_of_logits_ratio,
-    misclassification,
-    stable,
+    log_odds,
+    logit_margin,
     target_margin,
     targeted_logits_ratio,
 )
@@ -199,11 +199,11 @@ def test_losses_rank_as_published(loss: str) -> None:
 
 def test_loss_values_by_hand() -> None:
     logits, label = torch.tensor([[3.0, 1.0, 0.5, 0.0]]), torch.tensor([0])
-    assert float(misclassification(logits, label)) == pytest.approx(-2)
+    assert float(logit_margin(logits, label)) == pytest.approx(-2)
     assert float(difference_of_logits_ratio(logits, label)) == pytest.approx(-2 / 2.5)
     assert float(targeted_logits_ratio(logits, label, torch.tensor([2]))) == pytest.approx(-2.5 / (3 - 0.25))
     assert float(target_margin(logits, label, torch.tensor([3]))) == pytest.approx(-3)
-    softplus = torch.nn.functional.softplus(stable(logits, label))
+    softplus = torch.nn.functional.softplus(log_odds(logits, label))
     torch.testing.assert_close(softplus, cross_entropy(logits, label))
 
 

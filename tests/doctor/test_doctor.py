@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robustatt import cli
 from robustatt.data import TensorDataset
-from robustatt.doctor.table import TOPICS, Finding, Patient, _training_images, examine_model
+from robustatt.doctor.table import TOPICS, DoctorLine, DoctorRequest, _training_images, examine_model
 from robustatt.health.warning import HealthWarning
 from robustatt.models import Card, ResolvedModel
 from robustatt.plan import ModelEntry
@@ -27,7 +27,7 @@ def good() -> nn.Module:
     return trained_digits()
 
 
-def shown(model: nn.Module, **card: object) -> dict[str, Finding]:
+def shown(model: nn.Module, **card: object) -> dict[str, DoctorLine]:
     """The findings of a model on 100 digits, by line; of two on one line the fault."""
     batch, labels = (part[-100:] for part in digits_data())
     batch = (batch * 255).round().to(torch.uint8)
@@ -121,10 +121,10 @@ def test_test_images_among_the_training_images(good: nn.Module) -> None:
 
 def test_the_training_split_is_looked_for() -> None:
     """Digits come with one; a folder without one says nothing."""
-    images = _training_images(Patient(ModelEntry("vgg", "vgg"), "digits"))
+    images = _training_images(DoctorRequest(ModelEntry("vgg", "vgg"), "digits"))
     assert images is not None
     assert len(images) == 1297
-    assert _training_images(Patient(ModelEntry("vgg", "vgg"), "/nowhere")) is None
+    assert _training_images(DoctorRequest(ModelEntry("vgg", "vgg"), "/nowhere")) is None
 
 
 def test_the_command_exits_with_0_and_says_what_is_wrong(

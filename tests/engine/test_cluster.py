@@ -11,10 +11,10 @@ import torch
 
 from robustatt.attack import recipe_files as recipes
 from robustatt.data import TensorDataset
-from robustatt.engine.executor import Event, Failed, Fate, Finished, Spent, Task
-from robustatt.engine.options import Execution
+from robustatt.engine.executor import CellCost, Event, Failed, FailureKind, Finished, Task
+from robustatt.engine.options import ExecutorOptions
 from robustatt.engine.ray_cluster import STARTS, Actor, Home, RayActors, last_words
-from robustatt.engine.worker import Setup, Unfit
+from robustatt.engine.worker import Setup, SetupFailed
 from robustatt.eps import parse_grid
 from robustatt.errors import RobustattError
 from robustatt.plan import BoundPlan, ModelEntry, Plan
@@ -95,7 +95,7 @@ class FakeRay:
 
 
 def fine(task: Task) -> Event:
-    return Finished(task, Spent(1.0, 0, 0, 8))
+    return Finished(task, CellCost(1.0, 0, 0, 8))
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def first_event(fake: FakeRay, task: Task, monkeypatch: pytest.MonkeyPatch) -> E
     data = TensorDataset(torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64), classes="ab")
     setup = Setup(bound().plan, "data", "records", "cpu", 8, 1)
     models: Any = SimpleNamespace(module=lambda _: "weights")
-    executor = RayActors(setup, Execution("ray", workers=1), 1, data, models)
+    executor = RayActors(setup, ExecutorOptions("ray", workers=1), 1, data, models)
     events: list[Event] = []
     for _ in range(20):
         if executor.room() and task is not None and not events:
@@ -134,26 +134,26 @@ def test_a_worker_that_died_on_a_node_that_answers_is_the_cells_failure(
 ) -> None:
     fake = FakeRay(lambda: HOME, died, lambda: ("a white image came in\n", False))
     event = first_event(fake, task, monkeypatch)
-    assert event == Failed(task, "its worker on node node-one died", Fate.RETRY, "a white image came in\n")
+    assert event == Failed(task, "its worker on node node-one died", FailureKind.RETRY, "a white image came in\n")
     assert fake.asked == ["node-one"]
     assert (fake.actors, fake.killed) == (2, 1), "another worker takes its place at once"
 
 
 def test_a_worker_whose_node_does_not_answer_is_nobodys_failure(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeRay(lambda: HOME, died, lambda: RayError("the node does not exist any more"))
-    assert first_event(fake, task, monkeypatch) == Failed(task, "its node node-one was lost", Fate.LOST)
+    assert first_event(fake, task, monkeypatch) == Failed(task, "its node node-one was lost", FailureKind.LOST)
 
 
 def test_a_node_that_is_silent_too_long_counts_as_lost(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("robustatt.engine.ray_cluster.DOUBT_SECONDS", -1.0)
     event = first_event(FakeRay(lambda: HOME, died, lambda: None), task, monkeypatch)
-    assert event == Failed(task, "its node node-one was lost", Fate.LOST)
+    assert event == Failed(task, "its node node-one was lost", FailureKind.LOST)
 
 
-@pytest.mark.parametrize(("halvings", "fate"), [(0, Fate.OUT_OF_MEMORY), (2, Fate.OUT_OF_MEMORY), (3, Fate.RETRY)])
+@pytest.mark.parametrize(("halvings", "fate"), [(0, FailureKind.OUT_OF_MEMORY), (2, FailureKind.OUT_OF_MEMORY), (3, FailureKind.RETRY)])
 @pytest.mark.parametrize("who", ["Ray", "the kernel"])
 def test_memory_halves_the_batch_until_it_cannot_be_halved(
-    who: str, halvings: int, fate: Fate, task: Task, monkeypatch: pytest.MonkeyPatch
+    who: str, halvings: int, fate: FailureKind, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch of 8 is halved to 4, 2 and 1; a Cell that is killed with 1 fails like any other."""
     task = Task(task.cell, halvings=halvings)
@@ -169,7 +169,7 @@ def test_what_raises_around_a_cell_is_its_failure_and_the_worker_goes_on(
 ) -> None:
     fake = FakeRay(lambda: HOME, lambda _: RayTaskError(TypeError("cannot pickle")), lambda: None)
     event = first_event(fake, task, monkeypatch)
-    assert event == Failed(task, "TypeError: cannot pickle", Fate.RETRY, "Traceback")
+    assert event == Failed(task, "TypeError: cannot pickle", FailureKind.RETRY, "Traceback")
     assert fake.actors == 1
 
 
@@ -182,7 +182,7 @@ def broken_environment() -> Exception:
 @pytest.mark.parametrize(
     ("ready", "said", "actors"),
     [
-        (lambda: Unfit("the data is not the same"), "the data is not the same", 1),
+        (lambda: SetupFailed("the data is not the same"), "the data is not the same", 1),
         (
             lambda: RayTaskError(OSError("disk")),
             f"could not be set up on the cluster, {STARTS} times.*OSError: disk",

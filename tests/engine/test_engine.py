@@ -27,7 +27,7 @@ import robustatt
 from robustatt import cli
 from robustatt.attack import recipe_files as recipes
 from robustatt.data import TensorDataset
-from robustatt.engine.options import Execution
+from robustatt.engine.options import ExecutorOptions
 from robustatt.engine.sources import load_data, model_loader
 from robustatt.engine.sweep import run as run_plan
 from robustatt.eps import parse_grid
@@ -53,7 +53,7 @@ def plan_for(npz: Path, model: str = "tiny_models:small_net") -> Plan:
     return Plan((entry,), (recipes.load("fgsm"),), parse_grid("2,6"), data=str(npz))
 
 
-def run(plan: Plan, out: Path, execution: Execution | None, progress: NoSweepProgress | None = None) -> dict[str, bytes]:
+def run(plan: Plan, out: Path, execution: ExecutorOptions | None, progress: NoSweepProgress | None = None) -> dict[str, bytes]:
     dataset = load_data(plan)
     run_plan(plan, dataset, model_loader(dataset), out, progress, gallery=False, execution=execution)
     return contents(out)
@@ -86,10 +86,10 @@ def test_two_processes_that_are_killed_give_the_same_bytes(
 ) -> None:
     monkeypatch.syspath_prepend(str(SUPPORT))
     monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
-    expected = run(plan_for(npz), tmp_path / "one", Execution(workers=1))
+    expected = run(plan_for(npz), tmp_path / "one", ExecutorOptions(workers=1))
     assert len(expected) == 3
     watching = KillThemOnce()
-    found = run(plan_for(npz), tmp_path / "two", Execution(workers=2), watching)
+    found = run(plan_for(npz), tmp_path / "two", ExecutorOptions(workers=2), watching)
     assert found == expected
     assert watching.images == 600 * 2, "what the killed workers had told is taken back"
     assert watching.killed == 2
@@ -165,7 +165,7 @@ def test_a_worker_killed_for_memory_halves_its_batch(
     counts = iter(range(100))
     monkeypatch.setattr("robustatt.engine.processes.kernel_oom_kills", lambda: next(counts))
     watching = KillThemOnce()
-    run(plan_for(npz, "failing_models:slow"), tmp_path, Execution(workers=2), watching)
+    run(plan_for(npz, "failing_models:slow"), tmp_path, ExecutorOptions(workers=2), watching)
     assert set(watching.causes) == {"its worker was killed because memory ran out; tried again"}
     sizes = [json.loads(line)["batch_size"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert min(sizes) == 32

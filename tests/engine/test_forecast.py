@@ -12,7 +12,7 @@ import pytest
 
 from robustatt.attack import recipe_files as recipes
 from robustatt.engine.forecast import Forecast, forecast
-from robustatt.engine.options import Execution
+from robustatt.engine.options import ExecutorOptions
 from robustatt.engine.sources import load_data, model_loader
 from robustatt.engine.sweep import bound, run
 from robustatt.eps import parse_grid
@@ -26,7 +26,7 @@ def entries(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
-def forecast_of(plan: Plan, out: Path, execution: Execution) -> Forecast:
+def forecast_of(plan: Plan, out: Path, execution: ExecutorOptions) -> Forecast:
     dataset = load_data(plan)
     with bound(plan, dataset, model_loader(dataset), out, execution) as sweep:
         return forecast(sweep)
@@ -40,10 +40,10 @@ def digits() -> Plan:
 
 @pytest.mark.slow
 def test_the_dry_run_is_within_a_fifth_of_the_run(digits: Plan, tmp_path: Path) -> None:
-    told = forecast_of(digits, tmp_path, Execution(workers=1))
+    told = forecast_of(digits, tmp_path, ExecutorOptions(workers=1))
     assert list(tmp_path.iterdir()) == []
     dataset = load_data(digits)
-    run(digits, dataset, model_loader(dataset), tmp_path, gallery=False, execution=Execution(workers=1))
+    run(digits, dataset, model_loader(dataset), tmp_path, gallery=False, execution=ExecutorOptions(workers=1))
     log = entries(tmp_path / "log.jsonl")
     ratios = {
         name: told.total(name) / sum(entry[name] for entry in log) for name in ("gradients", "forwards", "seconds")
@@ -58,7 +58,7 @@ def test_the_dry_run_is_within_a_fifth_of_the_run(digits: Plan, tmp_path: Path) 
 
 def test_the_counts_of_fgsm_are_exact_and_more_workers_take_less_time(tmp_path: Path) -> None:
     plan = Plan((ModelEntry("vgg", "vgg"),), (recipes.load("fgsm"),), parse_grid("8"), n=300)
-    one, two = (forecast_of(plan, tmp_path, Execution(workers=workers)) for workers in (1, 2))
+    one, two = (forecast_of(plan, tmp_path, ExecutorOptions(workers=workers)) for workers in (1, 2))
     for told in (one, two):
         assert (told.total("cells"), told.total("gradients"), told.total("forwards")) == (2, 300, 600)
     assert (one.workers, two.workers) == (1, 2)
@@ -103,7 +103,7 @@ def test_ray_costs_little_beside_bare_processes(tmp_path: Path, monkeypatch: pyt
     for turn in range(TURNS):
         for name, found in ratios.items():
             spans = Spans(monkeypatch, time.monotonic)
-            execution = Execution(name, workers=2, threads=1)
+            execution = ExecutorOptions(name, workers=2, threads=1)
             out = tmp_path / f"{name}{turn}"
             run(plan, dataset, model_loader(dataset), out, gallery=False, execution=execution)
             assert len(spans.seconds) == 12

@@ -21,7 +21,7 @@ from paths import SUPPORT
 from tiny_models import images, small_net
 
 from robustatt.attack import recipe_files as recipes
-from robustatt.engine.options import Execution
+from robustatt.engine.options import ExecutorOptions
 from robustatt.engine.sources import load_data, model_loader
 from robustatt.engine.sweep import run
 from robustatt.eps import parse_grid
@@ -86,7 +86,7 @@ def plan_of(folder: Path, examples: int, pixels: int = PIXELS) -> Plan:
     return Plan((entry,), (recipes.load("pgd"),), parse_grid("4,8"), data=str(folder / "random.npz"))
 
 
-def sweep(plan: Plan, out: Path, execution: Execution) -> dict[str, bytes]:
+def sweep(plan: Plan, out: Path, execution: ExecutorOptions) -> dict[str, bytes]:
     dataset = load_data(plan)
     run(plan, dataset, model_loader(dataset), out, gallery=False, execution=execution)
     return records(out)
@@ -106,7 +106,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, dict[str, byt
     plan = plan_of(folder, 256 * CELLS)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(SUPPORT))
-        return plan, sweep(plan, folder / "out", Execution(workers=2, threads=1))
+        return plan, sweep(plan, folder / "out", ExecutorOptions(workers=2, threads=1))
 
 
 @pytest.mark.parametrize("nodes", [2, 4])
@@ -116,7 +116,7 @@ def test_the_records_are_those_of_the_local_engine(
     plan, expected = local
     with cluster(nodes) as made:
         began = time.monotonic()
-        found = sweep(plan, tmp_path, Execution("ray", address=made.address))
+        found = sweep(plan, tmp_path, ExecutorOptions("ray", address=made.address))
         print(f"{CELLS} Cells on {nodes} nodes in {time.monotonic() - began:.0f} s")
     assert len(expected) == CELLS
     assert found == expected

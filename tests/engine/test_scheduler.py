@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from robustatt.attack import recipe_files as recipes
 from robustatt.engine.costs import Costs, full_strength
-from robustatt.engine.executor import Advanced, Event, Failed, Fate, Finished, Handler, Spent, Task
-from robustatt.engine.options import Execution, paying_workers
-from robustatt.engine.scheduler import ATTEMPTS, LOSSES, Queue, Scheduler
+from robustatt.engine.executor import Advanced, CellCost, Event, Failed, FailureKind, Finished, Handler, Task
+from robustatt.engine.options import ExecutorOptions, paying_workers
+from robustatt.engine.scheduler import ATTEMPTS, MAX_LOST_NODES, Queue, Scheduler
 from robustatt.engine.virtual import VirtualWorkers
 from robustatt.eps import parse_grid
 from robustatt.errors import InputError
@@ -64,7 +64,7 @@ class Scripted:
 
 
 def fine(task: Task) -> Event:
-    return Finished(task, Spent(1.0, 0, 0, 64))
+    return Finished(task, CellCost(1.0, 0, 0, 64))
 
 
 def run(bound: BoundPlan, executor: Scripted | VirtualWorkers) -> tuple[Scheduler, Watching]:
@@ -94,7 +94,7 @@ def test_what_was_measured_changes_the_order() -> None:
     bound = plan_of(256 * 6, models=1)
 
     def outcome(task: Task) -> Event:
-        return Finished(task, Spent(100.0 if task.cell.attack.name == "fgsm" else 0.1, 0, 0, 64))
+        return Finished(task, CellCost(100.0 if task.cell.attack.name == "fgsm" else 0.1, 0, 0, 64))
 
     def learnt() -> list[str]:
         costs = Costs(bound.plan)
@@ -147,14 +147,14 @@ def test_a_failing_cell_is_set_aside_and_the_rest_goes_on() -> None:
 
 
 def test_what_was_refused_on_purpose_is_not_tried_again() -> None:
-    executor = Scripted(lambda task: Failed(task, "NaN", Fate.HOPELESS))
+    executor = Scripted(lambda task: Failed(task, "NaN", FailureKind.HOPELESS))
     scheduler, _ = run(plan_of(100, models=1), executor)
     assert len(executor.seen) == len(scheduler.set_aside) == 2
 
 
 def test_out_of_memory_halves_the_batch_and_counts_no_failure() -> None:
     def outcome(task: Task) -> Event:
-        return fine(task) if task.halvings == 5 else Failed(task, "memory", Fate.OUT_OF_MEMORY)
+        return fine(task) if task.halvings == 5 else Failed(task, "memory", FailureKind.OUT_OF_MEMORY)
 
     executor = Scripted(outcome)
     scheduler, _ = run(plan_of(100, models=1, attacks=("fgsm",)), executor)
@@ -164,10 +164,10 @@ def test_out_of_memory_halves_the_batch_and_counts_no_failure() -> None:
 
 def test_a_lost_machine_is_not_the_cells_fault() -> None:
     lives = iter(range(20))
-    executor = Scripted(lambda task: Failed(task, "node", Fate.LOST) if next(lives) < LOSSES - 1 else fine(task))
+    executor = Scripted(lambda task: Failed(task, "node", FailureKind.LOST) if next(lives) < MAX_LOST_NODES - 1 else fine(task))
     scheduler, _ = run(plan_of(100, models=1, attacks=("fgsm",)), executor)
     assert scheduler.set_aside == []
-    assert [(task.attempt, task.losses) for task in executor.seen] == [(1, count) for count in range(LOSSES)]
+    assert [(task.attempt, task.losses) for task in executor.seen] == [(1, count) for count in range(MAX_LOST_NODES)]
 
 
 def test_a_cell_that_ends_every_machine_waits_for_the_others_and_is_named_at_last() -> None:
@@ -175,21 +175,21 @@ def test_a_cell_that_ends_every_machine_waits_for_the_others_and_is_named_at_las
     bad = next(bound.cells()).key
 
     def outcome(task: Task) -> Event:
-        return Failed(task, "its node was lost", Fate.LOST) if task.cell.key == bad else fine(task)
+        return Failed(task, "its node was lost", FailureKind.LOST) if task.cell.key == bad else fine(task)
 
     executor = Scripted(outcome)
     scheduler, watching = run(bound, executor)
     assert [entry.cell.key for entry in scheduler.set_aside] == [bad]
     assert scheduler.set_aside[0].cause == "its node was lost, as 9 before it: this Cell may be what ends them"
     keys = [task.cell.key for task in executor.seen]
-    assert keys.count(bad) == LOSSES
-    assert keys[2 - LOSSES :] == [bad] * (LOSSES - 2), "after its second try the others go before it"
+    assert keys.count(bad) == MAX_LOST_NODES
+    assert keys[2 - MAX_LOST_NODES :] == [bad] * (MAX_LOST_NODES - 2), "after its second try the others go before it"
     assert watching.images == sum(images(cell) for cell in bound.cells() if cell.key != bad)
 
 
 def test_wrong_input_ends_the_run() -> None:
     with pytest.raises(InputError, match="labels"):
-        run(plan_of(100), Scripted(lambda task: Failed(task, "labels", Fate.WRONG_INPUT)))
+        run(plan_of(100), Scripted(lambda task: Failed(task, "labels", FailureKind.WRONG_INPUT)))
 
 
 @settings(max_examples=30, deadline=None)
@@ -254,10 +254,10 @@ def test_processes_are_started_where_they_pay() -> None:
 
 def test_threads_do_not_depend_on_the_workers() -> None:
     for workers in (None, 1, 4):
-        assert Execution(workers=workers).cell_threads(cells=8, available=8) == 1
-        assert Execution(workers=workers).cell_threads(cells=2, available=8) == 4
-        assert Execution(workers=workers, threads=3).cell_threads(cells=2, available=8) == 3
-    assert Execution("ray").cell_threads(cells=2, available=8) == 1
+        assert ExecutorOptions(workers=workers).cell_threads(cells=8, available=8) == 1
+        assert ExecutorOptions(workers=workers).cell_threads(cells=2, available=8) == 4
+        assert ExecutorOptions(workers=workers, threads=3).cell_threads(cells=2, available=8) == 3
+    assert ExecutorOptions("ray").cell_threads(cells=2, available=8) == 1
 
 
 @pytest.mark.parametrize(
@@ -273,4 +273,4 @@ def test_threads_do_not_depend_on_the_workers() -> None:
 )
 def test_wrong_executions_are_said(fields: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        Execution(**fields)  # type: ignore[arg-type]
+        ExecutorOptions(**fields)  # type: ignore[arg-type]

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from robustatt.evaluate.drift import Attention, drift
-from robustatt.results.columns import METRICS
+from robustatt.results.columns import DRIFT_METRICS
 
 SIZE = (32, 32)
 
 
 def compare(clean: Tensor, attacked: Tensor) -> dict[str, float]:
     found = drift(Attention.of(clean[None], SIZE), Attention.of(attacked[None], SIZE))
-    assert set(found) == set(METRICS)
+    assert set(found) == set(DRIFT_METRICS)
     return {name: float(values[0]) for name, values in found.items()}
 
 

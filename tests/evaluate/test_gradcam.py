@@ -12,7 +12,7 @@ from robustatt import models
 from robustatt.errors import InputError
 from robustatt.evaluate.drift import Attention, drift
 from robustatt.evaluate.gradcam import Layer, as_shares, grad_cam, input_gradient, last_spatial_layer, logits_and_cam
-from robustatt.results.columns import METRICS
+from robustatt.results.columns import DRIFT_METRICS
 
 
 class Pooled(nn.Module):
@@ -223,9 +223,9 @@ def test_a_baseline_is_recorded_with_the_drift_of_its_saliency() -> None:
     with torch.no_grad():
         label = net(batch).argmax(1)
     records = robustatt.sweep(net, (batch, label), attacks=["fgsm"], eps="4,8", seed=0).records
-    assert {name for name in records if name.startswith("drift_")} == {f"drift_{name}_gradcam" for name in METRICS}
+    assert {name for name in records if name.startswith("drift_")} == {f"drift_{name}_gradcam" for name in DRIFT_METRICS}
     clean = records[records["eps"] == "0/255"]
-    for name, measure in METRICS.items():
+    for name, measure in DRIFT_METRICS.items():
         assert (clean[f"drift_{name}_gradcam"] == measure.unmoved).all()
     leaf = batch.clone().requires_grad_()
     logits = net(leaf)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import robustatt
 from robustatt.attack.base import Oracle
-from robustatt.attack.losses import stable
+from robustatt.attack.losses import log_odds
 from robustatt.cli import main
 from robustatt.errors import InputError, RunInterrupted, describe
 from robustatt.evaluate.classifier import fingerprint, frozen
@@ -180,8 +180,8 @@ class Averaging(nn.Module):
 def test_gradients_do_not_underflow_in_half_precision() -> None:
     batch, label = images(4), torch.tensor([0, 1, 0, 1])
     with frozen(Averaging(), "half", CPU, batch) as ours, frozen(Averaging().float(), "full", CPU, batch) as exact:
-        mine = Oracle(ours.logits).query(batch, label, stable, gradient=True).grad
-        true = Oracle(exact.logits).query(batch, label, stable, gradient=True).grad
+        mine = Oracle(ours.logits).query(batch, label, log_odds, gradient=True).grad
+        true = Oracle(exact.logits).query(batch, label, log_odds, gradient=True).grad
     assert true is not None
     assert bool((true != 0).any())
     torch.testing.assert_close(mine, true, rtol=1e-3, atol=0.0)

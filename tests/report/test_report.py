@@ -23,7 +23,7 @@ from robustatt.report.heatmaps import attention_over, change_over, gallery_figur
 from robustatt.report.text import without_paths
 from robustatt.results.aggregate import summarise
 from robustatt.results.gallery import choose_examples, read_gallery, write_gallery
-from robustatt.results.outcomes import grids
+from robustatt.results.outcomes import outcomes_by_curve
 
 WARNING = {
     "code": "saturation",
@@ -215,7 +215,7 @@ def test_explorer_holds_every_prediction(page: tuple[ReportPaths, str]) -> None:
 
 def test_large_runs_list_the_strongest_attack_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("robustatt.report.examples.MOST_CELLS", 100)
-    data = explorer_data(list(grids(make_records(n=10))), "pgd")
+    data = explorer_data(list(outcomes_by_curve(make_records(n=10))), "pgd")
     assert data
     assert {grid["attack"] for grid in data["grids"]} == {"pgd"}
     assert data["left_out"] == ["fgsm"]

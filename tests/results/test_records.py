@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustatt.errors import InputError
-from robustatt.results.records import MOST_ROWS, Store, encode, is_whole
+from robustatt.results.records import MAX_ROWS, Store, encode, is_whole
 
 COLUMNS = {
     "model": ["m"] * 6, "attack": ["fgsm"] * 6, "eps": ["0/255"] * 3 + ["8/255"] * 3, "index": np.arange(6) % 3,
@@ -42,7 +42,7 @@ def test_any_truncation_is_found(length: int) -> None:
 
 def test_more_rows_than_a_cell_has_are_not_read() -> None:
     """They pack so well that a small file could fill any memory."""
-    fitting, bomb = (encode({"index": np.zeros(rows, np.int64)}) for rows in (MOST_ROWS, MOST_ROWS + 1))
+    fitting, bomb = (encode({"index": np.zeros(rows, np.int64)}) for rows in (MAX_ROWS, MAX_ROWS + 1))
     assert len(bomb) < 10_000
     assert is_whole(fitting)
     assert not is_whole(bomb)

@@ -12,14 +12,14 @@ from test_records import COLUMNS, CONTENT
 
 from robustatt import cli
 from robustatt.attack import recipe_files as recipes
-from robustatt.engine.options import Execution
+from robustatt.engine.options import ExecutorOptions
 from robustatt.engine.sources import load_data
 from robustatt.engine.sweep import run
 from robustatt.eps import parse_grid
 from robustatt.errors import InputError
 from robustatt.plan import ModelEntry, Plan
 from robustatt.results.records import Store
-from robustatt.results.storage import LocalFolder, Remote, place
+from robustatt.results.storage import LocalStorage, RemoteStorage, place
 
 
 class Slow(MemoryFileSystem):
@@ -85,7 +85,7 @@ def test_a_put_that_is_not_atomic_is_moved_into_place(tmp_path: Path) -> None:
 
 def test_file_urls_are_folders(tmp_path: Path) -> None:
     found = place(f"file://{tmp_path}/a%20b")
-    assert isinstance(found, LocalFolder)
+    assert isinstance(found, LocalStorage)
     assert found.folder == tmp_path / "a b"
 
 
@@ -102,7 +102,7 @@ def test_a_missing_driver_is_said_with_its_extra(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("fsspec.core.url_to_fs", absent)
     with pytest.raises(InputError, match=r"pip install 'robustatt\[s3\]'"):
-        Remote("s3://bucket/records")
+        RemoteStorage("s3://bucket/records")
 
 
 def test_no_permission_is_found_before_any_work(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_no_permission_is_found_before_any_work(tmp_path: Path) -> None:
 
     plan = Plan((ModelEntry("vgg", "vgg"),), (recipes.load("fgsm"),), parse_grid("2"), n=4)
     with pytest.raises(InputError, match="cannot write there"):
-        run(plan, load_data(plan), never, tmp_path / "out", execution=Execution(records="forbidden://b/c"))
+        run(plan, load_data(plan), never, tmp_path / "out", execution=ExecutorOptions(records="forbidden://b/c"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,7 +14,7 @@ from synthetic_records import PROVENANCE, make_plan, make_records
 from robustatt.errors import InputError
 from robustatt.results import statistics
 from robustatt.results.aggregate import summarise
-from robustatt.results.outcomes import grids
+from robustatt.results.outcomes import outcomes_by_curve
 from robustatt.results.summary import curve_frame, read_summary, write_summary
 
 
@@ -128,7 +128,7 @@ def test_missing_rows_lower_n_and_break_nothing() -> None:
 def test_empty_records_give_an_empty_summary(tmp_path: Path) -> None:
     summary = summarise(make_records(n=5).head(0), {"models": [{"name": "vgg"}]}, {}, [])
     assert summary.curves == summary.drift == []
-    assert list(grids(make_records(n=5).head(0))) == []
+    assert list(outcomes_by_curve(make_records(n=5).head(0))) == []
     assert read_summary(write_summary(tmp_path, summary)) == summary
     with pytest.raises(InputError, match="label"):
         summarise(pd.DataFrame({"model": ["a"]}), {}, {}, [])

@@ -16,7 +16,7 @@ from robustatt.errors import InputError
 from robustatt.evaluate.gradcam import grad_cam
 from robustatt.models import load
 from robustatt.studies.attend import Picture, attend, read_picture
-from robustatt.studies.attend_figure import Row, attended_png, map_note
+from robustatt.studies.attend_figure import PictureRow, attended_png, map_note
 
 
 def photo(path: Path, width: int, height: int, mode: str = "RGB") -> Path:
@@ -90,7 +90,7 @@ def test_a_network_without_attention_shows_its_saliency() -> None:
         assert one.entry.levels == ["gradcam"]
         np.testing.assert_allclose(one.entry.clean_maps["gradcam"], cam.numpy(), atol=1e-4)
         assert "saliency" in map_note(one.entry)
-    png = attended_png([Row("x", "a 1 %", "b 2 %", one.entry) for one in seen], "net", "fgsm", "4/255")
+    png = attended_png([PictureRow("x", "a 1 %", "b 2 %", one.entry) for one in seen], "net", "fgsm", "4/255")
     assert png.startswith(b"\x89PNG")
 
 
@@ -99,7 +99,7 @@ def test_a_network_without_any_map_still_shows_the_images() -> None:
                     recipes.load("fgsm"), "8/255")  # fmt: skip
     assert one.entry.levels == []
     assert "neither" in map_note(one.entry)
-    assert attended_png([Row("a", "", "", one.entry)], "linear", "fgsm", "8/255")
+    assert attended_png([PictureRow("a", "", "", one.entry)], "linear", "fgsm", "8/255")
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,12 +15,12 @@ from PIL import Image
 from robustatt import cli
 from robustatt.data import TensorDataset, load
 from robustatt.models import Card, build, save_checkpoint
-from robustatt.results.outcomes import Grid
+from robustatt.results.outcomes import Outcomes
 from robustatt.results.statistics import Estimate
 from robustatt.studies.paper.claims import Measured, _overlap, claims, paired_accuracy
 from robustatt.studies.paper.finding import HELD, OPEN, REVERSED, Claim, Finding, negative, points, verdict
 from robustatt.studies.paper.page import page, write_figures
-from robustatt.studies.paper.plan import Place, Places
+from robustatt.studies.paper.plan import DataPlace, Places
 from robustatt.studies.paper.reproduction import Evidence
 
 PLAN = """
@@ -92,10 +92,10 @@ def test_overlaps_are_of_attention_against_something_else_whichever_way_they_wer
 
 
 def test_clean_accuracies_are_compared_on_the_images_that_both_saw() -> None:
-    def grid(index: list[int], right: list[int]) -> Grid:
+    def grid(index: list[int], right: list[int]) -> Outcomes:
         n = len(index)
         there = np.ones((n, 1), bool)
-        return Grid("m", "fgsm", ("0/255",), np.array(index), np.ones(n, np.int64), np.array(right), there, there * 1)
+        return Outcomes("m", "fgsm", ("0/255",), np.array(index), np.ones(n, np.int64), np.array(right), there, there * 1)
 
     change = paired_accuracy(grid([0, 1, 2, 3], [1, 1, 1, 0]), grid([1, 2, 3, 9], [0, 1, 0, 1]))
     assert change.value == pytest.approx(1 / 3)
@@ -171,12 +171,12 @@ def test_data_is_found_by_name_in_the_root_or_where_it_is_said_to_be(
     (tmp_path / "data" / "cifar10").mkdir()
     (tmp_path / "data" / "cifar10" / "scrap.webp").touch()
     places = Places(tmp_path / "data", {"shapes": tmp_path / "data"})
-    assert places.find("birds") == Place(str(tmp_path / "data" / "birds"))
-    assert places.find("shapes") == Place(str(tmp_path / "data"))
+    assert places.find("birds") == DataPlace(str(tmp_path / "data" / "birds"))
+    assert places.find("shapes") == DataPlace(str(tmp_path / "data"))
     assert places.find("cifar10") is None
     (tmp_path / "data" / "cifar10" / "cifar-10-batches-py").mkdir()
     (tmp_path / "data" / "cifar10" / "cifar-10-batches-py" / "test_batch").touch()
-    assert places.find("cifar10") == Place("cifar10", tmp_path / "data" / "cifar10")
+    assert places.find("cifar10") == DataPlace("cifar10", tmp_path / "data" / "cifar10")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robustatt.results.columns import METRICS
+from robustatt.results.columns import DRIFT_METRICS
 from robustatt.results.gallery import GalleryEntry
 
 LEVELS = ("l1", "l2", "l3")
@@ -74,7 +74,7 @@ def _drift(
             "iou": np.clip(1 - 1.5 * size, 0, 1),
             "entropy": 2 * size * rng.normal(0.3, 1, size.shape),
         }
-        columns |= {f"drift_{name}_{level}": values[name].astype(np.float32).ravel() for name in METRICS}
+        columns |= {f"drift_{name}_{level}": values[name].astype(np.float32).ravel() for name in DRIFT_METRICS}
     return columns
 
 

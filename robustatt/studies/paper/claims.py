@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robustatt.results import statistics
-from robustatt.results.outcomes import Grid
+from robustatt.results.outcomes import Outcomes
 from robustatt.results.statistics import Estimate
 from robustatt.studies.paper import reproduction
 from robustatt.studies.paper.finding import Claim, Finding, points, verdict
@@ -43,7 +43,7 @@ class Measured:
 
     sweep: reproduction.Evidence
     sweep_name: str = "cifar10"
-    fine: Mapping[tuple[str, str], Grid] = field(default_factory=dict)
+    fine: Mapping[tuple[str, str], Outcomes] = field(default_factory=dict)
     fine_name: str = ""
     transfer: Transfer | None = None
     transfer_names: Sequence[str] = ()
@@ -78,13 +78,13 @@ def _notes_1(measured: Measured) -> list[str]:
     n = reproduction.TEST_IMAGES
     shares = ", ".join(f"`{name}` {_share(reproduction.right(cards[name]), n)}" for name in cards)
     notes = [f"Accuracy on all {n:,} test images of CIFAR-10, as the cards of the weights have it: {shares}. {TRAINED}"]
-    grids = {model: grid for (model, _), grid in measured.fine.items()}
-    if grids:
+    curves = {model: outcomes for (model, _), outcomes in measured.fine.items()}
+    if curves:
         fine = ", ".join(
-            f"`{name}` {_share(int((grid.clean_pred == grid.label).sum()), len(grid.index))}"
-            for name, grid in grids.items()
+            f"`{name}` {_share(int((outcomes.clean_pred == outcomes.label).sum()), len(outcomes.index))}"
+            for name, outcomes in curves.items()
         )
-        notes.append(f"Accuracy on {measured.fine_name}, {len(next(iter(grids.values())).index):,} images: {fine}.")
+        notes.append(f"Accuracy on {measured.fine_name}, {len(next(iter(curves.values())).index):,} images: {fine}.")
     return notes
 
 
@@ -104,12 +104,12 @@ def _on(finding: Finding, data: str) -> Finding:
 def _fine_grained(measured: Measured) -> Iterator[Finding]:
     """Clean accuracy on fine-grained classes, paired on the same test images."""
     name = measured.fine_name
-    grids = {model: grid for (model, _), grid in measured.fine.items()}
+    curves = {model: outcomes for (model, _), outcomes in measured.fine.items()}
     if ("fine_grained", name) in measured.absent:
         yield Finding(f"on {name}", _paper_difference("vgg_att2"), why=measured.absent["fine_grained", name])
         return
-    for model in (model for model in ATTENTION if model in grids and PLAIN in grids):
-        change = paired_accuracy(grids[model], grids[PLAIN])
+    for model in (model for model in ATTENTION if model in curves and PLAIN in curves):
+        change = paired_accuracy(curves[model], curves[PLAIN])
         yield Finding(
             f"`{model}` against `{PLAIN}` on {name}",
             _paper_difference(model),
@@ -122,7 +122,7 @@ def _paper_difference(model: str) -> str:
     return f"{PAPER_CUB[model] - PAPER_CUB[PLAIN]:+.1f} points (all 200 classes)" if model in PAPER_CUB else ""
 
 
-def paired_accuracy(a: Grid, b: Grid) -> Estimate:
+def paired_accuracy(a: Outcomes, b: Outcomes) -> Estimate:
     """Clean accuracy of a minus that of b on the images both saw."""
     _, mine, theirs = np.intersect1d(a.index, b.index, assume_unique=True, return_indices=True)
     right = (a.clean_pred == a.label)[mine], (b.clean_pred == b.label)[theirs]
@@ -244,12 +244,12 @@ def _notes_5(measured: Measured) -> list[str]:
     """The fooling rates themselves at the smallest radius."""
     lines = []
     for data, layout in ((measured.sweep_name, measured.sweep.layout), (measured.fine_name, measured.fine)):
-        grids = [grid for (_, attack), grid in layout.items() if attack == "fgsm" and len(grid.eps) > 1]
-        if grids:
+        curves = [outcomes for (_, attack), outcomes in layout.items() if attack == "fgsm" and len(outcomes.eps) > 1]
+        if curves:
             said = ", ".join(
-                f"`{it.model}` {_share(int(it.fooled[:, 1].sum()), int(it.present[:, 1].sum()))}" for it in grids
+                f"`{it.model}` {_share(int(it.fooled[:, 1].sum()), int(it.present[:, 1].sum()))}" for it in curves
             )
-            lines.append(f"Fooling rate under FGSM at {grids[0].eps[1]} on {data}: {said}.")
+            lines.append(f"Fooling rate under FGSM at {curves[0].eps[1]} on {data}: {said}.")
     return lines
 
 

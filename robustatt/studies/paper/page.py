@@ -11,7 +11,7 @@ from typing import Any, cast
 from robustatt.files import write_atomically
 from robustatt.report.draw import STYLE, draw
 from robustatt.report.figures import FigureSpec, Panel, Series, fooling_figure
-from robustatt.report.style import Look, looks
+from robustatt.report.style import SeriesStyle, looks
 from robustatt.results.summary import Summary
 from robustatt.studies.paper.claims import Measured, interval
 from robustatt.studies.paper.finding import Claim, Finding
@@ -141,7 +141,7 @@ def _localisation_panels(measured: Measured) -> tuple[Panel, ...]:
     curves: dict[str, list[Series]] = {}
     for data, entry in _attacked(measured):
         drawn = curves.setdefault(data, [])
-        drawn.append(_series(entry, Look(len(drawn))))
+        drawn.append(_series(entry, SeriesStyle(len(drawn))))
     ends = [end for drawn in curves.values() for one in drawn for end in (*one.y, *one.high) if end is not None]
     top = min(1.0, 1.05 * max(ends, default=1.0))
     return tuple(
@@ -150,7 +150,7 @@ def _localisation_panels(measured: Measured) -> tuple[Panel, ...]:
     )
 
 
-def _series(entry: Mapping[str, Any], look: Look) -> Series:
+def _series(entry: Mapping[str, Any], look: SeriesStyle) -> Series:
     points = [point[HEADLINE] for point in entry["points"]]
     return Series(
         f"{entry['model']} {entry['method'].replace('_', ' ')}",

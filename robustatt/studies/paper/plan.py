@@ -77,7 +77,7 @@ class PaperPlan(_Part):
 
 
 @dataclass(frozen=True)
-class Place:
+class DataPlace:
     """Where a data set lies: what ``--data`` is given, and ``--data-root`` for torchvision's files."""
 
     spec: str
@@ -98,7 +98,7 @@ class Places:
     root: Path | None = None
     given: Mapping[str, Path] = field(default_factory=dict)
 
-    def find(self, name: str) -> Place | None:
+    def find(self, name: str) -> DataPlace | None:
         """The place of a data set of the plan; None if it is not on this machine.
 
         Raises:
@@ -108,16 +108,16 @@ class Places:
             path = self.given[name]
             if not path.exists():
                 raise InputError(f"--data {name}={path}: there is no such folder or file")
-            return _downloaded(name, path) or Place(str(path))
+            return _downloaded(name, path) or DataPlace(str(path))
         for root in (self.root, None if self.root is None else self.root / name, default_root()):
             if root is not None and (found := _downloaded(name, root)) is not None:
                 return found
         here = None if self.root is None else self.root / name
-        return Place(str(here)) if here is not None and _is_data(here) else None
+        return DataPlace(str(here)) if here is not None and _is_data(here) else None
 
 
-def _downloaded(name: str, root: Path) -> Place | None:
-    return Place(name, root) if name in PLACES and any(root.glob(PLACES[name])) else None
+def _downloaded(name: str, root: Path) -> DataPlace | None:
+    return DataPlace(name, root) if name in PLACES and any(root.glob(PLACES[name])) else None
 
 
 def _is_data(path: Path) -> bool:

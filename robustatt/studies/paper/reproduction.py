@@ -17,7 +17,7 @@ import numpy as np
 
 from robustatt.errors import InputError
 from robustatt.results import statistics
-from robustatt.results.outcomes import Grid, grids
+from robustatt.results.outcomes import Outcomes, outcomes_by_curve
 from robustatt.results.statistics import Estimate
 from robustatt.results.summary import Summary
 from robustatt.studies.paper.finding import (
@@ -64,7 +64,7 @@ class Evidence:
     """Cards of the bundled weights by name, the grids of the run by (model, attack), and its summary."""
 
     cards: Mapping[str, Mapping[str, Any]]
-    layout: Mapping[tuple[str, str], Grid]
+    layout: Mapping[tuple[str, str], Outcomes]
     summary: Summary = field(default_factory=Summary)
 
 
@@ -83,7 +83,7 @@ def reproduce(records: pd.DataFrame, summary: Summary, weights: Path = WEIGHTS) 
     if data != "cifar10":
         raise InputError(f"the run is on {data}, and the paper's numbers here are for cifar10")
     cards = {file.stem: read_card(file) for file in sorted(weights.glob("*.safetensors"))}
-    layout = {(grid.model, grid.attack): grid for grid in grids(records)}
+    layout = {(outcomes.model, outcomes.attack): outcomes for outcomes in outcomes_by_curve(records)}
     evidence = Evidence(cards, layout, summary)
     attacks = [attack for attack in dict.fromkeys(attack for _, attack in layout) if not summary.is_control(attack)]
     parts = [_head(evidence), _accuracy_table(evidence), *(_fooling_table(evidence, it) for it in attacks)]
@@ -148,7 +148,7 @@ def right(card: Mapping[str, Any]) -> int:
 
 def _fooling_table(evidence: Evidence, attack: str) -> str:
     columns = [evidence.layout.get((name, attack)) for name in PAPER_ACCURACY]
-    radii = next(grid.eps for grid in columns if grid is not None)
+    radii = next(outcomes.eps for outcomes in columns if outcomes is not None)
     heads = [f"`{name}`" for name in PAPER_ACCURACY]
     note = [] if attack == "fgsm" else [f"{IDLE}\n"]
     lines = [
@@ -158,15 +158,15 @@ def _fooling_table(evidence: Evidence, attack: str) -> str:
         "|---|" + "---:|" * len(heads),
     ]
     for place, eps in enumerate(radii[1:], start=1):
-        cells = [_share(grid, place) for grid in columns]
+        cells = [_share(outcomes, place) for outcomes in columns]
         lines.append(f"| {eps} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _share(grid: Grid | None, place: int) -> str:
-    if grid is None:
+def _share(outcomes: Outcomes | None, place: int) -> str:
+    if outcomes is None:
         return ""
-    present, fooled = int(grid.present[:, place].sum()), int(grid.fooled[:, place].sum())
+    present, fooled = int(outcomes.present[:, place].sum()), int(outcomes.fooled[:, place].sum())
     low, high = statistics.wilson(fooled, present)
     return f"{100 * fooled / present:.1f} ({100 * float(low):.1f} to {100 * float(high):.1f})"
 
@@ -247,7 +247,7 @@ def _narrowing(first: Estimate, last: Estimate) -> tuple[str, str]:
     return (REVERSED, "it widens") if last.high < first.low else (OPEN, "")
 
 
-def fooling_gaps(layout: Mapping[tuple[str, str], Grid], name: str, rival: str, attack: str) -> dict[int, Estimate]:
+def fooling_gaps(layout: Mapping[tuple[str, str], Outcomes], name: str, rival: str, attack: str) -> dict[int, Estimate]:
     """Fooling rate of one network minus another's on the same images, by radius in whole steps of 1/255."""
     mine, theirs = layout.get((name, attack)), layout.get((rival, attack))
     if mine is None or theirs is None or mine.eps != theirs.eps:

@@ -18,15 +18,15 @@ from robustatt.files import write_atomically
 from robustatt.models import bundled, bundled_path, canonical, load_checkpoint
 from robustatt.plan import ModelEntry
 from robustatt.progress import TransferProgress
-from robustatt.results.outcomes import grids
+from robustatt.results.outcomes import outcomes_by_curve
 from robustatt.results.summary import Summary
 from robustatt.studies.paper import commands, reproduction
 from robustatt.studies.paper.claims import Measured
 from robustatt.studies.paper.plan import (
     PARTS,
+    DataPlace,
     FinePart,
     PaperPlan,
-    Place,
     Places,
     SegmentPart,
     SweepPart,
@@ -68,7 +68,7 @@ class Watch(Protocol):
 
 
 @dataclass
-class Outcome:
+class PaperOutcome:
     """What was measured, the summaries of the sweeps by data set, and the commands by claim."""
 
     measured: Measured
@@ -76,7 +76,7 @@ class Outcome:
     commands: dict[int, list[str]] = field(default_factory=dict)
 
 
-def run(plan: PaperPlan, places: Places, out: Path, watch: Watch, skip: Sequence[str] = ()) -> Outcome:
+def run(plan: PaperPlan, places: Places, out: Path, watch: Watch, skip: Sequence[str] = ()) -> PaperOutcome:
     """Every part of the plan but ``skip`` for which there are data and weights; results go to folders below ``out``.
 
     Raises:
@@ -102,7 +102,7 @@ class _Run:
         self._summaries: dict[str, Summary] = {}
         self._commands: dict[int, list[str]] = {}
 
-    def everything(self) -> Outcome:
+    def everything(self) -> PaperOutcome:
         plan = self._plan
         cards = {file.stem: reproduction.read_card(file) for file in sorted(WEIGHTS.glob("*.safetensors"))}
         swept, fine = self._sweep(), self._fine_grained()
@@ -117,7 +117,7 @@ class _Run:
             segment_names=plan.segment.data if plan.segment else (),
             absent=self._absent,
         )
-        return Outcome(measured, self._summaries, self._commands)
+        return PaperOutcome(measured, self._summaries, self._commands)
 
     def _note(self, command: str, *claims: int) -> None:
         for claim in claims:
@@ -225,7 +225,7 @@ def _lacking() -> str:
 
 
 def _layout(swept: Result | None) -> dict[tuple[str, str], Any]:
-    return {} if swept is None else {(grid.model, grid.attack): grid for grid in grids(swept.records)}
+    return {} if swept is None else {(outcomes.model, outcomes.attack): outcomes for outcomes in outcomes_by_curve(swept.records)}
 
 
 def _entries(wanted: Sequence[str]) -> tuple[ModelEntry, ...]:
@@ -263,7 +263,7 @@ def _shown(file: Path) -> str:
 
 
 def _transfer_request(
-    part: TransferPart, entries: tuple[ModelEntry, ...], places: Mapping[str, Place], seed: int
+    part: TransferPart, entries: tuple[ModelEntry, ...], places: Mapping[str, DataPlace], seed: int
 ) -> TransferRequest:
     roots = {place.root for place in places.values() if place.root is not None}
     if len(roots) > 1:
@@ -276,7 +276,7 @@ def _transfer_request(
 
 
 def _stamp(
-    seed: int, part: TransferPart | SegmentPart, entries: Sequence[ModelEntry], places: Mapping[str, Place]
+    seed: int, part: TransferPart | SegmentPart, entries: Sequence[ModelEntry], places: Mapping[str, DataPlace]
 ) -> str:
     """The hash of all that decides a result: this version, the plan, the weights, and name, size and time of the data's files."""
     digest = hashlib.sha256(f"{__version__}|{seed}|{part.model_dump_json()}|{list(places)}".encode())

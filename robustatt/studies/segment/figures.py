@@ -13,7 +13,7 @@ import pandas as pd
 from robustatt.eps import CLEAN
 from robustatt.report.draw import STYLE, save, write_csv, write_figure
 from robustatt.report.figures import FigureSpec, Panel, Series
-from robustatt.report.style import LIGHT, Look
+from robustatt.report.style import LIGHT, SeriesStyle
 from robustatt.studies.segment.floors import FLOOR
 from robustatt.studies.segment.result import HEADLINE
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from robustatt.studies.segment.run import Localisation, Picture
+    from robustatt.studies.segment.run import ImageMaps, Localisation
 
 GREY = "#6b7780"
 MAP_COLOURS = "viridis"
@@ -198,7 +198,7 @@ def _robust(result: Localisation) -> list[FigureSpec]:
 def _series(curves: Iterable[dict[str, Any]], name: str) -> tuple[Series, ...]:
     return tuple(
         Series(
-            entry["model"] if name == FOOLED else f"{entry['model']} {entry['method']}", Look(place),
+            entry["model"] if name == FOOLED else f"{entry['model']} {entry['method']}", SeriesStyle(place),
             tuple(point["eps"] for point in entry["points"]),
             tuple(point[name]["mean"] for point in entry["points"]),
             tuple(point[name]["low"] for point in entry["points"]),
@@ -218,7 +218,7 @@ def _floor(result: Localisation, curve: dict[str, Any], name: str) -> Series:
     means = floors.groupby("method")[name].mean()
     method, count = str(means.idxmax()), len(curve["points"])
     return Series(
-        f"floor {method}, clean images", Look(7, (3, 2)), tuple(point["eps"] for point in curve["points"]),
+        f"floor {method}, clean images", SeriesStyle(7, (3, 2)), tuple(point["eps"] for point in curve["points"]),
         (float(means.max()),) * count, (None,) * count, (None,) * count, (len(attacked),) * count,
         {"model": FLOOR, "method": method},
     )  # fmt: skip
@@ -227,7 +227,7 @@ def _floor(result: Localisation, curve: dict[str, Any], name: str) -> Series:
 COLUMNS = ("image", "map", "marked (Otsu)", "mask")
 
 
-def _examples(pictures: Sequence[Picture]) -> Figure:
+def _examples(pictures: Sequence[ImageMaps]) -> Figure:
     """The best, the median and the worst image: image, map, binarised map, mask."""
     import matplotlib
 
@@ -257,7 +257,7 @@ def _cut_out(image: Any, marked: Any) -> Any:
     return np.where(marked[:, :, None], image, faded.astype(np.uint8))
 
 
-def _examples_table(pictures: Sequence[Picture]) -> pd.DataFrame:
+def _examples_table(pictures: Sequence[ImageMaps]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {"rank": it.rank, "model": it.model, "method": it.method, "index": it.index, HEADLINE: it.jaccard}

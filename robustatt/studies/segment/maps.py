@@ -36,7 +36,7 @@ Saliency = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Look:
+class MapView:
     """Maps by method, each divided by its sum, and the prediction (none for a floor)."""
 
     maps: Maps
@@ -54,7 +54,7 @@ class Observer(Protocol):
     kinds: dict[str, str]
     headline: tuple[str, ...]
 
-    def look(self, images: Images, index: Int[Tensor, " n"]) -> Look:
+    def look(self, images: Images, index: Int[Tensor, " n"]) -> MapView:
         """The maps of a batch of images in [0, 1]."""
         ...
 
@@ -68,10 +68,10 @@ class Floors:
     def __init__(self) -> None:
         self.kinds = dict.fromkeys(FLOORS, "floor")
 
-    def look(self, images: Images, index: Int[Tensor, " n"]) -> Look:  # noqa: ARG002
+    def look(self, images: Images, index: Int[Tensor, " n"]) -> MapView:  # noqa: ARG002
         pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         each = [floor_maps(image) for image in pixels]
-        return Look({name: as_shares(torch.stack([torch.from_numpy(maps[name]) for maps in each])) for name in FLOORS})
+        return MapView({name: as_shares(torch.stack([torch.from_numpy(maps[name]) for maps in each])) for name in FLOORS})
 
 
 class Viewer:
@@ -98,7 +98,7 @@ class Viewer:
         """The mean over the scales, differentiable with respect to the images."""
         return torch.stack([self.classifier.logits(self._bring(images, s).pixels) for s in self._used(images)]).mean(0)
 
-    def look(self, images: Images, index: Int[Tensor, " n"]) -> Look:
+    def look(self, images: Images, index: Int[Tensor, " n"]) -> MapView:
         """Maps and prediction; NonFiniteLogits names the index of the image."""
         if self.levels:
             logits, maps = self._attend(images)
@@ -108,7 +108,7 @@ class Viewer:
             target = logits.argmax(1)
             maps = {name: self._mean(images, target, way) for name, way in self._saliency.items()}
         require_finite(logits, index, self.label)
-        return Look(maps, logits.argmax(1))
+        return MapView(maps, logits.argmax(1))
 
     @torch.no_grad()
     def _attend(self, images: Images) -> tuple[Tensor, Maps]:

@@ -42,7 +42,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageMaps:
     """One image with the map that judged a model, as a figure shows it; arrays are ``(h, w)``, the image ``(h, w, 3)``."""
 
     model: str
@@ -62,7 +62,7 @@ class Localisation:
 
     summary: dict[str, Any]
     images: pd.DataFrame
-    pictures: list[Picture]
+    pictures: list[ImageMaps]
 
 
 def segment(request: SegmentRequest, progress: Progress = lambda *_: None) -> Localisation:
@@ -148,7 +148,7 @@ class _Work:
         self.attacked = set(parts.reported[: request.attack_n] if request.eps else [])
         self.tables: list[pd.DataFrame] = []
         self.thresholds: dict[tuple[str, str], float] = {}
-        self.pictures: list[Picture] = []
+        self.pictures: list[ImageMaps] = []
         clean = (len(request.models) + 1) * (len(parts.held_out) + len(parts.reported))
         self._total = clean + len(request.models) * len(self.attacked) * len(request.eps)
         self._done, self._progress = 0, progress
@@ -220,7 +220,7 @@ class _Work:
                     **measure(values, example.mask, threshold[method], self.request.quantile),
                 }  # fmt: skip
 
-    def _show(self, viewer: Viewer, table: pd.DataFrame) -> list[Picture]:
+    def _show(self, viewer: Viewer, table: pd.DataFrame) -> list[ImageMaps]:
         """The best, the median and the worst image of the model's headline method."""
         (method,) = viewer.headline
         mine = table[(table["method"] == method) & (table["eps"] == CLEAN)].sort_values([HEADLINE, "index"])
@@ -231,7 +231,7 @@ class _Work:
             for example, values in zip(batch, viewer.look(images, index).maps[method].cpu().numpy(), strict=True):
                 jaccard = float(mine.loc[mine["index"] == example.index, HEADLINE].iloc[0])
                 found.append(
-                    Picture(viewer.label, method, ranks[example.index], example.index, jaccard, example.image, values, otsu(values), example.mask)
+                    ImageMaps(viewer.label, method, ranks[example.index], example.index, jaccard, example.image, values, otsu(values), example.mask)
                 )  # fmt: skip
         return sorted(found, key=lambda picture: list(places).index(picture.rank))
 

@@ -146,7 +146,7 @@ def _seen() -> list[HealthWarning]:
 
 def _sorted_by_class() -> list[HealthWarning]:
     images, labels = nets.held_out(200)
-    order = labels.argsort(stable=True)
+    order = labels.argsort(log_odds=True)
     return swept(net(), (images[order], labels[order]), n=32)
 
 
