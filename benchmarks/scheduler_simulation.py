@@ -25,7 +25,8 @@ from robustatt.engine.costs import Costs
 from robustatt.engine.scheduler import Queue, Scheduler
 from robustatt.engine.virtual import VirtualWorkers
 from robustatt.eps import parse_grid
-from robustatt.plan import CELL_EXAMPLES, BoundPlan, Cell, ModelEntry, Plan
+from robustatt.plan import BoundPlan, Cell, ModelEntry, Plan
+from robustatt.plan.cells import CELL_EXAMPLES
 from robustatt.progress import NoSweepProgress
 
 BENCH = Path(__file__).parents[1] / "reports" / "bench"

@@ -238,7 +238,7 @@ def test_l2_radius(linear: TwoClassLinear) -> None:
 def test_an_interrupted_sweep_goes_on(
     tmp_path: Path, net: nn.Module, labelled: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("robustatt.plan.CELL_EXAMPLES", 16)
+    monkeypatch.setattr("robustatt.plan.cells.CELL_EXAMPLES", 16)
     whole, part = tmp_path / "whole", tmp_path / "part"
     expected = robustatt.sweep(net, labelled, attacks=ATTACKS, eps="2,8", out=whole)
     robustatt.sweep(net, labelled, attacks=ATTACKS, eps="2,8", out=part)

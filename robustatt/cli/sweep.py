@@ -151,7 +151,7 @@ def _plan_from_flags(
 
     from robustatt.attack import recipe_files as recipes
     from robustatt.plan import Plan, model_entries, parse_unit, radii_by_attack, read_plan
-    from robustatt.plan_paths import located
+    from robustatt.plan.paths import located
 
     changes: dict[str, Any] = {name: value for name, value in simple.items() if value is not None}
     if weights and not model and path is None:

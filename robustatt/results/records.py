@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from robustatt.eps import MAX_RADII
-from robustatt.plan import CELL_EXAMPLES
+from robustatt.plan.cells import CELL_EXAMPLES
 from robustatt.results.storage import place
 
 if TYPE_CHECKING:

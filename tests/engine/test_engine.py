@@ -128,7 +128,7 @@ class Arming(NoSweepProgress):
 
 def sweep_failing(model: FailsAt, times: int, out: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     """FGSM on 60 images in Cells of 20; number 40 is white."""
-    monkeypatch.setattr("robustatt.plan.CELL_EXAMPLES", 20)
+    monkeypatch.setattr("robustatt.plan.cells.CELL_EXAMPLES", 20)
     batch = images(60, 12)
     batch[40] = 1.0
     dataset = TensorDataset(batch, small_net()(batch).argmax(1), classes="abcde")
@@ -181,7 +181,7 @@ def test_records_that_are_not_seen_end_the_run(tmp_path: Path, monkeypatch: pyte
 
 def test_randomised_models_give_the_same_bytes_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The random state belongs to the Cell, not to what was computed before it."""
-    monkeypatch.setattr("robustatt.plan.CELL_EXAMPLES", 20)
+    monkeypatch.setattr("robustatt.plan.cells.CELL_EXAMPLES", 20)
 
     class Noisy(nn.Module):
         def __init__(self) -> None:

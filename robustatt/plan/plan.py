@@ -1,0 +1,225 @@
+"""A plan: what the user asked for, from TOML or flags, checked. Without torch."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from robustatt.attack.recipe import Recipe
+from robustatt.eps import DEFAULT_GRIDS, UNITS, WHOLE_BOX, format_radius, parse_grid, parse_radius
+from robustatt.errors import InputError, did_you_mean
+from robustatt.plan.entries import ModelEntry, attack_entry, model_from_toml, model_to_toml
+
+#: radii by the name of an attack
+Grids = tuple[tuple[str, tuple[Fraction, ...]], ...]
+PRECISIONS = ("float32", "bf16-screen")
+#: keys of a plan file that hold one plain value: its type, and an example
+SIMPLE_KEYS: dict[str, tuple[type, str]] = {
+    "data": (str, '"digits"'), "split": (str, '"test"'), "n": (int, "500"), "sample": (int, "500"), "seed": (int, "0"),
+    "independent": (bool, "false"), "batch_size": (int, "128"), "device": (str, '"auto"'), "data_root": (str, '"/data"'),
+    "download": (bool, "true"), "label_column": (str, '"label"'), "input_size": (int, "224"),
+    "precision": (str, '"float32"'), "compile": (bool, "true"), "class_names": (str, '"classes.txt"'), "channels": (int, "1"),
+    "mask_classes": (bool, "true"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a sweep needs to know. `eps` never holds 0: it is implied.
+
+    `grids` are the radii of attacks, by name, that have others than `eps` (see `radii_by_attack`).
+
+    `n`: the first n examples; `sample`: so many drawn by `seed`, classes in proportion; all if both are None. `data_root`,
+    `download`, `label_column`, `input_size`, `class_names` (a file) and `channels` say how the data is found and read;
+    `mask_classes` lets only those outputs compete that are classes of the data, found by name in `class_names`;
+    `precision` and `compile` how models are run (see `robustatt.evaluate.classifier.Numerics`).
+    """
+
+    models: tuple[ModelEntry, ...]
+    attacks: tuple[Recipe, ...]
+    eps: tuple[Fraction, ...]
+    data: str = "digits"
+    split: str = "test"
+    n: int | None = None
+    seed: int = 0
+    independent: bool = False
+    batch_size: int | None = None
+    device: str = "auto"
+    sample: int | None = None
+    data_root: str | None = None
+    download: bool = False
+    label_column: str | None = None
+    input_size: int | None = None
+    precision: str = "float32"
+    compile: bool = False
+    class_names: str | None = None
+    channels: int | None = None
+    mask_classes: bool = False
+    grids: Grids = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "eps", tuple(sorted(set(self.eps) - {Fraction(0)})))
+        if not self.models:
+            raise InputError("no model: give at least one, such as --model vgg_att3")
+        if not self.attacks:
+            raise InputError("no attack: give at least one, such as --attack fgsm")
+        _require_unique("model", [entry.name for entry in self.models])
+        _require_unique("attack", [entry.name for entry in self.attacks])
+        if self.n is not None and self.n < 1:
+            raise InputError(f"-n {self.n}: give at least 1 example, or leave it out for all")
+        if self.sample is not None and self.sample < 1:
+            raise InputError(f"--sample {self.sample}: give at least 1 example, or leave it out for all")
+        if self.n is not None and self.sample is not None:
+            raise InputError(f"-n {self.n} and --sample {self.sample}: give the first N examples or a sample, not both")
+        if self.input_size is not None and self.input_size < 1:
+            raise InputError(f"--input-size {self.input_size}: give the pixels a side, such as 32 or 224")
+        if self.mask_classes and self.class_names is None:
+            raise InputError("--mask-classes without --class-names FILE: the file says which output is which class")
+        if self.channels not in (None, 1, 3):
+            raise InputError(f"--channels {self.channels}: give 1 for grey images or 3")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InputError(f"--batch-size {self.batch_size}: give auto or at least 1")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"--precision {self.precision!r}: {did_you_mean(self.precision, PRECISIONS)}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"--seed {self.seed}: give a whole number from 0 to {2**63 - 1}")
+        for entry in self.attacks:
+            largest = max(self._grid_of(entry), default=Fraction(0))
+            if entry.norm == "linf" and not entry.unbounded and largest > 1:
+                raise InputError(
+                    f"--eps {format_radius(largest)} is larger than the whole pixel range [0, 1]: "
+                    "an L-infinity radius is at most 255/255"
+                )
+
+    def radii(self) -> tuple[str, ...]:
+        """The radii as records write them, ascending, without the clean one."""
+        return tuple(format_radius(eps) for eps in self.eps)
+
+    def _grid_of(self, attack: Recipe) -> tuple[Fraction, ...]:
+        return dict(self.grids).get(attack.name, self.eps)
+
+    def radii_of(self, attack: Recipe) -> tuple[str, ...]:
+        """The radii of one attack as records write them; for an attack without a norm the one that holds the whole box."""
+        if attack.unbounded:
+            return (WHOLE_BOX,)
+        return tuple(format_radius(eps, attack.norm) for eps in self._grid_of(attack))
+
+    def to_toml(self) -> dict[str, Any]:
+        """The plan as a document that `Plan.from_toml` reads back; attacks by their whole recipe."""
+        document: dict[str, Any] = {
+            "data": self.data,
+            "split": self.split,
+            "eps": ",".join(self.radii()) or "0",
+            "seed": self.seed,
+            "independent": self.independent,
+        }
+        for key in ("n", "sample", "data_root", "label_column", "input_size", "class_names", "channels"):
+            if getattr(self, key) is not None:
+                document[key] = getattr(self, key)
+        for key, usual in (("precision", "float32"), ("compile", False), ("mask_classes", False)):
+            if getattr(self, key) != usual:
+                document[key] = getattr(self, key)
+        document["models"] = [model_to_toml(entry) for entry in self.models]
+        own = {entry.name: {"eps": ",".join(self.radii_of(entry)) or "0"} for entry in self.attacks if entry.name in dict(self.grids)}
+        document["attacks"] = [
+            entry.model_dump(mode="json", exclude_none=True, exclude={"eps"}) | own.get(entry.name, {})
+            for entry in self.attacks
+        ]
+        return document
+
+    @staticmethod
+    def from_toml(document: dict[str, Any], where: str) -> Plan:
+        """A plan from a TOML document; every mistake is an InputError that begins with `where`."""
+        known = {*SIMPLE_KEYS, "models", "attacks", "eps", "eps_unit"}
+        for key in document:
+            if key not in known and key != "bound":
+                raise InputError(f"{where}: unknown key {key!r}: {did_you_mean(key, known)}")
+        for key, (kind, example) in {**SIMPLE_KEYS, "models": (list, '["vgg"]'), "attacks": (list, '["fgsm"]')}.items():
+            if key in document and (
+                not isinstance(document[key], kind) or (kind is int and isinstance(document[key], bool))
+            ):
+                raise InputError(f"{where}: key {key!r} has the wrong type: write for example {key} = {example}")
+        simple = {key: document[key] for key in SIMPLE_KEYS if key in document}
+        grid = document.get("eps", [])
+        texts = [str(text) for text in (grid if isinstance(grid, list) else [grid])]
+        try:
+            attacks = tuple(attack_entry(entry) for entry in document.get("attacks", ["fgsm"]))
+            eps, grids = radii_by_attack(attacks, texts, parse_unit(document.get("eps_unit")))
+            return Plan(
+                models=tuple(model_from_toml(entry) for entry in document.get("models", [])), attacks=attacks, eps=eps,
+                grids=grids, **simple,
+            )  # fmt: skip
+        except InputError as problem:
+            raise InputError(f"{where}: {problem}") from None
+
+
+def radii_by_attack(
+    attacks: Sequence[Recipe], texts: Sequence[str], unit: Fraction | None = None
+) -> tuple[tuple[Fraction, ...], Grids]:
+    """The common L-infinity grid of a plan, and the grids of the attacks that have another.
+
+    A text is a grid for all attacks, or ``NAME=GRID`` for one, which goes before the `eps` of its recipe; of several the
+    last counts. An attack of which nothing is said has the grid of its norm. Numbers count in `unit`, or if it is None in
+    that of the norm.
+
+    Raises:
+        InputError: not a grid, or an attack that is not in the plan.
+    """
+    own = {entry.name: entry.eps for entry in attacks if entry.eps is not None}
+    common = next((text for text in reversed(texts) if "=" not in text), None)
+    for text in texts:
+        if not text.strip():
+            parse_grid(text)  # says what is wrong
+        name, sign, grid = text.partition("=")
+        if sign:
+            names = [entry.name for entry in attacks]
+            if name.strip() not in names:
+                raise InputError(f"--eps {text!r}: attack {name.strip()!r} is not run: {did_you_mean(name.strip(), names)}")
+            own[name.strip()] = grid
+
+    def parsed(entry: Recipe | None) -> tuple[Fraction, ...]:
+        norm = "linf" if entry is None or entry.unbounded else entry.norm
+        text = None if entry is None else own.get(entry.name)
+        return parse_grid(text or common or DEFAULT_GRIDS[norm], unit or UNITS[norm])
+
+    plain = parsed(None) if any(entry.norm == "linf" and entry.name not in own for entry in attacks) else ()
+    grids = tuple((entry.name, parsed(entry)) for entry in attacks if not entry.unbounded)
+    return plain, tuple((name, grid) for name, grid in grids if grid != plain)
+
+
+def parse_unit(unit: str | int | float | None) -> Fraction | None:
+    """What a bare number of the eps grammar counts in; None if that is left to the norm."""
+    if unit is None:
+        return None
+    try:
+        value = parse_radius(str(unit))
+    except InputError:
+        value = Fraction(0)
+    if not 0 < value <= 1:
+        raise InputError(f"--eps-unit {unit!r}: give 1/255 or 1")
+    return value
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """The TOML document of a plan file; InputError if it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise InputError(f"plan {path}: cannot be read ({problem.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise InputError(f"plan {path}: not valid TOML: {problem}") from None
+
+
+def _require_unique(kind: str, names: Sequence[str]) -> None:
+    for name in names:
+        if not name or names.count(name) > 1:
+            if not name:
+                raise InputError(f"a {kind} has an empty name")
+            hint = (
+                f": give each a label of its own, such as --model a={name} --model b={name}" if kind == "model" else ""
+            )
+            raise InputError(f"{kind} {name!r} is given twice{hint}")
