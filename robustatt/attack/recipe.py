@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -329,32 +326,3 @@ class ExternalRecipe(Recipe):
         """Unknown: (0, 0) where the arguments do not say the number of steps."""
         steps = self.arguments.get("steps", 0)
         return (steps, 1) if isinstance(steps, int) else (0, 0)
-
-
-ALGORITHMS: dict[str, type[Recipe]] = {
-    name: recipe
-    for recipe in (
-        FgsmRecipe, RFgsmRecipe, PgdRecipe, MomentumRecipe, NesterovRecipe, ApgdRecipe, ApgdTargetedRecipe, FabRecipe, FmnRecipe,
-        SquareRecipe, AutoAttackRecipe, NoiseRecipe,
-    )
-    for name in get_args(recipe.model_fields["algorithm"].annotation)
-}  # fmt: skip
-"""The recipe of each native algorithm. One that is not here is looked for in a module of its name, see `algorithm`."""
-
-LIBRARIES = ("torchattacks", "foolbox")
-
-
-def algorithm(name: str) -> type[Recipe] | None:
-    """The recipe of a native algorithm; None if there is none.
-
-    `ALGORITHMS` holds those whose recipe stands here. Any other is looked for in the module of this package that bears its
-    name (`my-attack` in my_attack.py): the one recipe that it defines for this algorithm.
-    """
-    if name in ALGORITHMS:
-        return ALGORITHMS[name]
-    module = f"{__package__}.{name.replace('-', '_')}"
-    if not re.fullmatch(r"[a-z][a-z0-9-]*", name) or find_spec(module) is None:
-        return None
-    members = [member for member in vars(import_module(module)).values() if isinstance(member, type)]
-    own = [member for member in members if issubclass(member, Recipe) and member.__module__ == module]
-    return next((recipe for recipe in own if name in get_args(recipe.model_fields["algorithm"].annotation)), None)

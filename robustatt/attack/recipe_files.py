@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from robustatt.attack.recipe import ALGORITHMS, LIBRARIES, ExternalRecipe, Recipe
-from robustatt.attack.recipe import algorithm as native
+from robustatt.attack.algorithms import ALGORITHMS, LIBRARIES
+from robustatt.attack.algorithms import algorithm as native
+from robustatt.attack.recipe import ExternalRecipe, Recipe
 from robustatt.errors import InputError, did_you_mean
 
 

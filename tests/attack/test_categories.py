@@ -12,9 +12,10 @@ from tiny_models import Linear, linear_data
 
 import robustatt
 from robustatt.attack import recipe_files
+from robustatt.attack.algorithms import ALGORITHMS
 from robustatt.attack.base import Chain, MinimumNormAttack, SingleDirectionAttack, SteppedAttack
 from robustatt.attack.builder import build
-from robustatt.attack.recipe import ALGORITHMS, ExternalRecipe, Recipe
+from robustatt.attack.recipe import ExternalRecipe, Recipe
 from robustatt.cli.sweep import _print_summary
 from robustatt.engine.costs import full_strength
 from robustatt.evaluate.gallery_examples import attack_to_show

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from robustatt.attack import recipe_files as recipes
-from robustatt.attack.recipe import ALGORITHMS, AutoAttackRecipe
+from robustatt.attack.algorithms import ALGORITHMS
+from robustatt.attack.recipe import AutoAttackRecipe
 from robustatt.errors import InputError
 
 
