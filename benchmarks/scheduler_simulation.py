@@ -21,9 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from robustatt.attack import recipe_files as recipes
-from robustatt.engine.costs import Costs
-from robustatt.engine.scheduler import Queue, Scheduler
-from robustatt.engine.virtual import VirtualWorkers
+from robustatt.engine.forecast import VirtualWorkers
+from robustatt.engine.scheduler import Costs, Queue, Scheduler
 from robustatt.eps import parse_grid
 from robustatt.plan import BoundPlan, Cell, ModelEntry, Plan
 from robustatt.plan.cells import CELL_EXAMPLES

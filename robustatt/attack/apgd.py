@@ -10,11 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from robustatt.attack.base import Batch, ExampleRng, ModelOutput, State, SteppedAttack
+from robustatt.attack.base import Batch, ModelOutput, State, SteppedAttack
 from robustatt.attack.gradient import still_zero_gradient
 from robustatt.attack.losses import LOSSES, Loss, target_margin, targeted_logits_ratio
 from robustatt.attack.norms import NORMS, per_row, project
 from robustatt.attack.recipe import ApgdRecipe, ApgdTargetedRecipe
+from robustatt.attack.rng import ExampleRng
 from robustatt.attack.target_classes import kth_class
 
 

@@ -12,18 +12,17 @@ Every attack is one of the abstract kinds below; the grid engine knows the kinds
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from robustatt.attack.losses import Loss, logit_margin, towards
 from robustatt.attack.norms import Norm, inside_box, per_row
+from robustatt.attack.rng import ExampleRng
 from robustatt.attack.target_classes import Targets
 
 
@@ -121,52 +120,6 @@ class Oracle:
         grad = torch.zeros_like(query) if grad is None else grad.detach().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         slack = SLACK_FACTOR * (grad * (inside.detach() - query)).flatten(1).abs().sum(1) if self._box_margin else 0.0
         return ModelOutput(logits.detach(), losses.detach(), grad, slack)
-
-
-class ExampleRng:
-    """Random numbers that belong to the example: seeded by (plan seed, attack, restart, example index, draw).
-
-    Batch order, batch size and device do not change them. Drawn by NumPy's Philox on the CPU.
-    """
-
-    def __init__(self, seed: int, attack: str) -> None:
-        self._root = f"{seed}|{attack}"
-
-    def generator(self, index: int, restart: int, draw: int = 0) -> np.random.Generator:
-        """The generator of one example, restart and draw."""
-        digest = hashlib.sha256(f"{self._root}|{restart}|{index}|{draw}".encode()).digest()
-        return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], dtype=np.uint64)))
-
-    def keys(self, batch: Batch) -> Int[Tensor, " n"]:
-        """A 63-bit key for each row, to derive any number of draws from (`counter.uniform`)."""
-        pairs = zip(batch.index.tolist(), batch.restart.tolist(), strict=True)
-        digests = [hashlib.sha256(f"{self._root}|{restart}|{index}|key".encode()).digest() for index, restart in pairs]
-        keys = [int.from_bytes(digest[:8], "little") >> 1 for digest in digests]
-        return torch.tensor(keys, dtype=torch.int64, device=batch.image.device)
-
-    def _draw(
-        self, batch: Batch, draw: int, sample: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
-    ) -> Tensor:
-        shape = tuple(batch.image.shape[1:])
-        keys = zip(batch.index.tolist(), batch.restart.tolist(), strict=True)
-        drawn = np.stack([sample(self.generator(index, restart, draw), shape) for index, restart in keys])
-        return torch.from_numpy(drawn).to(batch.image.device)
-
-    def uniform(self, batch: Batch, draw: int = 0) -> Float[Tensor, "n channels height width"]:
-        """Uniform in [-1, 1], independent for each pixel."""
-        return self._draw(batch, draw, lambda rng, shape: rng.random(shape, dtype=np.float32) * 2 - 1)
-
-    def normal(self, batch: Batch, draw: int = 0) -> Float[Tensor, "n channels height width"]:
-        """Standard normal, independent for each pixel."""
-        return self._draw(batch, draw, lambda rng, shape: rng.standard_normal(shape, dtype=np.float32))
-
-    def in_ball(self, norm: Norm, batch: Batch, draw: int = 0) -> Float[Tensor, "n channels height width"]:
-        """A uniform point of the ball of each row's radius."""
-        if norm.name == "linf":
-            unit = self.uniform(batch, draw)
-        else:
-            unit = norm.random_in_unit_ball(self.uniform(batch, draw), self.normal(batch, draw + 1))
-        return unit * per_row(batch.eps, unit)
 
 
 class State(dict[str, Tensor]):

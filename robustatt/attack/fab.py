@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from robustatt.attack.base import Batch, ExampleRng, MinimumNormAttack, ModelOutput, State
+from robustatt.attack.base import Batch, MinimumNormAttack, ModelOutput, State
 from robustatt.attack.gradient import still_zero_gradient
-from robustatt.attack.hyperplane import nearest
 from robustatt.attack.losses import Loss, target_margin
-from robustatt.attack.norms import NORMS, per_row
+from robustatt.attack.norms import NORMS, Norm, per_row
 from robustatt.attack.recipe import FabRecipe
+from robustatt.attack.rng import ExampleRng
 from robustatt.attack.target_classes import kth_class
 
 
@@ -69,3 +70,55 @@ class FabTargeted(MinimumNormAttack):
         near, far = self.norm.norm(here).clamp_min(1e-8), self.norm.norm(there).clamp_min(1e-8)
         weight = per_row((near / (near + far)).clamp(max=self.alpha_max), image)
         return ((image + self.eta * here) * (1 - weight) + (clean + self.eta * there) * weight).clamp(0.0, 1.0)
+
+
+MAX_NEWTON_STEPS = 60
+
+
+def nearest(
+    norm: Norm, point: Float[Tensor, "n *image"], normal: Float[Tensor, "n *image"], rise: Float[Tensor, " n"]
+) -> Float[Tensor, "n *image"]:
+    """The change d of least norm with normal . d = rise and point + d in [0, 1].
+
+    Where the box is too small for that, the change that comes closest. Zero where the normal is zero.
+    """
+    flat, slope = point.flatten(1), normal.flatten(1) * torch.where(rise < 0, -1.0, 1.0)[:, None]
+    wanted = rise.abs()
+    gain = slope.abs()
+    room = torch.where(slope > 0, 1 - flat, flat).clamp_min(0)  # how far each pixel can move the wanted way
+    if norm.name == "l1":
+        size = _greedy(gain, room, wanted)
+    else:
+        pace = (gain > 0).to(gain.dtype) if norm.name == "linf" else gain
+        size = torch.minimum(_time(gain, pace, room, wanted)[:, None] * pace, room)
+    return (size * slope.sign()).reshape(point.shape)
+
+
+def _time(gain: Tensor, pace: Tensor, room: Tensor, wanted: Tensor) -> Tensor:
+    """t with sum(gain * min(t * pace, room)) = wanted.
+
+    The left side is concave and piecewise linear in t, so Newton's method from 0 rises to the solution in
+    finitely many steps; infinite where the sum cannot reach it.
+    """
+    limit = torch.where(pace > 0, room / pace.clamp_min(1e-38), torch.zeros_like(room))
+    reach = torch.where(gain > 0, gain * room, torch.zeros_like(room))
+    time = torch.zeros_like(wanted)
+    for _ in range(MAX_NEWTON_STEPS):
+        moving = limit > time[:, None]
+        rate = (gain * pace * moving).sum(1)
+        reached = (torch.where(moving, gain * pace * time[:, None], reach)).sum(1)
+        missing = wanted - reached
+        going = (missing > 1e-6 * wanted) & (rate > 0)
+        if not bool(going.any()):
+            break
+        time = torch.where(going, time + missing / rate.clamp_min(1e-38), time)
+    return time
+
+
+def _greedy(gain: Tensor, room: Tensor, wanted: Tensor) -> Tensor:
+    """L1: move the pixels of the largest gain first, each as far as it can; the last one part of the way."""
+    order = gain.argsort(dim=1, descending=True)
+    worth = (gain * room).gather(1, order)
+    before = worth.cumsum(1) - worth
+    part = ((wanted[:, None] - before) / worth.clamp_min(1e-38)).clamp(0, 1)
+    return torch.zeros_like(room).scatter(1, order, part * room.gather(1, order))

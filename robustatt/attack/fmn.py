@@ -7,11 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from robustatt.attack.base import Batch, ExampleRng, MinimumNormAttack, ModelOutput, State
+from robustatt.attack.base import Batch, MinimumNormAttack, ModelOutput, State
 from robustatt.attack.gradient import still_zero_gradient
 from robustatt.attack.losses import logit_margin
 from robustatt.attack.norms import NORMS, per_row, project
 from robustatt.attack.recipe import FmnRecipe
+from robustatt.attack.rng import ExampleRng
 
 LAST_STEP_SHARE = 0.01  # of the first step size
 LAST_GAMMA = 0.001

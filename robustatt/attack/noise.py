@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustatt.attack.base import Batch, ExampleRng, Oracle, SingleDirectionAttack
+from robustatt.attack.base import Batch, Oracle, SingleDirectionAttack
 from robustatt.attack.norms import NORMS
 from robustatt.attack.recipe import NoiseRecipe
+from robustatt.attack.rng import ExampleRng
 
 
 class RandomNoise(SingleDirectionAttack):

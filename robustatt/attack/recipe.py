@@ -150,7 +150,7 @@ class MomentumRecipe(LossRecipe):
     """Iterated steps along a running sum of normalised gradients; deterministic, so there are no restarts."""
 
     usual_category = "iterative"
-    implementation = "robustatt.attack.momentum:MiFgsm"
+    implementation = "robustatt.attack.gradient:MiFgsm"
     algorithm: Literal["mi-fgsm"]
     steps: Count = 10
     step_size: Share = 0.1
@@ -164,7 +164,7 @@ class MomentumRecipe(LossRecipe):
 class NesterovRecipe(MomentumRecipe):
     """The same steps, each from where the running sum leads."""
 
-    implementation = "robustatt.attack.momentum:NiFgsm"
+    implementation = "robustatt.attack.gradient:NiFgsm"
     algorithm: Literal["ni-fgsm"]  # type: ignore[assignment]
 
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustatt.attack.base import Batch, ExampleRng, ModelOutput, State, SteppedAttack
+from robustatt.attack.base import Batch, ModelOutput, State, SteppedAttack
 from robustatt.attack.losses import LOSSES
 from robustatt.attack.norms import NORMS, Norm, per_row
 from robustatt.attack.recipe import SquareRecipe
-from robustatt.attack.rng import counter_uniform
+from robustatt.attack.rng import ExampleRng, counter_uniform
 
 #: queries (of 10,000) after which the share of changed pixels halves again (section 3.2)
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)

@@ -12,7 +12,7 @@ from robustatt.attack.recipe import Targets
 from robustatt.errors import InputError
 
 if TYPE_CHECKING:
-    from robustatt.attack.base import ExampleRng
+    from robustatt.attack.rng import ExampleRng
 
 __all__ = ["Targets", "choose", "kth_class"]
 

@@ -9,12 +9,10 @@ from functools import cached_property
 import torch
 
 from robustatt.data.dataset import Dataset
-from robustatt.engine.costs import Costs
-from robustatt.engine.executor import Executor
-from robustatt.engine.inline import ThisProcess
 from robustatt.engine.models import FrozenModels
 from robustatt.engine.options import ExecutorOptions, fitting_workers, paying_workers
-from robustatt.engine.processes import LocalProcesses
+from robustatt.engine.processes import LocalProcesses, ThisProcess
+from robustatt.engine.scheduler import Costs, Executor
 from robustatt.engine.worker import Setup, Worker, peak_memory
 from robustatt.evaluate.cell import load_images
 from robustatt.plan import Cell, ModelEntry

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
+from typing import final
 
-from robustatt.engine.costs import GRADIENT, Costs, full_strength
-from robustatt.engine.scheduler import Scheduler
+from robustatt.engine.scheduler import GRADIENT, CellCost, Costs, Finished, Handler, Scheduler, Task, full_strength
 from robustatt.engine.sweep import Sweep
-from robustatt.engine.virtual import VirtualWorkers
 from robustatt.engine.worker import peak_memory
 from robustatt.evaluate.cell import attack_examples
 from robustatt.plan import Cell
@@ -115,3 +115,37 @@ def _attacked(sweep: Sweep, cell: Cell, positions: Sequence[int], count: int) ->
         replace(cell, start=0, stop=count), sweep.models.get(entry), sweep.dataset, chosen, sweep.setup.batch_size
     )
     return time.perf_counter() - began, oracle.gradients, oracle.forwards + target.forwards
+
+
+@final
+class VirtualWorkers:
+    """Workers of a clock of their own, for forecasts and for simulating the scheduler.
+
+    Args:
+        workers: how many.
+        seconds: what a Cell takes on one of them.
+        latency: seconds between a Cell and the next on the same worker.
+    """
+
+    def __init__(self, workers: int, seconds: Callable[[Cell], float], latency: float = 0.0) -> None:
+        self.workers, self.now = workers, 0.0
+        #: begin and end of every Cell, in seconds
+        self.spans: list[tuple[float, float]] = []
+        self._seconds, self._latency = seconds, latency
+        self._running: list[tuple[float, int, float, Task]] = []
+
+    def room(self) -> int:
+        return self.workers - len(self._running)
+
+    def submit(self, task: Task) -> None:
+        seconds = self._seconds(task.cell)
+        begin = self.now + self._latency
+        self.spans.append((begin, begin + seconds))
+        heapq.heappush(self._running, (begin + seconds, len(self.spans), seconds, task))
+
+    def wait(self, handle: Handler) -> None:
+        if self._running:
+            self.now, _, seconds, task = heapq.heappop(self._running)
+            handle(Finished(task, CellCost(seconds, 0, 0, 0)))
+
+    def close(self) -> None: ...

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from robustatt.engine.executor import CellCost
+from robustatt.engine.scheduler import CellCost
 from robustatt.files import append_line
 from robustatt.plan import Cell
 

@@ -17,9 +17,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import final
 
-from robustatt.engine.executor import Advanced, Failed, FailureKind, Finished, Handler, Task
 from robustatt.engine.options import kernel_oom_kills
-from robustatt.engine.worker import Setup, SetupFailed, hosted, portable, starved, tail
+from robustatt.engine.scheduler import Advanced, Failed, FailureKind, Finished, Handler, Task
+from robustatt.engine.worker import Setup, SetupFailed, Worker, hosted, portable, starved, tail
 from robustatt.errors import RobustattError
 
 TELL_SECONDS = 0.2  # a worker tells of its progress this often
@@ -218,3 +218,25 @@ def _redirect(log: str) -> None:
     for stream in (sys.stdout, sys.stderr):
         os.dup2(descriptor, stream.fileno())
     os.close(descriptor)
+
+
+@final
+class ThisProcess:
+    """Computes a Cell while it is waited for."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._task: Task | None = None
+
+    def room(self) -> int:
+        return int(self._task is None)
+
+    def submit(self, task: Task) -> None:
+        self._task = task
+
+    def wait(self, handle: Handler) -> None:
+        if self._task is not None:
+            task, self._task = self._task, None
+            handle(self._worker.attempt(task, lambda examples: handle(Advanced(task, examples))))
+
+    def close(self) -> None: ...

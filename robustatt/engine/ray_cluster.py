@@ -23,10 +23,10 @@ import torch
 from torch import nn
 
 from robustatt.data.dataset import Dataset, TensorDataset
-from robustatt.engine.executor import Failed, FailureKind, Finished, Handler, Task
 from robustatt.engine.models import FrozenModels
 from robustatt.engine.options import ExecutorOptions, kernel_oom_kills
 from robustatt.engine.ray_connection import ray_module
+from robustatt.engine.scheduler import Failed, FailureKind, Finished, Handler, Task
 from robustatt.engine.worker import Setup, SetupFailed, Worker, automatic_batch_size, hosted, portable, starved, tail
 from robustatt.errors import RobustattError
 from robustatt.plan import ModelEntry

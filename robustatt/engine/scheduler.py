@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Protocol
 
-from robustatt.engine.costs import Costs
-from robustatt.engine.executor import Advanced, CellCost, Event, Executor, Failed, FailureKind, Finished, Task
+from robustatt.attack.recipe import Recipe
 from robustatt.errors import InputError
-from robustatt.plan import Cell
+from robustatt.plan import Cell, Plan
 from robustatt.progress import SweepProgress
 
 ATTEMPTS = 3
@@ -143,3 +144,155 @@ class Scheduler:
             return
         self.progress.failed(task.cell, f"{event.cause}; tried again", event.log)
         self.queue.put_back(again)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A Cell handed to an executor.
+
+    `halvings` says how often its batch was halved because memory ran out, `losses` how many machines were lost with it.
+    """
+
+    cell: Cell
+    attempt: int = 1
+    halvings: int = 0
+    losses: int = 0
+
+
+class FailureKind(Enum):
+    """What is to become of a Cell that failed."""
+
+    RETRY = "retry"  # it may work elsewhere, or another time
+    HOPELESS = "hopeless"  # the program refused on purpose: another time gives the same
+    WRONG_INPUT = "wrong input"  # no Cell like this can be computed: the whole run ends
+    OUT_OF_MEMORY = "out of memory"  # its worker ran out of memory: with half the batch it may fit
+    LOST = "lost"  # the machine went away, which is not the Cell's fault
+
+
+@dataclass(frozen=True)
+class CellCost:
+    """What a Cell cost: seconds on one worker, images through the model, and the worker's peak memory in bytes."""
+
+    seconds: float
+    gradients: int
+    forwards: int
+    batch_size: int
+    peak_bytes: int = 0
+    worker: str = ""
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """So many more examples of a Cell are done; negative when a batch is begun again."""
+
+    task: Task
+    examples: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A Cell's records are in the store."""
+
+    task: Task
+    spent: CellCost
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A Cell was not computed: the cause in one line, and what its worker said (empty if nothing more)."""
+
+    task: Task
+    cause: str
+    fate: FailureKind = FailureKind.RETRY
+    log: str = ""
+    problem: BaseException | None = None
+
+
+Event = Advanced | Finished | Failed
+Handler = Callable[[Event], None]
+
+
+class Executor(Protocol):
+    """Computes Cells on one or more workers. It decides who computes what, and nothing else."""
+
+    def room(self) -> int:
+        """How many more Cells it takes now; never more than it has idle workers."""
+
+    def submit(self, task: Task) -> None:
+        """Begin a Cell; only if there is room."""
+
+    def wait(self, handle: Handler) -> None:
+        """Pass on what has happened; blocks until something did, a second at most where nothing runs.
+
+        Raises RobustattError if no worker can be had.
+        """
+
+    def close(self) -> None:
+        """Stop all workers."""
+
+
+GRADIENT = 3.0  # a gradient in forward passes, where nothing is measured
+RUNS = 1.5  # runs of an attack an example needs over a whole grid (the threshold search)
+
+
+def full_strength(recipe: Recipe, radii: int, independent: bool) -> tuple[float, float]:
+    """Gradients and forward passes of one example, as the recipe promises them before anything is measured."""
+    gradients, forwards = recipe.cost()
+    if recipe.one_run:
+        return gradients, forwards * radii + 1
+    runs = radii if independent else min(RUNS, radii)
+    return gradients * runs, forwards * runs + radii + 1
+
+
+class Costs:
+    """Expected seconds of a Cell; what has been measured of its kind counts, what was promised only until then.
+
+    A kind is (model, attack). One that was not measured yet is promised the seconds of its forward passes, corrected
+    by what the measured kinds of the same model, or else of all, turned out to cost against their promise.
+
+    Args:
+        plan: whose Cells these are.
+        forward_seconds: of one image through each model; 1.0 where it is not known.
+    """
+
+    def __init__(self, plan: Plan, forward_seconds: Mapping[str, float] | None = None) -> None:
+        self._promised: dict[tuple[str, str], float] = {}
+        for entry in plan.models:
+            forward = (forward_seconds or {}).get(entry.name, 1.0)
+            for recipe in plan.attacks:
+                gradients, forwards = full_strength(recipe, len(plan.radii_of(recipe)), plan.independent)
+                self._promised[entry.name, recipe.name] = forward * (GRADIENT * gradients + forwards)
+        self._seconds: dict[tuple[str, str], float] = {}
+        self._examples: dict[tuple[str, str], int] = {}
+
+    @staticmethod
+    def measured(plan: Plan, per_example: Mapping[tuple[str, str], float]) -> Costs:
+        """Costs that know the seconds of one example of some kinds already."""
+        costs = Costs(plan)
+        costs._seconds.update(per_example)
+        costs._examples.update(dict.fromkeys(per_example, 1))
+        return costs
+
+    def expected(self, cell: Cell) -> float:
+        """Seconds of a Cell on one worker."""
+        return self.per_example(cell.model, cell.attack.name) * (cell.stop - cell.start)
+
+    def per_example(self, model: str, attack: str) -> float:
+        """Seconds of one example on one worker."""
+        kind = (model, attack)
+        if kind in self._seconds:
+            return self._seconds[kind] / self._examples[kind]
+        return self._promised[kind] * self._correction(model)
+
+    def _correction(self, model: str) -> float:
+        related = [kind for kind in self._seconds if kind[0] == model] or list(self._seconds)
+        promised = sum(self._promised[kind] * self._examples[kind] for kind in related)
+        return sum(self._seconds[kind] for kind in related) / promised if promised else 1.0
+
+    def learn(self, cell: Cell, seconds: float) -> bool:
+        """Take in what a Cell cost; whether it is the first of its kind, so that the order may change."""
+        kind = (cell.model, cell.attack.name)
+        first = kind not in self._seconds
+        self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
+        self._examples[kind] = self._examples.get(kind, 0) + cell.stop - cell.start
+        return first

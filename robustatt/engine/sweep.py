@@ -14,13 +14,11 @@ from torch import nn
 
 from robustatt.data.dataset import Dataset
 from robustatt.engine import log
-from robustatt.engine.costs import Costs
 from robustatt.engine.crew import ExecutorFactory
 from robustatt.engine.evidence import agrees
-from robustatt.engine.executor import CellCost
 from robustatt.engine.models import FrozenModels, Loader
 from robustatt.engine.options import ExecutorOptions
-from robustatt.engine.scheduler import Queue, Scheduler, SetAside
+from robustatt.engine.scheduler import CellCost, Costs, Queue, Scheduler, SetAside
 from robustatt.engine.sources import drawn
 from robustatt.engine.worker import Setup, automatic_batch_size
 from robustatt.errors import InputError, RobustattError, RunInterrupted, raised_by

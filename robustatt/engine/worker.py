@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from robustatt.data.dataset import Dataset
-from robustatt.engine.executor import CellCost, Failed, FailureKind, Finished, Task
 from robustatt.engine.models import FrozenModels, Loader
+from robustatt.engine.scheduler import CellCost, Failed, FailureKind, Finished, Task
 from robustatt.engine.sources import drawn, load_data, model_loader
 from robustatt.errors import InputError, RobustattError, describe
 from robustatt.evaluate.cell import Evaluation, evaluate

@@ -9,12 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robustatt.attack.base import (
-    Attack,
-    Batch,
-    ExampleRng,
-)
+from robustatt.attack.base import Attack, Batch
 from robustatt.attack.norms import Norm, measure
+from robustatt.attack.rng import ExampleRng
 from robustatt.attack.target_classes import choose
 from robustatt.evaluate.classifier import Classifier, Prediction
 from robustatt.evaluate.drift import DRIFT_METRICS, AttentionMaps, drift

@@ -12,7 +12,6 @@ import torch
 from robustatt.attack.base import (
     Attack,
     Chain,
-    ExampleRng,
     ExternalAttack,
     MinimumNormAttack,
     Oracle,
@@ -20,6 +19,7 @@ from robustatt.attack.base import (
     SteppedAttack,
 )
 from robustatt.attack.builder import build
+from robustatt.attack.rng import ExampleRng
 from robustatt.data.dataset import Dataset
 from robustatt.data.views import require_same_classes
 from robustatt.eps import CLEAN, parse_radius

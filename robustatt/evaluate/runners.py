@@ -8,14 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from robustatt.attack.base import (
-    ExampleRng,
-    ExternalAttack,
-    MinimumNormAttack,
-    Oracle,
-)
+from robustatt.attack.base import ExternalAttack, MinimumNormAttack, Oracle
 from robustatt.attack.border import InsideBox
 from robustatt.attack.norms import TOLERANCE, per_row, project
+from robustatt.attack.rng import ExampleRng
 from robustatt.errors import InputError
 from robustatt.evaluate.batch import AttackedBatch
 from robustatt.evaluate.step_runner import Job, RunResult, StepRunner

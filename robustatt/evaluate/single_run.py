@@ -8,15 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustatt.attack.base import (
-    Attack,
-    ExampleRng,
-    ExternalAttack,
-    MinimumNormAttack,
-    Oracle,
-    SingleDirectionAttack,
-)
+from robustatt.attack.base import Attack, ExternalAttack, MinimumNormAttack, Oracle, SingleDirectionAttack
 from robustatt.attack.norms import NORMS, TOLERANCE, Norm, per_row
+from robustatt.attack.rng import ExampleRng
 from robustatt.evaluate.batch import AttackedBatch, OutcomeTable, leave_alone
 from robustatt.evaluate.runners import MAX_EXCESS, run_external
 from robustatt.evaluate.step_runner import Job, RunResult, StepRunner

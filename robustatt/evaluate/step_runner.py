@@ -9,14 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustatt.attack.base import (
-    Batch,
-    ExampleRng,
-    ModelOutput,
-    Oracle,
-    State,
-    SteppedAttack,
-)
+from robustatt.attack.base import Batch, ModelOutput, Oracle, State, SteppedAttack
+from robustatt.attack.rng import ExampleRng
 from robustatt.evaluate.batch import AttackedBatch
 from robustatt.evaluate.classifier import require_finite
 

@@ -17,15 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustatt.attack.base import (
-    Attack,
-    ExampleRng,
-    ExternalAttack,
-    MinimumNormAttack,
-    Oracle,
-    SteppedAttack,
-)
+from robustatt.attack.base import Attack, ExternalAttack, MinimumNormAttack, Oracle, SteppedAttack
 from robustatt.attack.norms import per_row, project
+from robustatt.attack.rng import ExampleRng
 from robustatt.evaluate.batch import AttackedBatch, OutcomeTable, leave_alone
 from robustatt.evaluate.bracket import Bracket, estimate_threshold
 from robustatt.evaluate.runners import ExternalRunner, MinimumNormRunner

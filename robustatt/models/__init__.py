@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from robustatt.models.attention import Network
-from robustatt.models.bundle import bundled, bundled_path, load
 from robustatt.models.catalogue import catalogue
-from robustatt.models.checkpoint import Card, read_card, save_checkpoint
-from robustatt.models.checkpoint import load as load_checkpoint
+from robustatt.models.checkpoint import Card, bundled, bundled_path, load, load_checkpoint, read_card, save_checkpoint
 from robustatt.models.registry import build, canonical, names
 from robustatt.models.resolve import ResolvedModel, resolve, resolve_entry
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from robustatt.models.bundle import ADVERSARIAL, bundled
+from robustatt.models.checkpoint import ADVERSARIAL, bundled
 from robustatt.models.registry import FAMILIES, build, names, parse
 
 

@@ -14,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from robustatt.errors import InputError
+from robustatt.errors import InputError, did_you_mean
 from robustatt.files import write_whole
 from robustatt.models.attention import Network
-from robustatt.models.registry import build
+from robustatt.models.registry import build, canonical
 from robustatt.version import __version__
 
 
@@ -131,7 +131,7 @@ def _card(path: Path, metadata: dict[str, str]) -> Card:
         raise InputError(f"{path}: the card's {where or 'text'} is wrong: {first['msg']}") from error
 
 
-def load(path: str | Path) -> tuple[Network, Card]:
+def load_checkpoint(path: str | Path) -> tuple[Network, Card]:
     """The network of a checkpoint, float32, in eval mode, and its card.
 
     Raises:
@@ -180,3 +180,45 @@ def fill(network: torch.nn.Module, tensors: dict[str, Tensor], source: str) -> N
     if any(tensor.is_meta for tensor in expected.values()):
         network.to_empty(device="cpu")
     network.load_state_dict(tensors)
+
+
+ADVERSARIAL = "_adv"
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+
+
+def bundled() -> dict[str, tuple[str, ...]]:
+    """Data set to the names of the networks whose weights come with the package."""
+    found: dict[str, tuple[str, ...]] = {}
+    for file in sorted(WEIGHTS.glob("*/*.safetensors")):
+        found[file.parent.name] = (*found.get(file.parent.name, ()), file.stem)
+    return found
+
+
+def bundled_path(name: str, data: str = "digits") -> Path:
+    """The file of bundled weights.
+
+    Raises:
+        InputError: nothing is bundled for this network and data set; lists what is.
+    """
+    have = bundled()
+    base = name.removesuffix(ADVERSARIAL)
+    stem = name if name in have.get(Path(data).name, ()) else canonical(base) + name[len(base) :]
+    if stem in have.get(data, ()):
+        return WEIGHTS / data / f"{stem}.safetensors"
+    if data in have:
+        raise InputError(f"no bundled {name!r} for data {data!r}: {did_you_mean(name, have[data])}")
+    near = Path(data).name
+    if stem in have.get(near, ()):
+        file = WEIGHTS / near / f"{stem}.safetensors"
+        raise InputError(f"no weights are bundled for a path; if {data!r} is {near}, say --weights {file}")
+    every = "; ".join(f"{key}: {', '.join(stems)}" for key, stems in have.items()) or "none"
+    raise InputError(f"no weights are bundled for data {data!r} (there are {every}): train some or give --weights")
+
+
+def load(name: str, data: str = "digits") -> Network:
+    """A network with bundled weights, in eval mode; ``load_checkpoint`` gives the card as well.
+
+    Raises:
+        InputError: nothing is bundled for this network and data set; lists what is.
+    """
+    return load_checkpoint(bundled_path(name, data))[0]

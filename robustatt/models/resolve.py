@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from robustatt.errors import InputError
-from robustatt.models.bundle import ADVERSARIAL, bundled_path
-from robustatt.models.checkpoint import Card, load
+from robustatt.models.checkpoint import ADVERSARIAL, Card, bundled_path, load_checkpoint
 from robustatt.models.external import is_outside, load_outside
 from robustatt.models.registry import canonical
 
@@ -59,7 +58,7 @@ def resolve(
         raise InputError(f"model {spec!r} carries its normalisation and options: leave out --normalize and options")
     path = bundled_path(spec, data) if weights is None else Path(weights)
     name = canonical(spec.removesuffix(ADVERSARIAL))
-    network, card = load(path)
+    network, card = load_checkpoint(path)
     if weights is None:
         return ResolvedModel(network, path.stem, card, f"bundled {path.parent.name}/{path.name}")
     if card.name != name:

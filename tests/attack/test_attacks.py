@@ -15,8 +15,9 @@ from torch import Tensor, nn
 import robustatt
 from robustatt.attack import recipe_files as recipes
 from robustatt.attack.algorithms import ALGORITHMS
-from robustatt.attack.base import Attack, Batch, Chain, ExampleRng, Oracle, SingleDirectionAttack, SteppedAttack
+from robustatt.attack.base import Attack, Batch, Chain, Oracle, SingleDirectionAttack, SteppedAttack
 from robustatt.attack.builder import build
+from robustatt.attack.rng import ExampleRng
 from robustatt.eps import CLEAN, parse_grid, parse_radius, radius_values
 from robustatt.errors import InputError
 

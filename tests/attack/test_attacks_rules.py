@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustatt.attack import recipe_files as recipes
 from robustatt.attack.apgd import Apgd, SparseApgd, checkpoints, nearest_in_ball_and_box
-from robustatt.attack.base import Batch, ExampleRng, ModelOutput, State, SteppedAttack
+from robustatt.attack.base import Batch, ModelOutput, State, SteppedAttack
 from robustatt.attack.builder import build
 from robustatt.attack.losses import (
     LOSSES,
@@ -22,6 +22,7 @@ from robustatt.attack.losses import (
     target_margin,
     targeted_logits_ratio,
 )
+from robustatt.attack.rng import ExampleRng
 from robustatt.attack.square import Square, bump, window
 
 

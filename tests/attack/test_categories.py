@@ -17,7 +17,7 @@ from robustatt.attack.base import Chain, MinimumNormAttack, SingleDirectionAttac
 from robustatt.attack.builder import build
 from robustatt.attack.recipe import ExternalRecipe, Recipe
 from robustatt.cli.sweep import _print_summary
-from robustatt.engine.costs import full_strength
+from robustatt.engine.scheduler import full_strength
 from robustatt.evaluate.gallery_examples import attack_to_show
 from robustatt.health.records import check_records
 from robustatt.report.text import STRENGTH, limits, strongest_attack

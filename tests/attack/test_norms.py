@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from robustatt.attack.base import Batch, ExampleRng
-from robustatt.attack.hyperplane import nearest
+from robustatt.attack.base import Batch
+from robustatt.attack.fab import nearest
 from robustatt.attack.norms import NORMS, measure, per_row, project
-from robustatt.attack.rng import counter_uniform
+from robustatt.attack.rng import ExampleRng, counter_uniform
 from robustatt.errors import ThreatModelViolation
 
 SHAPE = (3, 2, 4, 5)

@@ -17,7 +17,7 @@ from robustatt import cli, data, models
 from robustatt.cli.sweep import default_folder
 from robustatt.errors import InputError
 from robustatt.files import append_line
-from robustatt.models.checkpoint import Card, load, save_checkpoint
+from robustatt.models.checkpoint import Card, load_checkpoint, save_checkpoint
 
 resource = pytest.importorskip("resource", reason="memory is limited by POSIX means")
 SPARE = 256 * 2**20
@@ -59,7 +59,7 @@ def test_a_card_cannot_ask_for_more_than_its_file_brings(asked: dict[str, object
     path = tmp_path / "w.safetensors"
     save_checkpoint(path, models.build("vgg", 3, 0.02).state_dict(), card(**asked))
     with little_memory(), pytest.raises(InputError) as caught:
-        load(path)
+        load_checkpoint(path)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -75,7 +75,7 @@ def test_what_fits_is_loaded_with_room_of_its_own(tmp_path: Path) -> None:
     network = models.build("vgg_att2", 3, 0.02).eval()
     state = {name: tensor for name, tensor in network.state_dict().items() if "num_batches" not in name}
     save_checkpoint(path, state, card(name="vgg_att2"))
-    again, _ = load(path)
+    again, _ = load_checkpoint(path)
     path.write_bytes(b"gone")
     image = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(again(image), network(image), rtol=0, atol=0)

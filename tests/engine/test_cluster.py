@@ -11,9 +11,9 @@ import torch
 
 from robustatt.attack import recipe_files as recipes
 from robustatt.data import TensorDataset
-from robustatt.engine.executor import CellCost, Event, Failed, FailureKind, Finished, Task
 from robustatt.engine.options import ExecutorOptions
 from robustatt.engine.ray_cluster import STARTS, Actor, Home, RayActors, last_words
+from robustatt.engine.scheduler import CellCost, Event, Failed, FailureKind, Finished, Task
 from robustatt.engine.worker import Setup, SetupFailed
 from robustatt.eps import parse_grid
 from robustatt.errors import RobustattError

@@ -10,11 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustatt.attack import recipe_files as recipes
-from robustatt.engine.costs import Costs, full_strength
-from robustatt.engine.executor import Advanced, CellCost, Event, Failed, FailureKind, Finished, Handler, Task
+from robustatt.engine.forecast import VirtualWorkers
 from robustatt.engine.options import ExecutorOptions, paying_workers
-from robustatt.engine.scheduler import ATTEMPTS, MAX_LOST_NODES, Queue, Scheduler
-from robustatt.engine.virtual import VirtualWorkers
+from robustatt.engine.scheduler import (
+    ATTEMPTS,
+    MAX_LOST_NODES,
+    Advanced,
+    CellCost,
+    Costs,
+    Event,
+    Failed,
+    FailureKind,
+    Finished,
+    Handler,
+    Queue,
+    Scheduler,
+    Task,
+    full_strength,
+)
 from robustatt.eps import parse_grid
 from robustatt.errors import InputError
 from robustatt.plan import BoundPlan, Cell, ModelEntry, Plan

@@ -11,9 +11,10 @@ from tiny_models import Linear, exact_distance, linear_data
 
 import robustatt
 from robustatt.attack import recipe_files as recipes
-from robustatt.attack.base import Batch, ExampleRng, Oracle, SteppedAttack
+from robustatt.attack.base import Batch, Oracle, SteppedAttack
 from robustatt.attack.builder import build
 from robustatt.attack.norms import NORMS
+from robustatt.attack.rng import ExampleRng
 from robustatt.evaluate.batch import AttackedBatch
 from robustatt.evaluate.bracket import Bracket, estimate_threshold
 from robustatt.evaluate.classifier import frozen

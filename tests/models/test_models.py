@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from robustatt import models
 from robustatt.errors import InputError
 from robustatt.models.attention import Attention
-from robustatt.models.checkpoint import Card, load, read_card, save_checkpoint
+from robustatt.models.checkpoint import Card, load_checkpoint, read_card, save_checkpoint
 
 VGG_NAMES = ("vgg", "vgg_gap", "vgg_pan", "vgg_att1", "vgg_att2", "vgg_att3", "vgg_att2_indep_dp")
 RESNET_NAMES = ("resnet164", "resnet164_att1", "resnet164_att2")
@@ -235,7 +235,7 @@ def test_checkpoint_round_trip(tmp_path: Path, half: bool) -> None:
     network = small("vgg_att2_indep", mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
     path = tmp_path / "deep" / "w.safetensors"
     save_checkpoint(path, network.state_dict(), card_of(network), half=half)
-    again, card = load(path)
+    again, card = load_checkpoint(path)
     assert card == card_of(network) == read_card(path)
     assert not again.training
     assert all(t.dtype == torch.float32 for t in again.state_dict().values() if t.is_floating_point())
@@ -249,7 +249,7 @@ def test_loading_leaves_the_random_numbers_alone(tmp_path: Path) -> None:
     network = small("vgg")
     save_checkpoint(tmp_path / "w.safetensors", network.state_dict(), card_of(network))
     before = torch.get_rng_state()
-    load(tmp_path / "w.safetensors")
+    load_checkpoint(tmp_path / "w.safetensors")
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -268,10 +268,10 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
     for content in bad.values():
         path.write_bytes(content)
         with pytest.raises(InputError, match="no whole safetensors file") as caught:
-            load(path)
+            load_checkpoint(path)
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="no weights file"):
-        load(tmp_path / "none.safetensors")
+        load_checkpoint(tmp_path / "none.safetensors")
 
 
 def test_weights_of_another_architecture_name_the_first_tensor(tmp_path: Path) -> None:
@@ -280,35 +280,35 @@ def test_weights_of_another_architecture_name_the_first_tensor(tmp_path: Path) -
     wide = card_of(network).model_copy(update={"width": 0.125})
     save_checkpoint(path, network.state_dict(), wide)
     with pytest.raises(InputError, match=r"bottom\.0\.0\.weight has shape \(4, 3, 3, 3\), expected \(8, 3, 3, 3\)"):
-        load(path)
+        load_checkpoint(path)
     save_checkpoint(path, network.state_dict(), card_of(network).model_copy(update={"name": "vgg"}))
     with pytest.raises(InputError, match="its card asks for a network that cannot be built: unknown option"):
-        load(path)
+        load_checkpoint(path)
     save_checkpoint(path, network.state_dict(), card_of(network).model_copy(update={"name": "vgg_pan"}))
     with pytest.raises(InputError, match="its card asks"):
-        load(path)
+        load_checkpoint(path)
     save_checkpoint(path, network.state_dict(), card_of(small("vgg")))
     with pytest.raises(InputError, match=r"tensor trunk\.0\.0\.weight is missing, expected shape \(4, 3, 3, 3\)"):
-        load(path)
+        load_checkpoint(path)
     save_checkpoint(path, small("vgg_att2").state_dict(), card_of(network))
     with pytest.raises(InputError, match=r"expected|not part of this network"):
-        load(path)
+        load_checkpoint(path)
     state = network.state_dict()
     state["head.classify.bias"] = torch.full((7,), torch.nan)
     save_checkpoint(path, state, card_of(network))
     with pytest.raises(InputError, match="NaN"):
-        load(path)
+        load_checkpoint(path)
 
 
 def test_a_card_that_is_missing_or_wrong_is_said(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(InputError, match="no card"):
-        load(path)
+        load_checkpoint(path)
     for card, said in (("{", "card"), (json.dumps({"name": "vgg"}), "width")):
         save_file({"a": torch.zeros(1)}, path, metadata={"card": card})
         with pytest.raises(InputError, match=said):
-            load(path)
+            load_checkpoint(path)
 
 
 def test_an_unwritable_place_is_said(tmp_path: Path) -> None:

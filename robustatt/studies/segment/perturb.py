@@ -14,19 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robustatt.attack.base import (
-    Attack,
-    Batch,
-    ExampleRng,
-    MinimumNormAttack,
-    Oracle,
-    SingleDirectionAttack,
-    SteppedAttack,
-)
+from robustatt.attack.base import Attack, Batch, MinimumNormAttack, Oracle, SingleDirectionAttack, SteppedAttack
 from robustatt.attack.border import border_margin
 from robustatt.attack.builder import build
 from robustatt.attack.norms import measure, per_row
 from robustatt.attack.recipe import Recipe
+from robustatt.attack.rng import ExampleRng
 from robustatt.errors import InputError
 
 Forward = Callable[[Tensor], Tensor]

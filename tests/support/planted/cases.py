@@ -269,7 +269,7 @@ HEALTHY: tuple[Case, ...] = (
     healthy("normalisation inside", lambda: nn.Sequential(layers.normalised(), layers.undone(), net()).eval()),
     healthy("clamp(0, 1) first", _before(lambda: nn.Hardtanh(0.0, 1.0))),
     healthy("logits x 10", _after(lambda: layers.Times(10.0))),
-    *(bundled(name, data) for data in ("digits", "cifar10", "cub20") for name in robustatt.models.bundled()[data]),
+    *(bundled(name, data) for data in ("digits", "cifar10", "cub20") for name in robustatt.models.checkpointd()[data]),
 )
 
 CASES = (*MISTAKES, *HEALTHY)
