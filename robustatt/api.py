@@ -38,6 +38,7 @@ __all__ = ["Result", "load_data", "model_loader", "sweep"]
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 Data = tuple[Any, Any] | Iterable[Any] | Mapping[str, Any] | TorchDataset[Any] | Dataset | str | Path
 Radius = float | Fraction
@@ -103,6 +104,17 @@ class Result:
         from robustatt.report.page import result_card
 
         return result_card(self.typed_summary, repr(self)[1:-1].removeprefix("robustatt.Result: "))
+
+    def plot(self, quantity: str = "accuracy", ax: Axes | None = None) -> Axes:
+        """Curves over the radius with 95 % bands, drawn on `ax` or on new axes, which are returned.
+
+        `quantity`: "accuracy" (robust accuracy), "fooling" (network fooling rate) or "drift" (mean Jensen-Shannon
+        divergence of the maps under the strongest attack, by level). Raises InputError for any other, or where nothing was measured.
+        """
+        from robustatt.report.draw import plot
+
+        summary = self.typed_summary.bounded()
+        return plot(summary.of_norm(summary.norms()[0]) if summary.norms() else summary, quantity, ax)
 
     def report(self, directory: str | Path) -> Path:
         """Write figures, tables and report.html into a folder; returns the path of the page."""

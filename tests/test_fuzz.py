@@ -198,8 +198,9 @@ PLAN = {
 }  # fmt: skip
 RECIPES = [path.read_bytes() for path in recipe.shipped().values()]
 RECORDS = make_records(models=("vgg", "vgg_att3"), attacks=("fgsm",), n=12, radii=2)
-SUMMARY = json.loads(json.dumps(summarise(RECORDS, make_plan(RECORDS), {"command": "c"}, []).as_dict()))
-REFERENCE = make_reference(RECORDS, SUMMARY)
+TYPED = summarise(RECORDS, make_plan(RECORDS), {"command": "c"}, [])
+SUMMARY = json.loads(json.dumps(TYPED.as_dict()))
+REFERENCE = make_reference(RECORDS, TYPED)
 
 
 def toml(document: Any) -> bytes:
@@ -320,7 +321,7 @@ def test_reference(content: bytes) -> None:
     path = place("reference") / "r.json"
     path.write_bytes(content)
     with hostile(path.parent):
-        found = check(RECORDS, SUMMARY, read_reference(path))
+        found = check(RECORDS, TYPED, read_reference(path))
         assert found.exit_code in (0, 1, 2)
         assert found.headline
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from robustatt.report.draw import STYLE, save, write_csv
+from robustatt.report.draw import save, theme, write_csv
 from robustatt.report.heatmaps import class_name
 from robustatt.results.summary import Confusion, Summary
 
@@ -45,13 +45,13 @@ def _matrix(entry: Confusion, classes: Sequence[str]) -> dict[str, Any]:
 
 def write_confusion(summary: Summary, attack: str | None, classes: Sequence[str], folder: Path) -> list[Path]:
     """Write ``confusion.png``, ``.svg`` and ``.csv`` (every flow); nothing if nobody was fooled."""
-    import matplotlib
+    import seaborn
     from matplotlib.figure import Figure
 
     found = [matrix for matrix in matrices(summary, attack, classes) if matrix["matrix"]]
     if not found:
         return []
-    with matplotlib.rc_context(cast(Any, {**STYLE, "axes.grid": False})):
+    with theme(**{"axes.grid": False}):
         wide = 0.2 + 3.9 * len(found)
         longest = max(len(_short(name)) for matrix in found for name in matrix["names"])
         margin = 0.45 + 0.06 * longest
@@ -64,15 +64,14 @@ def write_confusion(summary: Summary, attack: str | None, classes: Sequence[str]
         )
         for axis, matrix in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
             counts, names = matrix["counts"], [_short(name) for name in matrix["names"]]
-            axis.imshow(counts, cmap="Blues", vmin=0, vmax=max(1, counts.max()))
-            for (row, column), count in np.ndenumerate(counts):
-                if count:
-                    colour = "white" if count > 0.6 * counts.max() else "#1d2126"
-                    axis.text(column, row, str(count), ha="center", va="center", fontsize=6.5, color=colour)
-            turn = 90 if max(map(len, names)) > 3 else 0
-            axis.set_xticks(range(len(names)), names, rotation=turn)
-            axis.set_yticks(range(len(names)), names)
+            seaborn.heatmap(
+                counts, ax=axis, cmap="Blues", vmin=0, vmax=max(1, counts.max()), square=True, cbar=False,
+                annot=np.where(counts, counts.astype(str), ""), fmt="", annot_kws={"fontsize": 6.5},
+                xticklabels=names, yticklabels=names,
+            )  # fmt: skip
             axis.tick_params(length=0)
+            axis.tick_params("x", rotation=90 if max(map(len, names)) > 3 else 0)
+            axis.tick_params("y", rotation=0)
             axis.set(xlabel="taken for", ylabel="true class", title=f"{matrix['model']} at {matrix['eps']}")
         paths = save(figure, folder / "confusion")
     rows = [

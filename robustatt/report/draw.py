@@ -1,38 +1,40 @@
 """Figures for publication: each panel set as PNG (200 dpi), SVG and the CSV of exactly what is drawn.
 
-Drawn with matplotlib's objects, without global state. Colour and marker stand for the model, line style for
-the attack, so a figure survives a grey printer.
+Drawn with seaborn on matplotlib's objects, without global state. Colour and marker stand for the model, line style for
+the attack, so a figure survives a grey printer. seaborn takes a second or two to import: only what draws imports it.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
+from robustatt.errors import InputError, did_you_mean
 from robustatt.files import write_atomically
-from robustatt.report.figures import FigureSpec, Panel, Series
+from robustatt.report.figures import FigureSpec, Panel, Series, accuracy_panel, drift_panel, fooling_figure
+from robustatt.report.style import looks
+from robustatt.report.text import first_norm, strongest_attack
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from robustatt.results.summary import Summary
+
 STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that figures are the same everywhere
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
     "axes.titley": 1.0,  # a fixed place, so that none has to be looked for
     "axes.labelsize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "axes.edgecolor": "#555555",
     "axes.linewidth": 0.8,
-    "axes.grid": True,
-    "axes.axisbelow": True,
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
     "xtick.color": "#333333",
@@ -48,11 +50,19 @@ STYLE: dict[str, Any] = {
 DPI = 200
 
 
+def theme(**changes: Any) -> Any:
+    """A context with seaborn's white grid in the look of the page; `changes` are matplotlib's parameters."""
+    import matplotlib
+    import seaborn
+
+    spines = {"axes.spines.top": False, "axes.spines.right": False}
+    style = seaborn.axes_style("whitegrid", rc=spines)
+    return matplotlib.rc_context(cast(Any, {**style, **STYLE, "xtick.bottom": True, "ytick.left": True, **changes}))
+
+
 def write_figure(spec: FigureSpec, folder: Path) -> list[Path]:
     """Write ``slug.png``, ``slug.svg`` and ``slug.csv`` into the folder; their paths."""
-    import matplotlib
-
-    with matplotlib.rc_context(cast(Any, STYLE)):
+    with theme():
         figure = draw(spec)
         paths = save(figure, folder / spec.slug)
     table = folder / f"{spec.slug}.csv"
@@ -122,6 +132,38 @@ def draw(spec: FigureSpec) -> Figure:
     return figure
 
 
+def plot(summary: Summary, quantity: str, axis: Axes | None) -> Axes:
+    """One quantity of a run in a notebook, with its 95 % bands: on the axes given, else on new ones of pyplot.
+
+    Raises:
+        InputError: no such quantity, or nothing was measured of it.
+    """
+    import matplotlib.pyplot
+
+    panels: dict[str, Callable[[], Panel | None]] = {
+        "accuracy": lambda: accuracy_panel(summary, looks(*summary.curve_names())),
+        "fooling": lambda: fooling_figure(summary, looks(*summary.curve_names())).panels[0],
+        "drift": lambda: _drift_of_strongest(summary),
+    }
+    if quantity not in panels:
+        raise InputError(f"plot({quantity!r}): {did_you_mean(quantity, panels)}")
+    panel = panels[quantity]()
+    if panel is None or not panel.series:
+        raise InputError(f"plot({quantity!r}): nothing was measured of it")
+    with theme():
+        if axis is None:
+            _, axis = matplotlib.pyplot.subplots(figsize=(5.4, 3.4))
+        _panel(axis, panel, with_title=False, with_y_label=True)
+        axis.legend()
+    return axis
+
+
+def _drift_of_strongest(summary: Summary) -> Panel | None:
+    first = first_norm(summary)
+    attack = strongest_attack(first)
+    return None if attack is None else drift_panel(first, attack)
+
+
 def shorten(label: str, most: int = 56) -> str:
     """A label that fits under a figure: the end of an over-long one tells more than its start."""
     label = " ".join(label.split())
@@ -151,20 +193,15 @@ def _panel(axis: Axes, panel: Panel, with_title: bool, with_y_label: bool) -> No
 
 
 def _curve(axis: Axes, series: Series) -> None:
+    import seaborn
+
     look = series.look
-    (line,) = axis.plot(
-        series.x,
-        series.y,
-        color=look.light,
-        linewidth=1.6,
-        marker=look.marker,
-        markersize=4.2,
-        markeredgecolor="white",
-        markeredgewidth=0.5,
-        label=shorten(series.label),
-    )
+    seaborn.lineplot(
+        x=series.x, y=series.y, ax=axis, errorbar=None, color=look.light, linewidth=1.6, marker=look.marker,
+        markersize=4.2, markeredgecolor="white", markeredgewidth=0.5, label=shorten(series.label), legend=False,
+    )  # fmt: skip
     if look.dash:
-        line.set_dashes(look.dash)
+        axis.lines[-1].set_dashes(look.dash)
     banded = [i for i, low in enumerate(series.low) if low is not None and series.high[i] is not None]
     x = [series.x[i] for i in banded]
     low, high = [series.low[i] or 0.0 for i in banded], [series.high[i] or 0.0 for i in banded]

@@ -288,6 +288,21 @@ def drift_figure(
     return FigureSpec(f"{stem}-{metric}-{file_safe(model)}", title, caption, _one_scale(panels))
 
 
+def drift_panel(summary: Summary, attack: str, metric: str = "js") -> Panel | None:
+    """Mean drift over all attacked images by radius, a curve for each model and level; None without data."""
+    name, unit = DRIFT_METRICS[metric].title, DRIFT_METRICS[metric].unit
+    norm, curves = summary.norm_of(attack), list(dict.fromkeys((row.model, row.level) for row in summary.drift))
+    models, levels = list(dict.fromkeys(model for model, _ in curves)), list(dict.fromkeys(level for _, level in curves))
+    look = looks(models, levels)
+    series = []
+    for model, level in curves:
+        rows = [row for row in summary.drift if (row.model, row.level, row.metric) == (model, level, metric)]
+        drawn = _drift_series(rows, attack, "all", f"{model}, {level_title(level).lower()}", norm)
+        if drawn is not None:
+            series.append(replace(drawn, look=look[model, level]))
+    return Panel(f"drift-{metric}", f"{name} under {attack}", f"{name} ({unit})", tuple(series), percent=False, y_range=None) if series else None
+
+
 def _drift_series(rows: Sequence[DriftRow], attack: str, group: str, label: str, norm: str) -> Series | None:
     chosen = [row for row in rows if row.attack == attack and row.group == group and parse_radius(row.eps) > 0]
     chosen = [row for row in chosen if row.n >= MIN_IMAGES] or chosen

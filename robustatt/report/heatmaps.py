@@ -6,13 +6,13 @@ import base64
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from robustatt.report.draw import STYLE, save, write_csv
+from robustatt.report.draw import save, theme, write_csv
 from robustatt.report.figures import file_safe
 from robustatt.results.columns import level_title, map_title
 from robustatt.results.gallery import GalleryEntry, as_float, by_example
@@ -25,7 +25,6 @@ Picture = NDArray[np.float32]
 """RGB in [0, 1], ``(height, width, 3)``."""
 
 CELL, GAP = 96, 6
-PICTURE_STYLE = {**STYLE, "axes.grid": False}
 PAGE_PIXELS = 64
 """Larger images are averaged down to this many pixels a side for the page."""
 
@@ -86,8 +85,6 @@ def fit(picture: Picture, size: int) -> Picture:
 
 def gallery_figures(entries: Sequence[GalleryEntry], classes: Sequence[str], folder: Path) -> list[Path]:
     """One figure for each model and attack with maps: three examples at three radii; PNG, SVG, CSV."""
-    from matplotlib import rc_context
-
     groups = by_example([entry for entry in entries if entry.levels])
     paths: list[Path] = []
     for model, attack in dict.fromkeys((model, attack) for model, attack, _ in groups):
@@ -97,7 +94,7 @@ def gallery_figures(entries: Sequence[GalleryEntry], classes: Sequence[str], fol
         names = ("model", "attack", "index", "eps", "label", "clean_pred", "adv_pred")
         table = pd.DataFrame([{name: getattr(entry, name) for name in names} for entry in rows])
         write_csv(table, stem.with_name(f"{stem.name}.csv"))
-        with rc_context(cast(Any, PICTURE_STYLE)):
+        with theme(**{"axes.grid": False}):
             figure = draw_rows(rows, [_row_name(entry, classes) for entry in rows])
             paths += [*save(figure, stem), stem.with_name(f"{stem.name}.csv")]
     return paths

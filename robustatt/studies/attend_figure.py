@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
-from robustatt.report.draw import png_bytes, shorten
-from robustatt.report.heatmaps import PICTURE_STYLE, draw_rows
+from robustatt.report.draw import png_bytes, shorten, theme
+from robustatt.report.heatmaps import draw_rows
 from robustatt.results.columns import kind_of
 from robustatt.results.gallery import GalleryEntry
 
@@ -35,12 +34,10 @@ def map_note(entry: GalleryEntry) -> str:
 
 def attended_png(rows: Sequence[PictureRow], model: str, attack: str, eps: str) -> bytes:
     """All pictures in one PNG, a row each; the maps' kind stands below."""
-    from matplotlib import rc_context
-
     names = [f"{shorten(row.name, 26)}\n{row.clean}\n→ {row.attacked}" for row in rows]
     note = (
         f"{shorten(model)} under {attack} at ε = {eps}. {map_note(rows[0].entry)} "
         "Change: orange grew, blue shrank; the perturbation is magnified."
     )
-    with rc_context(cast(Any, PICTURE_STYLE)):
+    with theme(**{"axes.grid": False}):
         return png_bytes(draw_rows([row.entry for row in rows], names, note))

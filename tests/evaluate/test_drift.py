@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustatt.evaluate.drift import Attention, drift
+from robustatt.evaluate.drift import AttentionMaps, drift
 from robustatt.results.columns import DRIFT_METRICS
 
 SIZE = (32, 32)
 
 
 def compare(clean: Tensor, attacked: Tensor) -> dict[str, float]:
-    found = drift(Attention.of(clean[None], SIZE), Attention.of(attacked[None], SIZE))
+    found = drift(AttentionMaps.of(clean[None], SIZE), AttentionMaps.of(attacked[None], SIZE))
     assert set(found) == set(DRIFT_METRICS)
     return {name: float(values[0]) for name, values in found.items()}
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import robustatt
 from robustatt import models
 from robustatt.errors import InputError
-from robustatt.evaluate.drift import Attention, drift
+from robustatt.evaluate.drift import AttentionMaps, drift
 from robustatt.evaluate.gradcam import Layer, as_shares, grad_cam, input_gradient, last_spatial_layer, logits_and_cam
 from robustatt.results.columns import DRIFT_METRICS
 
@@ -233,7 +233,7 @@ def test_a_baseline_is_recorded_with_the_drift_of_its_saliency() -> None:
     others = logits.scatter(1, label[:, None], -torch.inf).logsumexp(1)
     (gradient,) = torch.autograd.grad((others - right).sum(), leaf)
     attacked = (batch + 8 / 255 * gradient.sign()).clamp(0, 1)
-    expected = drift(*(Attention.of(grad_cam(net, pixels), (12, 12)) for pixels in (batch, attacked)))
+    expected = drift(*(AttentionMaps.of(grad_cam(net, pixels), (12, 12)) for pixels in (batch, attacked)))
     rows = records[records["eps"] == "8/255"].sort_values("index")
     for name in ("js", "cosine", "shift", "entropy"):
         found = torch.tensor(rows[f"drift_{name}_gradcam"].to_numpy())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from robustatt import models
 from robustatt.attack import recipe_files as recipes
 from robustatt.errors import InputError
-from robustatt.evaluate.classifier import SAFETY, Numerics, frozen, lead
+from robustatt.evaluate.classifier import SAFETY, Numerics, frozen, top2_margin
 from robustatt.plan import BoundPlan, ModelEntry, Plan
 
 CPU = torch.device("cpu")
@@ -56,7 +56,7 @@ def test_screened_labels_are_those_of_float32_also_near_ties() -> None:
             coarse = screened.fast(between)
     assert (found.prediction == expected.prediction).all()
     assert (coarse.argmax(1) != raw).any(), "bfloat16 changes no label here, so this test would show nothing"
-    far = lead(expected.logits) > 2 * SAFETY * screened.screen
+    far = top2_margin(expected.logits) > 2 * SAFETY * screened.screen
     assert far.any()
     assert not torch.equal(found.margin[far], expected.margin[far])  # bfloat16 was used where it is safe
     assert (found.margin - expected.margin).abs().max() < SAFETY * screened.screen

@@ -214,7 +214,7 @@ def test_explorer_holds_every_prediction(page: tuple[ReportPaths, str]) -> None:
 
 
 def test_large_runs_list_the_strongest_attack_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("robustatt.report.examples.MOST_CELLS", 100)
+    monkeypatch.setattr("robustatt.report.examples.MAX_PREDICTIONS", 100)
     data = explorer_data(list(outcomes_by_curve(make_records(n=10))), "pgd")
     assert data
     assert {grid["attack"] for grid in data["grids"]} == {"pgd"}

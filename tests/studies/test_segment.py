@@ -191,7 +191,7 @@ def test_attacks_stay_in_the_ball_and_use_it(name: str) -> None:
     eps = 2.0 if name == "pgd-l2" else 8 / 255
     attack = build_attack(load_recipe(name), 2)
     moved, clean = perturb(attack, looking.logits, images, torch.arange(4), eps, seed=0)
-    distance = NORMS[attack.norm.name].length(moved - images)
+    distance = NORMS[attack.norm.name].norm(moved - images)
     assert (distance <= eps * (1 + 1e-5)).all()
     assert (distance > 0.9 * eps).all()  # also where the prediction changed on the way
     assert clean.tolist() == looking.logits(images).argmax(1).tolist()

@@ -6,10 +6,10 @@ import io
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from robustatt.files import write_atomically
-from robustatt.report.draw import STYLE, draw
+from robustatt.report.draw import draw, theme
 from robustatt.report.figures import FigureSpec, Panel, Series, fooling_figure
 from robustatt.report.style import SeriesStyle, looks
 from robustatt.results.summary import Summary
@@ -164,10 +164,9 @@ def _series(entry: Mapping[str, Any], look: SeriesStyle) -> Series:
 
 
 def _png(spec: FigureSpec, path: Path) -> None:
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    with matplotlib.rc_context(cast(Any, STYLE)):
+    with theme():
         figure = draw(spec)
     figure.set_dpi(FIGURE_DPI)
     raster: Any = FigureCanvasAgg(figure)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from robustatt.eps import CLEAN
-from robustatt.report.draw import STYLE, save, write_csv, write_figure
+from robustatt.report.draw import save, theme, write_csv, write_figure
 from robustatt.report.figures import FigureSpec, Panel, Series
 from robustatt.report.style import LIGHT, SeriesStyle
 from robustatt.studies.segment.floors import FLOOR
@@ -51,9 +51,8 @@ def write_all(result: Localisation, folder: Path) -> list[Path]:
 
 
 def _finish(figure: Figure, stem: Path, table: pd.DataFrame) -> list[Path]:
-    import matplotlib
 
-    with matplotlib.rc_context(cast(Any, STYLE)):
+    with theme():
         paths = save(figure, stem)
     write_csv(table, stem.with_suffix(".csv"))
     return [*paths, stem.with_suffix(".csv")]
@@ -73,11 +72,10 @@ def _styled(width: float, height: float, **margins: float) -> Figure:
 
 def _dots(summary: dict[str, Any]) -> Figure:
     """A line for each map: dots with intervals; the dashed line is the best floor."""
-    import matplotlib
 
     listed = summary["methods"]
     height = ROW * _places(listed)[-1] + 1.1
-    with matplotlib.rc_context(cast(Any, STYLE)):
+    with theme():
         figure = _styled(7.6, height, left=1.9, right=0.15, bottom=0.66, top=0.32)
         axes = figure.subplots(1, len(PANELS), sharey=True)
         for axis, (title, kinds) in zip(axes, PANELS, strict=True):
@@ -148,12 +146,11 @@ def _flat(number: dict[str, Any]) -> dict[str, Any]:
 
 def _mass(summary: dict[str, Any]) -> Figure:
     """How many times its share of the picture the object gets of each level's attention."""
-    import matplotlib
 
     listed = summary["attention_mass"]
     models = list(dict.fromkeys(it["model"] for it in listed))
     height = ROW * 1.3 * _places(listed)[-1] + 0.95
-    with matplotlib.rc_context(cast(Any, STYLE)):
+    with theme():
         figure = _styled(5.4, height, left=1.6, right=0.15, bottom=0.55, top=0.12)
         axis = figure.subplots()
         for place, entry in zip(_places(listed), listed, strict=True):
@@ -229,9 +226,8 @@ COLUMNS = ("image", "map", "marked (Otsu)", "mask")
 
 def _examples(pictures: Sequence[ImageMaps]) -> Figure:
     """The best, the median and the worst image: image, map, binarised map, mask."""
-    import matplotlib
 
-    with matplotlib.rc_context(cast(Any, STYLE)):
+    with theme():
         figure = _styled(7.2, 1.12 * len(pictures) + 0.3, left=0.95, right=0.08, bottom=0.08, top=0.28)
         axes = np.atleast_2d(figure.subplots(len(pictures), len(COLUMNS)))
         for line, picture in zip(axes, pictures, strict=True):

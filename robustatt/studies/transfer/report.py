@@ -6,11 +6,11 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from robustatt.errors import InputError
 from robustatt.files import write_atomically
-from robustatt.report.draw import STYLE, save, shorten
+from robustatt.report.draw import save, shorten, theme
 from robustatt.report.style import looks
 from robustatt.studies.transfer.result import FILE, PREDICTIONS, Comparison, Transfer
 
@@ -150,9 +150,8 @@ def _pipes(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]
 
 def save_figure(result: Transfer, stem: Path) -> list[Path]:
     """The bar figure as PNG and SVG."""
-    import matplotlib
 
-    with matplotlib.rc_context(cast(Any, STYLE)):
+    with theme():
         return save(draw(result), stem)
 
 

@@ -146,7 +146,7 @@ def _seen() -> list[HealthWarning]:
 
 def _sorted_by_class() -> list[HealthWarning]:
     images, labels = nets.held_out(200)
-    order = labels.argsort(log_odds=True)
+    order = labels.argsort(stable=True)
     return swept(net(), (images[order], labels[order]), n=32)
 
 
@@ -269,7 +269,7 @@ HEALTHY: tuple[Case, ...] = (
     healthy("normalisation inside", lambda: nn.Sequential(layers.normalised(), layers.undone(), net()).eval()),
     healthy("clamp(0, 1) first", _before(lambda: nn.Hardtanh(0.0, 1.0))),
     healthy("logits x 10", _after(lambda: layers.Times(10.0))),
-    *(bundled(name, data) for data in ("digits", "cifar10", "cub20") for name in robustatt.models.checkpointd()[data]),
+    *(bundled(name, data) for data in ("digits", "cifar10", "cub20") for name in robustatt.models.bundled()[data]),
 )
 
 CASES = (*MISTAKES, *HEALTHY)
