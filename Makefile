@@ -39,9 +39,10 @@ test-slow: $(READY) ## run the slow tests
 fuzz: $(READY) ## feed every reader 10,000 damaged and hostile inputs
 	ROBUSTATT_FUZZ=10000 $(BIN)/python -m pytest tests/test_fuzz.py
 
-lint: $(READY) ## ruff and mypy
+lint: $(READY) ## ruff, mypy and the order of the rooms (import-linter)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 bench: $(READY) ## time attacks against other libraries (half an hour on 2 cores); print ratios
 	@$(BIN)/python -c 'import art, pyautoattack' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

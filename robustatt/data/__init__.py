@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from robustatt.data.dataset import Dataset, TensorDataset
@@ -16,7 +17,10 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that goes by a name: its sizes, the side of its images, and where they come from."""
+    """A data set that goes by a name: its sizes, the side of its images, and what reads it.
+
+    `reader` is "module:function" of ``(name, split, root, download)`` -> `Dataset`; the module is imported when it is used.
+    """
 
     name: str
     about: str
@@ -24,15 +28,23 @@ class Source:
     test: int
     side: int
     classes: int
+    reader: str = "robustatt.data.torchvision:vision"
+    mirrored: bool = True
+    """Whether the mirror image of an image is of the same class, so that training may flip it."""
+
+    @property
+    def downloaded(self) -> bool:
+        """Whether its files have to be fetched; the others are there as soon as the package is."""
+        return self.reader.startswith("robustatt.data.torchvision:")
 
 
 SOURCES: dict[str, Source] = {
     source.name: source
     for source in (
-        Source("digits", "handwritten digits", 1297, 500, 32, 10),
+        Source("digits", "handwritten digits", 1297, 500, 32, 10, "robustatt.data.digits:read", mirrored=False),
         Source("cifar10", "CIFAR-10", 50_000, 10_000, 32, 10),
         Source("cifar100", "CIFAR-100", 50_000, 10_000, 32, 100),
-        Source("svhn", "Street View House Numbers", 73_257, 26_032, 32, 10),
+        Source("svhn", "Street View House Numbers", 73_257, 26_032, 32, 10, mirrored=False),
         Source("stl10", "STL-10, the labelled images", 5_000, 8_000, 96, 10),
     )
 }
@@ -83,13 +95,9 @@ def load(
         from robustatt.data.views import Resized
 
         return Resized(load(name_or_path, split, root=root, download=download), image_size)
-    if name_or_path == "digits":
-        from robustatt.data.digits import digits
-
-        return digits(split)
-    from robustatt.data.torchvision import vision
-
-    return vision(str(name_or_path), split, root, download)
+    module, _, function = SOURCES[str(name_or_path)].reader.partition(":")
+    dataset: Dataset = getattr(import_module(module), function)(str(name_or_path), split, root, download)
+    return dataset
 
 
 def _from_path(path: Path, split: str, label_column: str | None, image_size: int | None) -> Dataset:

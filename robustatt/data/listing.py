@@ -52,7 +52,7 @@ def listing(
 def _named(source: data_sets.Source, root: Path | None) -> Iterator[DataRow]:
     for split, count in (("train", source.train), ("test", source.test)):
         found = _fingerprint(source.name, split, root)
-        way = "with scikit-learn" if source.name == "digits" else "here" if found else "--download or --data-root"
+        way = "with scikit-learn" if source.name == "digits" else "with robustatt" if not source.downloaded else "here" if found else "--download or --data-root"
         pixels = f"{source.side}x{source.side}"
         shown = found[:16] or ABSENT
         yield DataRow(source.name, split, f"{count:,}", pixels, str(source.classes), shown, way)
@@ -60,7 +60,7 @@ def _named(source: data_sets.Source, root: Path | None) -> Iterator[DataRow]:
 
 def _fingerprint(name: str, split: str, root: Path | None) -> str:
     """The content hash of a named set, or nothing where it is not on this machine."""
-    if name == "digits":
+    if not data_sets.SOURCES[name].downloaded:
         return data_sets.load(name, split).fingerprint
     from robustatt.data.torchvision import files
 

@@ -7,14 +7,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from robustatt.data import SOURCES
 from robustatt.train.ranks import ALONE, Ranks
 from robustatt.train.request import TrainRequest
 
 
 def augmentation(request: TrainRequest) -> tuple[bool, bool]:
-    """Whether to flip and to crop: both by default, but written digits are not flipped."""
-    written = request.data in {"digits", "svhn"}
-    flip = not written if request.flip is None else request.flip
+    """Whether to flip and to crop: both by default, but images whose mirror image is of no class are not flipped."""
+    source = SOURCES.get(request.data)
+    flip = (source is None or source.mirrored) if request.flip is None else request.flip
     return flip, True if request.crop is None else request.crop
 
 
