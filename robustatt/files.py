@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all, and only where they were meant to go. Nothing here imports torch.
+"""Writing files: whole or not at all, and only where they were meant to go.
 
 Somebody else may have prepared the folder that results go to. A link there is never written through: a new file takes
 the place of one, and a subfolder that is one is refused.

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustatt.attack import recipe_files as recipes
+from robustatt.cli._plan_paths import located
 from robustatt.errors import InputError
 from robustatt.plan import BoundPlan, ModelEntry, Plan, model_entries, read_plan
-from robustatt.plan.paths import located
 
 PLAN = Plan(
     models=model_entries(["vgg", "mine=vgg_att3"], ["a.safetensors", "b.safetensors"]),

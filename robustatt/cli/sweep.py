@@ -150,8 +150,8 @@ def _plan_from_flags(
     from dataclasses import replace
 
     from robustatt.attack import recipe_files as recipes
+    from robustatt.cli._plan_paths import located
     from robustatt.plan import Plan, model_entries, parse_unit, radii_by_attack, read_plan
-    from robustatt.plan.paths import located
 
     changes: dict[str, Any] = {name: value for name, value in simple.items() if value is not None}
     if weights and not model and path is None:

@@ -1,6 +1,6 @@
 """A results folder held against itself: everything shown is computed from the records, and what does not agree is said.
 
-Nothing in the folder is changed. Nothing here imports torch.
+Nothing in the folder is changed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`log.jsonl`: what each Cell cost when it was computed, one line a Cell. Nothing here imports torch."""
+"""`log.jsonl`: what each Cell cost when it was computed, one line a Cell."""
 
 from __future__ import annotations
 

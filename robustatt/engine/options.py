@@ -1,4 +1,4 @@
-"""Where and by how many workers a sweep is computed. Nothing here decides a number. Nothing here imports torch."""
+"""Where and by how many workers a sweep is computed. Nothing here decides a number."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from robustatt.health.data import check_card, first_classes
 from robustatt.health.model import check_maps, check_model
 from robustatt.health.records import check_records
 from robustatt.health.warning import HealthWarning, distinct
-from robustatt.models.device import choose_device
+from robustatt.models.device import choose_device, hardware
 from robustatt.plan import BoundPlan, Cell, Plan
 from robustatt.progress import NoSweepProgress, SweepProgress
 from robustatt.results import provenance
@@ -278,7 +278,7 @@ def _origin(bound: BoundPlan, out: Path, began: float, device: torch.device) -> 
     return {
         "command": provenance.command(),
         "versions": provenance.versions(),
-        "hardware": provenance.hardware(str(device)),
+        "hardware": hardware(str(device)),
         "git": provenance.git_state(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds_this_run": round(time.time() - began, 3),

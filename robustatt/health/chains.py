@@ -1,4 +1,4 @@
-"""Chains of attacks: did the black-box part break what the gradient parts could not? Without torch."""
+"""Chains of attacks: did the black-box part break what the gradient parts could not?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attacks of other libraries, which may not do what the recipe around them says. Without torch."""
+"""Attacks of other libraries, which may not do what the recipe around them says."""
 
 from __future__ import annotations
 

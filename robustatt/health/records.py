@@ -1,5 +1,4 @@
-"""What the outcome of a sweep gives away: attacks that contradict each other, curves that cannot be.
-Without torch."""
+"""What the outcome of a sweep gives away: attacks that contradict each other, curves that cannot be."""
 
 from __future__ import annotations
 

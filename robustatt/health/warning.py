@@ -1,4 +1,4 @@
-"""What a warning is, and every code there is with its meaning in a line. Nothing here imports torch."""
+"""What a warning is, and every code there is with its meaning in a line."""
 
 from __future__ import annotations
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+from typing import Any
+
 import torch
 
 from robustatt.errors import InputError
@@ -25,3 +29,24 @@ def is_out_of_memory(problem: BaseException) -> bool:
     said = str(problem).lower()
     memory = "can't allocate memory" in said or "out of memory" in said
     return isinstance(problem, torch.OutOfMemoryError | MemoryError) or (isinstance(problem, RuntimeError) and memory)
+
+
+def hardware(device: str) -> dict[str, Any]:
+    """The processor, its threads and the device that computed."""
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else _processor()
+    return {
+        "device": device,
+        "name": name,
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""A plan: what the user asked for, from TOML or flags, checked. Without torch."""
+"""A plan: what the user asked for, from TOML or flags, checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a run's summary and records to one page, publication figures and tables. Never imports torch."""
+"""From a run's summary and records to one page, publication figures and tables."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a run leaves behind: records, the summary computed from them, references and the gate. Never imports torch."""
+"""What a run leaves behind: records, the summary computed from them, references and the gate."""

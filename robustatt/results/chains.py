@@ -1,4 +1,4 @@
-"""What the parts of a chain such as AutoAttack did: how many examples each broke, radius by radius. Without torch."""
+"""What the parts of a chain such as AutoAttack did: how many examples each broke, radius by radius."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a number comes from: versions, hardware, git state, command. Nothing here imports torch on its own."""
+"""Where a number comes from: versions, hardware, git state, command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from robustatt.version import __version__
 
@@ -24,29 +23,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def hardware(device: str) -> dict[str, Any]:
-    """The processor, its threads and the device that computed."""
-    import torch
-
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else _processor()
-    return {
-        "device": device,
-        "name": name,
-        "threads": torch.get_num_threads(),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def git_state() -> str:

@@ -1,7 +1,7 @@
 """The store of results: one Parquet file a Cell, named by the Cell's key, with a checksum over every byte.
 
 A file that exists is whole (see `places`). One that was altered since is found by its checksum; a sweep moves it aside
-and computes it again. Nothing here imports torch.
+and computes it again.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The reference file of the gate: which examples were right at every radius, a bit each, and what was run.
 
-Written by `robustatt check DIR --update FILE` and committed. Nothing here imports torch.
+Written by `robustatt check DIR --update FILE` and committed.
 """
 
 from __future__ import annotations

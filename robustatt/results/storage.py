@@ -1,6 +1,6 @@
 """Where files of records lie: a local folder, or anything fsspec can write to (s3://, gs://, memory://, ...).
 
-A file that is there is whole. Nothing here imports torch.
+A file that is there is whole.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Attacks without a norm (`norm = "none"`): one accuracy over the whole box, and how far their images went. Without torch.
+"""Attacks without a norm (`norm = "none"`): one accuracy over the whole box, and how far their images went.
 
 Records write their radius as 255/255: the L-infinity ball of that radius holds every image with pixels in [0, 1].
 """

@@ -1,4 +1,4 @@
-"""From measurements to findings, claim by claim. Never imports torch."""
+"""From measurements to findings, claim by claim."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page: claim by claim what the paper says, what was measured here, and the command. Never imports torch."""
+"""The page: claim by claim what the paper says, what was measured here, and the command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holds a run on CIFAR-10 against the numbers and claims of Jetley et al. (2018), as Markdown. Never imports torch.
+"""Holds a run on CIFAR-10 against the numbers and claims of Jetley et al. (2018), as Markdown.
 
 Nothing is filled in that was not measured: a network without bundled weights has empty cells, and a claim that
 needs it is left open.

@@ -1,4 +1,4 @@
-"""Figures of a localisation: PNG, SVG and the CSV of what is drawn. Nothing here imports torch."""
+"""Figures of a localisation: PNG, SVG and the CSV of what is drawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user asks `segment` for, checked, and which images that means. Nothing here imports torch."""
+"""What a user asks `segment` for, checked, and which images that means."""
 
 from __future__ import annotations
 

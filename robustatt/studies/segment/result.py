@@ -1,4 +1,4 @@
-"""From one row for each image, method and radius to the numbers that are reported. Nothing here imports torch.
+"""From one row for each image, method and radius to the numbers that are reported.
 
 Means have Student's t interval (95 %) over images, shares of hits Wilson's. Two methods are compared on the same
 images: mean difference with a seeded paired bootstrap interval, p-value by Wilcoxon's signed-rank test (zeros by Pratt,

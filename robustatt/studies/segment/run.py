@@ -23,7 +23,7 @@ from robustatt.errors import InputError
 from robustatt.evaluate.classifier import frozen
 from robustatt.files import subfolder, write_atomically
 from robustatt.models import resolve_entry
-from robustatt.models.device import choose_device
+from robustatt.models.device import choose_device, hardware
 from robustatt.models.resolve import ResolvedModel
 from robustatt.plan import ModelEntry
 from robustatt.results import provenance
@@ -107,7 +107,7 @@ def segment(request: SegmentRequest, progress: Progress = lambda *_: None) -> Lo
         ],
         **summarise(images, work.thresholds, request.seed),
         "provenance": {
-            "versions": provenance.versions(), "hardware": provenance.hardware(str(device)),
+            "versions": provenance.versions(), "hardware": hardware(str(device)),
             "git": provenance.git_state(), "command": provenance.command(),
         },
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""A transfer as files: JSON, the answer for each image, a page of tables, a bar figure. Never imports torch."""
+"""A transfer as files: JSON, the answer for each image, a page of tables, a bar figure."""
 
 from __future__ import annotations
 

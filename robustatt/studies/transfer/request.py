@@ -1,4 +1,4 @@
-"""What a transfer is asked to measure, checked as far as that goes without data or models. Never imports torch."""
+"""What a transfer is asked to measure, checked as far as that goes without data or models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a transfer measured: accuracies, paired comparisons and the answer for each image. Never imports torch."""
+"""What a transfer measured: accuracies, paired comparisons and the answer for each image."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from robustatt.data.cache import cache_folder
 from robustatt.data.dataset import Dataset
 from robustatt.evaluate.cell import as_float
 from robustatt.models import Network, ResolvedModel, resolve_entry
-from robustatt.models.device import choose_device
+from robustatt.models.device import choose_device, hardware
 from robustatt.plan import ModelEntry
 from robustatt.progress import NoTransferProgress, TransferProgress
 from robustatt.results import provenance
@@ -130,6 +130,6 @@ def _origin(device: torch.device) -> dict[str, Any]:
     return {
         "command": provenance.command(),
         "versions": provenance.versions(),
-        "hardware": provenance.hardware(str(device)),
+        "hardware": hardware(str(device)),
         "git": provenance.git_state(),
     }
