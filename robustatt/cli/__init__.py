@@ -56,7 +56,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     show_traceback: Annotated[
-        bool, typer.Option("--traceback", help="Show the whole traceback of an error; may stand after any command.")
+        bool, typer.Option("--traceback", help="Show the full traceback of an error; accepted after any command.")
     ] = False,
 ) -> None:
     pass

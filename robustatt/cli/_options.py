@@ -8,24 +8,24 @@ from typing import Annotated
 import typer
 
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of downloaded data sets. [default: in the cache]")]
-Download = Annotated[bool, typer.Option("--download", help="Fetch the data set if it is not there.")]
+Download = Annotated[bool, typer.Option("--download", help="Download the data set if it is missing.")]
 LabelColumn = Annotated[str | None, typer.Option(help="The column of Parquet files that holds the label.")]
-InputSize = Annotated[int | None, typer.Option(help="Bring the images to so many pixels a side.")]
+InputSize = Annotated[int | None, typer.Option(help="Resize images to N x N pixels.")]
 Normalize = Annotated[
     str | None,
     typer.Option(
-        help="For models from outside: imagenet, cifar10, none or m1,m2,m3/s1,s2,s3. [default: what timm or torchvision says of "
+        help="For external models: imagenet, cifar10, none or m1,m2,m3/s1,s2,s3. [default: what timm or torchvision says of "
         "theirs, else none]"
     ),
 ]
 ModelOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="For models from outside: an argument of what builds them; repeat for several."),
+    typer.Option(metavar="KEY=VALUE", help="For external models: a keyword argument of their constructor; repeat for several."),
 ]
 ClassNames = Annotated[
     Path | None,
     typer.Option(
-        "--class-names", "--classes-of", metavar="FILE", help="The classes in the model's order, one name a line."
+        "--class-names", "--classes-of", metavar="FILE", help="File with the class names in the order of the model's outputs, one per line."
     ),
 ]
 Channels = Annotated[

@@ -20,18 +20,18 @@ MAX_PICTURES = 50
 
 def attend(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Picture files of any size.")],
-    model: Annotated[str, typer.Option(help="The model to look into. See `robustatt models`.")],
+    model: Annotated[str, typer.Option(help="The model to examine. See `robustatt models`.")],
     data: Annotated[
         str, typer.Option(help="The data set whose bundled weights are taken. See `robustatt models`.")
     ] = "cifar10",
     weights: Annotated[Path | None, typer.Option(help="Weights file. [default: the bundled ones]")] = None,
-    classes: Annotated[int, typer.Option(help="For models from outside: how many classes they tell apart.")] = 10,
+    classes: Annotated[int, typer.Option(help="For external models: number of classes.")] = 10,
     normalize: Normalize = None,
     model_option: ModelOption = None,
     input_size: Annotated[
         int | None,
         typer.Option(
-            help="Pixels a side that pictures are brought to. [default: what the model's card says, else as they are]"
+            help="Resize pictures to N x N pixels. [default: what the model's card says, else as they are]"
         ),
     ] = None,
     class_names: ClassNames = None,

@@ -32,13 +32,13 @@ def doctor(
     class_names: ClassNames = None,
     channels: Channels = None,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Attack the model too, to see whether the answers fit together (minutes).")
+        bool, typer.Option("--deep", help="Also attack the model and check that the results are consistent (minutes).")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Say in a minute whether an evaluation will mean anything.
 
-    Prints one line a check, with what to do where something is wrong. Exits with 0 also then: the findings are advice,
+    Prints one line a check, with what to do where something is wrong. Always exits 0: the findings are advice,
     and `robustatt check` is the command that fails.
     """
     from robustatt.doctor.table import DoctorRequest, run_doctor

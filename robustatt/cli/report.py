@@ -16,7 +16,7 @@ from robustatt.errors import InputError
 def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder a sweep wrote.")],
     compare_with: Annotated[
-        Path | None, typer.Option("--compare", metavar="DIR2", help="Put a second run beside it.")
+        Path | None, typer.Option("--compare", metavar="DIR2", help="Show a second run beside it.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write. [default: DIR]")] = None,
 ) -> None:
@@ -45,24 +45,24 @@ def check(
         Path | None, typer.Option(metavar="FILE", help="Write this run as the new reference and stop.")
     ] = None,
     max_drop: Annotated[
-        float, typer.Option("--max-drop", "--tolerance", help="Drops up to so many points are let pass.")
+        float, typer.Option("--max-drop", "--tolerance", help="Tolerate drops of up to this many percentage points.")
     ] = 1.0,
     alpha: Annotated[float, typer.Option(help="Significance, after Holm's correction over all points.")] = 0.01,
     allow: Annotated[
         list[str] | None,
-        typer.Option(help="Compare although this changed: data, attack, eps, seed or evaluation; repeat for several."),
+        typer.Option(help="Compare even though this changed: data, attack, eps, seed or evaluation; repeat for several."),
     ] = None,
     same_weights: Annotated[
-        bool, typer.Option("--same-weights", help="Other weights under the same label are a changed plan too: exit 2.")
+        bool, typer.Option("--same-weights", help="Treat retrained weights under the same label as a changed plan: exit 2.")
     ] = False,
-    markdown: Annotated[Path | None, typer.Option(help="Write the outcome for a pull request.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write the outcome as JUnit XML.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the result as Markdown, for a pull request.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the result as JUnit XML.")] = None,
 ) -> None:
     """Compare a run with a reference; exit 1 on a regression.
 
-    Other weights under the same label are what is tested: exit 0 or 1, and the output says so (--same-weights: exit 2).
+    Retrained weights under the same label are compared as usual, with a note (--same-weights rejects them: exit 2).
 
-    Another data set, attack or grid of radii, another seed or rule of evaluation is a changed plan: exit 2, naming which.
+    Another data set, attack, grid of radii, seed or evaluation rule is a changed plan: exit 2, naming which.
     """
     from robustatt.files import write_whole
     from robustatt.report import check as outcome
@@ -82,7 +82,7 @@ def check(
         print_table(heads, rows)
     print("\n".join([found.headline, *outcome.notes(found), *([outcome.rule(found)] if found.points else [])]))
     if any(change.kind == "incomplete" for change in found.changes):
-        print("The run is not complete: type the command of the sweep again, which goes on where it stopped.")
+        print("The run is incomplete: run the sweep's command again to resume it.")
     elif found.exit_code or found.verdict == "improvement":
         print(f"If this is meant: robustatt check {directory} --update {reference}, and commit that file.")
     for path, text in ((markdown, outcome.to_markdown), (junit, outcome.to_junit)):

@@ -29,20 +29,20 @@ def segment(
     normalize: Normalize = None,
     model_option: ModelOption = None,
     n: Annotated[int | None, typer.Option("-n", help="Only the first N images. [default: all]")] = None,
-    sample: Annotated[int | None, typer.Option(help="Only N images drawn by --seed.")] = None,
+    sample: Annotated[int | None, typer.Option(help="A random sample of N images (--seed).")] = None,
     scales: Annotated[
         str | None, typer.Option(help="Shorter sides to run at, such as 32,48,64. [default: 1, 1.5 and 2 times trained]")
     ] = None,
     quantile: Annotated[float, typer.Option(help="The fixed quantile that is marked: 0.75 is the upper quarter.")] = 0.75,
     eps: Annotated[
-        str | None, typer.Option(help="Attack too, at these radii in steps of 1/255, such as 1,2,4,8.")
+        str | None, typer.Option(help="Also attack, at these radii in steps of 1/255, such as 1,2,4,8.")
     ] = None,
     attack: Annotated[str, typer.Option(help="The attack or recipe file, with --eps.")] = "pgd",
     attack_n: Annotated[
         int | None, typer.Option(help="Attack only the first N of the reported images. [default: all]")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split, the sample, the attack and the bootstrap.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Images a batch.")] = 16,
+    batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 16,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:  # fmt: skip
     """Hold attention and saliency maps against object masks."""

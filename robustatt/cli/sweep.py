@@ -54,8 +54,8 @@ def sweep(
         list[str] | None, typer.Option(help="Weights file, one for each --model in order. [default: the bundled ones]")
     ] = None,
     n: Annotated[int | None, typer.Option("-n", help="Only the first N examples. [default: all]")] = None,
-    sample: Annotated[int | None, typer.Option(help="Only N examples drawn by --seed, classes in proportion.")] = None,
-    split: Annotated[str | None, typer.Option(help="Which part of the data: test or train. [default: test]")] = None,
+    sample: Annotated[int | None, typer.Option(help="A random sample of N examples (--seed), stratified by class.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of the data: test or train. [default: test]")] = None,
     data_root: DataRoot = None,
     download: Download = False,
     label_column: LabelColumn = None,
@@ -69,44 +69,44 @@ def sweep(
     normalize: Normalize = None,
     model_option: ModelOption = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random start. [default: 0]")] = None,
-    batch_size: Annotated[str | None, typer.Option(help="Images a batch. [default: auto]")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Images per batch. [default: auto]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ... [default: auto]")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results. [default: reports/out/<data>]")] = None,
-    plan: Annotated[Path | None, typer.Option(help="A plan file (TOML); flags given beside it win.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="A plan file (TOML); flags override it.")] = None,
     independent: Annotated[
         bool | None,
         typer.Option(
-            "--independent/--search", help="Attack every radius afresh, or search thresholds. [default: --search]"
+            "--independent/--search", help="Attack every example at every radius, or search for its threshold. [default: --search]"
         ),
     ] = None,
     eps_unit: Annotated[
-        str | None, typer.Option(help="What a bare number of --eps counts in: 1/255 or 1. [default: 1/255 for L-infinity, 1 for L2 and L1]")
+        str | None, typer.Option(help="Unit of a bare number of --eps: 1/255 or 1. [default: 1/255 for L-infinity, 1 for L2 and L1]")
     ] = None,
-    engine: Annotated[str, typer.Option(help="Who computes: local (this machine) or ray (a Ray cluster).")] = "local",
+    engine: Annotated[str, typer.Option(help="Where to compute: local (this machine) or ray (a Ray cluster).")] = "local",
     workers: Annotated[
-        str, typer.Option(help="Cells computed at the same time; auto: one for each GPU, on CPUs as many as pay off.")
+        str, typer.Option(help="Number of worker processes; auto: one per GPU, on CPUs as many as pay off.")
     ] = "auto",
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads a Cell. [default: 1; more if there are fewer Cells than threads]")
+        int | None, typer.Option(help="CPU threads per cell. [default: 1; more if there are fewer cells than threads]")
     ] = None,
     address: Annotated[
         str | None, typer.Option(help="The Ray cluster: auto or HOST:PORT. [default: one of this machine alone]")
     ] = None,
     gpus_per_worker: Annotated[
-        float | None, typer.Option(help="GPUs of each Ray worker, also a share. [default: 1 if there are any]")
+        float | None, typer.Option(help="GPUs per Ray worker; may be a fraction. [default: 1 if there are any]")
     ] = None,
     records: Annotated[
-        str | None, typer.Option(help="Where records go: file://, s3://, gs://, ... [default: OUT/records]")
+        str | None, typer.Option(help="Where to write records: file://, s3://, gs://, ... [default: OUT/records]")
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="float32, or bf16-screen: predictions in bfloat16 first, again in float32 where close."),
+        typer.Option(help="float32, or bf16-screen: predict in bfloat16 first, again in float32 where it is close."),
     ] = None,
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the model: a minute first, then somewhat faster passes.")
+        bool, typer.Option("--compile", help="Compile the model: takes a minute, then passes are somewhat faster.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what it will cost, measured on a few images of each model.")
+        bool, typer.Option("--dry-run", help="Estimate the cost from a short pilot run and exit.")
     ] = False,
 ) -> None:
     """Attack models over a grid of radii and print accuracies."""

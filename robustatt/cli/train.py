@@ -21,7 +21,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of initial weights, order and augmentation.")] = 0,
     schedule: Annotated[str, typer.Option(help="onecycle, or paper (the published step schedule).")] = "onecycle",
     lr: Annotated[float | None, typer.Option(help="Peak learning rate. [default: the schedule's]")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
+    batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 128,
     weight_decay: Annotated[float, typer.Option(help="L2 penalty on all weights.")] = 5e-4,
     dropout: Annotated[
         float, typer.Option(help="Multiplier on the paper's dropout rates; small networks want 0.")
@@ -48,9 +48,9 @@ def train(
     input_size: InputSize = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     half: Annotated[bool, typer.Option(help="Store the weights as float16.")] = False,
-    resume: Annotated[bool, typer.Option(help="Go on from an interrupted run of the same command.")] = True,
+    resume: Annotated[bool, typer.Option(help="Resume an interrupted run of the same command.")] = True,
     distributed: Annotated[
-        bool, typer.Option("--distributed", help="Share each batch with the processes that torchrun started.")
+        bool, typer.Option("--distributed", help="Split each batch among the processes started by torchrun.")
     ] = False,
 ) -> None:
     """Train a network of the paper; go on after an interruption."""

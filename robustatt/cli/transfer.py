@@ -22,19 +22,19 @@ def transfer(
         str, typer.Option(help="The data set whose bundled weights the models are to have.")
     ] = "cifar10",
     classes: Annotated[
-        int | None, typer.Option(help="Outputs of a torchvision or timm network. [default: those of --trained-on]")
+        int | None, typer.Option(help="Number of outputs of a torchvision or timm network. [default: those of --trained-on]")
     ] = None,
     folds: Annotated[int, typer.Option(help="Folds of a data set that has no test part.")] = 5,
     n: Annotated[int | None, typer.Option("-n", help="Only the first N images of each part. [default: all]")] = None,
     sample: Annotated[
-        int | None, typer.Option(help="Only N images of each part, drawn by --seed, classes in proportion.")
+        int | None, typer.Option(help="A random sample of N images of each part (--seed), stratified by class.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the folds and of --sample.")] = 0,
     data_root: DataRoot = None,
     download: Download = False,
     label_column: LabelColumn = None,
     input_size: Annotated[
-        int | None, typer.Option(help="Pixels a side of the images for models from outside. [default: as they are]")
+        int | None, typer.Option(help="For external models: resize images to N x N pixels. [default: as they are]")
     ] = None,
     normalize: Normalize = None,
     model_option: ModelOption = None,

@@ -13,7 +13,7 @@ from robustatt.errors import InputError
 
 def verify(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder a sweep wrote.")],
-    sample: Annotated[int, typer.Option(help="Run so many examples of each cell again; 0 for none.")] = 8,
+    sample: Annotated[int, typer.Option(help="Recompute this many examples of each cell; 0 for none.")] = 8,
 ) -> None:
     """Check that a results folder is what it says.
 

@@ -216,7 +216,7 @@ class Sweep:
     def _safe(self, finished: int, total: int) -> str:
         return (
             f"Safe on disk: {finished} of {total} cells in {self.store.place}. "
-            "Run the same command again to go on from there"
+            "Run the same command again to resume"
         )
 
 
