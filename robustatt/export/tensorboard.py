@@ -14,6 +14,7 @@ from tensorboard.util.tensor_util import make_tensor_proto
 
 from robustatt.export import Export
 from robustatt.files import write_whole
+from robustatt.report.markdown import plain_table
 
 FILE = "events.out.tfevents.0.robustatt"
 
@@ -47,9 +48,7 @@ def _text(run: Export) -> Event:
     lines = [
         f"**{run.title}**",
         "",
-        "| fact | value |",
-        "| --- | --- |",
-        *(f"| {name} | {value} |" for name, value in rows),
+        *plain_table(["fact", "value"], rows),
     ]
     metadata = create_summary_metadata(display_name="", description="")
     tensor = make_tensor_proto("\n".join(lines).encode())

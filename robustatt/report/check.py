@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from robustatt.report.markdown import escape, plain_table
 from robustatt.results.gate import CheckResult, point_text
 
 
@@ -34,11 +35,10 @@ def to_markdown(result: CheckResult) -> str:
     """The result for a pull request: a headline, the changed points, the rule. Names are escaped."""
     heads, rows = table(result)
     mark = {0: "passed", 1: "failed", 2: "not comparable"}[result.exit_code]
-    lines = [f"### Robustness check {mark}", "", _markdown_cell(result.headline), ""]
+    lines = [f"### Robustness check {mark}", "", escape(result.headline), ""]
     if rows:
-        lines += ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-        lines += ["| " + " | ".join(map(_markdown_cell, row)) + " |" for row in rows] + [""]
-    lines += [f"{_markdown_cell(line)}." for line in notes(result)] + [""] * bool(result.noted)
+        lines += [*plain_table(heads, rows), ""]
+    lines += [f"{escape(line)}." for line in notes(result)] + [""] * bool(result.noted)
     if result.points:
         lines.append(f"<sub>{rule(result)}</sub>")
     return "\n".join(lines) + "\n"
@@ -58,12 +58,6 @@ def rule(result: CheckResult) -> str:
         f"{len(result.points)} points where enough examples changed sides to tell. With {n:,} examples, the "
         f"loss of fewer than {result.least} at a point ({100 * result.least / n:.1f} points) never is one."
     )
-
-
-def _markdown_cell(text: str) -> str:
-    for sign in "\\`*_[]<>|":
-        text = text.replace(sign, f"\\{sign}" if sign not in "<>" else {"<": "&lt;", ">": "&gt;"}[sign])
-    return " ".join(text.split())
 
 
 def to_junit(result: CheckResult) -> str:

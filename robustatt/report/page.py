@@ -23,7 +23,7 @@ from robustatt.report.style import DARK, LIGHT, SeriesStyle, looks
 from robustatt.results.chains import part_tables
 from robustatt.results.columns import DRIFT_METRICS
 from robustatt.results.outcomes import outcomes_by_curve
-from robustatt.results.summary import Summary
+from robustatt.results.summary import Point, Summary
 from robustatt.results.unbounded import rows_of
 
 if TYPE_CHECKING:
@@ -241,16 +241,38 @@ def _radii_fact(summary: Summary, norm: str) -> str:
     return f"ε = {ends}{unit}, {len(values)} {'radii' if len(values) > 1 else 'radius'}"
 
 
-def overviews(summary: Summary) -> list[dict[str, Any]]:
-    """For each norm the table of `overview`, and what the norm is called if there are several."""
+@dataclass(frozen=True)
+class OverviewRow:
+    """One model under one attack: its points, None where there is none, and which of them are the best of that attack."""
+
+    model: str
+    attack: str
+    cells: tuple[Point | None, ...]
+    best: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Models by attacks at a handful of radii; `of` is how many radii there are, `norm` its name if there are several."""
+
+    radii: tuple[str, ...]
+    rows: tuple[OverviewRow, ...]
+    of: int
+    norm: str
+
+    @property
+    def contest(self) -> bool:
+        """Whether any value is marked as the best."""
+        return any(any(row.best) for row in self.rows)
+
+
+def overviews(summary: Summary) -> list[Overview]:
+    """For each norm the table that fits on a page."""
     norms = summary.norms()
-    return [
-        overview(summary.of_norm(norm)) | {"norm": NORM_TITLES[norm] if len(norms) > 1 else ""} for norm in norms
-    ]
+    return [_overview(summary.of_norm(norm), NORM_TITLES[norm] if len(norms) > 1 else "") for norm in norms]
 
 
-def overview(summary: Summary) -> dict[str, Any]:
-    """Models by attacks at a handful of radii: the table that fits on a page."""
+def _overview(summary: Summary, norm: str) -> Overview:
     radii = every = sorted({parse_radius(p.eps) for c in summary.curves for p in c.points})
     texts = {parse_radius(p.eps): p.eps for c in summary.curves for p in c.points}
     if len(radii) > 6:
@@ -258,25 +280,22 @@ def overview(summary: Summary) -> dict[str, Any]:
         chosen = [radius for radius in radii if radius * 255 in wanted]
         spread = [radii[round(i * (len(radii) - 1) / 5)] for i in range(6)]
         radii = chosen if len(chosen) >= 5 else sorted(set(spread))
-    rows: list[dict[str, Any]] = [
-        {
-            "model": curve.model,
-            "attack": curve.attack,
-            "cells": [{parse_radius(p.eps): p for p in curve.points}.get(radius) for radius in radii],
-        }
-        for curve in summary.curves
-    ]
-    for row in rows:
-        rivals = [other for other in rows if other["attack"] == row["attack"]]
-        row["best"] = [_is_best(i, row, rivals) for i in range(len(radii))]
-    contest = any(any(row["best"]) for row in rows)
-    return {"radii": [texts[radius] for radius in radii], "rows": rows, "contest": contest, "of": len(every)}
+    cells: dict[tuple[str, str], list[Point | None]] = {}
+    for curve in summary.curves:
+        by_radius = {parse_radius(p.eps): p for p in curve.points}
+        cells[curve.model, curve.attack] = [by_radius.get(radius) for radius in radii]
+    rows = []
+    for (model, attack), mine in cells.items():
+        columns = zip(*(other for (_, rival), other in cells.items() if rival == attack), strict=True)
+        best = tuple(_is_best(point, column) for point, column in zip(mine, columns, strict=True))
+        rows.append(OverviewRow(model, attack, tuple(mine), best))
+    return Overview(tuple(texts[radius] for radius in radii), tuple(rows), len(every), norm)
 
 
-def _is_best(i: int, row: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a row has the highest accuracy of column i, and not all rows have it."""
-    values = [other["cells"][i].accuracy for other in rivals if other["cells"][i]]
-    return bool(row["cells"][i]) and bool(min(values) < row["cells"][i].accuracy == max(values))
+def _is_best(point: Point | None, rivals: Sequence[Point | None]) -> bool:
+    """Whether a point has the highest accuracy of its rivals, and not all of them have it."""
+    values = [rival.accuracy for rival in rivals if rival is not None]
+    return point is not None and min(values) < point.accuracy == max(values)
 
 
 def points(summary: Summary) -> Any:

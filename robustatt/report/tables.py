@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from robustatt.files import write_atomically
+from robustatt.report.markdown import plain_table
+from robustatt.report.page import Overview
 from robustatt.report.text import SALIENCY_NOTE, STOPPING_NOTE, DriftPrediction, prediction_rows
 from robustatt.results.summary import Point, Summary
 
 COLUMNS = ("eps", "n", "accuracy", "ci_low", "ci_high", "worst_case_accuracy", "fooling_rate")
 
 
-def write_tables(summary: Summary, overviews: Sequence[Mapping[str, Any]], folder: Path, whole: Summary) -> list[Path]:
+def write_tables(summary: Summary, overviews: Sequence[Overview], folder: Path, whole: Summary) -> list[Path]:
     """Write ``summary.csv`` (every point of the whole summary, attacks without a norm included), ``accuracy.md`` and ``accuracy.tex`` (the overview).
 
     Where drift was recorded also ``drift.md``: does it predict being fooled?
@@ -47,27 +48,23 @@ def _inert(name: str) -> str:
     return f"'{name}" if name[:1] in {"=", "+", "-", "@", "\t", "\r"} else name
 
 
-def markdown(overview: Mapping[str, Any]) -> str:
+def markdown(overview: Overview) -> str:
     """Accuracy in per cent with its 95 % interval, models and attacks by radius."""
-    heads = ["model", "attack", *("clean" if eps == "0/255" else eps for eps in overview["radii"])]
-    lines = ["| " + " | ".join(heads) + " |", "| --- | --- |" + " ---: |" * len(overview["radii"])]
-    for row in overview["rows"]:
-        cells = [_plain(row["model"]), _plain(row["attack"]), *(_cell(point) for point in row["cells"])]
-        lines.append("| " + " | ".join(cells) + " |")
-    title = [f"**{overview['norm']}**", ""] if overview.get("norm") else []
-    return "\n".join([*title, *lines]) + "\n"
+    heads = ["model", "attack", *("clean" if eps == "0/255" else eps for eps in overview.radii)]
+    rows = [[row.model, row.attack, *(_cell(point) for point in row.cells)] for row in overview.rows]
+    title = [f"**{overview.norm}**", ""] if overview.norm else []
+    return "\n".join([*title, *plain_table(heads, rows, range(2, len(heads)))]) + "\n"
 
 
 def drift_markdown(rows: Sequence[DriftPrediction]) -> str:
     """Does drift predict being fooled: area under the ROC curve with its 95 % interval."""
     heads = ["model", "attack", "map", "radius", "area (95 %)", "fooled", "held", "predicts being fooled?"]
-    lines = ["| " + " | ".join(heads) + " |", "| --- | --- | --- |" + " ---: |" * 4 + " --- |"]
-    for row in rows:
-        cells = [
-            _plain(row.model), _plain(row.attack), f"{_plain(row.level)} ({row.kind})", row.eps,
-            f"{row.auc:.3f} ({row.low:.3f} to {row.high:.3f})", str(row.n_fooled), str(row.n_held), row.reading,
-        ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
+    cells = [
+        [row.model, row.attack, f"{row.level} ({row.kind})", row.eps, f"{row.auc:.3f} ({row.low:.3f} to {row.high:.3f})",
+         str(row.n_fooled), str(row.n_held), row.reading]
+        for row in rows
+    ]  # fmt: skip
+    lines = plain_table(heads, cells, range(3, 7))
     notes = ["", STOPPING_NOTE, *([SALIENCY_NOTE] if any(row.kind == "saliency" for row in rows) else [])]
     return "\n".join([*lines, *notes]) + "\n"
 
@@ -79,32 +76,19 @@ def _cell(point: Point | None) -> str:
     return f"{accuracy:.1f} ({low:.1f} to {high:.1f})"
 
 
-def _plain(name: str) -> str:
-    for sign, written in (
-        ("\\", "\\\\"),
-        ("|", "\\|"),
-        ("<", "&lt;"),
-        ("`", "\\`"),
-        ("_", "\\_"),
-        ("*", "\\*"),
-    ):
-        name = name.replace(sign, written)
-    return " ".join(name.split())
-
-
-def latex(overview: Mapping[str, Any]) -> str:
+def latex(overview: Overview) -> str:
     """The same table for a paper; needs ``\\usepackage{booktabs}``."""
-    heads = ["model", "attack", *("clean" if eps == "0/255" else f"${eps}$" for eps in overview["radii"])]
+    heads = ["model", "attack", *("clean" if eps == "0/255" else f"${eps}$" for eps in overview.radii)]
     lines = [
         "% accuracy in per cent with half the width of its 95 % Wilson interval; \\usepackage{booktabs}",
-        *([f"% {overview['norm']}"] if overview.get("norm") else []),
-        "\\begin{tabular}{ll" + "r" * len(overview["radii"]) + "}",
+        *([f"% {overview.norm}"] if overview.norm else []),
+        "\\begin{tabular}{ll" + "r" * len(overview.radii) + "}",
         "\\toprule",
         " & ".join(heads) + " \\\\",
         "\\midrule",
     ]
-    for row in overview["rows"]:
-        cells = [_tex(row["model"]), _tex(row["attack"]), *(_tex_cell(point) for point in row["cells"])]
+    for row in overview.rows:
+        cells = [_tex(row.model), _tex(row.attack), *(_tex_cell(point) for point in row.cells)]
         lines.append(" & ".join(cells) + " \\\\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
 

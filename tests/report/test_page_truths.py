@@ -61,7 +61,7 @@ def test_of_attacks_that_break_as_many_the_stronger_family_is_named_and_the_tie_
 def test_a_table_of_some_radii_says_how_many_there_are(tmp_path: Path) -> None:
     records = make_records(n=40)
     (table,) = overviews(summarise(records, {}, {}, []))
-    assert (len(table["radii"]), table["of"]) == (6, 17)
+    assert (len(table.radii), table.of) == (6, 17)
     assert "6 of 17 radii; all are below" in page_of(records, tmp_path / "many")
     assert "all are below" not in page_of(make_records(n=40, radii=4), tmp_path / "few")
 

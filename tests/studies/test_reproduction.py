@@ -38,7 +38,7 @@ def test_the_table(tmp_path: Path, records: pd.DataFrame) -> None:
     checkpoint(tmp_path, "vgg_att3", 0.8)
     text = table(records, tmp_path)
     assert "| `vgg_att3` | 93.55 | 80.00 | 79.20 to 80.77 | 0.125 | 3 |" in text
-    assert "| `vgg_pan` |  | | not trained | | |" in text
+    assert "| `vgg_pan` |  |  | not trained |  |  |" in text
     assert "`vgg_att3` against `vgg`: **held here**; accuracy +10.0 points" in text
     assert "`vgg_att2` against `vgg_gap`: open, `vgg_att2` and `vgg_gap` not trained" in text
     assert "Claim 5" in text

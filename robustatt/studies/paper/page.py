@@ -11,6 +11,7 @@ from typing import Any
 from robustatt.files import write_atomically
 from robustatt.report.draw import draw, theme
 from robustatt.report.figures import FigureSpec, Panel, Series, fooling_figure
+from robustatt.report.markdown import table
 from robustatt.report.style import SeriesStyle, looks
 from robustatt.results.summary import Summary
 from robustatt.studies.paper.claims import Measured, interval
@@ -67,8 +68,8 @@ robustatt paper --plan {plan} --data-root DIR
 
 
 def _overview(found: Sequence[Claim]) -> str:
-    rows = [f"| {claim.number} | [{claim.title}](#claim-{claim.number}) | {claim.summary()} |" for claim in found]
-    return "\n".join(["| | claim | comparisons here |", "|---|---|---|", *rows])
+    rows = [[str(claim.number), f"[{claim.title}](#claim-{claim.number})", claim.summary()] for claim in found]
+    return "\n".join(table(["", "claim", "comparisons here"], rows))
 
 
 def _section(claim: Claim) -> str:
@@ -79,19 +80,15 @@ def _section(claim: Claim) -> str:
     return "\n".join(lines)
 
 
-def _table(claim: Claim) -> Iterator[str]:
-    yield f"| {' | '.join(HEADS)} |"
-    yield "|---" * len(HEADS) + "|"
-    for it in claim.findings or [Finding("none", why="not in the plan")]:
-        yield f"| {it.what} | {it.paper} | {it.here} | {it.verdict} | {it.why} |"
+def _table(claim: Claim) -> list[str]:
+    findings = claim.findings or [Finding("none", why="not in the plan")]
+    return table(HEADS, [[it.what, it.paper, it.here, it.verdict, it.why] for it in findings])
 
 
 def _under_attack(measured: Measured) -> Iterator[str]:
     """Beyond the paper: whether the maps still find the object in attacked images."""
     rows = [
-        f"| {data} | `{entry['model']}` {entry['method'].replace('_', ' ')} | "
-        + " | ".join(interval(point[HEADLINE]) for point in entry["points"])
-        + " |"
+        [data, f"`{entry['model']}` {entry['method'].replace('_', ' ')}", *(interval(point[HEADLINE]) for point in entry["points"])]
         for data, entry in _attacked(measured)
     ]
     if not rows:
@@ -100,9 +97,8 @@ def _under_attack(measured: Measured) -> Iterator[str]:
     radii = [point["eps"] for point in max(entries, key=lambda it: len(it["points"]))["points"]]
     yield "## Beyond the paper: do the maps still find the object under attack?\n"
     yield "Jaccard index of the map binarised by Otsu's threshold, attacked images against the same masks.\n"
-    yield f"| data | map | {' | '.join('clean' if eps.startswith('0') else eps for eps in radii)} |"
-    yield "|---|---" + "|---:" * len(radii) + "|"
-    yield from rows
+    heads = ["data", "map", *("clean" if eps.startswith("0") else eps for eps in radii)]
+    yield from table(heads, rows, range(2, len(heads)))
 
 
 def _attacked(measured: Measured) -> Iterator[tuple[str, Mapping[str, Any]]]:

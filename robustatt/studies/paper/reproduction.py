@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robustatt.errors import InputError
+from robustatt.report.markdown import table
 from robustatt.results import statistics
 from robustatt.results.outcomes import Outcomes, outcomes_by_curve
 from robustatt.results.statistics import Estimate
@@ -125,21 +126,18 @@ def _list(values: Sequence[object]) -> str:
 
 
 def _accuracy_table(evidence: Evidence) -> str:
-    lines = [
-        "## Accuracy on the 10,000 test images\n",
-        "| network | paper, % | here, % | 95 % interval | width | epochs |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for name, paper in PAPER_ACCURACY.items():
         card = evidence.cards.get(name)
         published = "" if paper is None else f"{paper:g}"
         if card is None:
-            lines.append(f"| `{name}` | {published} | | {UNTRAINED} | | |")
+            rows.append([f"`{name}`", published, "", UNTRAINED, "", ""])
             continue
         low, high = statistics.wilson(right(card), TEST_IMAGES)
-        share = f"{100 * card['clean_accuracy']:.2f} | {100 * float(low):.2f} to {100 * float(high):.2f}"
-        lines.append(f"| `{name}` | {published} | {share} | {card['width']:g} | {card['epochs']} |")
-    return "\n".join(lines)
+        share, band = f"{100 * card['clean_accuracy']:.2f}", f"{100 * float(low):.2f} to {100 * float(high):.2f}"
+        rows.append([f"`{name}`", published, share, band, f"{card['width']:g}", str(card["epochs"])])
+    heads = ["network", "paper, %", "here, %", "95 % interval", "width", "epochs"]
+    return "\n".join(["## Accuracy on the 10,000 test images\n", *table(heads, rows, range(1, 6))])
 
 
 def right(card: Mapping[str, Any]) -> int:
@@ -151,16 +149,9 @@ def _fooling_table(evidence: Evidence, attack: str) -> str:
     radii = next(outcomes.eps for outcomes in columns if outcomes is not None)
     heads = [f"`{name}`" for name in PAPER_ACCURACY]
     note = [] if attack == "fgsm" else [f"{IDLE}\n"]
-    lines = [
-        f"## Fooling rate under `{attack}`, %\n",
-        *note,
-        "| eps | " + " | ".join(heads) + " |",
-        "|---|" + "---:|" * len(heads),
-    ]
-    for place, eps in enumerate(radii[1:], start=1):
-        cells = [_share(outcomes, place) for outcomes in columns]
-        lines.append(f"| {eps} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = [[eps, *(_share(outcomes, place) for outcomes in columns)] for place, eps in enumerate(radii[1:], start=1)]
+    lines = table(["eps", *heads], rows, range(1, len(heads) + 1))
+    return "\n".join([f"## Fooling rate under `{attack}`, %\n", *note, *lines])
 
 
 def _share(outcomes: Outcomes | None, place: int) -> str:

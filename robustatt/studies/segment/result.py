@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from robustatt.eps import CLEAN
+from robustatt.report.markdown import plain_table
 from robustatt.results import statistics
 from robustatt.studies.segment.binarise import WAYS
 from robustatt.studies.segment.floors import FLOOR
@@ -231,7 +232,7 @@ def markdown(summary: Entry) -> str:
         "",
         "![Jaccard index and average precision of every map](figures/jaccard.png)",
         "",
-        *_table(
+        *plain_table(
             ["model", "map", "Jaccard, Otsu", f"Jaccard, upper {100 * (1 - how['quantile']):.0f} %", "Jaccard, fitted", "precision", "recall",
              "average precision", "pointing", "mass on object"],
             [[entry["model"], entry["method"] + (" *" if entry["headline"] and entry["model"] != FLOOR else ""),
@@ -264,7 +265,7 @@ def _mass_section(summary: Entry) -> list[str]:
     ]
     heads = ["model", "level", "attention on the object", "object's share", "ratio"]
     figure = "![Attention on the object by level](figures/attention-mass.png)"
-    return ["", "## Which level looks at the object", "", figure, "", *_table(heads, rows), "", *trend]
+    return ["", "## Which level looks at the object", "", figure, "", *plain_table(heads, rows), "", *trend]
 
 
 def _robust_section(summary: Entry) -> list[str]:
@@ -282,7 +283,7 @@ def _robust_section(summary: Entry) -> list[str]:
         "of the reported images."
     )
     figure = "![Jaccard index over the radius](figures/jaccard-eps.png)"
-    return ["", "## Under attack", "", said, "", figure, "", *_table(heads, rows)]
+    return ["", "## Under attack", "", said, "", figure, "", *plain_table(heads, rows)]
 
 
 def _comparison_section(summary: Entry) -> list[str]:
@@ -296,7 +297,7 @@ def _comparison_section(summary: Entry) -> list[str]:
         ]
         for it in summary["comparisons"]
     ]
-    return ["", "## Compared on the same images", "", *_table(["a", "b", "measure", "a - b", "p (Holm)"], rows)]
+    return ["", "## Compared on the same images", "", *plain_table(["a", "b", "measure", "a - b", "p (Holm)"], rows)]
 
 
 def _method_section(how: Entry) -> list[str]:
@@ -331,7 +332,3 @@ def interval(entry: Entry, key: str = "mean") -> str:
     return f"{entry[key]:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]"
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in (heads, *rows)]
-    lines = ["| " + " | ".join(row) + " |" for row in cells]
-    return [lines[0], "|" + " --- |" * len(heads), *lines[1:]]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustatt.errors import InputError
 from robustatt.files import write_atomically
 from robustatt.report.draw import save, shorten, theme
+from robustatt.report.markdown import plain_table
 from robustatt.report.style import looks
 from robustatt.studies.transfer.result import FILE, PREDICTIONS, Comparison, Transfer
 
@@ -110,7 +111,7 @@ def markdown(result: Transfer) -> str:
         "Accuracy in % with 95 % Wilson intervals, on images the SVM was not fitted on: those of the test part, or all",
         f"images, each answered for by the SVM of the other {folds - 1} of {folds} folds. Features are standardised; C is chosen",
         "by cross-validation inside the training part alone. `largest class`: what always answering it would give.\n",
-        *_pipes(*accuracy_rows(result)),
+        *plain_table(*accuracy_rows(result)),
         f"\n![Accuracy by data set and model]({FIGURE}.png)\n",
     ]
     if result.comparisons:
@@ -118,10 +119,10 @@ def markdown(result: Transfer) -> str:
             "## Are the differences real?\n",
             "On the same images, by the exact McNemar test; Holm's correction over all rows. The mean over the sets takes",
             "them as they are, not as a sample of all data sets there could be.\n",
-            *_pipes(*comparison_rows(result)),
+            *plain_table(*comparison_rows(result)),
             "",
         ]
-    lines += ["## Models\n", *_pipes(*_model_rows(result))]
+    lines += ["## Models\n", *plain_table(*_model_rows(result))]
     command = result.provenance.get("command")
     if command:
         lines += ["\n## The command\n", "```", command, "```"]
@@ -139,13 +140,6 @@ def _model_rows(result: Transfer) -> tuple[list[str], list[list[str]]]:
         for model in result.models
     ]
     return ["model", "weights", "images", "features"], rows
-
-
-def _pipes(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(heads)} |"
-    yield "|---" * len(heads) + "|"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
 
 
 def save_figure(result: Transfer, stem: Path) -> list[Path]:
