@@ -64,11 +64,21 @@ def innermost(problem: BaseException) -> BaseException:
         problem = earlier
 
 
+def first_line(problem: BaseException) -> str:
+    """The first line of what an exception says; its type if it says nothing."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    return lines[0] if lines else type(problem).__name__
+
+
+def typed_line(problem: BaseException) -> str:
+    """The type and first line of an exception, such as ``KeyError: 'image'``."""
+    name, said = type(problem).__name__, first_line(problem)
+    return name if said == name else f"{name}: {said}"
+
+
 def describe(problem: BaseException) -> str:
-    """The type and first line of the innermost cause of an exception, such as ``KeyError: 'image'``."""
-    cause = innermost(problem)
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {lines[0]}" if lines else type(cause).__name__
+    """The type and first line of the innermost cause of an exception."""
+    return typed_line(innermost(problem))
 
 
 @contextmanager

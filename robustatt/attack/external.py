@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from robustatt.attack.base import Attack, Batch, ExternalAttack
 from robustatt.attack.norms import NORMS
 from robustatt.attack.recipe import ExternalRecipe
-from robustatt.errors import InputError, RobustattError, did_you_mean
+from robustatt.errors import InputError, RobustattError, did_you_mean, first_line
 from robustatt.models.device import is_out_of_memory
 
 MAX_ROUNDING = 1e-4
@@ -56,7 +56,7 @@ def _imported(library: str, recipe: ExternalRecipe) -> Any:
             module = importlib.import_module(library)
             return importlib.import_module("foolbox.attacks") if library == "foolbox" else module
     except ImportError as problem:
-        reason = str(problem).splitlines()[0]
+        reason = first_line(problem)
         raise InputError(
             f"attack {recipe.name!r} needs {library}, which cannot be imported ({reason}): {INSTALL}"
         ) from None

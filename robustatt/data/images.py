@@ -10,7 +10,7 @@ import io
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from robustatt.errors import InputError
+from robustatt.errors import InputError, first_line
 
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "GIF", "TIFF", "PPM")  # JPEG includes MPO, of several cameras
 MAX_ASPECT_RATIO = 64  # beyond it a damaged header asks for all memory when the shorter side is brought to a size
@@ -89,7 +89,7 @@ def _upright(picture: Image.Image, where: str) -> Image.Image:
         picture.load()
         return ImageOps.exif_transpose(picture) if orientation(picture) != 1 else picture
     except UNREADABLE as error:
-        raise InputError(f"{where} is a damaged image: {_first_line(error)}") from error
+        raise InputError(f"{where} is a damaged image: {first_line(error)}") from error
 
 
 def upright(content: bytes, where: str) -> Image.Image:
@@ -130,11 +130,8 @@ def to_rgb(picture: Image.Image, where: str) -> Image.Image:
             return white
         return picture.convert("RGB")
     except UNREADABLE as error:
-        raise InputError(f"{where} cannot be brought to RGB: {_first_line(error)}") from error
+        raise InputError(f"{where} cannot be brought to RGB: {first_line(error)}") from error
 
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def resize(picture: Image.Image, side: int | None, where: str) -> Image.Image:

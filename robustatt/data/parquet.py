@@ -16,7 +16,7 @@ from torch import Tensor
 
 from robustatt.data.encoded import EncodedDataset
 from robustatt.data.image_folder import SPLIT_FOLDERS
-from robustatt.errors import InputError, NoSuchSplit, did_you_mean
+from robustatt.errors import InputError, NoSuchSplit, did_you_mean, first_line
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
@@ -84,7 +84,7 @@ class ParquetImages(EncodedDataset):
                 try:
                     table = self._opened[place].read_row_group(number, columns=[self._image])
                 except (pa.ArrowException, OSError) as error:
-                    raise InputError(f"{self._paths[place]} is damaged: {_first_line(error)}") from error
+                    raise InputError(f"{self._paths[place]} is damaged: {first_line(error)}") from error
                 self._kept = (group, list(table.column(self._image)))
             return self._kept[1]
 
@@ -96,9 +96,6 @@ def _content(cell: Any, where: str) -> bytes:
         raise InputError(f"{where} holds no image bytes")
     return content
 
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _split_files(path: Path, split: str) -> list[Path]:
@@ -123,7 +120,7 @@ def _open(file: Path) -> pq.ParquetFile:
     try:
         opened = pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file} is no whole Parquet file: {_first_line(error)}") from error
+        raise InputError(f"{file} is no whole Parquet file: {first_line(error)}") from error
     size = file.stat().st_size
     if opened.metadata.num_rows > size:
         raise InputError(f"{file} is damaged: it says it holds {opened.metadata.num_rows:,} images in {size:,} bytes")
@@ -180,7 +177,7 @@ def _labels(
         try:
             cells = part.read(columns=[column]).column(column).to_pylist()
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{file} is damaged: {_first_line(error)}") from error
+            raise InputError(f"{file} is damaged: {first_line(error)}") from error
         for row, cell in enumerate(cells):
             _check_label(cell, f"{file} row {row}", column, len(declared))
         values += cells

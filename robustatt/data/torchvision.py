@@ -14,7 +14,7 @@ import torch
 
 from robustatt.data.cache import cache_folder
 from robustatt.data.dataset import TensorDataset
-from robustatt.errors import InputError
+from robustatt.errors import InputError, first_line
 
 SETS: dict[str, tuple[str, int]] = {
     "cifar10": ("CIFAR10", 10),
@@ -77,7 +77,7 @@ def _open(name: str, split: str, folder: Path, download: bool) -> Any:
         with contextlib.redirect_stdout(quiet):
             return kind(os.fspath(folder), download=download, **which)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         if download:
             raise InputError(f"download of {name} to {folder} failed: {reason}") from error
         raise InputError(

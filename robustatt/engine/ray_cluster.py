@@ -28,7 +28,7 @@ from robustatt.engine.options import ExecutorOptions, kernel_oom_kills
 from robustatt.engine.ray_connection import ray_module
 from robustatt.engine.scheduler import Failed, FailureKind, Finished, Handler, Task
 from robustatt.engine.worker import Setup, SetupFailed, Worker, automatic_batch_size, hosted, portable, starved, tail
-from robustatt.errors import RobustattError
+from robustatt.errors import RobustattError, typed_line
 from robustatt.plan import ModelEntry
 
 PATIENCE_SECONDS = 1.0
@@ -192,7 +192,7 @@ class RayActors:
         try:
             answer = ray.get(slot.pending)
         except ray.exceptions.RayTaskError as problem:
-            self._raised(slot, _one_line(problem.cause), str(problem), handle)
+            self._raised(slot, typed_line(problem.cause), str(problem), handle)
         except ray.exceptions.RayError as problem:
             self._died(slot, problem, handle)
         else:
@@ -283,7 +283,7 @@ def _answering() -> Iterator[None]:
     try:
         yield
     except ray_module().exceptions.RayError as problem:
-        raise RobustattError(f"the Ray cluster does not answer any more ({_one_line(problem)})") from problem
+        raise RobustattError(f"the Ray cluster does not answer any more ({typed_line(problem)})") from problem
 
 
 def _kill(actor: Any) -> None:
@@ -294,7 +294,3 @@ def _kill(actor: Any) -> None:
 
 def _node_lost(doubt: _Doubt) -> Failed:
     return Failed(doubt.task, f"its node {doubt.node[:8]} was lost", FailureKind.LOST)
-
-
-def _one_line(problem: BaseException) -> str:
-    return f"{type(problem).__name__}: {(str(problem).splitlines() or [''])[0]}"

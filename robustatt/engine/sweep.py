@@ -21,7 +21,7 @@ from robustatt.engine.options import ExecutorOptions
 from robustatt.engine.scheduler import CellCost, Costs, Queue, Scheduler, SetAside
 from robustatt.engine.sources import drawn
 from robustatt.engine.worker import Setup, automatic_batch_size
-from robustatt.errors import InputError, RobustattError, RunInterrupted, raised_by
+from robustatt.errors import InputError, RobustattError, RunInterrupted, first_line, raised_by
 from robustatt.evaluate.cell import load_images
 from robustatt.evaluate.classifier import Classifier
 from robustatt.evaluate.gallery_examples import attack_to_show, choose, pictures
@@ -203,7 +203,7 @@ class Sweep:
         except InputError:
             raise
         except (RobustattError, OSError) as problem:
-            said = str(problem).splitlines()[0]
+            said = first_line(problem)
             raise RunInterrupted(said, 3, self._safe(total - len(missing), total)) from problem
         if set_aside:
             cause = set_aside[0].problem

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from robustatt.attack.border import border_margin
 from robustatt.attack.losses import logit_margin
-from robustatt.errors import InputError, NonFiniteLogits, raised_by
+from robustatt.errors import InputError, NonFiniteLogits, first_line, raised_by
 from robustatt.evaluate.attention_maps import AttentionReader, Maps
 from robustatt.evaluate.gradcam import last_spatial_layer, logits_and_cam
 from robustatt.evaluate.model_outputs import StandardModule, coarsest_dtype, standard
@@ -132,7 +132,7 @@ class Classifier:
             with torch.no_grad():
                 self._look(probe)
         except torch._dynamo.exc.TorchDynamoException as problem:
-            said = str(problem).strip().splitlines()[0]
+            said = first_line(problem)
             raise InputError(
                 f"--compile: model {self.label!r} cannot be compiled here ({said}): leave it out"
             ) from None

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from robustatt.eps import parse_radius
-from robustatt.errors import InputError, did_you_mean
+from robustatt.errors import InputError, did_you_mean, first_line
 from robustatt.results.columns import kind_of
 from robustatt.results.summary import Summary
 
@@ -77,7 +77,7 @@ def export(directory: Path, summary: Summary, target: str, folder: Path) -> str:
     except InputError:
         raise
     except Exception as problem:  # another program's client may fail in any way: no server, no login, no space
-        reason = str(problem).strip().split("\n")[0] or type(problem).__name__
+        reason = first_line(problem)
         raise InputError(f"--to {target} failed: {reason}") from problem
     return said
 

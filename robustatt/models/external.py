@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustatt.errors import InputError
+from robustatt.errors import InputError, typed_line
 from robustatt.models.checkpoint import fill, read_safetensors
 from robustatt.models.weight_matching import flattened, matching, outputs_in
 from robustatt.models.wrappers import Normalised
@@ -190,7 +190,7 @@ def _from_callable(reference: ModelReference, options: dict[str, Any]) -> nn.Mod
         except ModuleNotFoundError as error:
             raise InputError(f"model {spec!r}: no Python module {error.name!r} can be imported here") from error
         except Exception as error:
-            raise InputError(f"model {spec!r}: importing it raised {_brief(error)}") from error
+            raise InputError(f"model {spec!r}: importing it raised {typed_line(error)}") from error
         made = getattr(module, reference.name, None)
         if made is None:
             public = [name for name in vars(module) if not name.startswith("_")]
@@ -226,12 +226,7 @@ def _blamed(spec: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"model {spec!r}: building it raised {_brief(error)}") from error
-
-
-def _brief(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        raise InputError(f"model {spec!r}: building it raised {typed_line(error)}") from error
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
@@ -269,7 +264,7 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     try:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise InputError(f"{index} is no index of weight files: {_brief(error)}") from error
+        raise InputError(f"{index} is no index of weight files: {typed_line(error)}") from error
     tensors: dict[str, Tensor] = {}
     for name in names:
         if not isinstance(name, str) or not name or Path(name).name != name or "\0" in name:
@@ -291,14 +286,14 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
                 f"{path} refused: reading it would run code from the file; "
                 f"save its state_dict() with torch.save, or as safetensors"
             ) from error
-        raise InputError(f"{path} is no whole PyTorch file: {_brief(error)}") from error
+        raise InputError(f"{path} is no whole PyTorch file: {typed_line(error)}") from error
     except Exception as error:
         if "TorchScript" in str(error):
             raise InputError(
                 f"{path} is a TorchScript program, not a file of weights: give it as the model, by a callable of yours that "
                 "returns torch.jit.load(...)"
             ) from error
-        raise InputError(f"{path} is no whole PyTorch file (cut short?): {_brief(error)}") from error
+        raise InputError(f"{path} is no whole PyTorch file (cut short?): {typed_line(error)}") from error
     return _tensors_in(content, path)
 
 

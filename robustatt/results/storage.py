@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, final
 from urllib.parse import unquote, urlsplit
 
-from robustatt.errors import InputError, did_you_mean
+from robustatt.errors import InputError, did_you_mean, first_line
 from robustatt.files import write_atomically
 
 #: which extra brings the driver of a scheme
@@ -118,11 +118,11 @@ class RemoteStorage(RecordStorage):
             self._system, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
         except ImportError as problem:
             extra = EXTRAS.get(self.scheme)
-            remedy = f"pip install 'robustatt[{extra}]'" if extra else str(problem).splitlines()[0]
+            remedy = f"pip install 'robustatt[{extra}]'" if extra else first_line(problem)
             raise InputError(f"records {url}: no driver for {self.scheme}:// is installed: {remedy}") from None
         except ValueError as problem:
             known = did_you_mean(self.scheme, ["file", "s3", "gs", "memory"])
-            raise InputError(f"records {url}: {_brief(problem)}: {known}") from None
+            raise InputError(f"records {url}: {first_line(problem)}: {known}") from None
 
     def __str__(self) -> str:
         return self.url
@@ -142,7 +142,7 @@ class RemoteStorage(RecordStorage):
             self._system.rm_file(self._path(probe))
         except Exception as problem:  # a driver may fail in any way of its own
             raise InputError(
-                f"records {self.url}: cannot write there ({_brief(problem)}): give a place you may write to"
+                f"records {self.url}: cannot write there ({first_line(problem)}): give a place you may write to"
             ) from None
 
     def prepare(self) -> None:
@@ -160,7 +160,7 @@ class RemoteStorage(RecordStorage):
         except FileNotFoundError:
             raise
         except Exception as problem:  # a driver may fail in any way of its own
-            raise InputError(f"records {self.url}/{name}: cannot be read ({_brief(problem)})") from None
+            raise InputError(f"records {self.url}/{name}: cannot be read ({first_line(problem)})") from None
 
     def put(self, name: str, content: bytes) -> None:
         if self.scheme in ATOMIC:
@@ -181,7 +181,3 @@ def place(where: str | Path) -> RecordStorage:
             return LocalStorage(Path(unquote(urlsplit(where).path)), "--records")
         return RemoteStorage(where)
     return LocalStorage(Path(where))
-
-
-def _brief(problem: Exception) -> str:
-    return (str(problem).splitlines() or [""])[0] or type(problem).__name__

@@ -41,6 +41,14 @@ def test_every_threshold_is_found(case: tuple[int, int, int], guesses: list[int 
         assert {threshold - 1, threshold} <= set(attacked), "full strength on both sides"
 
 
+def test_what_is_known_is_not_unlearnt() -> None:
+    """Outcomes may come in any order: several radii of an example are attacked at once."""
+    bracket = Bracket(16, 7)
+    for radius, broken in ((8, False), (3, False), (12, True), (14, True)):
+        bracket.learn(radius, broken)
+    assert (bracket.held, bracket.broken) == (8, 12)
+
+
 def test_a_right_guess_costs_two_runs() -> None:
     bracket, runs = Bracket(16, 7), 0
     while (radius := bracket.next()) is not None:

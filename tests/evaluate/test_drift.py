@@ -64,3 +64,10 @@ def test_divergence_of_two_coins() -> None:
     middle = (p + q) / 2
     expected = sum(float((m * (m / middle).log2()).sum()) / 2 for m in (p, q))
     assert compare(p, q)["js"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_top_is_a_fifth_of_the_positions() -> None:
+    """Values 1 to 100 in order, and the same moved by ten: of the twenty highest ten are shared, of thirty in all."""
+    rising = torch.arange(1, 101, dtype=torch.float32)
+    clean, attacked = (values.reshape(10, 10) / values.sum() for values in (rising, rising.roll(-10)))
+    assert compare(clean, attacked)["iou"] == pytest.approx(10 / 30)

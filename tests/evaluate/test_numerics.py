@@ -127,3 +127,20 @@ def test_a_compiled_model_gives_the_same_labels_at_any_batch_size() -> None:
         other = image[:5].clone().requires_grad_()
         (expected_grad,) = torch.autograd.grad(plain.logits(other).sum(), other)
         np.testing.assert_allclose(grad, expected_grad, atol=1e-4)
+
+
+@pytest.mark.parametrize("lead", ["within rounding", "clear"])
+def test_ties_are_decided_by_the_model_itself(lead: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fast copy that is off by more than any lead: where leads are within the rounding its answer is never used."""
+    net = trained_digits()
+    image = digits_data()[0][:32]
+    index = torch.arange(len(image))
+    with frozen(net, "net", CPU, image) as classifier, torch.no_grad():
+        assert classifier.fast is not classifier.original, "BatchNorm is folded"
+        mistaken, maps = classifier._look(image)
+        monkeypatch.setattr(classifier, "_look", lambda _: (mistaken.flip(1), maps))
+        widest = float(top2_margin(mistaken).max())
+        classifier.rounding = 2 * widest / SAFETY if lead == "within rounding" else 0.0
+        found = classifier.predict(image, torch.zeros(len(image), dtype=torch.int64), index)
+        true = classifier.original(image).argmax(1)
+    assert torch.equal(found.prediction, true if lead == "within rounding" else 9 - true)

@@ -132,7 +132,7 @@ def test_a_run_that_is_not_complete_is_to_be_finished(
     assert run("check", first, "--reference", tmp_path / "r.json") == 2
     said = capsys.readouterr().out
     assert "records of net under fgsm: the reference has 100 examples at 4 radii, this run has none" in said
-    assert "type the command of the sweep again" in said
+    assert "run the sweep's command again" in said
     assert "--update" not in said
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from robustatt.data.image_folder import ENDINGS
 from robustatt.data.images import decode, upright
-from robustatt.errors import InputError
+from robustatt.errors import InputError, first_line
 
 IMAGE_COLUMNS = ("img", "image")
 MASK_COLUMN = "mask"
@@ -126,7 +126,7 @@ class ParquetMasks(MaskedImages):
                     if start > max(wanted):
                         return
             except (pa.ArrowException, OSError) as error:
-                raise InputError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+                raise InputError(f"{path} is damaged: {first_line(error)}") from error
 
 
 @final
@@ -168,7 +168,7 @@ def _open_parquet(file: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file} is no whole Parquet file: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{file} is no whole Parquet file: {first_line(error)}") from error
 
 
 def _columns(names: Sequence[str], file: Path) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustatt.errors import InputError
+from robustatt.errors import InputError, first_line
 from robustatt.results import statistics
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def read(folder: Path) -> Transfer:
             **parts, settings=document["settings"], provenance=document["provenance"], predictions=predictions
         )
     except (OSError, ValueError, KeyError, TypeError) as problem:
-        reason = str(problem).partition("\n")[0]
+        reason = first_line(problem)
         raise InputError(f"{path} cannot be read ({reason}): run robustatt transfer again") from None
 
 
