@@ -37,7 +37,8 @@ from robustatt.attack import recipe_files as recipe
 from robustatt.eps import format_radius, parse_grid, parse_radius
 from robustatt.errors import RobustattError
 from robustatt.models import external
-from robustatt.models.checkpoint import Card, save_checkpoint
+from robustatt.models.card import Card
+from robustatt.models.checkpoint import save_checkpoint
 from robustatt.plan import BoundPlan, Plan, read_plan
 from robustatt.report import write_report
 from robustatt.results.aggregate import summarise

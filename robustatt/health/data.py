@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from robustatt.data.dataset import Dataset
-    from robustatt.models.checkpoint import Card
+    from robustatt.models.card import Card
 
 FAR = 0.05
 """Points between clean accuracy and the card's, besides an exact binomial test at p < 0.001: other

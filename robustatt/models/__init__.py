@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from robustatt.models.attention import Network
+from robustatt.models.card import Card, read_card
 from robustatt.models.catalogue import catalogue
-from robustatt.models.checkpoint import Card, bundled, bundled_path, load, load_checkpoint, read_card, save_checkpoint
+from robustatt.models.checkpoint import bundled, bundled_path, load, load_checkpoint, save_checkpoint
 from robustatt.models.registry import build, canonical, names
 from robustatt.models.resolve import ResolvedModel, resolve, resolve_entry
 

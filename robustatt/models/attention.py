@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from robustatt.models.checkpoint import Card
+    from robustatt.models.card import Card
 
 Compatibility = Literal["pc", "dp"]
 Head = Literal["concat", "indep"]

@@ -6,10 +6,8 @@ Nothing in such a file is ever run. Files are written whole or not at all.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -17,39 +15,17 @@ from torch import Tensor
 from robustatt.errors import InputError, did_you_mean
 from robustatt.files import write_whole
 from robustatt.models.attention import Network
+from robustatt.models.card import Card, damaged, parse_card
 from robustatt.models.registry import build, canonical
-from robustatt.version import __version__
 
 
-class Card(BaseModel):
-    """What a checkpoint says of itself: accuracy as a share, mean and std of images in [0, 1]."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    name: str
-    options: dict[str, Any] = Field(default_factory=dict)
-    width: float
-    classes: int
-    class_names: tuple[str, ...] = ()
-    input_size: int = 32
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    data: str
-    data_fingerprint: str = ""
-    clean_accuracy: float | None = None
-    seed: int | None = None
-    epochs: int | None = None
-    code_version: str = __version__
-    adversarial: dict[str, Any] | None = None
-    history: dict[str, Any] = Field(default_factory=dict)
-
-    def build(self) -> Network:
-        """A fresh network of the card's architecture, in eval mode."""
-        network = build(
-            self.name, self.classes, self.width,
-            **{**self.options, "mean": self.mean, "std": self.std, "input_size": self.input_size},
-        )  # fmt: skip
-        return network.eval()
+def network_of(card: Card) -> Network:
+    """A fresh network of the card's architecture, in eval mode."""
+    network = build(
+        card.name, card.classes, card.width,
+        **{**card.options, "mean": card.mean, "std": card.std, "input_size": card.input_size},
+    )  # fmt: skip
+    return network.eval()
 
 
 def save_checkpoint(path: str | Path, state: dict[str, Tensor], card: Card, *, half: bool = False) -> None:
@@ -90,45 +66,11 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
             tensors = {name: _full(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
             return tensors, dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(
-        f"{path} is no whole safetensors file, which the project's own networks need (cut short, or another format): {error}"
-    )
+        raise damaged(path, error) from error
 
 
 def _full(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def read_card(path: str | Path) -> Card:
-    """The card of a checkpoint, without reading its weights.
-
-    Raises:
-        InputError: no such file, not a safetensors file, or no card in it.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no weights file {path}")
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
-    return _card(path, metadata)
-
-
-def _card(path: Path, metadata: dict[str, str]) -> Card:
-    if "card" not in metadata:
-        raise InputError(f"{path} has no card, so `robustatt train` did not make it: load it as an outside model")
-    try:
-        return Card.model_validate_json(metadata["card"])
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: the card's {where or 'text'} is wrong: {first['msg']}") from error
 
 
 def load_checkpoint(path: str | Path) -> tuple[Network, Card]:
@@ -138,10 +80,10 @@ def load_checkpoint(path: str | Path) -> tuple[Network, Card]:
         InputError: the file is missing or damaged, or its weights do not fit the architecture of its card.
     """
     tensors, metadata = read_safetensors(path)
-    card = _card(Path(path), metadata)
+    card = parse_card(Path(path), metadata)
     try:
         with torch.device("meta"):
-            network = card.build()
+            network = network_of(card)
     except InputError as error:
         raise InputError(f"{path}: its card asks for a network that cannot be built: {error}") from error
     fill(network, tensors, str(path))

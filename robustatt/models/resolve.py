@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from robustatt.errors import InputError
-from robustatt.models.checkpoint import ADVERSARIAL, Card, bundled_path, load_checkpoint
+from robustatt.models.card import Card
+from robustatt.models.checkpoint import ADVERSARIAL, bundled_path, load_checkpoint
 from robustatt.models.external import is_outside, load_outside
 from robustatt.models.registry import canonical
 

@@ -17,7 +17,8 @@ from robustatt import cli, data, models
 from robustatt.cli.sweep import default_folder
 from robustatt.errors import InputError
 from robustatt.files import append_line
-from robustatt.models.checkpoint import Card, load_checkpoint, save_checkpoint
+from robustatt.models.card import Card
+from robustatt.models.checkpoint import load_checkpoint, save_checkpoint
 
 resource = pytest.importorskip("resource", reason="memory is limited by POSIX means")
 SPARE = 256 * 2**20

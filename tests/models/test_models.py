@@ -20,7 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from robustatt import models
 from robustatt.errors import InputError
 from robustatt.models.attention import Attention
-from robustatt.models.checkpoint import Card, load_checkpoint, read_card, save_checkpoint
+from robustatt.models.card import Card, read_card
+from robustatt.models.checkpoint import load_checkpoint, save_checkpoint
 
 VGG_NAMES = ("vgg", "vgg_gap", "vgg_pan", "vgg_att1", "vgg_att2", "vgg_att3", "vgg_att2_indep_dp")
 RESNET_NAMES = ("resnet164", "resnet164_att1", "resnet164_att2")

@@ -45,7 +45,7 @@ def page(found: Sequence[Claim], measured: Measured, plan: str, figures: Mapping
 
 def _head(measured: Measured, plan: str) -> str:
     cards = measured.sweep.cards
-    names = ", ".join(f"`{name}` (width {card['width']:g}, {card['epochs']} epochs)" for name, card in cards.items())
+    names = ", ".join(f"`{name}` (width {card.width:g}, {card.epochs} epochs)" for name, card in cards.items())
     prose = textwrap.fill(
         f"The networks are those that come with the package: {names}. The paper's are of width 1 and had 300 epochs, so no "
         "number here reproduces one of the paper; what can be asked is whether its comparisons point the same way. **Held "

@@ -7,11 +7,10 @@ needs it is left open.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -36,6 +35,8 @@ from robustatt.studies.paper.finding import (
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from robustatt.models.card import Card
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "cifar10"
 TEST_IMAGES = 10_000
@@ -64,7 +65,7 @@ IDLE = (
 class Evidence:
     """Cards of the bundled weights by name, the grids of the run by (model, attack), and its summary."""
 
-    cards: Mapping[str, Mapping[str, Any]]
+    cards: Mapping[str, Card]
     layout: Mapping[tuple[str, str], Outcomes]
     summary: Summary = field(default_factory=Summary)
 
@@ -83,6 +84,8 @@ def reproduce(records: pd.DataFrame, summary: Summary, weights: Path = WEIGHTS) 
     data = summary.plan.data.name
     if data != "cifar10":
         raise InputError(f"the run is on {data}, and the paper's numbers here are for cifar10")
+    from robustatt.models.card import read_card
+
     cards = {file.stem: read_card(file) for file in sorted(weights.glob("*.safetensors"))}
     layout = {(outcomes.model, outcomes.attack): outcomes for outcomes in outcomes_by_curve(records)}
     evidence = Evidence(cards, layout, summary)
@@ -91,23 +94,12 @@ def reproduce(records: pd.DataFrame, summary: Summary, weights: Path = WEIGHTS) 
     return "\n\n".join([*parts, _claims(evidence), _commands()]) + "\n"
 
 
-def read_card(path: Path) -> dict[str, Any]:
-    """The card in a safetensors header: 8 bytes of length, then JSON. InputError if there is none."""
-    try:
-        with open(path, "rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        card: dict[str, Any] = json.loads(header["__metadata__"]["card"])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
-        raise InputError(f"{path} holds no card of `robustatt train`") from None
-    return card
-
-
 def _head(evidence: Evidence) -> str:
     data, origin = evidence.summary.plan.data, evidence.summary.provenance
     commit = origin.git.removesuffix("+changes")
     where = origin.hardware.get("name", "unknown hardware")
-    widths = sorted({f"{card['width']:g}" for card in evidence.cards.values()})
-    epochs = sorted({int(card["epochs"]) for card in evidence.cards.values()})
+    widths = sorted({f"{card.width:g}" for card in evidence.cards.values()})
+    epochs = sorted({card.epochs or 0 for card in evidence.cards.values()})
     return f"""# CIFAR-10: the paper's claims, held against small networks
 
 Written by `robustatt reproduce`; not edited by hand. The paper trains networks of width 1 for 300 epochs. These are of
@@ -134,14 +126,14 @@ def _accuracy_table(evidence: Evidence) -> str:
             rows.append([f"`{name}`", published, "", UNTRAINED, "", ""])
             continue
         low, high = statistics.wilson(right(card), TEST_IMAGES)
-        share, band = f"{100 * card['clean_accuracy']:.2f}", f"{100 * float(low):.2f} to {100 * float(high):.2f}"
-        rows.append([f"`{name}`", published, share, band, f"{card['width']:g}", str(card["epochs"])])
+        share, band = f"{100 * right(card) / TEST_IMAGES:.2f}", f"{100 * float(low):.2f} to {100 * float(high):.2f}"
+        rows.append([f"`{name}`", published, share, band, f"{card.width:g}", str(card.epochs)])
     heads = ["network", "paper, %", "here, %", "95 % interval", "width", "epochs"]
     return "\n".join(["## Accuracy on the 10,000 test images\n", *table(heads, rows, range(1, 6))])
 
 
-def right(card: Mapping[str, Any]) -> int:
-    return round(float(card["clean_accuracy"]) * TEST_IMAGES)
+def right(card: Card) -> int:
+    return round((card.clean_accuracy or 0.0) * TEST_IMAGES)
 
 
 def _fooling_table(evidence: Evidence, attack: str) -> str:

@@ -16,6 +16,7 @@ from robustatt.eps import parse_grid
 from robustatt.errors import InputError, did_you_mean
 from robustatt.files import write_atomically
 from robustatt.models import bundled, bundled_path, canonical, load_checkpoint
+from robustatt.models.card import read_card
 from robustatt.plan import ModelEntry
 from robustatt.progress import TransferProgress
 from robustatt.results.outcomes import outcomes_by_curve
@@ -104,7 +105,7 @@ class _Run:
 
     def everything(self) -> PaperOutcome:
         plan = self._plan
-        cards = {file.stem: reproduction.read_card(file) for file in sorted(WEIGHTS.glob("*.safetensors"))}
+        cards = {file.stem: read_card(file) for file in sorted(WEIGHTS.glob("*.safetensors"))}
         swept, fine = self._sweep(), self._fine_grained()
         measured = Measured(
             sweep=Evidence(cards, _layout(swept)),
@@ -143,7 +144,7 @@ class _Run:
                 "no weights: `robustatt train --init FILE --input-size 80` makes them (see the plan)"
             )
             return None
-        sides = {reproduction.read_card(file)["input_size"] for file in files.values()}
+        sides = {read_card(file).input_size for file in files.values()}
         if len(sides) > 1:
             raise InputError(
                 f"weights for {part.data} are for images of {sorted(sides)} pixels: give those of one size"

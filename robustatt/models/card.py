@@ -1,0 +1,69 @@
+"""The card in the header of a checkpoint: what the network is and how its weights came to be. Read without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from robustatt.errors import InputError
+from robustatt.version import __version__
+
+
+class Card(BaseModel):
+    """What a checkpoint says of itself: accuracy as a share, mean and std of images in [0, 1]."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    width: float
+    classes: int
+    class_names: tuple[str, ...] = ()
+    input_size: int = 32
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    data: str
+    data_fingerprint: str = ""
+    clean_accuracy: float | None = None
+    seed: int | None = None
+    epochs: int | None = None
+    code_version: str = __version__
+    adversarial: dict[str, Any] | None = None
+    history: dict[str, Any] = Field(default_factory=dict)
+
+
+def damaged(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} is no whole safetensors file, which the project's own networks need (cut short, or another format): {error}"
+    )
+
+
+def read_card(path: str | Path) -> Card:
+    """The card of a checkpoint, without reading its weights.
+
+    Raises:
+        InputError: no such file, not a safetensors file, or no card in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no weights file {path}")
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise damaged(path, error) from error
+    return parse_card(path, metadata)
+
+
+def parse_card(path: Path, metadata: dict[str, str]) -> Card:
+    if "card" not in metadata:
+        raise InputError(f"{path} has no card, so `robustatt train` did not make it: load it as an outside model")
+    try:
+        return Card.model_validate_json(metadata["card"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}: the card's {where or 'text'} is wrong: {first['msg']}") from error
