@@ -18,6 +18,9 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from robustatt.models.card import Card
 
+Options = Mapping[str, Any]
+"""Keyword arguments with which a network is built."""
+
 Compatibility = Literal["pc", "dp"]
 Head = Literal["concat", "indep"]
 Images = Float[Tensor, "batch channels height width"]
@@ -33,7 +36,7 @@ class Architecture:
     name: str
     classes: int
     width: float
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Options = field(default_factory=dict)
     input_size: int = 32
 
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from robustatt.errors import InputError, typed_line
+from robustatt.models.attention import Options
 from robustatt.models.checkpoint import fill, read_safetensors
 from robustatt.models.weight_matching import flattened, matching, outputs_in
 from robustatt.models.wrappers import Normalised
@@ -56,7 +57,7 @@ def load_outside(
     weights: str | Path | None = None,
     classes: int = 10,
     normalize: str | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Options | None = None,
 ) -> nn.Module:
     """A network from outside, in eval mode, from images in [0, 1] to logits.
 
@@ -148,7 +149,7 @@ def statistics(
     return (r, g, b), (sr, sg, sb)
 
 
-def _build(reference: ModelReference, classes: int, options: dict[str, Any]) -> nn.Module:
+def _build(reference: ModelReference, classes: int, options: Options) -> nn.Module:
     if reference.source == "torchvision":
         return _from_torchvision(reference.name, classes, options)
     if reference.source == "timm":
@@ -156,7 +157,7 @@ def _build(reference: ModelReference, classes: int, options: dict[str, Any]) -> 
     return _from_callable(reference, options)
 
 
-def _from_torchvision(name: str, classes: int, options: dict[str, Any]) -> nn.Module:
+def _from_torchvision(name: str, classes: int, options: Options) -> nn.Module:
     from torchvision import models
 
     known = models.list_models(module=models)
@@ -169,7 +170,7 @@ def _from_torchvision(name: str, classes: int, options: dict[str, Any]) -> nn.Mo
     return network
 
 
-def _from_timm(name: str, classes: int, options: dict[str, Any]) -> nn.Module:
+def _from_timm(name: str, classes: int, options: Options) -> nn.Module:
     try:
         import timm
     except ImportError:
@@ -182,7 +183,7 @@ def _from_timm(name: str, classes: int, options: dict[str, Any]) -> nn.Module:
     return network
 
 
-def _from_callable(reference: ModelReference, options: dict[str, Any]) -> nn.Module:
+def _from_callable(reference: ModelReference, options: Options) -> nn.Module:
     spec = f"{reference.source}:{reference.name}"
     with _current_folder_importable():
         try:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from robustatt.errors import InputError, did_you_mean
-from robustatt.models.attention import Architecture, Compatibility, Head, Network, initialise
+from robustatt.models.attention import Architecture, Compatibility, Head, Network, Options, initialise
 from robustatt.models.resnet import AttentionResNet, ResNet
 from robustatt.models.vgg import VGG, AttentionVGG, GapVGG, ProgressiveVGG, Shape
 
 COMMON = ("dropout", "mean", "std", "input_size")
 CHOICES: dict[str, tuple[str, ...]] = {"compatibility": get_args(Compatibility), "head": get_args(Head)}
-DEFAULTS: dict[str, Any] = {"compatibility": "pc", "head": "concat", "depth": 164}
+DEFAULTS: Options = {"compatibility": "pc", "head": "concat", "depth": 164}
 MAX_CLASSES, DEEPEST, LARGEST_INPUT = 2**20, 1001, 4096
 """What the largest networks in use stay below: a file that asks for more is damaged, or means harm."""
 
@@ -28,19 +28,19 @@ class Family:
 
     about: str
     gflop: float
-    make: Callable[[Shape, dict[str, Any]], Network]
+    make: Callable[[Shape, Options], Network]
     options: tuple[str, ...] = ()
 
 
-def _attention(attended: Literal[1, 2, 3]) -> Callable[[Shape, dict[str, Any]], Network]:
-    def make(shape: Shape, options: dict[str, Any]) -> Network:
+def _attention(attended: Literal[1, 2, 3]) -> Callable[[Shape, Options], Network]:
+    def make(shape: Shape, options: Options) -> Network:
         return AttentionVGG(shape, attended, options["compatibility"], options["head"])
 
     return make
 
 
-def _attention_resnet(attended: Literal[1, 2]) -> Callable[[Shape, dict[str, Any]], Network]:
-    def make(shape: Shape, options: dict[str, Any]) -> Network:
+def _attention_resnet(attended: Literal[1, 2]) -> Callable[[Shape, Options], Network]:
+    def make(shape: Shape, options: Options) -> Network:
         depth, compatibility, head = options["depth"], options["compatibility"], options["head"]
         return AttentionResNet(shape, depth, attended, compatibility, head)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from robustatt.errors import InputError
+from robustatt.models.attention import Options
 from robustatt.models.card import Card
 from robustatt.models.checkpoint import ADVERSARIAL, bundled_path, load_checkpoint
 from robustatt.models.external import is_outside, load_outside
@@ -36,7 +36,7 @@ def resolve(
     data: str = "digits",
     classes: int = 10,
     normalize: str | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Options | None = None,
 ) -> ResolvedModel:
     """The network a user means.
 

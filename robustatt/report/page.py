@@ -32,13 +32,17 @@ if TYPE_CHECKING:
     from robustatt.results.gallery import GalleryEntry
 
 
+Context = dict[str, Any]
+"""What a template or a script of the page is given: plain values by name."""
+
+
 @dataclass
 class Page:
     """What the templates are given beside the summary: the figures, and parts that need the records."""
 
     curves: Sequence[FigureSpec]
     drift: Sequence[FigureSpec]
-    more: Mapping[str, Any] = field(default_factory=dict)
+    more: Context = field(default_factory=dict)
 
 
 def render(summary: Summary, page: Page) -> str:
@@ -46,7 +50,7 @@ def render(summary: Summary, page: Page) -> str:
     return render_template("report.html.j2", context(summary, page))
 
 
-def render_template(name: str, values: Mapping[str, Any]) -> str:
+def render_template(name: str, values: Context) -> str:
     """A template of the package, autoescaped, with the filters of this module."""
     import jinja2
 
@@ -69,7 +73,7 @@ def embed(value: Any) -> Markup:
     return Markup(text)
 
 
-def frame_parts() -> dict[str, Any]:
+def frame_parts() -> Context:
     """What every page has: style sheet, script, colours."""
     return {
         "css": Markup(_template("report.css")),
@@ -84,7 +88,7 @@ def class_names(summary: Summary) -> list[str]:
     return summary.plan.data.classes
 
 
-def example_parts(summary: Summary, records: pd.DataFrame | None, stored: Sequence[GalleryEntry]) -> dict[str, Any]:
+def example_parts(summary: Summary, records: pd.DataFrame | None, stored: Sequence[GalleryEntry]) -> Context:
     """The parts of the page that show single examples."""
     strongest = text.strongest_attack(text.first_norm(summary))
     layout = list(outcomes_by_curve(records)) if records is not None and summary.curves else []
@@ -113,7 +117,7 @@ def _thousands(value: int) -> str:
     return f"{value:,}"
 
 
-def context(summary: Summary, page: Page) -> dict[str, Any]:
+def context(summary: Summary, page: Page) -> Context:
     """Everything that the templates show."""
     models, attacks = summary.curve_names()
     strongest = text.strongest_by_norm(summary)
@@ -191,7 +195,7 @@ def result_card(summary: Summary, title: str) -> str:
     return render_template("result.html.j2", values)
 
 
-def drift_groups(specs: Sequence[FigureSpec]) -> dict[str, list[dict[str, Any]]]:
+def drift_groups(specs: Sequence[FigureSpec]) -> dict[str, list[Context]]:
     """Figures of drift by kind of map; a kind without figures is left out."""
     groups = {
         kind: [
@@ -202,7 +206,7 @@ def drift_groups(specs: Sequence[FigureSpec]) -> dict[str, list[dict[str, Any]]]
     return {kind: figures for kind, figures in groups.items() if figures}
 
 
-def _figure(spec: FigureSpec) -> dict[str, Any]:
+def _figure(spec: FigureSpec) -> Context:
     shown: dict[str, SeriesStyle] = {}
     for panel in spec.panels:
         for series in panel.series:
@@ -222,7 +226,7 @@ def _scoped(spec: FigureSpec, panel: Panel) -> Panel:
     return Panel(**{**panel.__dict__, "slug": slug})
 
 
-def _hover(specs: Sequence[FigureSpec]) -> dict[str, Any]:
+def _hover(specs: Sequence[FigureSpec]) -> Context:
     return {panel.slug: hover_data(panel) for spec in specs for panel in (_scoped(spec, p) for p in spec.panels)}
 
 

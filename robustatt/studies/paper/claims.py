@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from robustatt.results.outcomes import Outcomes
 from robustatt.results.statistics import Estimate
 from robustatt.studies.paper import reproduction
 from robustatt.studies.paper.finding import Claim, Finding, points, verdict
-from robustatt.studies.segment.result import HEADLINE, PRIOR
+from robustatt.studies.segment.result import HEADLINE, PRIOR, Entry
 
 if TYPE_CHECKING:
     from robustatt.studies.transfer.result import DataSet, Transfer
@@ -47,7 +47,7 @@ class Measured:
     fine_name: str = ""
     transfer: Transfer | None = None
     transfer_names: Sequence[str] = ()
-    segments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    segments: Mapping[str, Entry] = field(default_factory=dict)
     segment_names: Sequence[str] = ()
     absent: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
@@ -189,7 +189,7 @@ def _untested(measured: Measured, name: str) -> Finding:
     return Finding(f"on {name}", why=measured.absent.get(("segment", name), "not measured"))
 
 
-def _overlap(entry: Mapping[str, Any], data: str) -> Finding | None:
+def _overlap(entry: Entry, data: str) -> Finding | None:
     """Attention against something else, whichever way round they were compared; None for any other pair."""
     a, b = entry["a"], entry["b"]
     change = Estimate(entry["difference"], entry["low"], entry["high"])
@@ -214,14 +214,14 @@ def _notes_4(measured: Measured) -> list[str]:
     return lines
 
 
-def interval(entry: Mapping[str, Any]) -> str:
+def interval(entry: Entry) -> str:
     """A mean of shares with its interval."""
     if entry["low"] is None:
         return f"{entry['mean']:.3f}"
     return f"{entry['mean']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})"
 
 
-def _named(side: Mapping[str, Any]) -> str:
+def _named(side: Entry) -> str:
     method = side["method"].replace("_", " ")
     return f"the floor `{method}`" if side["model"] == "floor" else f"`{side['model']}` {method}"
 

@@ -16,7 +16,7 @@ from robustatt.report.style import SeriesStyle, looks
 from robustatt.results.summary import Summary
 from robustatt.studies.paper.claims import Measured, interval
 from robustatt.studies.paper.finding import Claim, Finding
-from robustatt.studies.segment.result import HEADLINE
+from robustatt.studies.segment.result import HEADLINE, Entry
 
 HEADS = ("comparison", "the paper", "here, with its 95 % interval", "verdict", "")
 FIGURE_DPI = 120
@@ -101,7 +101,7 @@ def _under_attack(measured: Measured) -> Iterator[str]:
     yield from table(heads, rows, range(2, len(heads)))
 
 
-def _attacked(measured: Measured) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _attacked(measured: Measured) -> Iterator[tuple[str, Entry]]:
     for data, summary in measured.segments.items():
         for entry in summary["robustness"]:
             if entry["headline"]:
@@ -146,7 +146,7 @@ def _localisation_panels(measured: Measured) -> tuple[Panel, ...]:
     )
 
 
-def _series(entry: Mapping[str, Any], look: SeriesStyle) -> Series:
+def _series(entry: Entry, look: SeriesStyle) -> Series:
     points = [point[HEADLINE] for point in entry["points"]]
     return Series(
         f"{entry['model']} {entry['method'].replace('_', ' ')}",

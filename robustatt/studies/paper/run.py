@@ -39,6 +39,7 @@ from robustatt.studies.paper.plan import (
 from robustatt.studies.paper.reproduction import WEIGHTS, Evidence
 from robustatt.studies.segment.floors import require_libraries
 from robustatt.studies.segment.request import SegmentRequest
+from robustatt.studies.segment.result import Entry
 from robustatt.studies.segment.run import segment
 from robustatt.studies.segment.run import write as write_segment
 from robustatt.studies.transfer.report import write as write_transfer
@@ -184,7 +185,7 @@ class _Run:
             write_atomically(out / STAMP, stamp.encode())
         return read_transfer(out)
 
-    def _segments(self) -> dict[str, Mapping[str, Any]]:
+    def _segments(self) -> dict[str, Entry]:
         part, found = self._plan.segment, {}
         lacking = _lacking()
         for name in part.data if part else ():
@@ -198,7 +199,7 @@ class _Run:
                 found[name] = self._segment(part, name)
         return found
 
-    def _segment(self, part: SegmentPart, name: str) -> Mapping[str, Any]:
+    def _segment(self, part: SegmentPart, name: str) -> Entry:
         entries, out = _entries(part.models), self._out / f"segment-{name}"
         self._note(commands.segment(part, name, [entry.name for entry in entries], out, self._plan.seed), 4, 6)
         place = self._places[name]
@@ -212,7 +213,7 @@ class _Run:
                 measured = segment(request, progress)
             write_segment(measured, out)
             write_atomically(out / STAMP, stamp.encode())
-        summary: dict[str, Any] = json.loads((out / SEGMENT_FILE).read_text(encoding="utf-8"))
+        summary: Entry = json.loads((out / SEGMENT_FILE).read_text(encoding="utf-8"))
         return summary
 
 

@@ -15,7 +15,7 @@ from robustatt.report.draw import save, theme, write_csv, write_figure
 from robustatt.report.figures import FigureSpec, Panel, Series
 from robustatt.report.style import LIGHT, SeriesStyle
 from robustatt.studies.segment.floors import FLOOR
-from robustatt.studies.segment.result import HEADLINE
+from robustatt.studies.segment.result import HEADLINE, Entry
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +70,7 @@ def _styled(width: float, height: float, **margins: float) -> Figure:
     return figure
 
 
-def _dots(summary: dict[str, Any]) -> Figure:
+def _dots(summary: Entry) -> Figure:
     """A line for each map: dots with intervals; the dashed line is the best floor."""
 
     listed = summary["methods"]
@@ -98,7 +98,7 @@ def _dots(summary: dict[str, Any]) -> Figure:
     return figure
 
 
-def _dot_row(axis: Axes, listed: Sequence[dict[str, Any]], name: str, label: str, marker: str, filled: bool) -> None:
+def _dot_row(axis: Axes, listed: Sequence[Entry], name: str, label: str, marker: str, filled: bool) -> None:
     models = list(dict.fromkeys(it["model"] for it in listed if it["model"] != FLOOR))
     lift = 0.0 if filled else 0.22
     for place, entry in zip(_places(listed), listed, strict=True):
@@ -112,24 +112,24 @@ def _dot_row(axis: Axes, listed: Sequence[dict[str, Any]], name: str, label: str
         )  # fmt: skip
 
 
-def _starred(entry: dict[str, Any]) -> str:
+def _starred(entry: Entry) -> str:
     """The method, with a star if its model is judged by it."""
     return f"{entry['method']} *" if entry["headline"] and entry["model"] != FLOOR else str(entry["method"])
 
 
-def _places(listed: Sequence[dict[str, Any]]) -> list[float]:
+def _places(listed: Sequence[Entry]) -> list[float]:
     """Where each line of a dot plot lies, with a gap between models."""
     gaps = [0.0] + [0.5 * (a["model"] != b["model"]) for a, b in itertools.pairwise(listed)]
     return [place + gap for place, gap in enumerate(itertools.accumulate(gaps))]
 
 
-def _name_rows(axis: Axes, listed: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
+def _name_rows(axis: Axes, listed: Sequence[Entry], names: Sequence[str]) -> None:
     places = _places(listed)
     axis.set_yticks(places, names)
     axis.set_ylim(places[-1] + 0.6, -0.6)
 
 
-def _dots_table(summary: dict[str, Any]) -> pd.DataFrame:
+def _dots_table(summary: Entry) -> pd.DataFrame:
     names = [name for _, kinds in PANELS for name, *_ in kinds]
     return pd.DataFrame(
         [
@@ -140,11 +140,11 @@ def _dots_table(summary: dict[str, Any]) -> pd.DataFrame:
     )
 
 
-def _flat(number: dict[str, Any]) -> dict[str, Any]:
+def _flat(number: Entry) -> Entry:
     return {"value": number["mean"], "ci_low": number["low"], "ci_high": number["high"]}
 
 
-def _mass(summary: dict[str, Any]) -> Figure:
+def _mass(summary: Entry) -> Figure:
     """How many times its share of the picture the object gets of each level's attention."""
 
     listed = summary["attention_mass"]
@@ -164,7 +164,7 @@ def _mass(summary: dict[str, Any]) -> Figure:
     return figure
 
 
-def _mass_table(summary: dict[str, Any]) -> pd.DataFrame:
+def _mass_table(summary: Entry) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {"model": it["model"], "level": it["level"], "measure": name, "n": it["n"], **_flat(it[name])}
@@ -192,7 +192,7 @@ def _robust(result: Localisation) -> list[FigureSpec]:
     ]  # fmt: skip
 
 
-def _series(curves: Iterable[dict[str, Any]], name: str) -> tuple[Series, ...]:
+def _series(curves: Iterable[Entry], name: str) -> tuple[Series, ...]:
     return tuple(
         Series(
             entry["model"] if name == FOOLED else f"{entry['model']} {entry['method']}", SeriesStyle(place),
@@ -207,7 +207,7 @@ def _series(curves: Iterable[dict[str, Any]], name: str) -> tuple[Series, ...]:
     )  # fmt: skip
 
 
-def _floor(result: Localisation, curve: dict[str, Any], name: str) -> Series:
+def _floor(result: Localisation, curve: Entry, name: str) -> Series:
     """The best floor on the same images, clean: a level line."""
     images = result.images
     attacked = images.loc[images["eps"] != CLEAN, "index"].unique()

@@ -37,6 +37,7 @@ LOOKING = ("attention", "gate", "activation")  # the kinds of maps that are a le
 RESAMPLES = 2000
 
 Entry = dict[str, Any]
+"""A number or a table row of `segment.json`: plain values by name."""
 
 
 def mean(values: Any) -> Entry:

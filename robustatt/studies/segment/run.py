@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,7 +34,7 @@ from robustatt.studies.segment.masks import Example, MaskedImages, batches, open
 from robustatt.studies.segment.measures import measure
 from robustatt.studies.segment.perturb import build_attack, perturb
 from robustatt.studies.segment.request import HELD_OUT, SegmentRequest, Split, choose, split
-from robustatt.studies.segment.result import HEADLINE, PRIOR, markdown, summarise
+from robustatt.studies.segment.result import HEADLINE, PRIOR, Entry, markdown, summarise
 
 Progress = Callable[[str, int, int], None]
 """Called with what is looked at, how many looks are done and how many there are."""
@@ -60,7 +59,7 @@ class ImageMaps:
 class Localisation:
     """What was found: ``summary`` is segment.json, ``images`` has a row for each image, model, method and radius."""
 
-    summary: dict[str, Any]
+    summary: Entry
     images: pd.DataFrame
     pictures: list[ImageMaps]
 
@@ -157,7 +156,7 @@ class _Work:
         """Thresholds from the held-out images, then a row for each reported image, method and radius."""
         threshold, prior = self._fit(observer)
         self.thresholds |= {(observer.label, method): value for method, value in threshold.items()}
-        rows: list[dict[str, Any]] = []
+        rows: list[Entry] = []
         for batch, images, index in self._batches(self.parts.reported):
             look = observer.look(images, index)
             rows += self._rows(observer, look.maps, batch, CLEAN, look.prediction, look.prediction, threshold)
@@ -191,7 +190,7 @@ class _Work:
 
     def _attacked(
         self, viewer: Viewer, batch: list[Example], images: Images, index: Tensor, threshold: dict[str, float]
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[Entry]:
         rows = [row for row, example in enumerate(batch) if example.index in self.attacked]
         if not rows:
             return
@@ -206,7 +205,7 @@ class _Work:
     def _rows(
         self, observer: Observer, maps: dict[str, Tensor], batch: list[Example], eps: str,
         clean: Tensor | None, now: Tensor | None, threshold: dict[str, float],
-    ) -> Iterator[dict[str, Any]]:  # fmt: skip
+    ) -> Iterator[Entry]:  # fmt: skip
         before = [-1] * len(batch) if clean is None else clean.tolist()
         after = [-1] * len(batch) if now is None else now.tolist()
         for method, drawn in maps.items():
