@@ -7,6 +7,10 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class RobustattError(Exception):
@@ -68,6 +72,12 @@ def first_line(problem: BaseException) -> str:
     """The first line of what an exception says; its type if it says nothing."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
     return lines[0] if lines else type(problem).__name__
+
+
+def first_mistake(problem: ValidationError) -> tuple[str, str]:
+    """Where pydantic's first complaint is, such as ``models.0.name``, and what it says."""
+    error = problem.errors()[0]
+    return ".".join(str(part) for part in error["loc"]), error["msg"].removeprefix("Value error, ").replace("\n", " ")
 
 
 def typed_line(problem: BaseException) -> str:

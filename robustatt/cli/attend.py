@@ -46,8 +46,9 @@ def attend(
 
     if len(images) > MAX_PICTURES:
         raise InputError(f"attend: {len(images)} pictures do not fit one figure: give at most {MAX_PICTURES}")
-    if not 0 <= seed < 2**63:
-        raise InputError(f"--seed {seed}: give a whole number from 0 to {2**63 - 1}")
+    from robustatt.plan.checks import require_seed
+
+    require_seed(seed)
     if weights is not None and not weights.exists():
         raise InputError(f"--weights {weights}: no such file")
     recipe = recipes.load(attack)

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from robustatt.errors import InputError
+from robustatt.errors import InputError, first_mistake
 from robustatt.version import __version__
 
 
@@ -64,6 +64,5 @@ def parse_card(path: Path, metadata: dict[str, str]) -> Card:
     try:
         return Card.model_validate_json(metadata["card"])
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: the card's {where or 'text'} is wrong: {first['msg']}") from error
+        where, said = first_mistake(error)
+        raise InputError(f"{path}: the card's {where or 'text'} is wrong: {said}") from error

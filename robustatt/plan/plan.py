@@ -12,6 +12,7 @@ from typing import Any
 from robustatt.attack.recipe import Recipe
 from robustatt.eps import DEFAULT_GRIDS, UNITS, WHOLE_BOX, format_radius, parse_grid, parse_radius
 from robustatt.errors import InputError, did_you_mean
+from robustatt.plan.checks import require_at_least_one, require_one_choice, require_seed, require_some, require_unique
 from robustatt.plan.entries import ModelEntry, attack_entry, model_from_toml, model_to_toml
 
 #: radii by the name of an attack
@@ -63,30 +64,22 @@ class Plan:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", tuple(sorted(set(self.eps) - {Fraction(0)})))
-        if not self.models:
-            raise InputError("no model: give at least one, such as --model vgg_att3")
-        if not self.attacks:
-            raise InputError("no attack: give at least one, such as --attack fgsm")
-        _require_unique("model", [entry.name for entry in self.models])
-        _require_unique("attack", [entry.name for entry in self.attacks])
-        if self.n is not None and self.n < 1:
-            raise InputError(f"-n {self.n}: give at least 1 example, or leave it out for all")
-        if self.sample is not None and self.sample < 1:
-            raise InputError(f"--sample {self.sample}: give at least 1 example, or leave it out for all")
-        if self.n is not None and self.sample is not None:
-            raise InputError(f"-n {self.n} and --sample {self.sample}: give the first N examples or a sample, not both")
-        if self.input_size is not None and self.input_size < 1:
-            raise InputError(f"--input-size {self.input_size}: give the pixels a side, such as 32 or 224")
+        require_some(self.models, "no model: give at least one, such as --model vgg_att3")
+        require_some(self.attacks, "no attack: give at least one, such as --attack fgsm")
+        require_unique("model", [entry.name for entry in self.models])
+        require_unique("attack", [entry.name for entry in self.attacks])
+        require_at_least_one("-n", self.n, "give at least 1 example, or leave it out for all")
+        require_at_least_one("--sample", self.sample, "give at least 1 example, or leave it out for all")
+        require_one_choice(self.n, self.sample, "examples")
+        require_at_least_one("--input-size", self.input_size, "give the pixels a side, such as 32 or 224")
         if self.mask_classes and self.class_names is None:
             raise InputError("--mask-classes without --class-names FILE: the file says which output is which class")
         if self.channels not in (None, 1, 3):
             raise InputError(f"--channels {self.channels}: give 1 for grey images or 3")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise InputError(f"--batch-size {self.batch_size}: give auto or at least 1")
+        require_at_least_one("--batch-size", self.batch_size, "give auto or at least 1")
         if self.precision not in PRECISIONS:
             raise InputError(f"--precision {self.precision!r}: {did_you_mean(self.precision, PRECISIONS)}")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"--seed {self.seed}: give a whole number from 0 to {2**63 - 1}")
+        require_seed(self.seed)
         for entry in self.attacks:
             largest = max(self._grid_of(entry), default=Fraction(0))
             if entry.norm == "linf" and not entry.unbounded and largest > 1:
@@ -212,14 +205,3 @@ def read_plan(path: Path) -> dict[str, Any]:
         raise InputError(f"plan {path}: cannot be read ({problem.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise InputError(f"plan {path}: not valid TOML: {problem}") from None
-
-
-def _require_unique(kind: str, names: Sequence[str]) -> None:
-    for name in names:
-        if not name or names.count(name) > 1:
-            if not name:
-                raise InputError(f"a {kind} has an empty name")
-            hint = (
-                f": give each a label of its own, such as --model a={name} --model b={name}" if kind == "model" else ""
-            )
-            raise InputError(f"{kind} {name!r} is given twice{hint}")

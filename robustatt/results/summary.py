@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from robustatt.attack import recipe_files
 from robustatt.attack.recipe import Category, Recipe
 from robustatt.eps import NORM_TITLES, parse_radius
-from robustatt.errors import InputError
+from robustatt.errors import InputError, first_mistake
 from robustatt.files import write_atomically
 from robustatt.results import statistics
 
@@ -285,10 +285,8 @@ class Summary(Part):
         try:
             return cls.model_validate(content)
         except ValidationError as problem:
-            first = problem.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the whole"
-            said = first["msg"].replace("\n", " ")
-            raise InputError(f"{where} is not a summary: {place}: {said}; run the sweep again to rewrite it") from None
+            place, said = first_mistake(problem)
+            raise InputError(f"{where} is not a summary: {place or 'the whole'}: {said}; run the sweep again to rewrite it") from None
 
 
 def write_summary(directory: Path, summary: Summary) -> Path:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from robustatt.errors import InputError
+from robustatt.errors import InputError, first_mistake
 from robustatt.models import canonical
 
 
@@ -53,9 +53,8 @@ class TrainRequest(BaseModel):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "request"
-            raise InputError(f"{where} {first['input']!r}: {first['msg']}") from None
+            where, said = first_mistake(error)
+            raise InputError(f"{where or 'request'} {error.errors()[0]['input']!r}: {said}") from None
 
     @field_validator("model")
     @classmethod

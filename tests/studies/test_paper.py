@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from synthetic_records import card_of
 
 from robustatt import cli
 from robustatt.data import TensorDataset, load
@@ -130,7 +131,7 @@ def segmented() -> dict[str, Any]:
 
 def test_the_page_of_what_was_measured(tmp_path: Path) -> None:
     cards = {
-        name: {"width": 0.125, "epochs": 3, "clean_accuracy": share}
+        name: card_of(name, share)
         for name, share in (("vgg", 0.7), ("vgg_att2", 0.8))
     }
     names = ("shapes", "gone")

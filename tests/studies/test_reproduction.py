@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic_records import make_plan, make_records
+from synthetic_records import card_of, make_plan, make_records
 
 from robustatt.errors import InputError
 from robustatt.results.aggregate import summarise
@@ -17,8 +17,8 @@ from robustatt.studies.paper.finding import difference
 
 def checkpoint(folder: Path, name: str, accuracy: float) -> None:
     """A safetensors file without tensors: its header and card."""
-    card = {"name": name, "clean_accuracy": accuracy, "width": 0.125, "epochs": 3}
-    header = json.dumps({"__metadata__": {"card": json.dumps(card)}}).encode()
+    card = card_of(name, accuracy)
+    header = json.dumps({"__metadata__": {"card": card.model_dump_json()}}).encode()
     (folder / f"{name}.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
 
 
@@ -52,7 +52,7 @@ def test_other_data_or_a_file_without_card_is_one_line(tmp_path: Path, records: 
     with pytest.raises(InputError, match="are for cifar10"):
         table(records, tmp_path, "digits")
     (tmp_path / "vgg.safetensors").write_bytes(b"\x05\0\0\0\0\0\0\0{}")
-    with pytest.raises(InputError, match="no card"):
+    with pytest.raises(InputError, match="no whole safetensors file"):
         table(records, tmp_path)
 
 

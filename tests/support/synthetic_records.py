@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from robustatt.results.columns import DRIFT_METRICS
 from robustatt.results.gallery import GalleryEntry
+
+if TYPE_CHECKING:
+    from robustatt.models.card import Card
 
 LEVELS = ("l1", "l2", "l3")
 MEDIAN_RADIUS = {"vgg": 4.0, "vgg_att1": 4.6, "vgg_att2": 5.2, "vgg_att3": 6.0}
@@ -157,3 +160,13 @@ def broken_records(broken: dict[str, np.ndarray], eps: list[str]) -> pd.DataFram
                 "zero_grad": False, "attacked": True,
             }))  # fmt: skip
     return pd.concat(frames, ignore_index=True)
+
+
+def card_of(name: str, accuracy: float) -> Card:
+    """The card of a network of width 1/8 that had 3 epochs of CIFAR-10."""
+    from robustatt.models.card import Card
+
+    return Card(
+        name=name, width=0.125, classes=10, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), data="cifar10",
+        clean_accuracy=accuracy, epochs=3,
+    )  # fmt: skip

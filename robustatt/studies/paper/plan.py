@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from robustatt.data.torchvision import PLACES, default_root
-from robustatt.errors import InputError
+from robustatt.errors import InputError, first_mistake
 from robustatt.plan import read_plan
 
 PARTS = ("sweep", "fine_grained", "transfer", "segment")
@@ -71,9 +71,8 @@ class PaperPlan(_Part):
         try:
             return PaperPlan.model_validate(document)
         except ValidationError as problem:
-            error = problem.errors()[0]
-            key = ".".join(str(part) for part in error["loc"])
-            raise InputError(f"plan {path}: key {key!r}: {error['msg'].lower()}") from None
+            key, said = first_mistake(problem)
+            raise InputError(f"plan {path}: key {key!r}: {said.lower()}") from None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from robustatt.errors import InputError
 from robustatt.plan import ModelEntry
+from robustatt.plan.checks import require_at_least_one, require_one_choice, require_seed, require_some, require_unique
 from robustatt.studies.segment.floors import FLOOR
 
 HELD_OUT = 0.2
@@ -49,22 +50,17 @@ class SegmentRequest:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if not self.models:
-            raise InputError("no model: give at least one, such as --model vgg_att3")
+        require_some(self.models, "no model: give at least one, such as --model vgg_att3")
         names = [entry.name for entry in self.models]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice or FLOOR in names:
-            reason = f"is given twice: name one, such as other={twice}" if twice else "is taken: give another name"
-            raise InputError(f"model {twice or FLOOR!r} {reason}")
-        if self.n is not None and self.sample is not None:
-            raise InputError(f"-n {self.n} and --sample {self.sample}: give the first N images or a sample, not both")
-        for flag, value in (("--batch-size", self.batch_size), ("--attack-n", self.attack_n)):
-            if value is not None and value < 1:
-                raise InputError(f"{flag} {value}: give at least 1")
+        require_unique("model", names)
+        if FLOOR in names:
+            raise InputError(f"model {FLOOR!r} is taken: give another name")
+        require_one_choice(self.n, self.sample, "images")
+        require_at_least_one("--batch-size", self.batch_size)
+        require_at_least_one("--attack-n", self.attack_n)
         if not 0 < self.quantile < 1:
             raise InputError(f"--quantile {self.quantile}: give a share above 0 and below 1, such as 0.75")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"--seed {self.seed}: give a whole number from 0 to {2**63 - 1}")
+        require_seed(self.seed)
         if self.scales is not None and (not self.scales or min(self.scales) < 32):
             raise InputError(f"--scales {self.scales}: give pixels of the shorter side, 32 or more, such as 32,48,64")
 

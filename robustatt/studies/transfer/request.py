@@ -8,6 +8,7 @@ from typing import Any
 
 from robustatt.errors import InputError
 from robustatt.plan import ModelEntry
+from robustatt.plan.checks import require_at_least_one, require_one_choice, require_seed, require_some, require_unique
 
 
 @dataclass(frozen=True)
@@ -37,19 +38,16 @@ class TransferRequest:
     names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _require_several(self.models, "no model: give at least one, such as --model vgg_att3")
-        _require_several(self.data, "no data: give at least one set, such as --data stl10 or a folder")
-        _require_unique("model", [entry.name for entry in self.models])
-        _require_unique("data", list(self.data))
+        require_some(self.models, "no model: give at least one, such as --model vgg_att3")
+        require_some(self.data, "no data: give at least one set, such as --data stl10 or a folder")
+        require_unique("model", [entry.name for entry in self.models])
+        require_unique("data", list(self.data))
         if self.folds < 2:
             raise InputError(f"--folds {self.folds}: give at least 2")
-        if self.n is not None and self.sample is not None:
-            raise InputError(f"-n {self.n} and --sample {self.sample}: give the first N images or a sample, not both")
+        require_one_choice(self.n, self.sample, "images")
         for flag, value in (("-n", self.n), ("--sample", self.sample), ("--input-size", self.input_size)):
-            if value is not None and value < 1:
-                raise InputError(f"{flag} {value}: give at least 1")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"--seed {self.seed}: give a whole number from 0 to {2**32 - 1}")
+            require_at_least_one(flag, value)
+        require_seed(self.seed, bits=32)  # scikit-learn takes no more
 
     def labels(self) -> dict[str, str]:
         """What each data set is called in the results."""
@@ -62,14 +60,3 @@ class TransferRequest:
         """What decides the numbers besides models and data, as transfer.json holds it."""
         chosen = {"folds": self.folds, "n": self.n, "sample": self.sample, "seed": self.seed}
         return {**chosen, "trained_on": self.trained_on, "input_size": self.input_size}
-
-
-def _require_several(values: tuple[Any, ...], otherwise: str) -> None:
-    if not values:
-        raise InputError(otherwise)
-
-
-def _require_unique(kind: str, names: list[str]) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"{kind} {name!r} is given twice")

@@ -1,0 +1,41 @@
+"""Rules that every request shares, each with its one error text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from robustatt.errors import InputError
+
+
+def require_seed(seed: int, bits: int = 63) -> None:
+    """A seed is a whole number of so many bits: 63, or fewer where a library takes no more."""
+    if not 0 <= seed < 2**bits:
+        raise InputError(f"--seed {seed}: give a whole number from 0 to {2**bits - 1}")
+
+
+def require_at_least_one(flag: str, value: int | None, hint: str = "give at least 1") -> None:
+    """A count that is given is at least 1."""
+    if value is not None and value < 1:
+        raise InputError(f"{flag} {value}: {hint}")
+
+
+def require_one_choice(n: int | None, sample: int | None, what: str) -> None:
+    """Either the first n or a random sample."""
+    if n is not None and sample is not None:
+        raise InputError(f"-n {n} and --sample {sample}: give the first N {what} or a sample, not both")
+
+
+def require_some(values: Sequence[object], hint: str) -> None:
+    """At least one."""
+    if not values:
+        raise InputError(hint)
+
+
+def require_unique(kind: str, names: Sequence[str]) -> None:
+    """Names are not empty, and none is given twice: results are told apart by them."""
+    for name in names:
+        if not name:
+            raise InputError(f"a {kind} has an empty name")
+        if names.count(name) > 1:
+            hint = f": give each a label of its own, such as --model a={name} --model b={name}" if kind == "model" else ""
+            raise InputError(f"{kind} {name!r} is given twice{hint}")
