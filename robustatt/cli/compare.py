@@ -108,7 +108,7 @@ def _rows(first: Mapping[str, Outcomes], second: Mapping[str, Outcomes], where: 
         other = second.get(attack)
         if other is None:
             continue
-        _, mine, theirs = np.intersect1d(outcomes.index, other.index, assume_unique=True, return_indices=True)
+        mine, theirs = outcomes.align(other)
         if not np.array_equal(outcomes.label[mine], other.label[theirs]):
             raise InputError(f"compare: {where} are not of the same images: labels differ")
         rows += compare_outcomes(outcomes, other)

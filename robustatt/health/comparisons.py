@@ -127,8 +127,7 @@ def noise(outcomes: Sequence[AttackOutcome]) -> Iterator[HealthWarning]:
                 "noise-as-strong",
                 f"at {radius_text(eps, control.norm)} random noise breaks {noise} of {len(union.index)} images and the attack "
                 f"{attack}: the attack does no better than chance, so it says nothing about robustness.",
-                "Look "
-                "at the gradient (zero, flipped, or of another model?).",
+                "Look at the gradient (zero, flipped, or of another model?).",
                 control.outcomes.model,
                 union.name,
                 {"noise": noise, "attack": attack, "of": len(union.index), "eps": eps},
@@ -148,8 +147,7 @@ def unconverged(outcomes: Sequence[AttackOutcome]) -> Iterator[HealthWarning]:
                     "not-converged",
                     f"at {radius_text(eps, strong.norm)} {strong.name}, the same attack with more steps or restarts, breaks "
                     f"{more} of {len(weak.index)} images more than {weak.name}.",
-                    "Raise steps and restarts until "
-                    "nothing changes.",
+                    "Raise steps and restarts until nothing changes.",
                     weak.outcomes.model,
                     weak.name,
                     {"more": more, "of": len(weak.index), "eps": eps},
@@ -202,8 +200,7 @@ def too_few(outcomes: Sequence[AttackOutcome]) -> Iterator[HealthWarning]:
             "too-few-examples",
             f"{entry.outcomes.model} and {other.model} differ by at most {100 * claimed:.1f} points, at no radius "
             f"significantly even taken alone, and {least}: whether one of them is better is not known.",
-            "Evaluate more "
-            "examples.",
+            "Evaluate more examples.",
             entry.outcomes.model,
             entry.name,
             {"difference": claimed, "of": table.n} | ({} if np.isnan(detectable) else {"detectable": detectable}),

@@ -41,8 +41,7 @@ def card_mismatch(label: str, accuracy: float, n: int, claimed: float) -> Health
         "card-mismatch",
         f"clean accuracy is {accuracy:.1%} on {n} images, but the model's card says {claimed:.1%}: weights, "
         "data or preparation of the images are not those of the card.",
-        "Compare data set, split, image size "
-        "and normalisation.",
+        "Compare data set, split, image size and normalisation.",
         label,
         evidence={"accuracy": accuracy, "card": claimed, "of": n},
     )

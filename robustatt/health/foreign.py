@@ -33,8 +33,7 @@ def unused_ball(outcome: AttackOutcome, records: pd.DataFrame) -> Iterator[Healt
             "ball-unused",
             f"at {text} the images that {outcome.name} could not break use at most {float(failed.max()) / eps:.0%} of the "
             f"{outcome.norm} ball of that radius: it works with another norm or radius than the recipe says.",
-            "Set norm in "
-            "the recipe, and give arguments that grow with eps under [shares].",
+            "Set norm in the recipe, and give arguments that grow with eps under [shares].",
             outcome.outcomes.model,
             outcome.name,
             {"used": float(failed.max()) / eps, "of": len(failed)},

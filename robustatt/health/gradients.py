@@ -60,8 +60,7 @@ def gradient(look: ModelProbe, comparable: bool) -> HealthWarning | None:
             "zero-gradient",
             f"for {share:.0%} of the clean images the gradient of the loss is exactly zero, so an attack "
             "that follows it has nothing to follow and its failure says nothing.",
-            "Look for rounding, "
-            "detached tensors or no_grad in the model, and run a black-box attack (square).",
+            "Look for rounding, detached tensors or no_grad in the model, and run a black-box attack (square).",
             look.label,
             evidence={"share": share},
         )

@@ -78,8 +78,7 @@ def label_order(truth: NDArray[np.int64], predicted: NDArray[np.int64], model: s
         "label-order",
         f"the clean accuracy of {before:.0%} becomes {after:.0%} if the model's classes are renamed one to "
         "one: model and data list their classes in a different order (folders are sorted by name).",
-        "Compare the names "
-        "(`robustatt data DATA` prints them) and give the model's order by --class-names FILE.",
+        "Compare the names (`robustatt data DATA` prints them) and give the model's order by --class-names FILE.",
         model,
         evidence={"balanced_accuracy": before, "balanced_accuracy_renamed": after},
     )
@@ -99,8 +98,7 @@ def like_chance(grid: Outcomes) -> Iterator[HealthWarning]:
             "chance-accuracy",
             f"without any attack {right / n:.1%} of {n} images are classified right, and always guessing the commonest "
             f"class would give {guess:.1%}: robustness of such a model means nothing.",
-            "Look for missing weights, other "
-            "data than it was trained on, or other labels.",
+            "Look for missing weights, other data than it was trained on, or other labels.",
             grid.model,
             "",
             {"accuracy": right / n, "guess": float(guess), "of": n},

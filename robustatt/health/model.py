@@ -114,8 +114,7 @@ def _output(look: ModelProbe) -> HealthWarning | None:
             "probabilities",
             "the model returns probabilities, not logits: each row is non-negative and sums to 1. Gradients "
             "vanish where it is sure, so attacks look weaker than they are.",
-            "Return the values before the "
-            "softmax.",
+            "Return the values before the softmax.",
             look.label,
             evidence={"largest_gap_to_1": float((logits.sum(1) - 1).abs().max())},
         )
@@ -226,8 +225,7 @@ def _compare_modes(look: ModelProbe, calm: nn.Module, lively: nn.Module) -> Heal
         "training-mode",
         f"the model was handed over in training mode, and {share:.0%} of its predictions on "
         f"{len(look.image)} clean images are others there than in evaluation mode.",
-        "Everything here is "
-        "measured in evaluation mode: call model.eval() before comparing with numbers from elsewhere.",
+        "Everything here is measured in evaluation mode: call model.eval() before comparing with numbers from elsewhere.",
         look.label,
         evidence={"predictions_changed": share},
     )
@@ -269,8 +267,7 @@ def _batch_dependent(look: ModelProbe) -> HealthWarning | None:
         "batch-dependent",
         f"the logits of an image {how} when it comes in another batch ({changed} of {len(few)} predictions "
         "change): what is measured depends on the batch size and on the order of the images.",
-        "Look for "
-        "BatchNorm in training mode or for a mean over the batch.",
+        "Look for BatchNorm in training mode or for a mean over the batch.",
         look.label,
         evidence={"logit_change": moved, "predictions_changed": changed / len(few)},
     )
@@ -317,8 +314,7 @@ def check_maps(label: str, levels: Sequence[str]) -> list[HealthWarning]:
             "maps-normalised",
             f"the attention maps of {', '.join(levels)} do not sum to 1 for each image, and were divided by their sum: drift "
             "compares shares of attention, and would grow with the size of the maps.",
-            "Return maps that sum to 1 to be sure "
-            "that this is what they mean.",
+            "Return maps that sum to 1 to be sure that this is what they mean.",
             label,
             evidence={"levels": len(levels)},
         )

@@ -104,8 +104,7 @@ def _zero_gradient(records: pd.DataFrame) -> Iterator[HealthWarning]:
                 "zero-gradient",
                 f"for {share:.1%} of the attacked images the gradient was exactly zero, so the attack had "
                 "nothing to follow and what it could not break says nothing.",
-                "Look for rounding, detached "
-                "tensors or saturation in the model, and run a black-box attack.",
+                "Look for rounding, detached tensors or saturation in the model, and run a black-box attack.",
                 str(model),
                 str(attack),
                 {"share": share},
@@ -178,8 +177,7 @@ def _half(outcome: AttackOutcome) -> Iterator[HealthWarning]:
             f"{held} of {len(label)} images are still classified right at radius "
             f"{min(outcome.eps[i] for i in far):.2g}, where each may be turned into the same grey image and "
             f"no classifier is right on more than one class ({most} images).",
-            f"So {outcome.name} fails on this "
-            "model, at smaller radii too: run a black-box attack (square).",
+            f"So {outcome.name} fails on this model, at smaller radii too: run a black-box attack (square).",
             outcome.outcomes.model,
             outcome.name,
             {"held": held, "possible": most, "of": len(label)},

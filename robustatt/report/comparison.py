@@ -67,7 +67,7 @@ def write(first: Run, second: Run, out: Path) -> tuple[Path, tuple[Path, ...], t
 
 def _same_images(old: Outcomes, new: Outcomes) -> None:
     """Raise InputError if the two grids are of different data sets."""
-    _, at_old, at_new = np.intersect1d(old.index, new.index, assume_unique=True, return_indices=True)
+    at_old, at_new = old.align(new)
     if at_old.size == 0 or not np.array_equal(old.label[at_old], new.label[at_new]):
         raise InputError(f"the runs of {old.model} under {old.attack} are not of the same images: labels differ")
 
@@ -82,7 +82,8 @@ def difference_rows(new: Outcomes, old: Outcomes) -> list[dict[str, Any]]:
 
 def flip_rows(old: Outcomes, new: Outcomes) -> Iterator[dict[str, Any]]:
     """Every example that is right in one run and wrong in the other, at each radius of both."""
-    index, at_old, at_new = np.intersect1d(old.index, new.index, assume_unique=True, return_indices=True)
+    at_old, at_new = old.align(new)
+    index = old.index[at_old]
     was, now = old.correct, new.correct
     for column, eps in enumerate(old.eps):
         if eps not in new.eps:

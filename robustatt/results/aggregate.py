@@ -205,7 +205,7 @@ def paired_differences(layout: Sequence[Outcomes], pairs: Mapping[str, str]) -> 
 
 def compare_outcomes(outcomes: Outcomes, base: Outcomes) -> list[Difference]:
     """The paired comparison of two grids under one attack at the radii and examples both have."""
-    _, mine, theirs = np.intersect1d(outcomes.index, base.index, assume_unique=True, return_indices=True)
+    mine, theirs = outcomes.align(base)
     tests: list[tuple[str, statistics.PairedCounts, float]] = []
     correct, base_correct = outcomes.correct, base.correct
     for column, eps in enumerate(outcomes.eps):

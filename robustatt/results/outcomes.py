@@ -50,6 +50,11 @@ class Outcomes:
         changed: NDArray[np.bool_] = self.present & (self.adv_pred != self.clean_pred[:, None])
         return changed
 
+    def align(self, other: Outcomes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Where the examples that both have stand in each, in the order of their index."""
+        _, mine, theirs = np.intersect1d(self.index, other.index, assume_unique=True, return_indices=True)
+        return mine, theirs
+
     @property
     def held(self) -> NDArray[np.bool_]:
         """Right at this radius and at every smaller one; a missing row breaks nothing."""

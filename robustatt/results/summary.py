@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -76,7 +77,7 @@ class AttackInfo(Part):
     algorithm: str = ""
     norm: str = "linf"
 
-    @property
+    @cached_property
     def recipe(self) -> Recipe | None:
         """The recipe it was run by, or the shipped one of its name; None where this version knows neither."""
         keys = {key: value for key, value in self.as_dict().items() if key not in ("fingerprint", "radii")}

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from robustatt.results import statistics
 from robustatt.results.outcomes import Outcomes
 from robustatt.results.statistics import Estimate
@@ -124,7 +122,7 @@ def _paper_difference(model: str) -> str:
 
 def paired_accuracy(a: Outcomes, b: Outcomes) -> Estimate:
     """Clean accuracy of a minus that of b on the images both saw."""
-    _, mine, theirs = np.intersect1d(a.index, b.index, assume_unique=True, return_indices=True)
+    mine, theirs = a.align(b)
     right = (a.clean_pred == a.label)[mine], (b.clean_pred == b.label)[theirs]
     return statistics.newcombe_paired(statistics.PairedCounts.of(*right))
 

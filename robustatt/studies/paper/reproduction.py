@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from robustatt.errors import InputError
 from robustatt.report.markdown import table
 from robustatt.results import statistics
@@ -235,7 +233,7 @@ def fooling_gaps(layout: Mapping[tuple[str, str], Outcomes], name: str, rival: s
     mine, theirs = layout.get((name, attack)), layout.get((rival, attack))
     if mine is None or theirs is None or mine.eps != theirs.eps:
         return {}
-    _, a, b = np.intersect1d(mine.index, theirs.index, assume_unique=True, return_indices=True)
+    a, b = mine.align(theirs)
     found = {}
     for place, eps in enumerate(mine.eps):
         steps = eps.partition("/")[0]
