@@ -145,7 +145,7 @@ class RayActors:
         self._setup = replace(setup, plan=plan, device=device, batch_size=batch_size)
         self._models = models
         self._entries = {entry.name: entry for entry in plan.models}
-        self._weights: dict[str, Any] = {}
+        self._weights: dict[str, object] = {}
         self._data = [ray.put(dataset)] if isinstance(dataset, TensorDataset) else []
         self._last_worker, self._last_problem = time.monotonic(), ""
         self._doubts: dict[Any, _Doubt] = {}
