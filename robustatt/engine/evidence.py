@@ -1,4 +1,4 @@
-"""A results folder held against itself: everything shown is computed from the records, and what does not agree is said.
+"""A results folder checked against its own records: everything shown is computed from them, and disagreements are reported.
 
 Nothing in the folder is changed.
 """

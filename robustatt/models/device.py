@@ -1,4 +1,4 @@
-"""Which device computes: the one asked for, or the first GPU if there is one; and whether its memory ran out."""
+"""Which device computes: the requested one, or the first GPU if there is one; and whether its memory ran out."""
 
 from __future__ import annotations
 

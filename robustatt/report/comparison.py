@@ -49,7 +49,7 @@ def write(first: Run, second: Run, out: Path) -> tuple[Path, tuple[Path, ...], t
     b = {(outcomes.model, outcomes.attack): outcomes for outcomes in outcomes_by_curve(second[1])}
     common = [key for key in a if key in b]
     if not common:
-        raise InputError(f"{first[0]} and {second[0]} share no model under one attack: nothing to compare")
+        raise InputError(f"{first[0]} and {second[0]} have no model and attack in common: nothing to compare")
     for key in common:
         _same_images(a[key], b[key])
     rows = [row for key in common for row in difference_rows(b[key], a[key])]

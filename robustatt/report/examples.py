@@ -10,7 +10,7 @@ import numpy as np
 from robustatt.results.outcomes import Outcomes
 
 MAX_PREDICTIONS = 1_500_000
-"""Beyond so many predictions the page keeps only the strongest attack, to stay well under 10 MB."""
+"""Beyond this number of predictions the page keeps only the strongest attack, to stay well under 10 MB."""
 
 _OFFSET = 0x100
 

@@ -173,7 +173,7 @@ def check(
 
 
 def plan_changes(was: Identity, now: Identity) -> list[Change]:
-    """Every field in which two identities differ; models and attacks that only the run has are no change."""
+    """Every field in which two identities differ; models and attacks that only the run has are not changes."""
     changes = _data_changes(was.data, now.data)
     changes += _table_changes("weights", "model", was.models, now.models)
     changes += _table_changes("attack", "attack", was.attacks, now.attacks)

@@ -93,7 +93,7 @@ class AttackInfo(Part):
 
 
 class PlanInfo(Part):
-    """What was asked for, and what it was bound to."""
+    """The request, and what it was bound to."""
 
     data: DataInfo = DataInfo()
     models: list[ModelInfo] = []
