@@ -137,6 +137,7 @@ def sweep(
     sample: int | None = None,
     split: str = "test",
     independent: bool = False,
+    drift_n: int | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     progress: bool | None = None,
@@ -162,6 +163,8 @@ def sweep(
         sample: this many examples drawn by the seed, classes in proportion; their indices stay those of the data.
         split: which part of a named data set.
         independent: attack every radius afresh instead of searching each example's threshold.
+        drift_n: on how many examples drift is measured with all steps at every radius; 0: none. By default up to 100, fewer
+            where that would cost much more than the sweep.
         batch_size: images a batch; found for this machine if None.
         device: "auto", "cpu", "cuda", ...
         progress: whether a progress bar is shown on standard error; by default in a terminal and in Jupyter.
@@ -185,6 +188,7 @@ def sweep(
         split=dataset.split,
         n=n,
         sample=sample,
+        drift_n=drift_n,
         seed=seed,
         independent=independent,
         batch_size=batch_size,

@@ -21,13 +21,13 @@ from robustatt.health.records import check_records
 from robustatt.health.warning import UNEXPLAINED
 from robustatt.plan import BoundPlan, Cell
 from robustatt.results.aggregate import summarise
-from robustatt.results.records import Store
+from robustatt.results.records import DRIFT_SUFFIX, Store
 from robustatt.results.summary import SUMMARY_FILE, HealthNote, Summary, as_stored, read_summary
 
 TOLERANCE = 1e-9
 """How far a number of summary.json may lie from the one that the records give: both are computed in float64."""
 
-DERIVED = ("curves", "drift", "drift_predicts_fooling", "differences", "confusion")
+DERIVED = ("curves", "drift", "drift_predicts_fooling", "differences", "confusion", "full_strength")
 """Keys of summary.json that follow from the records alone."""
 
 MAX_NAMED = 3
@@ -56,20 +56,22 @@ def read_folder(directory: Path) -> ResultsFolder:
     if not directory.is_dir():
         raise InputError(f"{directory}: no such folder: give the folder a sweep wrote (its --out)")
     bound = BoundPlan.read(directory)
-    refuse_link(directory / "records", "remove the link, or sweep with --records file://...")
+    for folder in ("records", f"records{DRIFT_SUFFIX}"):
+        refuse_link(directory / folder, "remove the link, or sweep with --records file://...")
     store = Store(bound.records or directory / "records", read_only=True)
-    cells = list(bound.cells())
+    cells = [*bound.cells(), *bound.drift_cells()]
     absent = store.absent(cell.key for cell in cells)
-    frames, wrong = [], []
+    frames: dict[bool, list[pd.DataFrame]] = {False: [], True: []}
+    wrong = []
     for cell in cells:
         frame = store.read([cell.key])
         if len(frame):
-            mistake = misfit(frame, cell, bound.plan.sample is None)
+            mistake = misfit(frame, cell, bound.plan.sample is None and cell.drift is None)
             if mistake:
                 wrong.append(f"{cell} ({mistake})")
             else:
-                frames.append(frame)
-    records = pd.concat(frames, ignore_index=True) if frames else store.read([])
+                frames[cell.drift is not None].append(frame)
+    records, drift = (pd.concat(part, ignore_index=True) if part else store.read([]) for part in frames.values())
     if "broken_by" in records:
         records["broken_by"] = records["broken_by"].fillna("")
     findings = [
@@ -78,16 +80,17 @@ def read_folder(directory: Path) -> ResultsFolder:
         *_cells_finding("not what their names say", wrong, len(cells)),
         *_contradictions(records),
     ]  # fmt: skip
-    summary, disagreements = _summary(directory, bound, records)
-    said = findings if len(frames) < len(cells) else findings + disagreements  # a summary of fewer records is another one
-    return ResultsFolder(bound, records, summary, tuple(said), len(frames), len(cells))
+    summary, disagreements = _summary(directory, bound, records, drift)
+    whole = sum(map(len, frames.values()))
+    said = findings if whole < len(cells) else findings + disagreements  # a summary of fewer records is another one
+    return ResultsFolder(bound, records, summary, tuple(said), whole, len(cells))
 
 
-def agrees(summary: Summary, records: pd.DataFrame, bound: BoundPlan) -> bool:
+def agrees(summary: Summary, records: pd.DataFrame, drift: pd.DataFrame, bound: BoundPlan) -> bool:
     """Whether every number of a stored summary that follows from the records is what they give."""
     plan = bound.describe()
     found = [entry.as_dict() for entry in check_records(records, bound.plan.attacks)]
-    computed = summarise(records, plan, {}, found)
+    computed = summarise(records, plan, {}, found, drift)
     return not _disagreement(computed, summary) and not _hidden_warnings(computed, summary)
 
 
@@ -126,11 +129,11 @@ def _contradictions(records: pd.DataFrame) -> list[str]:
     return findings
 
 
-def _summary(directory: Path, bound: BoundPlan, records: pd.DataFrame) -> tuple[Summary, list[str]]:
+def _summary(directory: Path, bound: BoundPlan, records: pd.DataFrame, drift: pd.DataFrame) -> tuple[Summary, list[str]]:
     """The summary of the records, with provenance and warnings of the stored one, and where the two disagree."""
     plan = bound.describe()
     found = [entry.as_dict() for entry in check_records(records, bound.plan.attacks)]
-    computed = summarise(records, plan, {}, found)
+    computed = summarise(records, plan, {}, found, drift)
     path = directory / SUMMARY_FILE
     if not path.exists():
         return computed, [f"{SUMMARY_FILE} is missing: what it alone holds (where the numbers come from, warnings about the models) is unknown"]  # fmt: skip
@@ -150,7 +153,7 @@ def _summary(directory: Path, bound: BoundPlan, records: pd.DataFrame) -> tuple[
 def _disagreement(computed: Summary, stored: Summary) -> list[str]:
     """The first number of the stored summary that the records do not give, and how many more there are."""
     mine, theirs = (as_stored(summary.as_dict()) for summary in (computed, stored))
-    differences = [line for key in DERIVED for line in _differences(mine[key], theirs.get(key, []), key)]
+    differences = [line for key in DERIVED for line in _differences(mine.get(key, []), theirs.get(key, []), key)]
     if not differences:
         return []
     more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""

@@ -11,7 +11,7 @@ from typing import final
 from robustatt.engine.scheduler import GRADIENT, CellCost, Costs, Finished, Handler, Scheduler, Task, full_strength
 from robustatt.engine.sweep import Sweep
 from robustatt.engine.worker import peak_memory
-from robustatt.evaluate.cell import attack_examples
+from robustatt.evaluate.cell import attack_examples, positions_of
 from robustatt.plan import Cell
 from robustatt.progress import NoSweepProgress
 
@@ -56,7 +56,7 @@ def forecast(sweep: Sweep, begun: Callable[[Cell, int], None] = lambda *_: None)
     `begun` is called with the first Cell of each model and attack, and on how many examples it is about to be measured.
     Raises InputError where the sweep would.
     """
-    keys = [cell.key for cell in sweep.bound.cells()]
+    keys = sweep.bound.keys()
     missing = sweep.store.missing(keys)
     found = tuple(_pilots(sweep, missing, begun))
     workers = max(1, sweep.size(missing))
@@ -87,9 +87,9 @@ def _pilot(sweep: Sweep, cells: Sequence[Cell], begun: Callable[[Cell, int], Non
     """Attack a part of the pilot's examples and then all of them: what the others add is what each costs in a whole Cell."""
     cell, examples = cells[0], sum(cell.stop - cell.start for cell in cells)
     entry = next(entry for entry in sweep.bound.plan.models if entry.name == cell.model)
-    positions = [place for cell in cells for place in range(cell.start, cell.stop)]
+    positions = [place for cell in cells for place in positions_of(cell, sweep.dataset)]
     forward = sweep.crew.measured(entry)
-    gradients, forwards = full_strength(cell.attack, len(cell.radii), cell.independent)
+    gradients, forwards = full_strength(cell.attack, len(cell.radii), cell.independent or cell.drift is not None)
     wanted = int(PILOT_SECONDS / (forward * (GRADIENT * gradients + forwards)))
     count = min(len(positions), max(FEWEST_PILOT, min(MOST_PILOT, wanted)))
     begun(cell, count)
@@ -102,7 +102,7 @@ def _pilot(sweep: Sweep, cells: Sequence[Cell], begun: Callable[[Cell, int], Non
     whole = sum(max(0.0, seconds + each * (cell.stop - cell.start - count)) for cell in cells)
     scale = examples / count
     return KindForecast(
-        cell.model, cell.attack.name, len(cells), examples, found_gradients * scale, found_forwards * scale, whole, count
+        *cell.kind, len(cells), examples, found_gradients * scale, found_forwards * scale, whole, count
     )  # fmt: skip
 
 

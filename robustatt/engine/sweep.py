@@ -37,7 +37,7 @@ from robustatt.results import provenance
 from robustatt.results.aggregate import summarise
 from robustatt.results.file_names import write_file_names
 from robustatt.results.gallery import GALLERY_FILE, GalleryEntry, write_gallery
-from robustatt.results.records import Store
+from robustatt.results.records import DRIFT_SUFFIX, Store
 from robustatt.results.summary import Summary, read_summary, write_summary
 
 if TYPE_CHECKING:
@@ -88,12 +88,13 @@ def bound(plan: Plan, dataset: Dataset, load: Loader, out: Path, execution: Exec
     examples = _count(plan, dataset)
     chosen = drawn(dataset, plan)
     records = (execution.records if execution else None) or str(out / "records")
-    refuse_link(out / "records", "remove the link, or name the place with --records file://...")
+    for folder in ("records", f"records{DRIFT_SUFFIX}"):
+        refuse_link(out / folder, "remove the link, or name the place with --records file://...")
     refuse_link(out / GALLERY_FILE.parent)
     store = Store(records)
     store.check()
     where = records if "://" in records else str(Path(records).absolute())
-    cells = sum(1 for _ in BoundPlan(plan, examples, dataset.classes, "", ("",) * len(plan.models)).cells())
+    cells = len(BoundPlan(plan, examples, dataset.classes, "", ("",) * len(plan.models)).keys())
     threads = execution.cell_threads(cells, torch.get_num_threads()) if execution else None
     batch_size = plan.batch_size or automatic_batch_size(dataset.image_shape, device)
     with _cluster(execution), _threads(threads) as available, FrozenModels(load, device, chosen, plan) as models:
@@ -142,11 +143,12 @@ class Sweep:
     def run(self, progress: SweepProgress, gallery: bool) -> SweepOutcome:
         """Compute what is missing, then summarise everything."""
         plan, bound, store = self.bound.plan, self.bound, self.store
-        keys = [cell.key for cell in bound.cells()]
+        own, drift = ([cell.key for cell in cells] for cells in (bound.cells(), bound.drift_cells()))
+        keys = [*own, *drift]
         missing = store.missing(keys)
         if not missing and (summary := _finished(bound, self.out)) is not None:
-            records = store.read(keys)
-            if agrees(summary, records, bound):
+            records = store.read(own)
+            if agrees(summary, records, store.read(drift), bound):
                 return SweepOutcome(records, summary, 0, len(keys))
         warnings = [] if plan.n is None else first_classes(self.dataset.labels.numpy(), bound.examples)
         cards = {}
@@ -154,21 +156,21 @@ class Sweep:
             module = self.models.module(entry)
             warnings += _inspect(self.models.get(entry), module, self.dataset, bound.examples)
             cards[entry.name] = getattr(module, "card", None)
-        store.prepare()
+        store.prepare(drift=bool(drift))
         self.out.mkdir(parents=True, exist_ok=True)
         bound.write(self.out)
         write_file_names(self.dataset, range(bound.examples), self.out)
-        images = sum(_images(cell) for cell in bound.cells() if cell.key in missing)
+        images = sum(_images(cell) for kind in bound.kinds() for cell in kind if cell.key in missing)
         progress.begin(images, len(keys), len(keys) - len(missing))
         began, computed = time.time(), len(missing)
         self._compute(missing, progress, len(keys))
-        records = store.read(keys)
+        records, drift_records = store.read(own), store.read(drift)
         warnings += check_records(records, plan.attacks)
         for name, card in cards.items():
             warnings += check_card(name, card, self.dataset, records) if card is not None else []
         origin = _origin(bound, self.out, began, self.models.device)
         said = [warning.as_dict() for warning in distinct(warnings)]
-        summary = summarise(records, bound.describe(), origin, said)
+        summary = summarise(records, bound.describe(), origin, said, drift_records)
         write_summary(self.out, summary)
         if gallery:
             _keep_pictures(bound, self.dataset, self.models, records, self.out)
@@ -180,7 +182,7 @@ class Sweep:
 
     def size(self, missing: Set[str]) -> int:
         """How many workers are to compute the missing Cells."""
-        return self.crew.size(len(missing), lambda: (cell for cell in self.bound.cells() if cell.key in missing))
+        return self.crew.size(len(missing), lambda: (cell for kind in self.bound.kinds() for cell in kind if cell.key in missing))
 
     def _compute(self, missing: set[str], progress: SweepProgress, total: int) -> None:
         """Have every missing Cell computed. RunInterrupted if some could not be."""
@@ -255,7 +257,8 @@ def _keep_pictures(bound: BoundPlan, dataset: Dataset, models: FrozenModels, rec
     )
     entries: list[GalleryEntry] = []
     for entry in plan.models if shown else ():
-        cell = next(cell for cell in bound.cells() if cell.model == entry.name and cell.attack.name == attack)
+        candidates = [cell for cells in (bound.drift_cells(), bound.cells()) for cell in cells]  # at full strength first
+        cell = next(cell for cell in candidates if cell.model == entry.name and cell.attack.name == attack)
         batch_size = automatic_batch_size(dataset.image_shape, models.device)
         entries += pictures(cell, models.get(entry), dataset, shown, batch_size)
     write_gallery(out, entries)
@@ -274,7 +277,7 @@ def _count(plan: Plan, dataset: Dataset) -> int:
 
 
 def _origin(bound: BoundPlan, out: Path, began: float, device: torch.device) -> dict[str, Any]:
-    costs = log.costs(out, {cell.key for cell in bound.cells()})
+    costs = log.costs(out, set(bound.keys()))
     return {
         "command": provenance.command(),
         "versions": provenance.versions(),

@@ -22,6 +22,7 @@ from robustatt.errors import InputError, RobustattError, describe
 from robustatt.evaluate.cell import Evaluation, evaluate
 from robustatt.models.device import is_out_of_memory
 from robustatt.plan import ModelEntry, Plan
+from robustatt.plan.cells import DRIFT_KEY
 from robustatt.results.records import Store
 
 LOG_LINES = 20
@@ -85,7 +86,7 @@ class Worker:
         if self._models.fingerprint(entry) != cell.model_fingerprint:
             raise RobustattError(f"model {cell.model!r} on {platform.node()} is not the one this sweep began with")
         classifier = self._models.get(entry)
-        torch.manual_seed(int(cell.key[:15], 16))
+        torch.manual_seed(int(cell.key.removeprefix(DRIFT_KEY)[:15], 16))
         began = time.perf_counter()
         found = evaluate(cell, classifier, self._dataset, self._batch_size(task), advance)
         self._store.put(cell.key, found.columns)

@@ -22,11 +22,12 @@ from robustatt.attack.base import (
 from robustatt.attack.builder import build
 from robustatt.attack.rng import ExampleRng
 from robustatt.data.dataset import Dataset
-from robustatt.data.views import require_same_classes
+from robustatt.data.views import require_same_classes, stratified
 from robustatt.eps import CLEAN, parse_radius
 from robustatt.errors import InputError
 from robustatt.evaluate.batch import AttackedBatch, OutcomeTable
 from robustatt.evaluate.classifier import Classifier
+from robustatt.evaluate.full_strength import evaluate_at_full_strength
 from robustatt.evaluate.single_run import evaluate_along_direction, evaluate_minimum_norm
 from robustatt.evaluate.threshold_search import GridSearch
 from robustatt.plan import Cell
@@ -50,15 +51,26 @@ def evaluate(
 
     Raises NonFiniteLogits, ThreatModelViolation, or InputError for labels the model does not know.
     """
-    target, ledger, oracle = attack_examples(cell, classifier, dataset, range(cell.start, cell.stop), batch_size, done)
+    target, ledger, oracle = attack_examples(cell, classifier, dataset, positions_of(cell, dataset), batch_size, done)
     return Evaluation(rows_of(cell, target, ledger), oracle.gradients, oracle.forwards + target.forwards)
+
+
+def positions_of(cell: Cell, dataset: Dataset) -> Sequence[int]:
+    """Which examples of a data set a Cell is about."""
+    if cell.drift is None:
+        return range(cell.start, cell.stop)
+    drawn = stratified(dataset.labels[: cell.drift.population], cell.drift.count, cell.seed)
+    return [int(position) for position in drawn[cell.start : cell.stop]]
 
 
 def attack_examples(
     cell: Cell, classifier: Classifier, dataset: Dataset, positions: Sequence[int], batch_size: int,
     done: Callable[[int], None] = lambda _: None, keep: bool = False,
 ) -> tuple[AttackedBatch, OutcomeTable, Oracle]:  # fmt: skip
-    """A Cell's attack on some examples of its data set; `keep` makes the ledger keep images and maps."""
+    """A Cell's attack on some examples of its data set, to its last step if the Cell has a drift sample.
+
+    `keep` makes the ledger keep images and maps.
+    """
     images, labels = load_images(dataset, positions, classifier)
     radii = torch.tensor([float(parse_radius(text)) for text in cell.radii], device=classifier.device)
     attack = build(cell.attack, classifier.classes)
@@ -79,6 +91,8 @@ def _run(attack: Attack, target: AttackedBatch, oracle: Oracle, cell: Cell, done
         return evaluate_along_direction(target, attack, oracle, rng, done)
     if isinstance(attack, MinimumNormAttack) or (isinstance(attack, ExternalAttack) and attack.minimum_norm):
         return evaluate_minimum_norm(target, attack, oracle, rng, done)
+    if cell.drift is not None and isinstance(attack, SteppedAttack):
+        return evaluate_at_full_strength(target, attack, oracle, rng, done)
     if isinstance(attack, SteppedAttack | ExternalAttack | Chain):
         parts = attack.parts if isinstance(attack, Chain) else [attack]
         return GridSearch(target, parts, oracle, lambda part: ExampleRng(cell.seed, part), done, cell.independent).run()

@@ -142,6 +142,7 @@ def context(summary: Summary, page: Page) -> Context:
         "controls": [attack for attack in attacks if summary.is_control(attack)],
         "drift_metrics": DRIFT_METRICS,
         "drift_auc": text.prediction_rows(summary),
+        "prediction_note": text.prediction_note(summary),
         "overviews": overviews(summary),
         "points": list(points(summary)),
         "chains": part_tables(summary),

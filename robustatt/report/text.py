@@ -230,6 +230,21 @@ STOPPING_NOTE = (
 )
 
 
+def prediction_note(summary: Summary) -> str:
+    """How the images were made whose drift is compared, which decides what the areas mean."""
+    strength = summary.full_strength
+    attacks = {row.attack for row in summary.measured_areas()}
+    if strength is not None and all(map(summary.at_full_strength, attacks)):
+        return (
+            f"Attacks were run to their last step at every radius, success or not, on {strength.n} images, so fooled images and those "
+            "that held are the result of the same number of steps."
+        )
+    return (
+        "FGSM is the plain case. Attacks that stop at the first success move a fooled image in fewer steps than one that holds, and a "
+        "threshold search attacks at a radius only the images that break near it: read their rows with that in mind."
+    )
+
+
 @dataclass(frozen=True)
 class DriftPrediction:
     """One row of the answer to: does drift predict being fooled?"""
@@ -260,7 +275,7 @@ def prediction_rows(summary: Summary) -> list[DriftPrediction]:
             row.model, row.attack, kind_of(row.level), level_title(row.level), row.eps,
             row.auc, row.ci_low, row.ci_high, row.n_fooled, row.n_held,
         )
-        for row in summary.drift_predicts_fooling
+        for row in summary.measured_areas()
         if row.headline
     ]  # fmt: skip
     return sorted(rows, key=lambda row: row.kind)

@@ -175,6 +175,14 @@ class AreaRow(Part):
     n_held: Count
 
 
+class FullStrength(Part):
+    """Drift under attacks that run to their last step at every radius, of a sample of `n` examples for each model."""
+
+    n: Count
+    drift: list[DriftRow] = []
+    drift_predicts_fooling: list[AreaRow] = []
+
+
 class Difference(Part):
     """Accuracy of a model minus that of its baseline on the same examples."""
 
@@ -239,11 +247,29 @@ class Summary(Part):
     differences: list[Difference] = []
     confusion: list[Confusion] = []
     health: list[HealthNote] = []
+    full_strength: FullStrength | None = None
     integrity: list[str] = []
 
     def as_dict(self) -> dict[str, Any]:
         """What the file holds."""
         return self.model_dump(exclude_unset=True, exclude={"integrity"}, by_alias=True)
+
+    def measured_drift(self) -> list[DriftRow]:
+        """Drift at full strength, and for attacks that were not run so, at the radii that the sweep attacked."""
+        return self._strongest("drift")
+
+    def measured_areas(self) -> list[AreaRow]:
+        """How well drift predicts fooling, at full strength where it was measured so."""
+        return self._strongest("drift_predicts_fooling")
+
+    def _strongest(self, name: str) -> list[Any]:
+        strong = [] if self.full_strength is None else getattr(self.full_strength, name)
+        measured = {(row.model, row.attack) for row in strong}
+        return [*strong, *(row for row in getattr(self, name) if (row.model, row.attack) not in measured)]
+
+    def at_full_strength(self, attack: str) -> bool:
+        """Whether an attack's drift was measured with all its steps at every radius."""
+        return self.full_strength is not None and any(row.attack == attack for row in self.full_strength.drift)
 
     def is_control(self, attack: str) -> bool:
         """Whether an attack is a control, such as random noise, and no adversary."""
@@ -279,7 +305,11 @@ class Summary(Part):
 
         plan = self.plan.model_copy(update={"attacks": [entry for entry in self.plan.attacks if entry.name not in attacks]})
         names = ("curves", "drift", "drift_predicts_fooling", "differences", "confusion")
-        return self.model_copy(update={"plan": plan, **{name: kept(getattr(self, name)) for name in names}})
+        strength = self.full_strength
+        if strength is not None:
+            own = {name: kept(getattr(strength, name)) for name in ("drift", "drift_predicts_fooling")}
+            strength = strength.model_copy(update=own)
+        return self.model_copy(update={"plan": plan, "full_strength": strength, **{name: kept(getattr(self, name)) for name in names}})
 
     @classmethod
     def parse(cls, content: Mapping[str, object], where: str) -> Self:
