@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,31 +59,38 @@ def read_folder(directory: Path) -> ResultsFolder:
     for folder in ("records", f"records{DRIFT_SUFFIX}"):
         refuse_link(directory / folder, "remove the link, or sweep with --records file://...")
     store = Store(bound.records or directory / "records", read_only=True)
-    cells = [*bound.cells(), *bound.drift_cells()]
-    absent = store.absent(cell.key for cell in cells)
-    frames: dict[bool, list[pd.DataFrame]] = {False: [], True: []}
-    wrong = []
+    cells = list(bound.cells())
+    records, whole, findings = _read_cells(store, cells, "cells", bound.plan.sample is None)
+    drift, _, drift_findings = _read_cells(store, list(bound.drift_cells()), "cells at full strength", False)
+    findings += _contradictions(records)
+    summary, disagreements = _summary(directory, bound, records, drift)
+    incomplete = whole < len(cells) or drift_findings  # a summary of fewer records is another one
+    said = [*findings, *drift_findings, *(() if incomplete else disagreements)]
+    return ResultsFolder(bound, records, summary, tuple(said), whole, len(cells))
+
+
+def _read_cells(store: Store, cells: Sequence[Cell], noun: str, indices_known: bool) -> tuple[pd.DataFrame, int, list[str]]:
+    """The records of those Cells that are whole, how many there are, and what is wrong with the others, a line each."""
+    absent, damaged = store.absent(cell.key for cell in cells), len(store.damaged)
+    frames, wrong = [], []
     for cell in cells:
         frame = store.read([cell.key])
         if len(frame):
-            mistake = misfit(frame, cell, bound.plan.sample is None and cell.drift is None)
+            mistake = misfit(frame, cell, indices_known)
             if mistake:
                 wrong.append(f"{cell} ({mistake})")
             else:
-                frames[cell.drift is not None].append(frame)
-    records, drift = (pd.concat(part, ignore_index=True) if part else store.read([]) for part in frames.values())
+                frames.append(frame)
+    records = pd.concat(frames, ignore_index=True) if frames else store.read([])
     if "broken_by" in records:
         records["broken_by"] = records["broken_by"].fillna("")
-    findings = [
-        *_cells_finding("missing", [str(cell) for cell in cells if cell.key in absent], len(cells)),
-        *_cells_finding("altered or cut short since they were written", [path.name for path in store.damaged], len(cells)),
-        *_cells_finding("not what their names say", wrong, len(cells)),
-        *_contradictions(records),
-    ]  # fmt: skip
-    summary, disagreements = _summary(directory, bound, records, drift)
-    whole = sum(map(len, frames.values()))
-    said = findings if whole < len(cells) else findings + disagreements  # a summary of fewer records is another one
-    return ResultsFolder(bound, records, summary, tuple(said), whole, len(cells))
+    names = {
+        "missing": [str(cell) for cell in cells if cell.key in absent],
+        "altered or cut short since they were written": [path.name for path in store.damaged[damaged:]],
+        "not what their names say": wrong,
+    }
+    findings = [line for what, found in names.items() for line in _cells_finding(what, found, f"{len(cells)} {noun}")]
+    return records, len(frames), findings
 
 
 def agrees(summary: Summary, records: pd.DataFrame, drift: pd.DataFrame, bound: BoundPlan) -> bool:
@@ -111,12 +118,12 @@ def misfit(frame: pd.DataFrame, cell: Cell, indices_known: bool) -> str:
     return "a clean row that is not clean" if (clean["adv_pred"] != clean["clean_pred"]).any() else ""
 
 
-def _cells_finding(what: str, names: list[str], of: int) -> list[str]:
+def _cells_finding(what: str, names: list[str], of: str) -> list[str]:
     if not names:
         return []
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     verb = "is" if len(names) == 1 else "are"
-    return [f"{len(names)} of {of} cells {verb} {what}, and left out: {', '.join(names[:MAX_NAMED])}{more}"]
+    return [f"{len(names)} of {of} {verb} {what}, and left out: {', '.join(names[:MAX_NAMED])}{more}"]
 
 
 def _contradictions(records: pd.DataFrame) -> list[str]:

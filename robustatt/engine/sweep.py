@@ -149,7 +149,7 @@ class Sweep:
         if not missing and (summary := _finished(bound, self.out)) is not None:
             records = store.read(own)
             if agrees(summary, records, store.read(drift), bound):
-                return SweepOutcome(records, summary, 0, len(keys))
+                return SweepOutcome(records, summary, 0, len(own))
         warnings = [] if plan.n is None else first_classes(self.dataset.labels.numpy(), bound.examples)
         cards = {}
         for entry in plan.models:
@@ -161,9 +161,9 @@ class Sweep:
         bound.write(self.out)
         write_file_names(self.dataset, range(bound.examples), self.out)
         images = sum(_images(cell) for kind in bound.kinds() for cell in kind if cell.key in missing)
-        progress.begin(images, len(keys), len(keys) - len(missing))
-        began, computed = time.time(), len(missing)
-        self._compute(missing, progress, len(keys))
+        began, computed = time.time(), len(missing & set(own))
+        progress.begin(images, len(own), len(own) - computed)
+        self._compute(missing, progress, set(own))
         records, drift_records = store.read(own), store.read(drift)
         warnings += check_records(records, plan.attacks)
         for name, card in cards.items():
@@ -174,7 +174,7 @@ class Sweep:
         write_summary(self.out, summary)
         if gallery:
             _keep_pictures(bound, self.dataset, self.models, records, self.out)
-        return SweepOutcome(records, summary, computed, len(keys) - computed, store.moved_aside)
+        return SweepOutcome(records, summary, computed, len(own) - computed, store.moved_aside)
 
     def queue(self, missing: Set[str], costs: Costs) -> Queue:
         """The Cells that are missing in the store, longest first."""
@@ -184,8 +184,8 @@ class Sweep:
         """How many workers are to compute the missing Cells."""
         return self.crew.size(len(missing), lambda: (cell for kind in self.bound.kinds() for cell in kind if cell.key in missing))
 
-    def _compute(self, missing: set[str], progress: SweepProgress, total: int) -> None:
-        """Have every missing Cell computed. RunInterrupted if some could not be."""
+    def _compute(self, missing: set[str], progress: SweepProgress, own: Set[str]) -> None:
+        """Have every missing Cell computed; `own` are those that accuracy is of. RunInterrupted if some could not be."""
         wanted = frozenset(missing)
 
         def finished(cell: Cell, spent: CellCost) -> None:
@@ -201,23 +201,23 @@ class Sweep:
             finally:
                 executor.close()
         except KeyboardInterrupt:
-            raise RunInterrupted("stopped by Ctrl-C", 130, self._safe(total - len(missing), total)) from None
+            raise RunInterrupted("stopped by Ctrl-C", 130, self._safe(missing, own)) from None
         except InputError:
             raise
         except (RobustattError, OSError) as problem:
             said = first_line(problem)
-            raise RunInterrupted(said, 3, self._safe(total - len(missing), total)) from problem
+            raise RunInterrupted(said, 3, self._safe(missing, own)) from problem
         if set_aside:
             cause = set_aside[0].problem
-            raise RunInterrupted(_names(set_aside), 3, self._safe(total - len(missing), total)) from cause
+            raise RunInterrupted(_names(set_aside), 3, self._safe(missing, own)) from cause
         unseen = self.store.absent(wanted)
         if unseen:
             reason = f"workers wrote {len(unseen)} cells where this machine does not see them: give --records a URL all reach"
-            raise RunInterrupted(reason, 3, self._safe(total - len(unseen), total))
+            raise RunInterrupted(reason, 3, self._safe(unseen, own))
 
-    def _safe(self, finished: int, total: int) -> str:
+    def _safe(self, missing: Set[str], own: Set[str]) -> str:
         return (
-            f"Safe on disk: {finished} of {total} cells in {self.store.place}. "
+            f"Safe on disk: {len(own - missing)} of {len(own)} cells in {self.store.place}. "
             "Run the same command again to resume"
         )
 

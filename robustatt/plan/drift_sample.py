@@ -33,26 +33,22 @@ class DriftSample:
 
 
 def measured_attacks(attacks: Sequence[tuple[Recipe, Radii]]) -> list[tuple[Recipe, Radii]]:
-    """The attacks whose drift is measured at full strength, each with its radii: native ones that take steps inside a ball, and
-    controls.
+    """The attacks that are run again at full strength for their drift, each with its radii: native ones in several steps.
 
-    Attacks in L-infinity that have no control beside them get random signs. Not measured are attacks that look for the nearest
-    mistake or know only the labels, chains, and other libraries' attacks.
+    Single steps and controls are at full strength in every sweep. Where attacks in L-infinity have no control beside them,
+    random signs join. Attacks that look for the nearest mistake or know only the labels, chains, and other libraries' attacks
+    are not measured.
     """
-    adversaries = [(recipe, radii) for recipe, radii in attacks if radii and _steps_in_a_ball(recipe)]
-    if not adversaries:
-        return []
-    controls = [(recipe, radii) for recipe, radii in attacks if radii and recipe.category == "control"]
-    signed = next((radii for recipe, radii in adversaries if recipe.norm == "linf"), None)
-    taken = {recipe.name for recipe, _ in attacks}
-    if signed is not None and CONTROL not in taken and not any(recipe.norm == "linf" for recipe, _ in controls):
-        controls.append((recipe_files.load(CONTROL), signed))
-    return [*adversaries, *controls]
+    chosen = [(recipe, radii) for recipe, radii in attacks if radii and _in_several_steps(recipe)]
+    signed = next((radii for recipe, radii in chosen if recipe.norm == "linf"), None)
+    controlled = any(recipe.category == "control" and recipe.norm == "linf" for recipe, _ in attacks)
+    if signed is not None and not controlled and CONTROL not in {recipe.name for recipe, _ in attacks}:
+        chosen.append((recipe_files.load(CONTROL), signed))
+    return chosen
 
 
-def _steps_in_a_ball(recipe: Recipe) -> bool:
-    native = not isinstance(recipe, ExternalRecipe) and not recipe.parts()
-    return native and recipe.category in ("single-step", "iterative")
+def _in_several_steps(recipe: Recipe) -> bool:
+    return recipe.category == "iterative" and not isinstance(recipe, ExternalRecipe) and not recipe.parts()
 
 
 def sample_size(attacks: Sequence[tuple[Recipe, Radii]], examples: int, wanted: int | None) -> int:

@@ -242,13 +242,12 @@ SEARCH_NOTE = (
 
 def _searched(summary: Summary, attack: str) -> bool:
     """Whether an attack was run only at the radii near each image's threshold: those in one step attack at all radii."""
-    category = summary.plan.attack(attack).category
-    return summary.plan.evaluation == "threshold search" and not summary.at_full_strength(attack) and category not in ("single-step", "control")
+    return summary.plan.evaluation == "threshold search" and not summary.at_full_strength(attack)
 
 
 def _strength(summary: Summary, attack: str) -> str:
     """On which examples drift was measured, if at full strength."""
-    if summary.full_strength is None or not summary.at_full_strength(attack):
+    if summary.full_strength is None or all(row.attack != attack for row in summary.full_strength.drift):
         return ""
     return f" run to its last step at every radius, on a sample of {summary.full_strength.n} images"
 

@@ -232,13 +232,9 @@ STOPPING_NOTE = (
 
 def prediction_note(summary: Summary) -> str:
     """How the images were made whose drift is compared, which decides what the areas mean."""
-    strength = summary.full_strength
-    attacks = {row.attack for row in summary.measured_areas()}
-    if strength is not None and all(map(summary.at_full_strength, attacks)):
-        return (
-            f"Attacks were run to their last step at every radius, success or not, on {strength.n} images, so fooled images and those "
-            "that held are the result of the same number of steps."
-        )
+    if all(summary.at_full_strength(row.attack) for row in summary.measured_areas()):
+        sample = "" if summary.full_strength is None else f" (attacks in several steps: on a sample of {summary.full_strength.n})"
+        return f"Every image took all steps of the attack at its radius, success or not{sample}."
     return (
         "FGSM is the plain case. Attacks that stop at the first success move a fooled image in fewer steps than one that holds, and a "
         "threshold search attacks at a radius only the images that break near it: read their rows with that in mind."

@@ -268,8 +268,9 @@ class Summary(Part):
         return [*strong, *(row for row in getattr(self, name) if (row.model, row.attack) not in measured)]
 
     def at_full_strength(self, attack: str) -> bool:
-        """Whether an attack's drift was measured with all its steps at every radius."""
-        return self.full_strength is not None and any(row.attack == attack for row in self.full_strength.drift)
+        """Whether an attack's drift is of images that took all its steps at every radius, as single steps always do."""
+        measured = self.full_strength is not None and any(row.attack == attack for row in self.full_strength.drift)
+        return measured or self.plan.attack(attack).category in ("single-step", "control")
 
     def is_control(self, attack: str) -> bool:
         """Whether an attack is a control, such as random noise, and no adversary."""

@@ -95,16 +95,16 @@ def test_random_signs_are_measured_beside_the_attacks(folder: Path) -> None:
     strength = read_folder(folder).summary.full_strength
     assert strength is not None
     assert strength.n == 18
-    assert {row.attack for row in strength.drift} == {"fgsm", "pgd", "sign-noise"}
-    assert {row.attack for row in strength.drift_predicts_fooling} <= {"fgsm", "pgd"}
-    drift = {row.attack: row.mean for row in strength.drift if (row.metric, row.eps, row.group) == ("js", "12/255", "all")}
-    assert drift["fgsm"] == pytest.approx(drift["pgd"], rel=1e-2)  # one step reaches the corner of a linear model too
+    assert {row.attack for row in strength.drift} == {"pgd", "sign-noise"}
+    assert {row.attack for row in strength.drift_predicts_fooling} == {"pgd"}
+    drift = {row.attack: row.mean for row in read_folder(folder).summary.measured_drift() if (row.metric, row.eps, row.group) == ("js", "12/255", "all")}
+    assert drift["fgsm"] == pytest.approx(drift["pgd"], rel=0.1)  # one step reaches the corner of a linear model too
 
 
 def test_the_same_examples_under_every_attack_in_the_shares_of_the_classes(data: tuple[Tensor, Tensor], folder: Path) -> None:
     rows = drift_records(folder)
     chosen = {attack: sorted(set(group["index"])) for attack, group in rows.groupby("attack")}
-    assert chosen["fgsm"] == chosen["pgd"] == chosen["sign-noise"]
+    assert chosen["pgd"] == chosen["sign-noise"]
     share = float(data[1].float().mean())
     assert float(data[1][chosen["pgd"]].float().mean()) == pytest.approx(share, abs=1 / 18)
 
@@ -115,7 +115,7 @@ def test_a_damaged_file_is_computed_again(model: Looking, data: tuple[Tensor, Te
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    assert "1 of 5 cells is altered" in " ".join(read_folder(folder).findings)
+    assert "1 of 2 cells at full strength is altered" in " ".join(read_folder(folder).findings)
     robustatt.sweep(model, data, ["fgsm", "pgd"], eps=list(EPS.values()), out=folder, drift_n=18)
     pd.testing.assert_frame_equal(before, drift_records(folder))
     assert not read_folder(folder).findings
@@ -126,9 +126,10 @@ def recipes(*names: str) -> list[tuple[Recipe, tuple[str, ...]]]:
 
 
 @pytest.mark.parametrize(("attacks", "expected"), [
-    (["fgsm", "pgd", "apgd-ce"], ["fgsm", "pgd", "apgd-ce", "sign-noise"]),
-    (["pgd", "noise"], ["pgd", "noise"]),
+    (["fgsm", "pgd", "apgd-ce"], ["pgd", "apgd-ce", "sign-noise"]),
+    (["pgd", "noise"], ["pgd"]),
     (["pgd-l2"], ["pgd-l2"]),
+    (["fgsm", "r-fgsm"], []),
     (["square", "fmn", "fab-t", "autoattack"], []),
     (["sign-noise"], []),
 ])  # fmt: skip
@@ -137,8 +138,7 @@ def test_what_is_measured(attacks: list[str], expected: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("attacks", "examples", "wanted", "count"), [
-    (["fgsm"], 500, None, 100),
-    (["fgsm"], 30, None, 30),
+    (["fgsm"], 500, None, 0),
     (["pgd"], 10_000, None, 100),  # 40 steps at 2 radii
     (["pgd"], 100, None, 25),
     (["pgd"], 20, None, 10),
