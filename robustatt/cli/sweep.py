@@ -144,6 +144,8 @@ def sweep(
     _print_summary(outcome.summary)
     ready = f", {outcome.ready} found on disk" if outcome.ready else ""
     print(f"{counted(outcome.computed, 'cell')} computed{ready}. Results: {folder}/summary.json")
+    if outcome.summary.full_strength is not None:
+        print(f"Drift was measured at full strength on {outcome.summary.full_strength.n} images (--drift-n).")
     print(f"Next: robustatt report {folder}")
 
 

@@ -7,14 +7,17 @@ needs. Its images have only just been broken, so they say little about drift.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from robustatt.attack.base import Oracle, SteppedAttack
 from robustatt.attack.rng import ExampleRng
 from robustatt.evaluate.batch import AttackedBatch, OutcomeTable, leave_alone
 from robustatt.evaluate.classifier import require_finite
+from robustatt.evaluate.step_runner import last_state
 
 
 def evaluate_at_full_strength(
@@ -35,15 +38,8 @@ def evaluate_at_full_strength(
         for radius, eps in enumerate(target.radii):
             limit = eps.expand(len(chunk))
             batch = target.batch(chunk, limit)
-            state = attack.start(batch, rng)
-            for _ in range(attack.steps):
-                loss = attack.objective(batch, state)
-                output = oracle.query(attack.query(state), batch.label, loss, gradient=attack.needs_gradient, passes=attack.eot)
-                require_finite(output.logits, batch.index, target.classifier.label)
-                state = attack.step(batch, state, output)
-                if attack.looks_after_step:
-                    seen = oracle.query(attack.query(state), batch.label, loss, gradient=False, passes=attack.eot)
-                    state = attack.looked(batch, state, seen.logits)
+            finite = partial(_require_finite, target, batch.index)
+            state = last_state(attack, batch, oracle, attack.start(batch, rng), finite)
             zero_gradient = state.get("zero_gradient")
             found = target.evaluate(chunk, attack.candidate(state), limit)
             found |= {
@@ -53,3 +49,7 @@ def evaluate_at_full_strength(
             ledger.write(chunk.cpu().numpy(), radius, found)
         done(len(chunk))
     return ledger
+
+
+def _require_finite(target: AttackedBatch, index: Tensor, query: Tensor, logits: Tensor) -> None:  # noqa: ARG001
+    require_finite(logits, index, target.classifier.label)

@@ -21,14 +21,24 @@ def run_to_end(
 ) -> Tensor:
     """The image of each row ``(n, c, h, w)`` after all steps of an attack at one radius, whether or not it succeeded before.
 
+    See `last_state` for the arguments. The images are not judged: measure their distance (`robustatt.attack.norms.measure`).
+    """
+    return attack.candidate(last_state(attack, batch, oracle, state, seen))
+
+
+def last_state(
+    attack: SteppedAttack, batch: Batch, oracle: Oracle, state: State, seen: Callable[[Tensor, Tensor], None] = lambda *_: None
+) -> State:
+    """The state of an attack at one radius after all its steps.
+
     `state` is where the rows start: `attack.start(batch, rng)`, or one with other images. `seen` is called with each
-    step's queries and their logits. The images are not judged: measure their distance (`robustatt.attack.norms.measure`).
+    step's queries and their logits.
     """
     for _ in range(attack.steps):
         query, output = _ask(attack, batch, oracle, state)
         seen(query, output.logits)
         state = _follow(attack, batch, oracle, state, output)
-    return attack.candidate(state)
+    return state
 
 
 def _ask(attack: SteppedAttack, batch: Batch, oracle: Oracle, state: State) -> tuple[Tensor, ModelOutput]:
