@@ -277,7 +277,7 @@ def _count(plan: Plan, dataset: Dataset) -> int:
 
 
 def _origin(bound: BoundPlan, out: Path, began: float, device: torch.device) -> dict[str, Any]:
-    costs = log.costs(out, set(bound.keys()))
+    costs, drift = (log.costs(out, {cell.key for cell in cells}) for cells in (bound.cells(), bound.drift_cells()))
     return {
         "command": provenance.command(),
         "versions": provenance.versions(),
@@ -288,4 +288,5 @@ def _origin(bound: BoundPlan, out: Path, began: float, device: torch.device) -> 
         "seconds": round(costs["seconds"], 3),
         "gradients": int(costs["gradients"]),
         "forwards": int(costs["forwards"]),
+        **({f"drift_{name}": round(value, 3) for name, value in drift.items()} if drift["seconds"] else {}),
     }

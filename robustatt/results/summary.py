@@ -222,7 +222,7 @@ class HealthNote(Part):
 
 
 class Provenance(Part):
-    """Where the numbers come from."""
+    """Where the numbers come from; what drift at full strength cost is counted apart."""
 
     command: str = ""
     versions: dict[str, str] = {}
@@ -233,6 +233,9 @@ class Provenance(Part):
     seconds: float | None = None
     gradients: int | None = None
     forwards: int | None = None
+    drift_seconds: float | None = None
+    drift_gradients: float | None = None
+    drift_forwards: float | None = None
 
 
 class Summary(Part):
