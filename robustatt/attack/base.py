@@ -196,6 +196,15 @@ class SteppedAttack(Attack):
     def candidate(self, state: State) -> Float[Tensor, "n c h w"]:
         """The image each row would hand in now."""
 
+    def run(self, batch: Batch, oracle: Oracle, rng: ExampleRng) -> Float[Tensor, "n c h w"]:
+        """One run of all steps, success or not: images that show what the whole radius can do."""
+        state = self.start(batch, rng)
+        for _ in range(self.steps):
+            query, loss = self.query(state), self.objective(batch, state)
+            output = oracle.query(query, batch.label, loss, gradient=self.needs_gradient, passes=self.eot)
+            state = self.step(batch, state, output)
+        return self.candidate(state)
+
 
 class MinimumNormAttack(SteppedAttack):
     """A stepped attack that looks for the nearest mistake, whatever the radius.

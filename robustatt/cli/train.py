@@ -29,7 +29,10 @@ def train(
     label_smoothing: Annotated[float, typer.Option(help="Label smoothing, 0 to below 1.")] = 0.0,
     flip: Annotated[bool | None, typer.Option(help="Mirror images at random. [default: by data set]")] = None,
     crop: Annotated[bool | None, typer.Option(help="Crop at random after padding by 4. [default: by data set]")] = None,
-    adversarial: Annotated[str | None, typer.Option(help="Train on attacked images: fgsm or pgd.")] = None,
+    adversarial: Annotated[
+        str | None,
+        typer.Option(help="Train on attacked images: fgsm (Wong et al. 2020) or pgd. Watched by PGD-10 on 500 held-out images."),
+    ] = None,
     train_eps: Annotated[
         float, typer.Option(help="L-infinity radius of adversarial training, in steps of 1/255.")
     ] = 8.0,
@@ -37,7 +40,7 @@ def train(
         Path | None, typer.Option(help="Start from the weights of this checkpoint of the same network.")
     ] = None,
     keep: Annotated[
-        str, typer.Option(help="Which epoch's weights: last, or best on a tenth held out of the training images.")
+        str, typer.Option(help="Which epoch's weights: last, or best on training images that are held out.")
     ] = "last",
     test_every: Annotated[
         int | None, typer.Option(help="Measure test accuracy every N epochs. [default: by size]")
@@ -68,6 +71,8 @@ def train(
         card = run_training(request, bar)
     if os.environ.get("RANK", "0") != "0" and distributed:
         return
+    if "stopped" in card.history:
+        print(f"Stopped early: {card.history['stopped']}")
     print(f"Wrote {out}: clean test accuracy {card.clean_accuracy:.2%}")
     print(f"Log: {request.log_path}, curve: {request.curve_path}")
     size = f" --input-size {input_size}" if input_size else ""

@@ -11,6 +11,7 @@ from robustatt.report.style import LIGHT
 SERIES = {
     "train_accuracy": ("training images", 0, "o"),
     "held_out_accuracy": ("held-out training images", 2, "^"),
+    "held_out_robust_accuracy": ("held-out training images under PGD-10", 3, "v"),
     "test_accuracy": ("test images", 1, "s"),
 }
 

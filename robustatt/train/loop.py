@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from robustatt import data as datasets
 from robustatt.data import Dataset, TensorDataset
-from robustatt.data.views import stratified
 from robustatt.errors import InputError, TrainingDiverged
 from robustatt.files import write_whole
 from robustatt.models import Card, build, save_checkpoint
@@ -27,6 +26,7 @@ from robustatt.models.device import choose_device
 from robustatt.train.augment import adversarial_images, augment, augmentation
 from robustatt.train.card import card_of, channel_statistics, start_from
 from robustatt.train.curve import curve_png
+from robustatt.train.held_out import hold_out, judge_epoch, stopped_early
 from robustatt.train.ranks import Ranks, own_device, ranks, synced
 from robustatt.train.request import TrainRequest
 from robustatt.train.schedule import learning_rate, peak_rate
@@ -46,6 +46,8 @@ def train(request: TrainRequest, on_step: OnStep | None = None) -> Card:
 
     The weights kept are those of the last epoch, or with ``keep`` "best" those of the epoch that does best
     on a tenth of the training images, held out; the test split is only ever measured, never used to choose.
+    Adversarial training holds 500 images out to measure robust accuracy after every epoch (see
+    `robustatt.train.watch`): it stops at catastrophic overfitting, with the weights of the last epoch before.
     The state goes to ``<out>.resume.pt`` after every epoch and is removed at the end.
 
     Args:
@@ -101,12 +103,12 @@ def _train(request: TrainRequest, device: torch.device, mine: Ranks, on_step: On
     if not mine.first:
         torch.manual_seed(torch.initial_seed() + 1009 * mine.rank + run.epoch)  # masks of its own for dropout
     called = mine.wrapped(network, device)
-    kept, held = _hold_out(request, labels)
+    kept, held = hold_out(request, labels)
     images = pixels[kept].permute(0, 2, 3, 1).contiguous().to(device)
     held_out = None if held is None else TensorDataset(pixels[held], labels[held], train_set.classes)
     labels = labels[kept].to(device)
     batches = _epoch_sizes(len(images), request.batch_size)
-    while run.epoch < request.epochs:
+    while run.epoch < request.epochs and not stopped_early(run):
         started = time.perf_counter()
         loss, accuracy = _epoch(request, run, called, mine, images, labels, batches, on_step)
         run.epoch += 1
@@ -125,8 +127,9 @@ def _train(request: TrainRequest, device: torch.device, mine: Ranks, on_step: On
         }
         if held_out is not None:
             row["held_out_accuracy"] = clean_accuracy(network, held_out, device=device)
-            _keep_if_best(run, row["held_out_accuracy"])
         run.rows.append(row)
+        if held_out is not None:
+            judge_epoch(request, run, held_out, mine, device)
         if mine.first:
             write_log(request.log_path, run.rows)
             write_state(request.resume_path, run.state(request.identity()))
@@ -134,9 +137,12 @@ def _train(request: TrainRequest, device: torch.device, mine: Ranks, on_step: On
         network.load_state_dict(run.best)
     if request.half:
         network.load_state_dict(rounded(network.state_dict()))
-    if request.half or run.best_epoch not in (0, run.epoch):
-        run.rows[-1]["test_accuracy"] = clean_accuracy(network, test_set, device=device)
-    card = card_of(request, run, train_set, mean, std, origin)
+    last, test_accuracy = run.rows[-1], run.rows[-1]["test_accuracy"]
+    if request.half or math.isnan(test_accuracy) or run.kept_epoch != run.epoch:
+        test_accuracy = clean_accuracy(network, test_set, device=device)
+    if run.kept_epoch == run.epoch:
+        last["test_accuracy"] = test_accuracy  # as stored
+    card = card_of(request, run, train_set, mean, std, origin, test_accuracy)
     if not mine.first:
         return card
     write_log(request.log_path, run.rows)
@@ -144,25 +150,6 @@ def _train(request: TrainRequest, device: torch.device, mine: Ranks, on_step: On
     save_checkpoint(request.out, network.state_dict(), card, half=request.half)
     request.resume_path.unlink(missing_ok=True)
     return card
-
-
-def _hold_out(request: TrainRequest, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Which training images are trained on, and which are held out to choose the best epoch."""
-    every = torch.arange(len(labels))
-    if request.keep == "last":
-        return every, None
-    if len(labels) < 20:
-        raise InputError(f"--keep best: {len(labels)} training images are too few to hold a tenth out")
-    held = stratified(labels, len(labels) // 10, request.seed)
-    kept = torch.ones(len(labels), dtype=torch.bool)
-    kept[held] = False
-    return every[kept], held
-
-
-def _keep_if_best(run: Run, accuracy: float) -> None:
-    if run.best is None or accuracy > max(row["held_out_accuracy"] for row in run.rows):
-        run.best = {name: tensor.detach().clone() for name, tensor in run.network.state_dict().items()}
-        run.best_epoch = run.epoch
 
 
 def _check_place(out: Path) -> None:

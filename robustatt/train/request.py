@@ -78,10 +78,8 @@ class TrainRequest(BaseModel):
 
     def identity(self) -> str:
         """Everything that decides the numbers, as text; where files lie and how they are kept is left out."""
-        return json.dumps(
-            self.model_dump(
-                mode="json",
-                exclude={"out", "data_root", "download", "device", "half", "resume", "test_every", "distributed"},
-            ),
-            sort_keys=True,
-        )
+        left_out = {"out", "data_root", "download", "device", "half", "resume", "test_every", "distributed"}
+        decisive = self.model_dump(mode="json", exclude=left_out)
+        if self.adversarial is not None:
+            decisive["watched"] = True  # some images are held out, which was not always so
+        return json.dumps(decisive, sort_keys=True)

@@ -20,7 +20,10 @@ from robustatt.train.request import TrainRequest
 
 @dataclass
 class Run:
-    """The moving parts of a training run: what a resume file has to hold."""
+    """The moving parts of a training run: what a resume file has to hold.
+
+    ``best`` and ``best_epoch``: the weights to be kept, where those need not be the last epoch's, and whose they are.
+    """
 
     network: Network
     optimiser: torch.optim.SGD
@@ -30,6 +33,11 @@ class Run:
     rows: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Tensor] | None = None
     best_epoch: int = 0
+
+    @property
+    def kept_epoch(self) -> int:
+        """The epoch whose weights are kept, from 1."""
+        return self.best_epoch or self.epoch
 
     def state(self, identity: str) -> dict[str, Any]:
         rng = {

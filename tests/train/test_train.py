@@ -247,6 +247,22 @@ def test_adversarial_images_stay_in_the_ball_and_raise_the_loss(method: Any) -> 
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
+@pytest.mark.parametrize(("method", "steps", "size"), [("fgsm", 1, 1.25), ("pgd", 7, 0.25)])
+def test_adversarial_images_are_those_of_the_papers(method: Any, steps: int, size: float) -> None:
+    """Wong et al. 2020, algorithm 3, and Madry et al. 2018, written out; of a linear classifier the gradient's sign is known."""
+    eps, generator = 8 / 255, torch.Generator().manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+    x, y = torch.rand(16, 3, 8, 8), torch.arange(16) % 2
+    rise = (network[1].weight[1] - network[1].weight[0]).detach().view(3, 8, 8)
+    uphill = torch.where((y == 0).view(-1, 1, 1, 1), rise, -rise).sign()
+    start = torch.empty(x.shape, memory_format=torch.channels_last).uniform_(-1, 1, generator=generator)
+    expected = (x + eps * start).clamp(0, 1)
+    for _ in range(steps):
+        expected = (x + (expected + size * eps * uphill - x).clamp(-eps, eps)).clamp(0, 1)
+    found = adversarial_images(network, x, y, method, eps, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found, expected)
+
+
 def test_channel_statistics_of_many_images() -> None:
     pixels = torch.randint(0, 256, (2500, 3, 4, 4), dtype=torch.uint8)
     mean, std = channel_statistics(pixels)

@@ -63,15 +63,7 @@ def perturb(
         attacked = (images + per_row(limit, images) * direction).clamp(0.0, 1.0)
     else:
         assert isinstance(attack, SteppedAttack)
-        attacked = _climb(attack, batch, oracle, rng)
+        attacked = attack.run(batch, oracle, rng)
     measure(attack.norm, images, attacked, limit, attack.name, index)
     return attacked.clamp(0.0, 1.0), label
 
-
-def _climb(attack: SteppedAttack, batch: Batch, oracle: Oracle, rng: ExampleRng) -> Tensor:
-    state = attack.start(batch, rng)
-    for _ in range(attack.steps):
-        query, loss = attack.query(state), attack.objective(batch, state)
-        output = oracle.query(query, batch.label, loss, gradient=attack.needs_gradient, passes=attack.eot)
-        state = attack.step(batch, state, output)
-    return attack.candidate(state)
