@@ -11,8 +11,8 @@ from torch import Tensor
 from robustatt.data import Dataset
 from robustatt.errors import InputError
 from robustatt.models import Card, Network, load_checkpoint
-from robustatt.train.augment import augmentation
 from robustatt.train.held_out import robustness, selection
+from robustatt.train.images import augmentation
 from robustatt.train.request import TrainRequest
 from robustatt.train.schedule import peak_rate
 from robustatt.train.state import Run
@@ -92,8 +92,8 @@ def card_of(
         input_size=architecture.input_size,
         mean=mean,
         std=std,
-        data=dataset.name,
-        data_fingerprint=dataset.fingerprint,
+        data=Path(dataset.name).name,
+        data_fingerprint=run.data,
         clean_accuracy=clean_accuracy,
         seed=request.seed,
         epochs=run.epoch,

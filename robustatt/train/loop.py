@@ -18,15 +18,15 @@ from torch import Tensor, nn
 
 from robustatt import data as datasets
 from robustatt.data import Dataset, TensorDataset
-from robustatt.errors import InputError, TrainingDiverged
+from robustatt.errors import InputError, TrainingDiverged, TrainingPaused
 from robustatt.files import write_whole
 from robustatt.models import Card, build, save_checkpoint
 from robustatt.models.checkpoint import rounded
 from robustatt.models.device import choose_device
-from robustatt.train.augment import adversarial_images, augment, augmentation
 from robustatt.train.card import card_of, channel_statistics, start_from
 from robustatt.train.curve import curve_png
 from robustatt.train.held_out import hold_out, judge_epoch, stopped_early
+from robustatt.train.images import adversarial_images, augment, augmentation
 from robustatt.train.ranks import Ranks, own_device, ranks, synced
 from robustatt.train.request import TrainRequest
 from robustatt.train.schedule import learning_rate, peak_rate
@@ -41,7 +41,9 @@ class OnStep(Protocol):
     def __call__(self, epoch: int, step: int, steps: int, loss: float, accuracy: float) -> None: ...
 
 
-def train(request: TrainRequest, on_step: OnStep | None = None) -> Card:
+def train(
+    request: TrainRequest, on_step: OnStep | None = None, *, until: float | None = None, curve: bool = True
+) -> Card:
     """Trains a network and writes ``request.out`` (weights and card) and the CSV log beside it.
 
     The weights kept are those of the last epoch, or with ``keep`` "best" those of the epoch that does best
@@ -53,26 +55,31 @@ def train(request: TrainRequest, on_step: OnStep | None = None) -> Card:
     Args:
         request: what to train, on what, how.
         on_step: told of every step.
+        until: no epoch but the first begins that by the time of the last would end after this (`time.monotonic`).
+        curve: whether the learning curve is drawn too.
 
     Raises:
         InputError: the model, the data or the out folder is wrong, or the resume file is of another run.
         TrainingDiverged: the loss is no longer finite; the last whole epoch stays in the resume file.
+        TrainingPaused: ``until`` has come; the same request continues from the resume file.
     """
     device = choose_device(request.device)
-    _check_place(request.out)
+    check_place(request.out)
     if request.distributed:
         device = own_device(device)
     devices = [device.index or 0] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), ranks(request.distributed, device) as mine:
         torch.manual_seed(request.seed)
-        return _train(request, device, mine, on_step if mine.first else None)
+        return _train(request, device, mine, on_step if mine.first else None, until, curve)
 
 
-def _train(request: TrainRequest, device: torch.device, mine: Ranks, on_step: OnStep | None) -> Card:
+def _train(
+    request: TrainRequest, device: torch.device, mine: Ranks, on_step: OnStep | None, until: float | None, curve: bool
+) -> Card:
     if not mine.first:
         mine.wait()  # the first process fetches the data, if that is needed
-    train_set = _load(request, "train")
-    test_set = _load(request, "test")
+    train_set = load_split(request, "train")
+    test_set = load_split(request, "test")
     if mine.first:
         mine.wait()
     pixels, labels = train_set.tensors(range(len(train_set)))
@@ -98,7 +105,7 @@ def _train(request: TrainRequest, device: torch.device, mine: Ranks, on_step: On
         weight_decay=request.weight_decay,
         nesterov=request.schedule == "onecycle" or request.model.startswith("resnet"),
     )
-    run = Run(network, optimiser, _generator(request.seed, 1), _generator(request.seed, 2))
+    run = Run(network, optimiser, _generator(request.seed, 1), _generator(request.seed, 2), train_set.fingerprint)
     try_resume(request, run)
     if not mine.first:
         torch.manual_seed(torch.initial_seed() + 1009 * mine.rank + run.epoch)  # masks of its own for dropout
@@ -108,7 +115,10 @@ def _train(request: TrainRequest, device: torch.device, mine: Ranks, on_step: On
     held_out = None if held is None else TensorDataset(pixels[held], labels[held], train_set.classes)
     labels = labels[kept].to(device)
     batches = _epoch_sizes(len(images), request.batch_size)
+    resumed_at = run.epoch
     while run.epoch < request.epochs and not stopped_early(run):
+        if run.epoch > resumed_at and _out_of_time(run, mine, until):
+            raise TrainingPaused(f"time is up after epoch {run.epoch} of {request.epochs}")
         started = time.perf_counter()
         loss, accuracy = _epoch(request, run, called, mine, images, labels, batches, on_step)
         run.epoch += 1
@@ -146,13 +156,14 @@ def _train(request: TrainRequest, device: torch.device, mine: Ranks, on_step: On
     if not mine.first:
         return card
     write_log(request.log_path, run.rows)
-    write_whole(request.curve_path, curve_png(run.rows, f"{card.name}, width {card.width:g}, {card.data}"))
+    if curve:
+        write_whole(request.curve_path, curve_png(run.rows, f"{card.name}, width {card.width:g}, {card.data}"))
     save_checkpoint(request.out, network.state_dict(), card, half=request.half)
     request.resume_path.unlink(missing_ok=True)
     return card
 
 
-def _check_place(out: Path) -> None:
+def check_place(out: Path) -> None:
     """Finds out before the training, and not after it, that its result cannot be written."""
     if out.suffix != ".safetensors":
         raise InputError(f"cannot write {out}: the name of a checkpoint ends in .safetensors")
@@ -166,7 +177,8 @@ def _check_place(out: Path) -> None:
         raise InputError(f"cannot write {out}: no permission in {out.parent}")
 
 
-def _load(request: TrainRequest, split: str) -> Dataset:
+def load_split(request: TrainRequest, split: str) -> Dataset:
+    """The training or the test images of a request."""
     return datasets.load(
         request.data,
         split,
@@ -175,6 +187,14 @@ def _load(request: TrainRequest, split: str) -> Dataset:
         label_column=request.label_column,
         image_size=request.input_size,
     )
+
+
+def _out_of_time(run: Run, mine: Ranks, until: float | None) -> bool:
+    """Whether another epoch like the last would end too late; the first process decides for all."""
+    if until is None:
+        return False
+    late = mine.first and time.monotonic() + run.rows[-1]["seconds"] > until
+    return bool(mine.sums(torch.tensor(float(late), device=next(run.network.parameters()).device))[0])
 
 
 def _generator(seed: int, stream: int) -> torch.Generator:

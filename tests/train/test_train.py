@@ -176,16 +176,15 @@ def test_a_resume_file_of_another_run_or_a_damaged_one(tmp_path: Path) -> None:
     ("fields", "said"),
     [
         ({"model": "vgg_at1"}, "did you mean 'vgg_att1'"),
-        ({"epochs": 0}, "epochs 0"),
-        ({"lr": float("nan")}, "lr nan"),
-        ({"lr": -1.0}, "lr -1"),
-        ({"batch_size": 1}, "batch_size 1"),
+        ({"epochs": 0}, "--epochs 0: give a number at least 1 and at most 10,000"),
+        ({"lr": float("nan")}, "--lr nan"),
+        ({"lr": -1.0}, "--lr -1"),
+        ({"batch_size": 1}, "--batch-size 1"),
         ({"schedule": "onecyle"}, "onecycle"),
         ({"adversarial": "cw"}, "fgsm"),
-        ({"train_eps": 0}, "train_eps 0"),
-        ({"seed": -1}, "seed -1"),
-        ({"label_smoothing": 1.0}, "label_smoothing 1.0"),
-        ({"epoch": 3}, "epoch 3"),
+        ({"train_eps": 0}, "--train-eps 0.0: give a number above 0 and at most 255"),
+        ({"seed": -1}, "--seed -1"),
+        ({"label_smoothing": 1.0}, "--label-smoothing 1.0"),
     ],
 )
 def test_a_wrong_field_is_one_line(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
