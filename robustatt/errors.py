@@ -41,6 +41,12 @@ class TrainingDiverged(RobustattError):
     """The training loss became NaN or infinite."""
 
 
+class TrainingPaused(RobustattError):
+    """The time for a training is up after a whole epoch; the same request continues it."""
+
+    exit_code = 0
+
+
 class RunInterrupted(RobustattError):
     """A run stopped half way; the text says why, then what is safe on disk and how to go on, if anything is."""
 

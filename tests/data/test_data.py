@@ -16,7 +16,7 @@ from paths import SHARED
 from PIL import Image
 
 from robustatt import data
-from robustatt.data import TensorDataset
+from robustatt.data import Source, TensorDataset
 from robustatt.data.listing import listing
 from robustatt.data.views import Resized, Sample, stratified
 from robustatt.errors import InputError
@@ -257,6 +257,17 @@ def test_parquet(tmp_path: Path) -> None:
     assert len(data.load(tmp_path / "set" / "test-00000-of-00001.parquet")) == 5
     with pytest.raises(InputError, match="no train files, only test"):
         data.load(tmp_path / "set", "train")
+
+
+def test_a_named_set_is_also_read_from_parquet_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From ROOT/NAME, if the sizes are those of the set and torchvision's files are not there."""
+    squares: list[object] = [{"bytes": picture(i, (12, 12)), "path": None} for i in range(5)]
+    path = parquet(tmp_path / "cifar100", [1, 0, 2, 2, 1], squares, names=["x", "y", "z"])
+    with pytest.raises(InputError, match="no whole copy of cifar100"):
+        data.load("cifar100", root=tmp_path)
+    monkeypatch.setitem(data.SOURCES, "cifar100", Source("cifar100", "", 5, 5, 12, 3))
+    found = data.load("cifar100", root=tmp_path)
+    assert (found.name, len(found), found.fingerprint) == ("cifar100", 5, data.load(path).fingerprint)
 
 
 def test_parquet_of_raw_bytes_and_named_labels(tmp_path: Path) -> None:
