@@ -23,7 +23,7 @@ class Run:
     """The moving parts of a training run: what a resume file has to hold."""
 
     network: Network
-    optimiser: torch.optim.SGD
+    optimiser: torch.optim.Optimizer
     order: torch.Generator
     noise: torch.Generator
     epoch: int = 0
