@@ -16,7 +16,7 @@ from robustatt.eps import CLEAN, parse_radius
 from robustatt.errors import InputError
 from robustatt.results import statistics
 
-DRIFT_COLUMN = re.compile(r"drift_(?P<metric>[a-z]+)_(?P<level>\w+)")
+DRIFT_COLUMN = re.compile(r"drift_(?P<metric>[a-z]+)_(?P<level>.+)")
 _COLUMNS = ("model", "attack", "eps", "index", "label", "clean_pred", "adv_pred")
 
 
