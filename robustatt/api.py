@@ -83,7 +83,7 @@ class Result:
     def parts(self, attack: str = "autoattack", model: str | None = None) -> pd.DataFrame:
         """How many examples each part of a chain broke: a row for each radius, a column for each part.
 
-        `model` may be left out when there was only one. Raises InputError for an attack that is no chain.
+        `model` may be left out when there was only one. Raises InputError for an attack that is not a chain.
         """
         import pandas as pd
 
@@ -91,7 +91,7 @@ class Result:
         for table in part_tables(self.typed_summary):
             if table.attack == attack and model in (None, table.model):
                 return pd.DataFrame({"eps": table.radii, **table.counts})
-        raise InputError(f"attack {attack!r} is no chain of attacks, or none of its parts broke anything")
+        raise InputError(f"attack {attack!r} is not a chain of attacks, or none of its parts broke anything")
 
     def __repr__(self) -> str:
         plan = self.typed_summary.plan
@@ -156,7 +156,7 @@ def sweep(
         eps: a grid as text, such as "1..16", which counts steps of 1/255 for L-infinity and is plain for L2 and L1 ("0.5,1");
             or numbers in the scale of pixels in [0, 1], for every norm; or either for each attack by name. By default
             the usual grid of each norm. 0 is always evaluated.
-        out: a folder for records and summary, from which an interrupted sweep goes on; nothing is kept if None.
+        out: a folder for records and summary, from which an interrupted sweep resumes; nothing is kept if None.
         seed: the seed of every random start.
         n: the first n examples; all if None.
         sample: this many examples drawn by the seed, classes in proportion; their indices stay those of the data.
@@ -167,7 +167,7 @@ def sweep(
         progress: whether a progress bar is shown on standard error; by default in a terminal and in Jupyter.
 
     Raises:
-        InputError: something asked for is not possible; the message says what would be.
+        InputError: the request cannot be met; the message says what would be right.
         RunInterrupted: the run stopped half way (a model that returned NaN, say); the message says what is on disk.
     """
     dataset = _dataset(data, split, n)
@@ -234,7 +234,7 @@ def _recipe(attack: Attack) -> Recipe:
 
 
 def _watch(progress: bool | None) -> AbstractContextManager[SweepProgress]:
-    """A progress bar, or nobody who watches; if nothing is asked for, a bar where somebody can see it."""
+    """A progress bar, or none; by default a bar where it can be seen."""
     from robustatt.progress import SweepBar, in_jupyter
 
     seen = in_jupyter() or sys.stderr.isatty() if progress is None else progress

@@ -212,7 +212,7 @@ def _parse_workers(text: str) -> int | None:
 
 
 def _print_forecast(plan: Plan, dataset: Dataset, load: Loader, folder: Path, execution: ExecutorOptions) -> None:
-    """Cost by model and attack, then what all of it takes on this machine and on the workers asked for."""
+    """Cost by model and attack, then what all of it takes on this machine and on the requested workers."""
     from robustatt.engine.forecast import forecast
     from robustatt.engine.sweep import bound
 
@@ -269,7 +269,7 @@ def _print_summary(summary: Summary) -> None:
 
 
 def _print_saliency(summary: Summary) -> None:
-    """Which models show no attention of their own, so that nobody takes their drift for it."""
+    """Which models show no attention of their own, so that their drift is not taken for it."""
     levels: dict[str, set[str]] = {}
     for row in summary.drift:
         levels.setdefault(row.model, set()).add(row.level)

@@ -142,4 +142,4 @@ def _from_path(path: Path, split: str, label_column: str | None, image_size: int
         from robustatt.data.image_folder import ImageFolder
 
         return ImageFolder(path, split, image_size)
-    raise InputError(f"{path} is no data: a folder of class folders, Parquet files or a .npz file is needed")
+    raise InputError(f"{path} is not a data set: expected a folder of class folders, Parquet files or a .npz file")

@@ -1,4 +1,4 @@
-"""A results folder held against itself: everything shown is computed from the records, and what does not agree is said.
+"""A results folder checked against its own records: everything shown is computed from them, and disagreements are reported.
 
 Nothing in the folder is changed.
 """
@@ -174,7 +174,7 @@ def _differences(computed: Any, stored: Any, where: str) -> Iterator[str]:
         yield f"{where} is {_brief(computed)} in the records and {_brief(stored)} there"
 
 
-def _title(entry: Mapping[str, Any]) -> str:
+def _title(entry: Mapping[str, object]) -> str:
     """What a row of the summary is about; empty for a point of a curve, which its place names."""
     if "model" not in entry:
         return ""

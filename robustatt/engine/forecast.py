@@ -17,7 +17,7 @@ from robustatt.progress import NoSweepProgress
 
 PILOT_SECONDS = 15.0  # about what a pilot of one model and attack may take
 MOST_PILOT, FEWEST_PILOT = 64, 8  # examples
-PART = 4  # of the pilot's examples, one in so many is attacked by itself first
+PART = 4  # one in this many of the pilot's examples is attacked by itself first
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Forecast:
 def forecast(sweep: Sweep, begun: Callable[[Cell, int], None] = lambda *_: None) -> Forecast:
     """Attack a few examples, evenly spread, with each model and attack, and scale up. Nothing is written.
 
-    `begun` is told the first Cell of each model and attack, and on how many examples it is about to be measured.
+    `begun` is called with the first Cell of each model and attack, and on how many examples it is about to be measured.
     Raises InputError where the sweep would.
     """
     keys = [cell.key for cell in sweep.bound.cells()]
@@ -75,7 +75,7 @@ def _pilots(sweep: Sweep, missing: Set[str], begun: Callable[[Cell, int], None])
 
 
 def makespan(sweep: Sweep, missing: Set[str], found: Sequence[KindForecast], workers: int) -> float:
-    """Wall seconds of the missing Cells on so many workers, by the scheduler that will run them."""
+    """Wall seconds of the missing Cells on this number of workers, by the scheduler that will run them."""
     each = {(kind.model, kind.attack): kind.seconds / kind.examples for kind in found}
     costs = Costs.measured(sweep.bound.plan, each)
     machine = VirtualWorkers(workers, costs.expected)
@@ -107,7 +107,7 @@ def _pilot(sweep: Sweep, cells: Sequence[Cell], begun: Callable[[Cell, int], Non
 
 
 def _attacked(sweep: Sweep, cell: Cell, positions: Sequence[int], count: int) -> tuple[float, float, float]:
-    """Seconds, gradients and forward passes of so many examples of a kind, evenly spread over all of them."""
+    """Seconds, gradients and forward passes of this many examples of a kind, evenly spread over all of them."""
     entry = next(entry for entry in sweep.bound.plan.models if entry.name == cell.model)
     chosen = [positions[place * len(positions) // count] for place in range(count)]
     began = time.perf_counter()

@@ -23,7 +23,7 @@ SUSPECT_AFTER = 2  # machines lost with a Cell, from which on the others go firs
 
 
 class Queue:
-    """The Cells nobody has begun, longest first.
+    """The Cells that have not been started, longest first.
 
     It holds one Cell of each kind (model, attack): the others are made when it is their turn, so that a long queue
     costs no more memory than a short one.

@@ -66,10 +66,10 @@ class Worker:
             return Failed(task, str(problem), FailureKind.WRONG_INPUT, problem=problem)
         except RobustattError as problem:
             return Failed(task, str(problem), FailureKind.HOPELESS, problem=problem)
-        except Exception as problem:  # a model or an attack from outside may raise anything
+        except Exception as problem:  # an external model or attack may raise anything
             cause = describe(problem)
             fate = FailureKind.OUT_OF_MEMORY if self._smaller_may_fit(problem, task) else FailureKind.RETRY
-            # a full disk is nobody's bug: the line says all there is to say
+            # a full disk is not a bug: one line is enough
             log = "" if isinstance(problem, OSError) else traceback.format_exc()
             return Failed(task, cause, fate, log, problem)
 

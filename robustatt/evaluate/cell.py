@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from robustatt.attack.base import (
     Attack,
@@ -30,13 +31,14 @@ from robustatt.evaluate.single_run import evaluate_along_direction, evaluate_min
 from robustatt.evaluate.threshold_search import GridSearch
 from robustatt.plan import Cell
 from robustatt.results.columns import DRIFT_METRICS
+from robustatt.results.records import Columns
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The records of a Cell as columns, and what they cost in gradients and forward passes (images, not batches)."""
 
-    columns: dict[str, Any]
+    columns: Columns
     gradients: int
     forwards: int
 
@@ -101,14 +103,14 @@ def as_float(images: torch.Tensor) -> torch.Tensor:
     return usual.float() / 255 if usual.dtype == torch.uint8 else usual.float()
 
 
-def rows_of(cell: Cell, target: AttackedBatch, ledger: OutcomeTable) -> dict[str, Any]:
+def rows_of(cell: Cell, target: AttackedBatch, ledger: OutcomeTable) -> Columns:
     """Rows ordered by radius (clean first), then example."""
     count, radii = len(target), [CLEAN, *cell.radii]
     clean_pred = target.clean.prediction.cpu().numpy()
     clean_margin = target.clean.margin.cpu().numpy()
     unmoved = {"adv_pred": clean_pred, "adv_margin": clean_margin, "distance": 0, "attacked": False, "zero_grad": False,
                **ledger.extra}  # fmt: skip
-    columns: dict[str, Any] = {
+    columns: dict[str, NDArray[Any] | Sequence[str]] = {
         "model": [cell.model] * (count * len(radii)),
         "attack": [cell.attack.name] * (count * len(radii)),
         "eps": np.repeat(np.array(radii, dtype=object), count),

@@ -1,4 +1,4 @@
-"""The paper's networks by name, their checkpoints and cards, and the loading of networks from outside."""
+"""The paper's networks by name, their checkpoints and cards, and the loading of external networks."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """The hash of everything that decides this Cell's numbers; its records lie in `records/<key>.parquet`."""
+        """The hash of everything that decides this Cell's numbers; its records are in `records/<key>.parquet`."""
         decisive = {
             "semantics": EVALUATION_VERSION,
             "model": [self.model, self.model_fingerprint],
@@ -61,7 +61,7 @@ class Cell:
 class BoundPlan:
     """A plan together with the data set and models it was run on, so that its Cells and keys are known.
 
-    `records` is the URL of the records, if they do not lie in the folder of the results.
+    `records` is the URL of the records, if they are not in the folder of the results.
     """
 
     plan: Plan
@@ -138,7 +138,7 @@ class BoundPlan:
             if not isinstance(bound, dict):
                 raise KeyError("bound")
             if not isinstance(bound.get("records", ""), str):
-                raise TypeError("records is no text")
+                raise TypeError("records is not text")
             result = BoundPlan(
                 Plan.from_toml(document, where=f"plan {path}"), int(bound["examples"]), tuple(map(str, bound["classes"])),
                 str(bound["data_fingerprint"]), tuple(map(str, bound["model_fingerprints"])),

@@ -9,7 +9,7 @@ from robustatt.errors import InputError, did_you_mean
 
 
 def require_seed(seed: int, bits: int = 63) -> None:
-    """A seed is a whole number of so many bits: 63, or fewer where a library takes no more."""
+    """A seed is an integer of this many bits: 63, or fewer where a library takes no more."""
     if not 0 <= seed < 2**bits:
         raise InputError(f"--seed {seed}: give a whole number from 0 to {2**bits - 1}")
 

@@ -13,7 +13,7 @@ from robustatt.errors import InputError, did_you_mean
 
 #: in place of a weights file: the weights that come with the package
 BUNDLED = "bundled"
-#: keyword arguments of the callable that builds a network from outside
+#: keyword arguments of the callable that builds an external network
 Options = tuple[tuple[str, Any], ...]
 
 
@@ -21,7 +21,7 @@ Options = tuple[tuple[str, Any], ...]
 class ModelEntry:
     """A model to evaluate: `name` is the label in the results, `spec` what to load, `weights` a file or nothing.
 
-    `options` are the keyword arguments with which a network from outside is built.
+    `options` are the keyword arguments with which an external network is built.
     """
 
     name: str
@@ -37,7 +37,7 @@ def model_entries(
     """Entries from `--model` and `--weights` flags: as many weights as models, or none. `LABEL=SPEC` names one.
 
     Among the weights ``bundled`` stands for those that come with the package. `normalize` and `options` (``KEY=VALUE``)
-    are for the models from outside (`pkg.module:build`): the project's own carry theirs.
+    are for the external models (`pkg.module:build`): the project's own carry theirs.
     """
     if weights and len(weights) != len(specs):
         raise InputError(
@@ -46,7 +46,7 @@ def model_entries(
     files = [None if file == BUNDLED else file for file in weights] or [None] * len(specs)
     arguments = _options(options)
     if arguments and not any(":" in text for text in specs):
-        raise InputError(f"--model-option {options[0]}: only models from outside take options, such as timm:vit_tiny_patch16_224")
+        raise InputError(f"--model-option {options[0]}: only external models take options, such as timm:vit_tiny_patch16_224")
     outside = [":" in text for text in specs]
     entries = []
     for text, file, foreign in zip(specs, files, outside, strict=True):

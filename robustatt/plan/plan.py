@@ -1,4 +1,4 @@
-"""A plan: what the user asked for, from TOML or flags, checked."""
+"""A plan: the user's request, from TOML or flags, checked."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Plan:
 
     `grids` are the radii of attacks, by name, that have others than `eps` (see `radii_by_attack`).
 
-    `n`: the first n examples; `sample`: so many drawn by `seed`, classes in proportion; all if both are None. `data_root`,
+    `n`: the first n examples; `sample`: this many drawn by `seed`, classes in proportion; all if both are None. `data_root`,
     `download`, `label_column`, `input_size`, `class_names` (a file) and `channels` say how the data is found and read;
     `mask_classes` lets only those outputs compete that are classes of the data, found by name in `class_names`;
     `precision` and `compile` how models are run (see `robustatt.evaluate.classifier.Numerics`).
@@ -156,7 +156,7 @@ def radii_by_attack(
     """The common L-infinity grid of a plan, and the grids of the attacks that have another.
 
     A text is a grid for all attacks, or ``NAME=GRID`` for one, which goes before the `eps` of its recipe; of several the
-    last counts. An attack of which nothing is said has the grid of its norm. Numbers count in `unit`, or if it is None in
+    last counts. An attack without one has the grid of its norm. Numbers count in `unit`, or if it is None in
     that of the norm.
 
     Raises:

@@ -210,10 +210,10 @@ def _curve(axis: Axes, series: Series) -> None:
 
 def frame(spec: FigureSpec) -> pd.DataFrame:
     """The numbers of a figure: what each curve is of, eps, value, ci_low, ci_high, n."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for panel in spec.panels:
         for series in panel.series:
-            columns: Sequence[Sequence[Any]] = (series.eps, series.y, series.low, series.high, series.n)
+            columns: Sequence[Sequence[object]] = (series.eps, series.y, series.low, series.high, series.n)
             rows += [
                 {**series.keys, "eps": eps, "value": y, "ci_low": low, "ci_high": high, "n": n}
                 for eps, y, low, high, n in zip(*columns, strict=True)

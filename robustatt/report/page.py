@@ -1,4 +1,4 @@
-"""Summary to page: one self-contained HTML file, every name from outside escaped, nothing fetched."""
+"""Summary to page: one self-contained HTML file, every external name escaped, nothing fetched."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ SALIENCY_NOTE = (
     "another class, so part of the drift is the fooling itself."
 )
 STOPPING_NOTE = (
-    "FGSM moves every image by the same step. An attack in several steps ends at the first mistake and goes on where it "
+    "FGSM moves every image by the same step. An attack in several steps ends at the first mistake and continues where it "
     "finds none, so under it fooled images may have moved less for that reason alone."
 )
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,9 +22,9 @@ from robustatt.results.unbounded import distances
 
 def summarise(
     records: pd.DataFrame,
-    plan: Mapping[str, Any],
-    provenance: Mapping[str, Any],
-    health: Sequence[Mapping[str, Any]],
+    plan: Mapping[str, object],
+    provenance: Mapping[str, object],
+    health: Sequence[Mapping[str, object]],
 ) -> Summary:
     """The summary of a run.
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from robustatt.eps import MAX_RADII
 from robustatt.plan.cells import CELL_EXAMPLES
@@ -28,11 +30,13 @@ TEXT_COLUMNS = ("broken_by",)
 """Columns of text that only some attacks have (the part of a chain that broke the example); empty for the others."""
 MAX_ROWS = CELL_EXAMPLES * (MAX_RADII + 1)
 """A file of a few kilobytes can claim a billion rows."""
+Columns = Mapping[str, NDArray[Any] | Sequence[str]]
+"""The records of a Cell: arrays (or texts) of one length by column."""
 _CHECKSUM = b"robustatt.sha256"
 _BLANK = b"0" * 64
 
 
-def encode(columns: dict[str, Any]) -> bytes:
+def encode(columns: Columns) -> bytes:
     """Columns (arrays of one length) as the bytes of a Parquet file that carries its own checksum.
 
     The checksum is the sha256 of the file with the checksum's place filled with zeros.
@@ -113,7 +117,7 @@ class Store:
         absent = self.absent(keys)
         return absent | {key for key in keys - absent if not self.has(key)}
 
-    def put(self, key: str, columns: dict[str, Any]) -> None:
+    def put(self, key: str, columns: Columns) -> None:
         """Write the records of a Cell."""
         self.place.put(_name(key), encode(columns))
 

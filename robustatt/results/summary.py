@@ -93,7 +93,7 @@ class AttackInfo(Part):
 
 
 class PlanInfo(Part):
-    """What was asked for, and what it was bound to."""
+    """The request, and what it was bound to."""
 
     data: DataInfo = DataInfo()
     models: list[ModelInfo] = []
@@ -101,6 +101,7 @@ class PlanInfo(Part):
     eps: list[Radius] = []
     seed: int = 0
     evaluation: str = ""
+    semantics: int | None = None
 
     def attack(self, name: str) -> AttackInfo:
         """The attack of that name; one that the plan does not list is known by its name alone."""
@@ -217,7 +218,7 @@ class Provenance(Part):
 
     command: str = ""
     versions: dict[str, str] = {}
-    hardware: dict[str, Any] = {}
+    hardware: dict[str, str | int] = {}
     git: str = ""
     finished: str = ""
     seconds_this_run: float | None = None
@@ -281,7 +282,7 @@ class Summary(Part):
         return self.model_copy(update={"plan": plan, **{name: kept(getattr(self, name)) for name in names}})
 
     @classmethod
-    def parse(cls, content: Mapping[str, Any], where: str) -> Self:
+    def parse(cls, content: Mapping[str, object], where: str) -> Self:
         """From the file's content; InputError that names the first place that is not as it should be."""
         try:
             return cls.model_validate(content)

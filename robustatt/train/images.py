@@ -12,6 +12,7 @@ from robustatt.attack.builder import build
 from robustatt.attack.recipe import PgdRecipe, Recipe, RFgsmRecipe
 from robustatt.attack.rng import ExampleRng
 from robustatt.data import SOURCES
+from robustatt.evaluate.step_runner import run_to_end
 from robustatt.train.ranks import ALONE, Ranks
 from robustatt.train.request import TrainRequest
 
@@ -73,16 +74,9 @@ def adversarial_images(
     """
     attack = build(TRAINED_ON[method])
     assert isinstance(attack, SteppedAttack)
-    rows = Batch(
-        image=x,
-        label=y,
-        eps=torch.full((len(y),), eps, dtype=x.dtype, device=x.device),
-        index=torch.arange(len(y), device=y.device),
-        restart=torch.zeros_like(y),
-        clean=x.new_zeros(len(y), 0),  # for attacks that choose a target class
-        target_class=torch.full_like(y, -1),
-    )
-    return attack.run(rows, Oracle(lambda query: network(query).float()), _StepNoise(noise, ranks, batch or len(y)))
+    rows = Batch.at(eps, x, y, clean=x.new_zeros(len(y), 0))  # clean logits are for attacks that choose a target class
+    start = attack.start(rows, _StepNoise(noise, ranks, batch or len(y)))
+    return run_to_end(attack, rows, Oracle(lambda query: network(query).float()), start)
 
 
 @final

@@ -52,7 +52,7 @@ def test_other_data_or_a_file_without_card_is_one_line(tmp_path: Path, records: 
     with pytest.raises(InputError, match="are for cifar10"):
         table(records, tmp_path, "digits")
     (tmp_path / "vgg.safetensors").write_bytes(b"\x05\0\0\0\0\0\0\0{}")
-    with pytest.raises(InputError, match="no whole safetensors file"):
+    with pytest.raises(InputError, match="not a complete safetensors file"):
         table(records, tmp_path)
 
 

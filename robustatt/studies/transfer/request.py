@@ -19,7 +19,7 @@ class TransferRequest:
     of the path). ``trained_on`` says whose bundled weights the paper's networks have, and how many
     outputs a torchvision or timm network has unless ``classes`` does. ``folds`` serve sets without a test part.
     ``n`` and ``sample`` limit each part of a set: the first so many, or so many drawn by ``seed``. ``input_size`` is
-    the side of the images for networks from outside; the paper's have their own.
+    the side of the images for external networks; the paper's have their own.
     """
 
     models: tuple[ModelEntry, ...]
