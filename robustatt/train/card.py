@@ -11,6 +11,7 @@ from torch import Tensor
 from robustatt.data import Dataset
 from robustatt.errors import InputError
 from robustatt.models import Card, Network, load_checkpoint
+from robustatt.models.registry import family_of
 from robustatt.train.held_out import robustness, selection
 from robustatt.train.images import augmentation
 from robustatt.train.request import TrainRequest
@@ -100,6 +101,7 @@ def card_of(
         adversarial=adversarial,
         history={
             "schedule": request.schedule,
+            "optimiser": family_of(request.model).optimiser,
             "lr": peak_rate(request),
             "batch_size": request.batch_size,
             "weight_decay": request.weight_decay,

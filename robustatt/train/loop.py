@@ -29,7 +29,7 @@ from robustatt.train.held_out import hold_out, judge_epoch, stopped_early
 from robustatt.train.images import adversarial_images, augment, augmentation
 from robustatt.train.ranks import Ranks, own_device, ranks, synced
 from robustatt.train.request import TrainRequest
-from robustatt.train.schedule import learning_rate, peak_rate
+from robustatt.train.schedule import learning_rate, optimiser_of, peak_rate
 from robustatt.train.state import Run, try_resume, write_log, write_state
 
 SMALL_TEST_SET = 1000
@@ -98,13 +98,7 @@ def _train(
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     synced(network, mine)
     origin = start_from(request.init, network)
-    optimiser = torch.optim.SGD(
-        network.parameters(),
-        lr=0.1,
-        momentum=0.9,
-        weight_decay=request.weight_decay,
-        nesterov=request.schedule == "onecycle" or request.model.startswith("resnet"),
-    )
+    optimiser = optimiser_of(request, network)
     run = Run(network, optimiser, _generator(request.seed, 1), _generator(request.seed, 2), train_set.fingerprint)
     try_resume(request, run)
     if not mine.first:

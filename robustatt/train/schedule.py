@@ -1,9 +1,13 @@
-"""The learning rate over the epochs."""
+"""The optimiser, and its learning rate over the epochs."""
 
 from __future__ import annotations
 
 import math
 
+import torch
+from torch import nn
+
+from robustatt.models.registry import family_of
 from robustatt.train.request import TrainRequest
 
 
@@ -21,8 +25,22 @@ def learning_rate(request: TrainRequest, position: float) -> float:
 def peak_rate(request: TrainRequest) -> float:
     if request.lr is not None:
         return request.lr
-    on_cifar = request.data.startswith("cifar") and request.model.startswith("vgg")
-    return 1.0 if request.schedule == "paper" and on_cifar else 0.1
+    if request.schedule == "paper" and request.data.startswith("cifar") and request.model.startswith("vgg"):
+        return 1.0
+    return family_of(request.model).peak_rate
+
+
+def optimiser_of(request: TrainRequest, network: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser that the network's family is trained with."""
+    if family_of(request.model).optimiser == "adamw":
+        return torch.optim.AdamW(network.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=request.weight_decay)
+    return torch.optim.SGD(
+        network.parameters(),
+        lr=0.1,
+        momentum=0.9,
+        weight_decay=request.weight_decay,
+        nesterov=request.schedule == "onecycle" or request.model.startswith("resnet"),
+    )
 
 
 def _paper_factor(request: TrainRequest, epoch: int) -> float:

@@ -29,7 +29,7 @@ class Run:
     """
 
     network: Network
-    optimiser: torch.optim.SGD
+    optimiser: torch.optim.Optimizer
     order: torch.Generator
     noise: torch.Generator
     data: str
