@@ -74,7 +74,7 @@ def adversarial_images(
     """
     attack = build(TRAINED_ON[method])
     assert isinstance(attack, SteppedAttack)
-    rows = Batch.at(eps, x, y, x.new_zeros(len(y), 0))
+    rows = Batch.at(eps, x, y, clean=x.new_zeros(len(y), 0))  # clean logits are for attacks that choose a target class
     start = attack.start(rows, _StepNoise(noise, ranks, batch or len(y)))
     return run_to_end(attack, rows, Oracle(lambda query: network(query).float()), start)
 

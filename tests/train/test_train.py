@@ -14,7 +14,7 @@ from torch import nn
 
 from robustatt import models
 from robustatt.data import TensorDataset
-from robustatt.errors import InputError, TrainingDiverged
+from robustatt.errors import InputError, TrainingDiverged, TrainingPaused
 from robustatt.train import (
     TrainRequest,
     adversarial_images,
@@ -170,6 +170,16 @@ def test_a_resume_file_of_another_run_or_a_damaged_one(tmp_path: Path) -> None:
         train(asked)
     train(request(tmp_path / "w.safetensors", resume=False, epochs=1))
     assert not asked.resume_path.exists()
+
+
+def test_a_resume_file_goes_with_its_data_wherever_that_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TrainingPaused):
+        train(request(tmp_path / "w.safetensors", data="here/tiny"), until=0.0)
+    with pytest.raises(TrainingPaused, match="epoch 2 of 3"):
+        train(request(tmp_path / "w.safetensors", data="there/tiny"), until=0.0)
+    monkeypatch.setattr("robustatt.data.load", lambda _, split, **__: tiny("test" if split == "train" else "train"))
+    with pytest.raises(InputError, match="of a run on other data than 'there/tiny'"):
+        train(request(tmp_path / "w.safetensors", data="there/tiny"))
 
 
 @pytest.mark.parametrize(
