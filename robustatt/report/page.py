@@ -14,9 +14,10 @@ from markupsafe import Markup
 
 import robustatt.report.text as text
 from robustatt.eps import NORM_TITLES, UNITS, parse_radius
-from robustatt.report import drift_by_level
 from robustatt.report.charts import chart, hover_data, swatch
 from robustatt.report.confusion import matrices
+from robustatt.report.drift_by_level import CAPTION as LEVELS_CAPTION
+from robustatt.report.drift_by_level import level_tables
 from robustatt.report.examples import explorer_data
 from robustatt.report.figures import KIND_WORDS, FigureSpec, Panel, attack_title
 from robustatt.report.heatmaps import page_gallery
@@ -138,8 +139,8 @@ def context(summary: Summary, page: Page) -> Context:
         "legend": legend(summary),
         "curves": [_figure(spec) for spec in page.curves],
         "drift": drift_groups(page.drift),
-        "drift_levels": drift_by_level.level_tables(summary, next(iter(strongest.values()), None)),
-        "drift_levels_caption": drift_by_level.CAPTION,
+        "drift_levels": level_tables(summary, next(iter(strongest.values()), None)),
+        "drift_levels_caption": LEVELS_CAPTION,
         "attack_title": partial(attack_title, summary),
         "saliency_note": text.SALIENCY_NOTE,
         "controls": [attack for attack in attacks if summary.is_control(attack)],
