@@ -36,6 +36,7 @@ class Cell:
     seed: int
     independent: bool
     precision: str = "float32"
+    attention: str | None = None
 
     @property
     def key(self) -> str:
@@ -50,6 +51,7 @@ class Cell:
             "seed": self.seed,
             "independent": self.independent,
             **({} if self.precision == "float32" else {"precision": self.precision}),
+            **({} if self.attention is None else {"attention": self.attention}),
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -88,7 +90,7 @@ class BoundPlan:
             yield Cell(
                 entry.name, fingerprint, self.data_fingerprint, attack, radii,
                 start, min(start + CELL_EXAMPLES, self.examples), self.plan.seed, self.plan.independent,
-                self.plan.precision,
+                self.plan.precision, entry.attention,
             )  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
