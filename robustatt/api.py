@@ -30,6 +30,7 @@ from robustatt.errors import InputError, RunInterrupted, did_you_mean
 from robustatt.evaluate.module_state import default_modes
 from robustatt.health.warning import HealthWarning
 from robustatt.plan import Grids, ModelEntry, Plan, attack_entry, model_entries, radii_by_attack
+from robustatt.plan.entries import AUTO, attending
 from robustatt.progress import NoSweepProgress, SweepProgress
 from robustatt.results.chains import part_tables
 from robustatt.results.summary import curve_frame
@@ -140,6 +141,7 @@ def sweep(
     drift_n: int | None = None,
     batch_size: int | None = None,
     device: str = "auto",
+    attention: str = AUTO,
     progress: bool | None = None,
 ) -> Result:
     """Attack a model over a grid of radii and say how accuracy falls.
@@ -167,6 +169,8 @@ def sweep(
             where that would cost much more than the sweep.
         batch_size: images a batch; found for this machine if None.
         device: "auto", "cpu", "cuda", ...
+        attention: which maps are recorded (see docs/attention.md): "auto" for those that are found, Grad-CAM saliency where none
+            are; "none" for saliency; or a glob over names of submodules and levels, such as "layer4.*.spatial".
         progress: whether a progress bar is shown on standard error; by default in a terminal and in Jupyter.
 
     Raises:
@@ -175,6 +179,7 @@ def sweep(
     """
     dataset = _dataset(data, split, n)
     entries, load = _models(model, dataset)
+    entries = attending(entries, [attention])
     if isinstance(data, str | Path) and not isinstance(model, str):
         dataset = with_channels(dataset, matching(dataset, [load(entry) for entry in entries]))
     loaded = tuple(map(_recipe, _several(attacks)))

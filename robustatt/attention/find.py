@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from robustatt.attention.levels import AUTO, NONE, Level, Levels, by_pattern, by_themselves
+from robustatt.attention.levels import NONE, Level, Levels, by_pattern, by_themselves
 from robustatt.attention.listening import Kind, Listener, Place, listening
 from robustatt.attention.placement import Tokens, shares
 from robustatt.attention.protocol import Maps, OwnProtocol, checked
@@ -18,6 +18,7 @@ from robustatt.attention.survey import survey
 from robustatt.errors import InputError, typed_line
 from robustatt.models.vit import rolled_out
 from robustatt.models.wrappers import core_of
+from robustatt.plan.entries import AUTO
 
 Heads = Literal["mean", "max"] | int
 

@@ -12,7 +12,7 @@ from robustatt.attention.placement import Placement, Tokens
 from robustatt.attention.survey import Found, Survey
 from robustatt.errors import InputError
 
-AUTO, NONE, ROLLOUT = "auto", "none", "rollout"
+NONE, ROLLOUT = "none", "rollout"
 GATE = "gate"  # of the network's own forward, which has no submodule's name
 MAX_SHOWN = 4
 

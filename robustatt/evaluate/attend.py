@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from robustatt.attention import Heads
-from robustatt.attention.levels import AUTO
 from robustatt.errors import InputError, did_you_mean
 from robustatt.evaluate.classifier import frozen
+from robustatt.plan.entries import AUTO
 
 BATCH = 32
 PROBE = 4

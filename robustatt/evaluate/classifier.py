@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from robustatt.attack.border import border_margin
 from robustatt.attack.losses import logit_margin
 from robustatt.attention import Heads, Maps, Own, find
-from robustatt.attention.levels import AUTO
 from robustatt.attention.protocol import WrongMap
 from robustatt.errors import InputError, NonFiniteLogits, first_line, raised_by
 from robustatt.evaluate.gradcam import last_spatial_layer, logits_and_cam
 from robustatt.evaluate.model_outputs import StandardModule, coarsest_dtype, standard
 from robustatt.evaluate.module_state import borrowed, default_modes, evaluation_mode, seeded
+from robustatt.plan.entries import AUTO
 from robustatt.results.columns import GRADCAM
 
 SAFETY = 8.0  # how many times the measured rounding error a lead must exceed to be believed

@@ -40,6 +40,7 @@ class Cell:
     independent: bool
     precision: str = "float32"
     drift: DriftSample | None = None  # of a Cell of the drift sample, in which `start` and `stop` count
+    attention: str | None = None
 
     @property
     def key(self) -> str:
@@ -55,6 +56,7 @@ class Cell:
             "independent": self.independent and self.drift is None,
             **({} if self.precision == "float32" else {"precision": self.precision}),
             **({} if self.drift is None else {"drift": [self.drift.count, self.drift.population]}),
+            **({} if self.attention is None else {"attention": self.attention}),
         }
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
         return digest if self.drift is None else DRIFT_KEY + digest
@@ -126,7 +128,7 @@ class BoundPlan:
         for start in range(0, count, CELL_EXAMPLES):
             yield Cell(
                 entry.name, fingerprint, self.data_fingerprint, attack, radii, start, min(start + CELL_EXAMPLES, count),
-                self.plan.seed, self.plan.independent, self.plan.precision, drift,
+                self.plan.seed, self.plan.independent, self.plan.precision, drift, entry.attention,
             )  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
