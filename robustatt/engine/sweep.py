@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -33,12 +33,11 @@ from robustatt.health.warning import HealthWarning, distinct
 from robustatt.models.device import choose_device, hardware
 from robustatt.plan import BoundPlan, Cell, Plan
 from robustatt.progress import NoSweepProgress, SweepProgress
-from robustatt.results import provenance
 from robustatt.results.aggregate import summarise
 from robustatt.results.file_names import write_file_names
 from robustatt.results.gallery import GALLERY_FILE, GalleryEntry, write_gallery
 from robustatt.results.records import DRIFT_SUFFIX, Store
-from robustatt.results.summary import Summary, read_summary, write_summary
+from robustatt.results.summary import Provenance, Summary, read_summary, write_summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,7 +167,7 @@ class Sweep:
         warnings += check_records(records, plan.attacks)
         for name, card in cards.items():
             warnings += check_card(name, card, self.dataset, records) if card is not None else []
-        origin = _origin(bound, self.out, began, self.models.device)
+        origin = _origin(bound, self.out, began, self.models.device).as_dict()
         said = [warning.as_dict() for warning in distinct(warnings)]
         summary = summarise(records, bound.describe(), origin, said, drift_records)
         write_summary(self.out, summary)
@@ -276,17 +275,11 @@ def _count(plan: Plan, dataset: Dataset) -> int:
     return plan.n or plan.sample or len(dataset)
 
 
-def _origin(bound: BoundPlan, out: Path, began: float, device: torch.device) -> dict[str, Any]:
+def _origin(bound: BoundPlan, out: Path, began: float, device: torch.device) -> Provenance:
     costs, drift = (log.costs(out, {cell.key for cell in cells}) for cells in (bound.cells(), bound.drift_cells()))
-    return {
-        "command": provenance.command(),
-        "versions": provenance.versions(),
-        "hardware": hardware(str(device)),
-        "git": provenance.git_state(),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "seconds_this_run": round(time.time() - began, 3),
-        "seconds": round(costs["seconds"], 3),
-        "gradients": int(costs["gradients"]),
-        "forwards": int(costs["forwards"]),
+    return Provenance.now(
+        hardware(str(device)), finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        seconds_this_run=round(time.time() - began, 3), seconds=round(costs["seconds"], 3),
+        gradients=int(costs["gradients"]), forwards=int(costs["forwards"]),
         **({f"drift_{name}": round(value, 3) for name, value in drift.items()} if drift["seconds"] else {}),
-    }
+    )  # fmt: skip

@@ -21,7 +21,7 @@ from robustatt.report.figures import Panel, accuracy_panel
 from robustatt.report.style import DASHES, looks
 from robustatt.results.aggregate import compare_outcomes
 from robustatt.results.gate import plan_changes
-from robustatt.results.outcomes import Outcomes, outcomes_by_curve
+from robustatt.results.outcomes import Outcomes, curves_of
 from robustatt.results.reference import identity
 from robustatt.results.summary import Summary
 
@@ -45,8 +45,7 @@ FLIP_COLUMNS = [
 
 def write(first: Run, second: Run, out: Path) -> tuple[Path, tuple[Path, ...], tuple[Path, ...]]:
     """Write the page and its tables; page, figures (none), tables."""
-    a = {(outcomes.model, outcomes.attack): outcomes for outcomes in outcomes_by_curve(first[1])}
-    b = {(outcomes.model, outcomes.attack): outcomes for outcomes in outcomes_by_curve(second[1])}
+    a, b = curves_of(first[1]), curves_of(second[1])
     common = [key for key in a if key in b]
     if not common:
         raise InputError(f"{first[0]} and {second[0]} have no model and attack in common: nothing to compare")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from robustatt.eps import CLEAN, parse_radius
 from robustatt.errors import InputError, did_you_mean
 from robustatt.results import statistics
-from robustatt.results.outcomes import Outcomes, outcomes_by_curve
+from robustatt.results.outcomes import Outcomes, curves_of
 from robustatt.results.reference import DataIdentity, Identity, Reference, ReferenceCurve, identity
 from robustatt.results.summary import Part, Summary
 
@@ -156,7 +156,7 @@ def check(
     changes = plan_changes(reference.identity, identity(summary.plan))
     noted = tuple(change for change in changes if change.kind in compared)
     refused = [change for change in changes if change.kind not in compared]
-    found = {(outcomes.model, outcomes.attack): outcomes for outcomes in outcomes_by_curve(records)}
+    found = curves_of(records)
     pairs: list[tuple[ReferenceCurve, Outcomes]] = []
     for curve in reference.curves:
         outcomes = found.get((curve.model, curve.attack))

@@ -21,7 +21,7 @@ from robustatt.attack.recipe import Category, Recipe
 from robustatt.eps import NORM_TITLES, parse_radius
 from robustatt.errors import InputError, first_mistake
 from robustatt.files import write_atomically
-from robustatt.results import statistics
+from robustatt.results import provenance, statistics
 
 SCHEMA = 1
 SUMMARY_FILE = "summary.json"
@@ -48,7 +48,7 @@ class Part(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
     def as_dict(self) -> dict[str, Any]:
-        return self.model_dump(exclude_unset=True)
+        return self.model_dump(exclude_unset=True, by_alias=True)
 
 
 class DataInfo(Part):
@@ -237,6 +237,13 @@ class Provenance(Part):
     drift_gradients: float | None = None
     drift_forwards: float | None = None
 
+    @classmethod
+    def now(cls, hardware: dict[str, str | int], **more: Any) -> Self:
+        """Of numbers computed by this command on that hardware (see `robustatt.models.device.hardware`)."""
+        return cls(
+            command=provenance.command(), versions=provenance.versions(), hardware=hardware, git=provenance.git_state(), **more
+        )
+
 
 class Summary(Part):
     """The whole of summary.json; `integrity` is not in the file: what does not agree with the records, a line each."""
@@ -251,11 +258,7 @@ class Summary(Part):
     confusion: list[Confusion] = []
     health: list[HealthNote] = []
     full_strength: FullStrength | None = None
-    integrity: list[str] = []
-
-    def as_dict(self) -> dict[str, Any]:
-        """What the file holds."""
-        return self.model_dump(exclude_unset=True, exclude={"integrity"}, by_alias=True)
+    integrity: list[str] = Field(default=[], exclude=True)
 
     def measured_drift(self) -> list[DriftRow]:
         """Drift at full strength, and for attacks that were not run so, at the radii that the sweep attacked."""
@@ -354,8 +357,7 @@ def as_stored(value: Any) -> Any:
 
 def read_summary(path: Path) -> Summary:
     """Read a summary file, or the one of a run's folder; raises InputError with one line on anything else."""
-    path = Path(path)
-    path = path / SUMMARY_FILE if path.is_dir() else path
+    path = Path(path) / SUMMARY_FILE if Path(path).is_dir() else Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
