@@ -10,6 +10,8 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from robustatt.errors import InputError
+
 Schedule = Literal["onecycle", "paper"]
 Method = Literal["fgsm", "pgd"]
 Keep = Literal["last", "best"]
@@ -62,7 +64,7 @@ class TrainRequest:
     distributed: bool = field(default=False, metadata=_about("Split each batch among the processes started by torchrun.", switch=True))
 
     def __post_init__(self) -> None:
-        from robustatt.models.registry import canonical
+        from robustatt.models.registry import canonical, family_of
         from robustatt.plan.checks import require_at_least_one, require_choice, require_number, require_seed
 
         for name in ("out", "init", "data_root"):
@@ -76,6 +78,8 @@ class TrainRequest:
         require_number("--epochs", self.epochs, least=1, most=10_000)
         require_seed(self.seed, bits=31)
         require_choice("--schedule", self.schedule, get_args(Schedule))
+        if self.schedule == "paper" and family_of(self.model).published is None:
+            raise InputError(f"--schedule paper: {self.model} was not published with one: use onecycle")
         require_number("--lr", self.lr, above=0)
         require_number("--batch-size", self.batch_size, least=2)
         require_number("--weight-decay", self.weight_decay, least=0)
