@@ -16,6 +16,7 @@ from robustatt.data import load
 from robustatt.errors import InputError
 from robustatt.results import statistics
 from robustatt.results.summary import Provenance
+from robustatt.studies.output import write_files
 from robustatt.studies.transfer import svm
 from robustatt.studies.transfer.report import markdown
 from robustatt.studies.transfer.result import DataSet, Subject, Transfer, TransferSettings, read, summarise
@@ -113,6 +114,23 @@ def test_shares_differences_and_tests_are_those_of_the_answers() -> None:
     assert (mean.sets, mean.difference) == (2, pytest.approx(0.25))
     assert mean.ci_low == pytest.approx(0.25 - np.hypot(0.5 - first.ci_low, 0 - second.ci_low) / 2)
     assert "| att - vgg | x | +50.0 [" in markdown(result)
+
+
+def test_what_is_written_is_read_back_and_damage_is_named(tmp_path: Path) -> None:
+    result = made({("vgg", "x"): [1, 0, 1], ("att", "x"): [1, 1, 1]})
+    write_files(tmp_path, {"predictions.parquet": result.predictions, "transfer.json": result})
+    found = read(tmp_path)
+    assert found.as_dict() == result.as_dict()
+    pd.testing.assert_frame_equal(found.predictions, result.predictions)
+    text = (tmp_path / "transfer.json").read_text()
+    for damaged, says in (
+        (text.replace('"right": 2', '"right": "two"'), r"transfer\.json cannot be read \(scores\.0\.right: .*run robustatt transfer"),
+        (text.replace('"schema": 1', '"schema": 9'), "schema 9, 1 is needed"),
+        (text[:-9], "Invalid JSON"),
+    ):
+        (tmp_path / "transfer.json").write_text(damaged)
+        with pytest.raises(InputError, match=says):
+            read(tmp_path)
 
 
 @pytest.fixture(autouse=True)
