@@ -28,6 +28,8 @@ class Constant(torch.nn.Module):
 data = robustatt.data.load("stripes")
 glance = robustatt.models.build("glance", classes=2, width=0.1)
 result = robustatt.sweep(glance, data, attacks=["fgsm", "scaled-gradient"], eps="4,8")
+both = robustatt.sweep({"glance": glance, "vgg": robustatt.models.build("vgg", classes=2, width=0.1)}, data, n=8, eps="8")
+print("baseline", {(row["model"], row["baseline"]) for row in both.summary["differences"]})
 print("attacks", sorted(set(result.records["attack"])), recipe("scaled-gradient").category)
 print("images", len(set(result.records["index"])))
 print("drift", "drift_peak_l1" in result.records, float(result.records["drift_peak_l1"].abs().max()) > 0)
@@ -52,6 +54,7 @@ def test_the_diffs_of_the_docs_apply_and_work(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
+        "baseline {('glance', 'vgg')}",
         "attacks ['fgsm', 'scaled-gradient'] single-step",
         "images 100",
         "drift True True",

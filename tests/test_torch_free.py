@@ -9,6 +9,8 @@ import pytest
 from paths import SUPPORT
 
 MODULES = [
+    "robustatt.models.families",
+    "robustatt.models.card",
     "robustatt.results.statistics",
     "robustatt.results.summary",
     "robustatt.report.page",

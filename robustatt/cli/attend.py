@@ -58,7 +58,7 @@ def attend(
     radius = _one_radius(eps, recipe.norm)
     from robustatt.data.labels import read_class_names
     from robustatt.files import write_whole
-    from robustatt.models.resolve import resolve_entry
+    from robustatt.models.resolution import resolve_entry
     from robustatt.plan import model_entries
     from robustatt.report.figures import file_safe
     from robustatt.studies.attend import attend as look

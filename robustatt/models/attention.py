@@ -9,11 +9,13 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from robustatt.models.families import Compatibility, Head
 
 if TYPE_CHECKING:
     from robustatt.models.card import Card
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
 Options = Mapping[str, Any]
 """Keyword arguments with which a network is built."""
 
-Compatibility = Literal["pc", "dp"]
-Head = Literal["concat", "indep"]
 Images = Float[Tensor, "batch channels height width"]
 Logits = Float[Tensor, "batch classes"]
 Map = Float[Tensor, "batch height width"]
@@ -44,12 +44,13 @@ class Network(nn.Module, abc.ABC):
     """A classifier of RGB images in [0, 1], normalisation included, that can show where it looks.
 
     ``levels`` names the attended levels from low to high; it is empty for a network without attention.
-    ``architecture`` says how to build the same network again, ``card`` what the checkpoint says that it came
-    from. Each submodule is called once in a forward
-    pass, so BatchNorm can be folded into the convolution before it.
+    ``map_names`` has what a level's map is called beside others, and what it is ("attention", "gate", "activation"), where that
+    is not attention by the level's own name. ``architecture`` says how to build the same network again, ``card`` what the checkpoint says that it came
+    from. Each submodule is called once in a forward pass, so BatchNorm can be folded into the convolution before it.
     """
 
     levels: tuple[str, ...] = ()
+    map_names: ClassVar[Mapping[str, tuple[str, str]]] = {}
     architecture: Architecture
     card: Card | None = None
 

@@ -7,7 +7,7 @@ an image lie in (0, 1) each by itself and do not compete, which the softmax of t
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -75,6 +75,7 @@ class CbamVGG(Network):
     """Gates after l1, l2 and l3; classified is the global descriptor."""
 
     levels = ("l1", "l2", "l3")
+    map_names: ClassVar = {level: (level, "gate") for level in levels}
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()

@@ -16,7 +16,8 @@ from robustatt.errors import InputError, did_you_mean
 from robustatt.files import write_whole
 from robustatt.models.attention import Network
 from robustatt.models.card import Card, damaged, parse_card
-from robustatt.models.registry import build, canonical
+from robustatt.models.families import ADVERSARIAL, canonical
+from robustatt.models.registry import build
 
 
 def network_of(card: Card) -> Network:
@@ -124,7 +125,6 @@ def fill(network: torch.nn.Module, tensors: dict[str, Tensor], source: str) -> N
     network.load_state_dict(tensors)
 
 
-ADVERSARIAL = "_adv"
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
 

@@ -10,7 +10,8 @@ from typing import Literal, final
 
 from torch import Tensor, nn
 
-from robustatt.models.attention import AttendingNetwork, Attention, Compatibility, Head, Images, Map, Network, head
+from robustatt.models.attention import AttendingNetwork, Attention, Images, Map, Network, head
+from robustatt.models.families import Compatibility, Head
 from robustatt.models.vgg import Shape
 
 
@@ -86,7 +87,7 @@ class AttentionResNet(AttendingNetwork):
     """``resnet164_att1`` attends to the end of stage 3, ``resnet164_att2`` to the ends of stages 2 and 3."""
 
     def __init__(
-        self, shape: Shape, depth: int, attended: Literal[1, 2], compatibility: Compatibility, kind: Head
+        self, shape: Shape, attended: Literal[1, 2], compatibility: Compatibility, kind: Head, depth: int
     ) -> None:
         super().__init__()
         c256 = shape.channels(256)

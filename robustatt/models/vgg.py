@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,13 @@ from torch import Tensor, nn
 from robustatt.models.attention import (
     AttendingNetwork,
     Attention,
-    Compatibility,
-    Head,
     Images,
     Map,
     Network,
     Normalise,
     head,
 )
+from robustatt.models.families import Compatibility, Head
 
 BN_EPS = 1e-3
 TINY = 1e-30  # keeps a map that is zero everywhere from being divided by zero
@@ -163,6 +162,7 @@ class GapVGG(Network):
     """
 
     levels = ("l3",)
+    map_names: ClassVar = {"l3": ("cam", "activation")}
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -204,6 +204,7 @@ class ProgressiveVGG(Network):
     """
 
     levels = ("l2", "l3")
+    map_names: ClassVar = {"l2": ("l2_gate", "gate")}
 
     def __init__(self, shape: Shape, compatibility: Compatibility) -> None:
         super().__init__()

@@ -33,8 +33,8 @@ class Wrapper(nn.Module):
         return self.after(output) if isinstance(output, Tensor) else output
 
     def __getattr__(self, name: str) -> Any:
-        if name == "levels":
-            return self.network.levels
+        if name in ("levels", "map_names"):
+            return getattr(self.network, name)
         if name == "attend":
             attend: Callable[[Tensor], Any] = getattr(self.network, name)
             return self._attending(attend)

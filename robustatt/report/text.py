@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from robustatt.attack.recipe import Category
 from robustatt.eps import NORM_TITLES, parse_radius
+from robustatt.models.families import baseline_of
 from robustatt.report.figures import drift_models
 from robustatt.results.columns import kind_of, level_title
 from robustatt.results.summary import Point, Summary
@@ -215,7 +216,7 @@ def missing_parts(summary: Summary) -> list[str]:
         if n and min(n) < goal:
             notes.append(f"{model} under {attack}: {min(n)} of {goal} images so far; intervals are wider for it.")
     for model in summary.curve_names()[0]:
-        if "_att" in model and model not in drift_models(summary, "attention"):
+        if baseline_of(model) and model not in drift_models(summary, "attention"):
             notes.append(f"{model}: no attention drift was recorded.")
     return notes
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from robustatt.eps import parse_radius
+from robustatt.models.families import baseline_of
 from robustatt.results import statistics
 from robustatt.results.chains import broken_by_part
 from robustatt.results.columns import DRIFT_METRICS, kind_of
@@ -205,9 +206,8 @@ def _weight(row: AreaRow) -> float:
 
 
 def baselines(models: Sequence[str]) -> dict[str, str]:
-    """Each model's baseline: the model named like it before ``_att``."""
-    stems = {model: model.rpartition("_att")[0] for model in models}
-    return {model: stem for model, stem in stems.items() if stem in models}
+    """Each model's baseline among the others, if it is there (see `robustatt.models.families.baseline_of`)."""
+    return {model: baseline for model in models if (baseline := baseline_of(model)) in models}
 
 
 def paired_differences(layout: Sequence[Outcomes], pairs: Mapping[str, str]) -> list[Difference]:

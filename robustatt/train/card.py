@@ -11,7 +11,7 @@ from torch import Tensor
 from robustatt.data import Dataset
 from robustatt.errors import InputError
 from robustatt.models import Card, Network, load_checkpoint
-from robustatt.models.registry import family_of
+from robustatt.models.families import family_of
 from robustatt.train.held_out import robustness, selection
 from robustatt.train.images import augmentation
 from robustatt.train.request import TrainRequest

@@ -16,7 +16,7 @@ from robustatt import data as datasets
 from robustatt.data import SOURCES
 from robustatt.errors import InputError, did_you_mean, first_mistake
 from robustatt.models import read_card
-from robustatt.models.checkpoint import ADVERSARIAL
+from robustatt.models.families import ADVERSARIAL
 from robustatt.plan import read_plan
 from robustatt.plan.checks import require_some, require_unique
 from robustatt.train.loop import check_place, load_split

@@ -64,7 +64,7 @@ class TrainRequest:
     distributed: bool = field(default=False, metadata=_about("Split each batch among the processes started by torchrun.", switch=True))
 
     def __post_init__(self) -> None:
-        from robustatt.models.registry import canonical, family_of
+        from robustatt.models.families import canonical, family_of
         from robustatt.plan.checks import require_at_least_one, require_choice, require_number, require_seed
 
         for name in ("out", "init", "data_root"):

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import nn
 
+from robustatt.models.families import family_of
 from robustatt.models.published import StepSchedule
-from robustatt.models.registry import family_of
 from robustatt.train.request import TrainRequest
 
 

@@ -22,6 +22,7 @@ from robustatt.errors import InputError
 from robustatt.models.attention import Attention
 from robustatt.models.card import Card, read_card
 from robustatt.models.checkpoint import load_checkpoint, save_checkpoint
+from robustatt.models.families import FAMILIES, baseline_of
 
 VGG_NAMES = ("vgg", "vgg_gap", "vgg_pan", "vgg_att1", "vgg_att2", "vgg_att3", "vgg_att2_indep_dp", "vgg_cbam")
 RESNET_NAMES = ("resnet164", "resnet164_att1", "resnet164_att2")
@@ -47,6 +48,14 @@ def card_of(network: models.Network) -> Card:
     )  # fmt: skip
 
 
+def test_everything_listed_is_there_and_no_module_takes_its_place() -> None:
+    modules = {path.stem for path in Path(models.__file__).parent.glob("*.py")}
+    assert not modules & set(models.__all__)
+    assert all(callable(getattr(models, name)) for name in models.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        models.nothing  # noqa: B018
+
+
 def test_sizes_are_the_papers() -> None:
     rows = {row.name: row for row in models.catalogue()}
     assert round(rows["vgg"].parameters / 1e6, 1) == 15.0
@@ -64,7 +73,7 @@ def test_the_stated_cost_is_the_counted_one(name: str) -> None:
         image = torch.empty(1, 3, 32, 32)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image)
-    assert counter.get_total_flops() / 1e9 == pytest.approx(models.registry.FAMILIES[name].gflop, abs=1e-6)
+    assert counter.get_total_flops() / 1e9 == pytest.approx(FAMILIES[name].gflop, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +98,23 @@ def test_map_sizes_are_the_papers(name: str, levels: tuple[str, ...], sides: tup
     assert logits.shape == (2, 10)
     assert network.levels == levels
     assert [tuple(m.shape) for m in maps] == [(2, side, side) for side in sides]
+
+
+@pytest.mark.parametrize(
+    ("label", "baseline"),
+    [
+        ("vgg_att1", "vgg"), ("vgg_att2_indep_dp", "vgg"), ("vgg_att3_adv", "vgg"), ("resnet164_att2", "resnet164"),
+        ("vgg_cbam", "vgg"), ("vgg", ""), ("vgg_gap", ""), ("vgg_pan", ""), ("mine_att2", "mine"), ("mine", ""),
+    ],
+)  # fmt: skip
+def test_a_network_is_compared_with_the_baseline_of_its_family(label: str, baseline: str) -> None:
+    assert baseline_of(label) == baseline
+
+
+def test_baselines_are_networks_without_attention() -> None:
+    compared = {name: family.baseline for name, family in FAMILIES.items() if family.baseline}
+    levels = {row.name: row.levels for row in models.catalogue()}
+    assert all(levels[name] and not levels[baseline] for name, baseline in compared.items())
 
 
 def test_the_attended_widths_are_the_papers() -> None:

@@ -125,6 +125,9 @@ METHODS = {
          "product_all": "combination"}, "product"),
     "vgg_gap": ({"cam": "activation"}, "cam"),
     "vgg_pan": ({"l2_gate": "gate", "l3": "attention", "product": "combination", "mean": "combination"}, "product"),
+    "vgg_cbam": (
+        {"l1": "gate", "l2": "gate", "l3": "gate", "product": "combination", "mean": "combination",
+         "product_all": "combination"}, "product"),
     "vgg": ({"gradcam": "saliency", "gradient": "saliency"}, "gradcam"),
 }  # fmt: skip
 

@@ -11,9 +11,8 @@ import torch
 from paths import ROOT
 
 from robustatt.errors import InputError
+from robustatt.models.families import FAMILIES, Family
 from robustatt.models.published import StepSchedule
-from robustatt.models.registry import FAMILIES, Family
-from robustatt.models.vgg import VGG
 from robustatt.train import TrainRequest, learning_rate
 from robustatt.train.schedule import optimiser_of, peak_rate
 
@@ -23,8 +22,8 @@ def _toy(monkeypatch: pytest.MonkeyPatch) -> None:
     def steps(data: str) -> StepSchedule:
         return StepSchedule(0.8 if data == "digits" else 0.4, 0.1, (2, 3), nesterov=True)
 
-    monkeypatch.setitem(FAMILIES, "toy", Family("a toy", 0.1, lambda shape, _: VGG(shape), peak_rate=0.3, published=steps))
-    monkeypatch.setitem(FAMILIES, "mill", Family("another", 0.1, lambda shape, _: VGG(shape), optimiser="adamw", published=None))
+    monkeypatch.setitem(FAMILIES, "toy", Family("a toy", 0.1, "vgg:VGG", peak_rate=0.3, published=steps))
+    monkeypatch.setitem(FAMILIES, "mill", Family("another", 0.1, "vgg:VGG", optimiser="adamw", published=None))
 
 
 def request(model: str = "toy", **fields: Any) -> TrainRequest:
@@ -52,9 +51,9 @@ def test_a_schedule_that_was_not_published_is_refused(model: str) -> None:
         request(model, schedule="paper")
 
 
-@pytest.mark.parametrize("room", ["train", "evaluate", "attack", "engine"])
+@pytest.mark.parametrize("room", ["train", "evaluate", "attack", "engine", "results", "report", "studies/segment", "studies/transfer"])
 def test_no_room_below_tells_networks_by_their_names(room: str) -> None:
     names = "|".join(sorted(FAMILIES, key=len, reverse=True))
     for path in (ROOT / "robustatt" / room).glob("*.py"):
         for line in path.read_text().splitlines():
-            assert not re.search(rf"""(==|startswith\(|endswith\(| in )\s*\(?["'](resnet|{names})["']""", line), f"{path}: {line}"
+            assert not re.search(rf"""["']_att["'] in |(==|startswith\(|endswith\(| in )\s*\(?["'](resnet|{names})["']""", line), f"{path}: {line}"

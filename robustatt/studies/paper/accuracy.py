@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from robustatt.models.card import Card
 from robustatt.results import statistics
 from robustatt.results.outcomes import Outcomes
 from robustatt.results.statistics import Estimate
@@ -27,9 +27,6 @@ from robustatt.studies.paper.finding import (
     signed,
     verdict,
 )
-
-if TYPE_CHECKING:
-    from robustatt.models.card import Card
 
 TEST_IMAGES = 10_000
 PAPER_ACCURACY: dict[str, float | None] = {

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from robustatt.models.families import ADVERSARIAL
 from robustatt.results.statistics import Estimate
 from robustatt.studies.paper.accuracy import TRAINED, claim_1, claim_5, notes_1, notes_5, rivals
 from robustatt.studies.paper.finding import ATTENTION, PLAIN, Claim, Finding, Measured, negative, points, share, verdict
@@ -118,7 +119,7 @@ def overlap(entry: MapComparison, data: str) -> Finding | None:
     a, b, change = entry.a, entry.b, entry.estimate
     if a.method == PRIOR or (b.model in ATTENTION and a.model not in ATTENTION):
         a, b, change = b, a, negative(change)
-    rival = b.model not in ATTENTION and not b.model.endswith("_adv")
+    rival = b.model not in ATTENTION and not b.model.endswith(ADVERSARIAL)
     if a.model not in ATTENTION or not (rival or b.method == PRIOR):
         return None
     other = "its own mean map" if b.method == PRIOR else _named(b)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robustatt.models.card import Card, read_card
 from robustatt.results import statistics
 from robustatt.results.outcomes import Outcomes
 from robustatt.results.statistics import Estimate
 
 if TYPE_CHECKING:
-    from robustatt.models.card import Card
     from robustatt.studies.segment.result import SegmentSummary
     from robustatt.studies.transfer.result import Transfer
 
@@ -58,8 +58,6 @@ class Measured:
 
 def cards_in(folder: Path) -> dict[str, Card]:
     """The cards of all checkpoints in a folder, by file name."""
-    from robustatt.models.card import read_card
-
     return {file.stem: read_card(file) for file in sorted(folder.glob("*.safetensors"))}
 
 

@@ -16,6 +16,7 @@ from robustatt.errors import InputError, did_you_mean
 from robustatt.files import write_atomically
 from robustatt.models import bundled, bundled_path, canonical, load_checkpoint
 from robustatt.models.card import read_card
+from robustatt.models.families import ADVERSARIAL
 from robustatt.plan import ModelEntry
 from robustatt.progress import TransferProgress
 from robustatt.results.outcomes import Outcomes, curves_of
@@ -53,7 +54,6 @@ from robustatt.studies.transfer.run import transfer
 from robustatt.version import __version__
 
 TRAINED_ON = "cifar10"
-ADVERSARIAL = "_adv"
 STAMP = "measured.sha256"
 
 

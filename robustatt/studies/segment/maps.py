@@ -17,12 +17,11 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustatt.errors import InputError
 from robustatt.evaluate.classifier import Classifier, require_finite
 from robustatt.evaluate.gradcam import as_shares, grad_cam, input_gradient
-from robustatt.models.vgg import GapVGG, ProgressiveVGG
 from robustatt.studies.segment.floors import FLOOR, FLOORS, floor_maps
 
 STRIDE = 16
@@ -152,12 +151,8 @@ class Viewer:
 
 def _levels(classifier: Classifier) -> list[tuple[str, str]]:
     """The maps of ``attend``: each one's name and kind."""
-    module: nn.Module = classifier.original
-    if isinstance(module, GapVGG):
-        return [("cam", "activation")]
-    if isinstance(module, ProgressiveVGG):
-        return [("l2_gate", "gate"), ("l3", "attention")]
-    return [(level, "attention") for level in classifier.attended]
+    names = getattr(classifier.original, "map_names", {})
+    return [names.get(level, (level, "attention")) for level in classifier.attended]
 
 
 def combine(levels: Sequence[Float[Tensor, "n height width"]]) -> Maps:

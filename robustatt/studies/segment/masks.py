@@ -215,14 +215,14 @@ def _mask(picture: Image.Image, where: str, size: tuple[int, ...]) -> NDArray[np
 
 
 @dataclass(frozen=True)
-class Survey:
+class MaskSurvey:
     """What was seen when all chosen examples were read once: hash, mean share of the object."""
 
     fingerprint: str
     object_share: float
 
 
-def survey(source: MaskedImages, positions: Sequence[int]) -> Survey:
+def survey(source: MaskedImages, positions: Sequence[int]) -> MaskSurvey:
     """Reads every chosen example once, so that what is wrong with the data is said before anything is computed."""
     digest, shares = hashlib.sha256(), 0.0
     for example in source.read(positions):
@@ -230,7 +230,7 @@ def survey(source: MaskedImages, positions: Sequence[int]) -> Survey:
         digest.update(example.image.tobytes())
         digest.update(np.packbits(example.mask).tobytes())
         shares += float(example.mask.mean())
-    return Survey(digest.hexdigest(), shares / len(positions))
+    return MaskSurvey(digest.hexdigest(), shares / len(positions))
 
 
 def batches(source: MaskedImages, positions: Sequence[int], size: int) -> Iterator[list[Example]]:

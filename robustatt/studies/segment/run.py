@@ -21,7 +21,7 @@ from robustatt.evaluate.classifier import frozen
 from robustatt.files import subfolder
 from robustatt.models import resolve_entry
 from robustatt.models.device import choose_device, hardware
-from robustatt.models.resolve import ResolvedModel
+from robustatt.models.resolution import ResolvedModel
 from robustatt.plan import ModelEntry
 from robustatt.results.summary import Provenance
 from robustatt.studies.output import write_files

@@ -11,9 +11,9 @@ from torch import nn
 from robustatt.errors import InputError
 from robustatt.models.attention import Options
 from robustatt.models.card import Card
-from robustatt.models.checkpoint import ADVERSARIAL, bundled_path, load_checkpoint
+from robustatt.models.checkpoint import bundled_path, load_checkpoint
 from robustatt.models.external import is_outside, load_outside
-from robustatt.models.registry import canonical
+from robustatt.models.families import ADVERSARIAL, canonical
 
 if TYPE_CHECKING:
     from robustatt.plan import ModelEntry

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from robustatt.models.card import Card, read_card
-from robustatt.models.checkpoint import ADVERSARIAL, bundled, bundled_path
-from robustatt.models.registry import FAMILIES, build, names, parse
+from robustatt.models.checkpoint import bundled, bundled_path
+from robustatt.models.families import ADVERSARIAL, FAMILIES, names, parse
+from robustatt.models.registry import build
 
 
 @dataclass(frozen=True)
