@@ -37,18 +37,18 @@ class NoSweepProgress:
     def failed(self, cell: Cell, cause: str, log: str) -> None: ...
 
 
-class TransferProgress(Protocol):
-    """What a transfer tells while it runs."""
+class StudyProgress(Protocol):
+    """What is told by a study that takes images one after the other: `transfer` and `segment`."""
 
     def begin(self, images: int) -> None:
-        """So many images are to be looked at by all models together, those found on disk included."""
+        """How many images all models together are to look at, those found on disk included."""
 
     def advance(self, what: str, images: int) -> None:
         """That many more are done, of this model and data set."""
 
 
-class NoTransferProgress:
-    """Progress that is not shown."""
+class NoStudyProgress:
+    """Progress that nobody watches."""
 
     def begin(self, images: int) -> None: ...
 
@@ -136,26 +136,13 @@ class SweepBar(ProgressBar):
         self._progress.console.print(f"{cell}: {cause}{said}", markup=False, highlight=False, soft_wrap=True)
 
 
-class CountBar(ProgressBar):
-    """A progress bar of things to do one after another: which, how many of all, time left."""
+class StudyBar(ProgressBar):
+    """The progress bar of a study: of which model and set, how many images of all, time left."""
 
     def _columns(self) -> list[Any]:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
         return [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-
-
-class LookBar(CountBar):
-    """The progress bar of a localisation: whose maps, and how many of all."""
-
-    def __call__(self, label: str, done: int, total: int) -> None:
-        if self._task is None:
-            self._begin(total)
-        self._progress.update(self._task, completed=done, description=label)
-
-
-class TransferBar(CountBar):
-    """The progress bar of a transfer: of which model and set the features are, and how many images of all."""
 
     def begin(self, images: int) -> None:
         self._begin(images)

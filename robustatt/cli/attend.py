@@ -61,9 +61,8 @@ def attend(
     from robustatt.models.resolution import resolve_entry
     from robustatt.plan import model_entries
     from robustatt.report.figures import file_safe
+    from robustatt.studies.attend import PictureRow, attended_png, map_note, read_picture
     from robustatt.studies.attend import attend as look
-    from robustatt.studies.attend import read_picture
-    from robustatt.studies.attend_figure import PictureRow, attended_png, map_note
 
     names = None if class_names is None else read_class_names(class_names)
     entries = model_entries([model], [str(weights)] if weights else [], normalize, model_option or [])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from robustatt.cli._terminal import print_table
 from robustatt.errors import InputError
-from robustatt.progress import LookBar, TransferBar
+from robustatt.progress import StudyBar
 
 
 def paper(
@@ -66,13 +66,7 @@ class _Watch:
         print(f"{text} ...", flush=True)
 
     @contextlib.contextmanager
-    def transfer(self) -> Iterator[TransferBar]:
-        self.stage("fixed features and linear SVMs")
-        with TransferBar() as bar:
-            yield bar
-
-    @contextlib.contextmanager
-    def segment(self, name: str) -> Iterator[Any]:
-        self.stage(f"maps against masks on {name}")
-        with LookBar() as bar:
+    def progress(self, text: str) -> Iterator[StudyBar]:
+        self.stage(text)
+        with StudyBar() as bar:
             yield bar

@@ -10,7 +10,7 @@ import typer
 from robustatt.cli._options import ModelOption, Normalize
 from robustatt.cli._terminal import announce, print_table
 from robustatt.errors import InputError
-from robustatt.progress import LookBar
+from robustatt.progress import StudyBar
 
 if TYPE_CHECKING:
     from robustatt.studies.segment.result import SegmentSummary
@@ -64,7 +64,7 @@ def segment(
         sample=sample, scales=_parse_scales(scales), eps=parse_grid(eps) if eps else (), attack=attack, attack_n=attack_n,
         quantile=quantile, seed=seed, batch_size=batch_size, device=device,
     )  # fmt: skip
-    with LookBar() as bar:
+    with StudyBar() as bar:
         result = run(request, bar)
     write(result, out)
     _print_summary(result.summary)

@@ -9,7 +9,7 @@ import typer
 
 from robustatt.cli._options import DataRoot, Download, LabelColumn, ModelOption, Normalize
 from robustatt.cli._terminal import announce, print_table
-from robustatt.progress import TransferBar
+from robustatt.progress import StudyBar
 
 
 def transfer(
@@ -54,7 +54,7 @@ def transfer(
         folds=folds, n=n, sample=sample, seed=seed, data_root=data_root, download=download, label_column=label_column,
         input_size=input_size, device=device,
     )  # fmt: skip
-    with TransferBar() as bar:
+    with StudyBar() as bar:
         result = measure(request, bar)
     print("Accuracy in % [95 % interval] of a linear SVM on fixed features, on images it was not fitted on")
     print_table(*accuracy_rows(result))

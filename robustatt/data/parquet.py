@@ -22,6 +22,49 @@ IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
 
 
+class ParquetRows:
+    """The cells of some columns of Parquet files in order; one row group is in memory at a time."""
+
+    def __init__(self, files: Sequence[pq.ParquetFile], paths: Sequence[Path], columns: Sequence[str]) -> None:
+        self._files, self._paths, self._columns = files, paths, list(columns)
+        self._groups = [
+            (place, group, file.metadata.row_group(group).num_rows)
+            for place, file in enumerate(files)
+            for group in range(file.num_row_groups)
+        ]
+        self._starts = np.cumsum([0, *(rows for _, _, rows in self._groups)])
+        self._firsts = np.cumsum([0, *(file.metadata.num_rows for file in files)])
+        self._kept: tuple[int, list[list[Any]]] | None = None
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return int(self._firsts[-1])
+
+    def locate(self, index: int) -> tuple[Path, int]:
+        """The file that holds a row, and its number there."""
+        place = int(np.searchsorted(self._firsts, index, side="right")) - 1
+        return self._paths[place], index - int(self._firsts[place])
+
+    def cells(self, positions: Sequence[int]) -> Iterator[tuple[int, str, tuple[Any, ...]]]:
+        """For each position itself, where it lies, for error texts, and its cells; InputError for a damaged file."""
+        groups = np.searchsorted(self._starts, np.asarray(positions), side="right") - 1
+        for position, group in zip(positions, groups.tolist(), strict=True):
+            file, row = self.locate(position)
+            at = position - int(self._starts[group])
+            yield position, f"{file} row {row}", tuple(column[at] for column in self._group(group))
+
+    def _group(self, group: int) -> list[list[Any]]:
+        with self._lock:
+            if self._kept is None or self._kept[0] != group:
+                place, number, _ = self._groups[group]
+                try:
+                    table = self._files[place].read_row_group(number, columns=self._columns)
+                except (pa.ArrowException, OSError) as error:
+                    raise InputError(f"{self._paths[place]} is damaged: {first_line(error)}") from error
+                self._kept = (group, [list(table.column(name)) for name in self._columns])
+            return self._kept[1]
+
+
 @final
 class ParquetImages(EncodedDataset):
     """All rows of a folder of ``*.parquet`` in order of file name; images are read one row group at a time.
@@ -38,64 +81,37 @@ class ParquetImages(EncodedDataset):
     def __init__(self, path: Path, split: str, label_column: str | None, image_size: int | None) -> None:
         self._paths = _split_files(path, split)
         self.name, self.split, self.image_size = str(path), split, image_size
-        self._opened = [_open(file) for file in self._paths]
+        self._opened = [open_parquet(file) for file in self._paths]
         schema = self._opened[0].schema_arrow
         for file, opened in zip(self._paths, self._opened, strict=True):
             if opened.schema_arrow.names != schema.names:
                 raise InputError(f"{file} has other columns than {self._paths[0].name}")
-        self._image = _image_column(schema, self._paths[0])
+        self._image = image_column(schema, self._paths[0])
         column, declared = _label_column(schema, self._paths[0], label_column)
         labels, names = _labels(self._opened, self._paths, column, declared)
         self.labels, self.classes = labels, names
-        self._groups = [
-            (place, group, opened.metadata.row_group(group).num_rows)
-            for place, opened in enumerate(self._opened)
-            for group in range(opened.num_row_groups)
-        ]
-        self._starts = np.cumsum([0, *(rows for _, _, rows in self._groups)])
-        self._firsts = np.cumsum([0, *(opened.metadata.num_rows for opened in self._opened)])
-        self._kept: tuple[int, list[Any]] | None = None
-        self._lock = threading.Lock()
+        self._rows = ParquetRows(self._opened, self._paths, [self._image])
 
     @property
     def files(self) -> Sequence[Path]:
         return self._paths
 
     def source(self, index: int) -> str:
-        file, row = self._locate(index)
+        file, row = self._rows.locate(index)
         return f"{file.name} row {row}"
 
     def encoded(self, positions: Sequence[int]) -> Iterator[tuple[str, bytes]]:
-        groups = np.searchsorted(self._starts, np.asarray(positions), side="right") - 1
-        for position, group in zip(positions, groups.tolist(), strict=True):
-            file, row = self._locate(position)
-            where = f"{file} row {row}"
-            yield where, _content(self._rows(group)[position - int(self._starts[group])], where)
-
-    def _locate(self, index: int) -> tuple[Path, int]:
-        """The file that holds an image, and its row there."""
-        place = int(np.searchsorted(self._firsts, index, side="right")) - 1
-        return self._paths[place], index - int(self._firsts[place])
-
-    def _rows(self, group: int) -> list[Any]:
-        with self._lock:
-            if self._kept is None or self._kept[0] != group:
-                place, number, _ = self._groups[group]
-                try:
-                    table = self._opened[place].read_row_group(number, columns=[self._image])
-                except (pa.ArrowException, OSError) as error:
-                    raise InputError(f"{self._paths[place]} is damaged: {first_line(error)}") from error
-                self._kept = (group, list(table.column(self._image)))
-            return self._kept[1]
+        for _, where, (cell,) in self._rows.cells(positions):
+            yield where, content(cell, where)
 
 
-def _content(cell: Any, where: str) -> bytes:
+def content(cell: Any, where: str) -> bytes:
+    """The encoded image in a cell, which is bytes or a struct with bytes."""
     value = cell.as_py()
-    content = value.get("bytes") if isinstance(value, dict) else value
-    if not isinstance(content, bytes):
-        raise InputError(f"{where} holds no image bytes")
-    return content
-
+    found = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(found, bytes) or not found:
+        raise InputError(f"{where} is missing: an encoded picture is needed there; add it or take the row out")
+    return found
 
 
 def _split_files(path: Path, split: str) -> list[Path]:
@@ -116,7 +132,8 @@ def _split_files(path: Path, split: str) -> list[Path]:
     return every
 
 
-def _open(file: Path) -> pq.ParquetFile:
+def open_parquet(file: Path) -> pq.ParquetFile:
+    """A Parquet file; InputError unless it is one, and may hold as many rows as it says."""
     try:
         opened = pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
@@ -127,7 +144,8 @@ def _open(file: Path) -> pq.ParquetFile:
     return opened
 
 
-def _image_column(schema: pa.Schema, file: Path) -> str:
+def image_column(schema: pa.Schema, file: Path) -> str:
+    """The name of the column of encoded images; InputError if there is none."""
     name = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
     if name is None:
         raise InputError(f"{file} has no column img or image; its columns are {', '.join(schema.names)}")

@@ -13,7 +13,7 @@ from robustatt.attack.losses import logit_margin
 from robustatt.attack.norms import per_row
 from robustatt.attack.recipe import PgdRecipe
 from robustatt.eps import parse_radius
-from robustatt.errors import InputError, RunInterrupted
+from robustatt.errors import NonFiniteLogits, RunInterrupted, innermost
 from robustatt.evaluate.classifier import Classifier, frozen
 from robustatt.evaluate.step_runner import run_to_end
 from robustatt.health.data import seen_in_training
@@ -77,10 +77,8 @@ def _sweep(
     attacks: list[str | Recipe] = ["fgsm", "pgd", square, "sign-noise"]
     try:
         result = sweep({label: module}, (images, labels), attacks=attacks, eps=RADII, seed=seed)
-    except InputError:
-        raise
     except RunInterrupted as problem:
-        if "NaN or infinite" not in str(problem):
+        if not isinstance(innermost(problem), NonFiniteLogits):
             raise
         return [_broken_off(label, problem.reason, len(images))], None
     curve = result.curve("pgd").iloc[1:]

@@ -60,7 +60,7 @@ def build(name: str, classes: int = 10, width: float = 1.0, **options: Any) -> N
     return network
 
 
-def _shape(classes: int, width: float, options: dict[str, Any]) -> Shape:
+def _shape(classes: int, width: float, options: dict[str, object]) -> Shape:
     dropout = _real("dropout", options.pop("dropout", 1.0))
     if not 0 <= dropout < 2:
         raise InputError(f"dropout {dropout}: a multiplier on the paper's rates, from 0 to below 2")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from robustatt.data import SOURCES
 from robustatt.errors import InputError
 from robustatt.models.attention import Options
 from robustatt.models.card import Card
@@ -69,8 +70,10 @@ def resolve(
     return ResolvedModel(network, card.name + (ADVERSARIAL if card.adversarial else ""), card, str(path))
 
 
-def resolve_entry(entry: ModelEntry, data: str, classes: int) -> ResolvedModel:
-    """The network of a plan's entry (see `resolve`)."""
+def resolve_entry(entry: ModelEntry, data: str, classes: int | None = None) -> ResolvedModel:
+    """The network of a plan's entry (see `resolve`), for as many classes as the data set of that name has unless they are given."""
+    if classes is None:
+        classes = SOURCES[data].classes if data in SOURCES else 10
     return resolve(
         entry.spec, weights=entry.weights, data=data, classes=classes, normalize=entry.normalize, options=dict(entry.options)
     )

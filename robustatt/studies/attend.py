@@ -22,11 +22,19 @@ from robustatt.evaluate.gallery_examples import pictures
 from robustatt.models.device import choose_device
 from robustatt.plan import Cell
 from robustatt.plan.entries import AUTO
+from robustatt.report.draw import png_bytes, shorten, theme
+from robustatt.report.heatmaps import draw_rows
+from robustatt.results.columns import kind_of
 from robustatt.results.gallery import GalleryEntry
 from robustatt.results.gallery import as_float as pixels_as_float
 
 MIN_SIDE, MAX_SIDE = 8, 1024
 BATCH = 16
+NOTES = {
+    "attention": "Maps: attention, which decides what the classifier sees.",
+    "saliency": "Maps: Grad-CAM saliency of the predicted class; this network has no attention.",
+    "none": "This network has neither attention nor a layer that Grad-CAM could be taken at.",
+}
 
 
 @dataclass(frozen=True)
@@ -112,3 +120,29 @@ def attend(
         Seen(picture, entry, float(before[entry.clean_pred]), float(after[entry.adv_pred]))
         for picture, entry, before, after in zip(shown, entries, clean, attacked, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """A picture's file name, what the network said of it clean and attacked, and the images with their maps."""
+
+    name: str
+    clean: str
+    attacked: str
+    entry: GalleryEntry
+
+
+def map_note(entry: GalleryEntry) -> str:
+    """What the maps of an entry are, in a sentence."""
+    return NOTES[kind_of(entry.levels[0]) if entry.levels else "none"]
+
+
+def attended_png(rows: Sequence[PictureRow], model: str, attack: str, eps: str) -> bytes:
+    """All pictures in one PNG, a row each; the maps' kind stands below."""
+    names = [f"{shorten(row.name, 26)}\n{row.clean}\n→ {row.attacked}" for row in rows]
+    note = (
+        f"{shorten(model)} under {attack} at ε = {eps}. {map_note(rows[0].entry)} "
+        "Change: orange grew, blue shrank; the perturbation is magnified."
+    )
+    with theme(**{"axes.grid": False}):
+        return png_bytes(draw_rows([row.entry for row in rows], names, note))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robustatt import cli
 from robustatt.data import TensorDataset
+from robustatt.doctor.deep import diagnose
 from robustatt.doctor.table import TOPICS, DoctorLine, DoctorRequest, _training_images, examine_model
 from robustatt.health.warning import HealthWarning
 from robustatt.models import Card, ResolvedModel
@@ -150,3 +151,22 @@ def test_nothing_is_said_to_be_fine_about_logits_that_are_no_numbers() -> None:
     found = shown(Broken())
     assert "nan" not in " ".join(line.finding for line in found.values() if line.fine)
     assert next(line.check for line in found.values() if not line.fine) == "logits"
+
+
+class NanOffTheGrid(nn.Module):
+    """A linear classifier that cannot say anything of pixels between two 8-bit levels, as under a random start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classify = nn.Linear(3 * 8 * 8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        off = ((255 * x).round() / 255 - x).abs().flatten(1).amax(1) > 1e-5
+        return torch.where(off[:, None], torch.nan, self.classify(x.flatten(1)))
+
+
+def test_an_attack_that_ends_in_nan_is_a_finding_and_no_error() -> None:
+    images = torch.randint(0, 256, (12, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    (found,) = diagnose(NanOffTheGrid().eval(), "mine", images, torch.arange(12) % 2)
+    assert (found.code, found.model) == ("non-finite", "mine")
+    assert found.finding.startswith("an attack on 12 images could not be run to its end: ")

@@ -15,8 +15,7 @@ from robustatt.attack import recipe_files as recipes
 from robustatt.errors import InputError
 from robustatt.evaluate.gradcam import grad_cam
 from robustatt.models import load
-from robustatt.studies.attend import Picture, attend, read_picture
-from robustatt.studies.attend_figure import PictureRow, attended_png, map_note
+from robustatt.studies.attend import Picture, PictureRow, attend, attended_png, map_note, read_picture
 
 
 def photo(path: Path, width: int, height: int, mode: str = "RGB") -> Path:

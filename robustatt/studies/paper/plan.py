@@ -1,8 +1,12 @@
-"""What `robustatt paper` is to measure: a TOML file, checked; and where each data set lies on this machine."""
+"""What `robustatt paper` is to measure: a TOML file, checked, with the command that measures each part by itself.
+
+And where each data set lies on this machine; commands say DIR for the folder of the data.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +17,43 @@ from robustatt.errors import InputError, first_mistake
 from robustatt.plan import read_plan
 
 PARTS = ("sweep", "fine_grained", "transfer", "segment")
+
+
+@dataclass(frozen=True)
+class DataPlace:
+    """Where a data set lies: what ``--data`` is given, and ``--data-root`` for torchvision's files."""
+
+    spec: str
+    root: Path | None = None
+
+    def files(self) -> list[Path]:
+        """All its files, in order."""
+        if self.root is not None:
+            return sorted(self.root.glob(PLACES[self.spec]))
+        path = Path(self.spec)
+        return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+
+
+Flag = tuple[str, object]
+"""A flag and its value; one whose value is None is left out."""
+
+
+def _command(command: str, seed: int, out: Path, *flags: Flag) -> str:
+    given = [*flags, ("--seed", seed), ("--out", out.as_posix())]
+    return shlex.join(["robustatt", command, *(str(word) for flag in given if flag[1] is not None for word in flag)])
+
+
+def _each(flag: str, values: Iterable[object]) -> list[Flag]:
+    return [(flag, value) for value in values]
+
+
+def _where(name: str, place: DataPlace) -> str:
+    """A data set as the command is given it: torchvision's by name, others as a folder in DIR."""
+    return name if place.root is not None else f"DIR/{name}"
+
+
+def _root(places: Iterable[DataPlace]) -> Flag:
+    return "--data-root", "DIR" if any(place.root is not None for place in places) else None
 
 
 class _Part(BaseModel):
@@ -28,11 +69,24 @@ class SweepPart(_Part):
     eps: str = "1,2,4,8,16"
     n: int | None = Field(default=None, ge=1)
 
+    def command(self, place: DataPlace, models: Sequence[str], out: Path, seed: int) -> str:
+        """For networks with bundled weights."""
+        return self._line(place, [_root([place]), *_each("--model", models)], out, seed)
+
+    def _line(self, place: DataPlace, models: Sequence[Flag], out: Path, seed: int) -> str:
+        attacks = [*_each("--attack", self.attacks), ("--eps", self.eps), ("-n", self.n)]
+        return _command("sweep", seed, out, ("--data", _where(self.data, place)), *models, *attacks)
+
 
 class FinePart(SweepPart):
     """Fine-grained classes. ``weights``: a folder of NAME.safetensors; by default the bundled ones of this data set."""
 
     weights: Path | None = None
+
+    def fine_command(self, place: DataPlace, files: Mapping[str, str], side: int, out: Path, seed: int) -> str:
+        """For weights files by network, on images of that side."""
+        models = [("--input-size", side), *_each("--model", files), *_each("--weights", files.values())]
+        return self._line(place, models, out, seed)
 
 
 class TransferPart(_Part):
@@ -42,6 +96,12 @@ class TransferPart(_Part):
     models: tuple[str, ...] = ()
     folds: int = Field(default=5, ge=2)
     sample: int | None = Field(default=None, ge=1)
+
+    def command(self, places: Mapping[str, DataPlace], models: Sequence[str], out: Path, seed: int) -> str:
+        """For networks with bundled weights on the data sets that are there."""
+        data = _each("--data", [_where(name, place) for name, place in places.items()])
+        how: list[Flag] = [_root(places.values()), ("--folds", self.folds), ("--sample", self.sample)]
+        return _command("transfer", seed, out, *_each("--model", models), *data, *how)
 
 
 class SegmentPart(_Part):
@@ -53,6 +113,12 @@ class SegmentPart(_Part):
     eps: str | None = None
     attack: str = "pgd"
     attack_n: int | None = Field(default=None, ge=1)
+
+    def command(self, name: str, models: Sequence[str], out: Path, seed: int) -> str:
+        """For networks with bundled weights on one data set."""
+        attack: list[Flag] = [("--eps", self.eps), ("--attack", self.attack), ("--attack-n", self.attack_n)] if self.eps else []
+        data: list[Flag] = [("--data", f"DIR/{name}"), ("--sample", self.sample)]
+        return _command("segment", seed, out, *_each("--model", models), *data, *attack)
 
 
 class PaperPlan(_Part):
@@ -73,21 +139,6 @@ class PaperPlan(_Part):
         except ValidationError as problem:
             key, said = first_mistake(problem)
             raise InputError(f"plan {path}: key {key!r}: {said.lower()}") from None
-
-
-@dataclass(frozen=True)
-class DataPlace:
-    """Where a data set lies: what ``--data`` is given, and ``--data-root`` for torchvision's files."""
-
-    spec: str
-    root: Path | None = None
-
-    def files(self) -> list[Path]:
-        """All its files, in order."""
-        if self.root is not None:
-            return sorted(self.root.glob(PLACES[self.spec]))
-        path = Path(self.spec)
-        return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,10 @@ from robustatt.models import bundled, bundled_path, canonical, load_checkpoint
 from robustatt.models.card import read_card
 from robustatt.models.families import ADVERSARIAL
 from robustatt.plan import ModelEntry
-from robustatt.progress import TransferProgress
+from robustatt.progress import StudyProgress
 from robustatt.results.outcomes import Outcomes, curves_of
 from robustatt.results.summary import Summary
 from robustatt.studies.output import read_document
-from robustatt.studies.paper import commands
 from robustatt.studies.paper.accuracy import PAPER_ACCURACY
 from robustatt.studies.paper.finding import WEIGHTS, Evidence, Measured, cards_in
 from robustatt.studies.paper.plan import (
@@ -42,7 +41,6 @@ from robustatt.studies.segment.floors import require_libraries
 from robustatt.studies.segment.request import SegmentRequest
 from robustatt.studies.segment.result import FILE as SEGMENT_FILE
 from robustatt.studies.segment.result import SegmentSummary
-from robustatt.studies.segment.run import Progress as SegmentProgress
 from robustatt.studies.segment.run import segment
 from robustatt.studies.segment.run import write as write_segment
 from robustatt.studies.transfer.report import write as write_transfer
@@ -58,16 +56,13 @@ STAMP = "measured.sha256"
 
 
 class Watch(Protocol):
-    """Who is told how a run goes on."""
+    """What is told how far a run is."""
 
     def stage(self, text: str) -> None:
         """What is being measured now."""
 
-    def transfer(self) -> AbstractContextManager[TransferProgress]:
-        """The progress of extracting features."""
-
-    def segment(self, name: str) -> AbstractContextManager[SegmentProgress]:
-        """The progress of holding maps against masks: called with label, done, total."""
+    def progress(self, text: str) -> AbstractContextManager[StudyProgress]:
+        """The progress of what is being measured now."""
 
 
 @dataclass
@@ -131,7 +126,7 @@ class _Run:
             return None
         entries = _entries(part.models)
         names = [entry.name for entry in entries]
-        line = commands.sweep(part, self._places[part.data], names, self._out / part.data, self._plan.seed)
+        line = part.command(self._places[part.data], names, self._out / part.data, self._plan.seed)
         self._note(line, 5)
         return self._attack(part, {entry.name: Path(str(entry.weights)) for entry in entries}, None)
 
@@ -151,8 +146,8 @@ class _Run:
                 f"weights for {part.data} are for images of {sorted(sides)} pixels: give those of one size"
             )
         (side,) = sides
-        shown = [(name, _shown(file)) for name, file in files.items()]
-        line = commands.fine(part, self._places[part.data], shown, side, self._out / part.data, self._plan.seed)
+        shown = {name: _shown(file) for name, file in files.items()}
+        line = part.fine_command(self._places[part.data], shown, side, self._out / part.data, self._plan.seed)
         self._note(line, 1, 5)
         return self._attack(part, files, side)
 
@@ -176,10 +171,10 @@ class _Run:
         if part is None or not places:
             return None
         entries, out = _entries(part.models), self._out / "transfer"
-        self._note(commands.transfer(part, places, [entry.name for entry in entries], out, self._plan.seed), 3)
+        self._note(part.command(places, [entry.name for entry in entries], out, self._plan.seed), 3)
         stamp = _stamp(self._plan.seed, part, entries, places)
         if not _is_done(out / TRANSFER_FILE, stamp):
-            with self._watch.transfer() as progress:
+            with self._watch.progress("fixed features and linear SVMs") as progress:
                 found = transfer(_transfer_request(part, entries, places, self._plan.seed), progress)
             write_transfer(found, out)
             write_atomically(out / STAMP, stamp.encode())
@@ -201,7 +196,7 @@ class _Run:
 
     def _segment(self, part: SegmentPart, name: str) -> SegmentSummary:
         entries, out = _entries(part.models), self._out / f"segment-{name}"
-        self._note(commands.segment(part, name, [entry.name for entry in entries], out, self._plan.seed), 4, 6)
+        self._note(part.command(name, [entry.name for entry in entries], out, self._plan.seed), 4, 6)
         place = self._places[name]
         stamp = _stamp(self._plan.seed, part, entries, {name: place})
         if not _is_done(out / SEGMENT_FILE, stamp):
@@ -209,7 +204,7 @@ class _Run:
                 entries, Path(place.spec), trained_on=TRAINED_ON, sample=part.sample, attack=part.attack,
                 eps=parse_grid(part.eps) if part.eps else (), attack_n=part.attack_n, seed=self._plan.seed,
             )  # fmt: skip
-            with self._watch.segment(name) as progress:
+            with self._watch.progress(f"maps against masks on {name}") as progress:
                 measured = segment(request, progress)
             write_segment(measured, out)
             write_atomically(out / STAMP, stamp.encode())

@@ -10,21 +10,18 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
 from robustatt.data.image_folder import ENDINGS
 from robustatt.data.images import decode, upright
-from robustatt.errors import InputError, first_line
+from robustatt.data.parquet import ParquetRows, content, image_column, open_parquet
+from robustatt.errors import InputError
 
-IMAGE_COLUMNS = ("img", "image")
 MASK_COLUMN = "mask"
-READ_AHEAD = 64  # rows of a Parquet file in memory at a time, still encoded
 
 
 @dataclass(frozen=True)
@@ -92,41 +89,24 @@ class ParquetMasks(MaskedImages):
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
-        self._paths = [path] if path.is_file() else sorted(path.glob("*.parquet"))
-        self._files = [_open_parquet(file) for file in self._paths]
-        self._image = _columns(self._files[0].schema_arrow.names, self._paths[0])
-        for file, opened in zip(self._paths, self._files, strict=True):
-            _columns(opened.schema_arrow.names, file)
+        paths = [path] if path.is_file() else sorted(path.glob("*.parquet"))
+        files = [open_parquet(file) for file in paths]
+        columns = [image_column(file.schema_arrow, path) for file, path in zip(files, paths, strict=True)]
+        for file, path in zip(files, paths, strict=True):
+            names = file.schema_arrow.names
+            if MASK_COLUMN not in names:
+                raise InputError(f"{path} has no column {MASK_COLUMN!r}, and segment needs masks; its columns are {', '.join(names)}")
+            if columns[0] not in names:
+                raise InputError(f"{path} has other columns than {paths[0].name}")
+        self._rows = ParquetRows(files, paths, [columns[0], MASK_COLUMN])
 
     def __len__(self) -> int:
-        return sum(int(file.metadata.num_rows) for file in self._files)
+        return len(self._rows)
 
     def encoded(self, positions: Sequence[int]) -> Iterator[tuple[int, str, bytes, str, bytes]]:
-        wanted, first = set(positions), 0
-        for path, file in zip(self._paths, self._files, strict=True):
-            for row, image, mask in self._rows(path, file, {position - first for position in wanted}):
-                where = f"{path} row {row}"
-                mask_at = f"{where}, column {MASK_COLUMN}"
-                yield first + row, where, _content(image, where), mask_at, _content(mask, mask_at)
-            first += int(file.metadata.num_rows)
-
-    def _rows(self, path: Path, file: pq.ParquetFile, wanted: set[int]) -> Iterator[tuple[int, Any, Any]]:
-        """The wanted rows of one file, and of it no row group without any."""
-        start = 0
-        for group in range(file.num_row_groups):
-            end = start + int(file.metadata.row_group(group).num_rows)
-            if wanted.isdisjoint(range(start, end)):
-                start = end
-                continue
-            try:
-                for batch in file.iter_batches(READ_AHEAD, row_groups=[group], columns=[self._image, MASK_COLUMN]):
-                    images, masks = batch.column(self._image), batch.column(MASK_COLUMN)
-                    yield from ((start + r, images[r], masks[r]) for r in range(batch.num_rows) if start + r in wanted)
-                    start += batch.num_rows
-                    if start > max(wanted):
-                        return
-            except (pa.ArrowException, OSError) as error:
-                raise InputError(f"{path} is damaged: {first_line(error)}") from error
+        for position, where, (image, mask) in self._rows.cells(positions):
+            mask_at = f"{where}, column {MASK_COLUMN}"
+            yield position, where, content(image, where), mask_at, content(mask, mask_at)
 
 
 @final
@@ -162,32 +142,6 @@ class FolderMasks(MaskedImages):
 def _by_stem(folder: Path) -> dict[str, Path]:
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in ENDINGS and file.name[0] != ".")
     return {str(file.relative_to(folder).with_suffix("")): file for file in files}
-
-
-def _open_parquet(file: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(file)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file} is not a complete Parquet file: {first_line(error)}") from error
-
-
-def _columns(names: Sequence[str], file: Path) -> str:
-    image = next((name for name in IMAGE_COLUMNS if name in names), None)
-    if image is None:
-        raise InputError(f"{file} has no column img or image; its columns are {', '.join(names)}")
-    if MASK_COLUMN not in names:
-        raise InputError(
-            f"{file} has no column {MASK_COLUMN!r}, and segment needs masks; its columns are {', '.join(names)}"
-        )
-    return image
-
-
-def _content(cell: Any, where: str) -> bytes:
-    value = cell.as_py()
-    content = value.get("bytes") if isinstance(value, dict) else value
-    if not isinstance(content, bytes) or not content:
-        raise InputError(f"{where} is missing: an encoded picture is needed there; add it or take the row out")
-    return content
 
 
 def _mask(picture: Image.Image, where: str, size: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from robustatt.attack import recipe_files as recipes
 from robustatt.attack.recipe import Recipe
-from robustatt.data import SOURCES
 from robustatt.eps import CLEAN, format_radius
 from robustatt.errors import InputError
 from robustatt.evaluate.classifier import frozen
@@ -23,6 +22,7 @@ from robustatt.models import resolve_entry
 from robustatt.models.device import choose_device, hardware
 from robustatt.models.resolution import ResolvedModel
 from robustatt.plan import ModelEntry
+from robustatt.progress import NoStudyProgress, StudyProgress
 from robustatt.results.summary import Provenance
 from robustatt.studies.output import write_files
 from robustatt.studies.segment.aggregate import summarise
@@ -44,8 +44,6 @@ from robustatt.studies.segment.result import (
     SegmentSummary,
 )
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is looked at, how many looks are done and how many there are."""
 Row = dict[str, str | int | float | bool | None]
 """A row of images.parquet."""
 
@@ -74,7 +72,7 @@ class Localisation:
     pictures: list[ImageMaps]
 
 
-def segment(request: SegmentRequest, progress: Progress = lambda *_: None) -> Localisation:
+def segment(request: SegmentRequest, progress: StudyProgress | None = None) -> Localisation:
     """Measure every method of every model, and the floors, against the masks.
 
     Raises:
@@ -86,10 +84,10 @@ def segment(request: SegmentRequest, progress: Progress = lambda *_: None) -> Lo
     source = open_masked(request.data, request.masks)
     chosen = choose(len(source), request.n, request.sample, request.seed)
     parts = split(chosen, request.seed)
-    resolved = [_resolve(entry, request) for entry in request.models]
+    resolved = [resolve_entry(entry, request.trained_on) for entry in request.models]
     seen = survey(source, chosen)
     device = choose_device(request.device)
-    work = _Work(request, source, parts, recipe, device, progress)
+    work = _Work(request, source, parts, recipe, device, progress or NoStudyProgress())
     used: dict[str, list[int]] = {}
     for entry, found in zip(request.models, resolved, strict=True):
         scales = _scales(entry, found, request.scales)
@@ -125,11 +123,6 @@ def _recipe(request: SegmentRequest) -> Recipe:
     return recipe
 
 
-def _resolve(entry: ModelEntry, request: SegmentRequest) -> ResolvedModel:
-    classes = SOURCES[request.trained_on].classes if request.trained_on in SOURCES else 10
-    return resolve_entry(entry, request.trained_on, classes)
-
-
 def _scales(entry: ModelEntry, found: ResolvedModel, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
     if wanted is not None:
         return tuple(sorted(set(wanted)))
@@ -143,7 +136,7 @@ class _Work:
 
     def __init__(
         self, request: SegmentRequest, source: MaskedImages, parts: Split, recipe: Recipe, device: torch.device,
-        progress: Progress,
+        progress: StudyProgress,
     ) -> None:  # fmt: skip
         self.request, self.source, self.parts, self.recipe, self.device = request, source, parts, recipe, device
         self.attacked = set(parts.reported[: request.attack_n] if request.eps else [])
@@ -151,8 +144,8 @@ class _Work:
         self.thresholds: dict[tuple[str, str], float] = {}
         self.pictures: list[ImageMaps] = []
         clean = (len(request.models) + 1) * (len(parts.held_out) + len(parts.reported))
-        self._total = clean + len(request.models) * len(self.attacked) * len(request.eps)
-        self._done, self._progress = 0, progress
+        self._progress = progress
+        progress.begin(clean + len(request.models) * len(self.attacked) * len(request.eps))
 
     def measure(self, observer: Observer) -> None:
         """Thresholds from the held-out images, then a row for each reported image, method and radius."""
@@ -162,7 +155,7 @@ class _Work:
         for batch, images, index in self._batches(self.parts.reported):
             look = observer.look(images, index)
             rows += self._rows(observer, look.maps, batch, CLEAN, look.prediction, look.prediction, threshold)
-            self._count(observer, len(batch))
+            self._progress.advance(observer.label, len(batch))
             if isinstance(observer, Viewer):
                 mean = prior.at(*images.shape[2:]).expand(len(batch), -1, -1)
                 rows += self._rows(observer, {PRIOR: mean}, batch, CLEAN, look.prediction, look.prediction, threshold)
@@ -185,7 +178,7 @@ class _Work:
             for method in observer.kinds:
                 for values, example in zip(maps[method].cpu().numpy(), batch, strict=True):
                     total[method] += jaccard_by_threshold(values, example.mask)
-            self._count(observer, len(batch))
+            self._progress.advance(observer.label, len(batch))
         for example in self.source.read(self.parts.held_out):
             total[PRIOR] += jaccard_by_threshold(prior.at(*example.mask.shape).numpy(), example.mask)
         return {method: float(THRESHOLDS[int(curve.argmax())]) for method, curve in total.items()}, prior
@@ -202,7 +195,7 @@ class _Work:
             moved, clean = perturb(attack, viewer.logits, images[rows], index[rows], float(eps), self.request.seed)
             look = viewer.look(moved, index[rows])
             yield from self._rows(viewer, look.maps, some, format_radius(eps), clean, look.prediction, threshold)
-            self._count(viewer, len(rows))
+            self._progress.advance(viewer.label, len(rows))
 
     def _rows(
         self, observer: Observer, maps: dict[str, Tensor], batch: list[Example], eps: str,
@@ -241,10 +234,6 @@ class _Work:
             pixels = torch.from_numpy(np.stack([example.image for example in batch])).permute(0, 3, 1, 2)
             index = torch.tensor([example.index for example in batch], device=self.device)
             yield batch, pixels.to(self.device).float() / 255, index
-
-    def _count(self, observer: Observer, images: int) -> None:
-        self._done += images
-        self._progress(observer.label, self._done, self._total)
 
 
 def write(result: Localisation, folder: Path) -> list[Path]:

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from robustatt.data import SOURCES
 from robustatt.data.cache import cache_folder
 from robustatt.data.dataset import Dataset
 from robustatt.evaluate.cell import as_float
 from robustatt.models import Network, ResolvedModel, resolve_entry
 from robustatt.models.device import choose_device, hardware
 from robustatt.plan import ModelEntry
-from robustatt.progress import NoTransferProgress, TransferProgress
+from robustatt.progress import NoStudyProgress, StudyProgress
 from robustatt.results.summary import Provenance
 from robustatt.studies.transfer import svm
 from robustatt.studies.transfer.features import FeatureExtractor, feature_extractor
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 PROBE = 16
 
 
-def transfer(request: TransferRequest, progress: TransferProgress | None = None, cache: Path | None = None) -> Transfer:
+def transfer(request: TransferRequest, progress: StudyProgress | None = None, cache: Path | None = None) -> Transfer:
     """Accuracy of a linear SVM on the features of every model, for every data set, on images it was not fitted on.
 
     Args:
@@ -40,7 +39,7 @@ def transfer(request: TransferRequest, progress: TransferProgress | None = None,
         InputError: a model or data set cannot be used; found out before any feature is computed.
         NonFiniteLogits: a network has NaN or infinite features.
     """
-    progress, cache = progress or NoTransferProgress(), cache or cache_folder() / "features"
+    progress, cache = progress or NoStudyProgress(), cache or cache_folder() / "features"
     device = choose_device(request.device)
     sides = {entry: _side(request, _resolved(request, entry)) for entry in request.models}
     names = request.labels()
@@ -62,11 +61,7 @@ def transfer(request: TransferRequest, progress: TransferProgress | None = None,
 
 
 def _resolved(request: TransferRequest, entry: ModelEntry) -> ResolvedModel:
-    classes = request.classes
-    if classes is None:
-        source = SOURCES.get(request.trained_on)
-        classes = source.classes if source else 10
-    return resolve_entry(entry, request.trained_on, classes)
+    return resolve_entry(entry, request.trained_on, request.classes)
 
 
 def _side(request: TransferRequest, model: ResolvedModel) -> int | None:
@@ -85,7 +80,7 @@ class _Trial:
         self._entry, self._model, self._side, self._device, self._cache = entry, model, side, device, cache
         self._width, self._key = 0, ""
 
-    def features(self, parts: Parts, progress: TransferProgress, what: str) -> dict[str, svm.Matrix]:
+    def features(self, parts: Parts, progress: StudyProgress, what: str) -> dict[str, svm.Matrix]:
         """Features of each part ``(n, d)``."""
         probe = as_float(answered(parts).tensors(range(min(PROBE, len(answered(parts)))))[0])
         with feature_extractor(self._model.module, self._entry.name, self._device, probe) as extractor:
@@ -94,7 +89,7 @@ class _Trial:
         self._width = next(iter(found.values())).shape[1]
         return found
 
-    def _extract(self, extractor: FeatureExtractor, part: Dataset, progress: TransferProgress, what: str) -> svm.Matrix:
+    def _extract(self, extractor: FeatureExtractor, part: Dataset, progress: StudyProgress, what: str) -> svm.Matrix:
         return extractor.extract(part, self._cache, lambda images: progress.advance(what, images))
 
     def subject(self) -> Subject:
