@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 OUT := reports/digits/out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report cifar10 gpu test test-slow lint bench check fuzz clean
+.PHONY: help setup report cifar10 gpu test test-slow lint bench check fuzz mutants clean
 
 help: ## list all targets, one line each
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,6 +38,10 @@ test: $(READY) ## run the fast tests
 
 test-slow: $(READY) ## run the slow tests
 	$(BIN)/python -m pytest -m slow
+
+mutants: $(READY) ## plant small faults in the core, one at a time, and count those that a fast test notices (hours)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
+	$(BIN)/python benchmarks/mutants.py
 
 fuzz: $(READY) ## feed every reader 10,000 damaged and hostile inputs
 	ROBUSTATT_FUZZ=10000 $(BIN)/python -m pytest tests/test_fuzz.py
