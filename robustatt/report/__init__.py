@@ -80,6 +80,7 @@ def _write_figures(
     folder: Path,
 ) -> list[Path]:
     from robustatt.report.confusion import write_confusion
+    from robustatt.report.depth import write_depths
     from robustatt.report.draw import write_figure
     from robustatt.report.heatmaps import gallery_figures
     from robustatt.report.page import class_names
@@ -90,6 +91,7 @@ def _write_figures(
         written += write_figure(spec, folder)
     classes = class_names(summary)
     written += write_confusion(summary, strongest_attack(first_norm(summary)), classes, folder)
+    written += write_depths(first_norm(summary), strongest_attack(first_norm(summary)), folder)
     return written + gallery_figures(stored, classes, folder)
 
 

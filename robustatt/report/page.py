@@ -16,6 +16,7 @@ import robustatt.report.text as text
 from robustatt.eps import NORM_TITLES, UNITS, parse_radius
 from robustatt.report.charts import chart, hover_data, swatch
 from robustatt.report.confusion import matrices
+from robustatt.report.depth import on_the_page
 from robustatt.report.examples import explorer_data
 from robustatt.report.figures import KIND_WORDS, FigureSpec, Panel, attack_title
 from robustatt.report.heatmaps import page_gallery
@@ -141,6 +142,7 @@ def context(summary: Summary, page: Page) -> Context:
         "saliency_note": text.SALIENCY_NOTE,
         "controls": [attack for attack in attacks if summary.is_control(attack)],
         "drift_metrics": DRIFT_METRICS,
+        "depths": on_the_page(text.first_norm(summary), text.strongest_attack(text.first_norm(summary))),
         "drift_auc": text.prediction_rows(summary),
         "overviews": overviews(summary),
         "points": list(points(summary)),
