@@ -14,7 +14,7 @@ STEP = Fraction(1, 255)
 #: What a bare number counts in, by norm, as the literature writes radii.
 UNITS = {"linf": STEP, "l2": Fraction(1), "l1": Fraction(1)}
 NORM_TITLES = {"linf": "L-infinity", "l2": "L2", "l1": "L1"}
-#: The grid of a norm if none is asked for.
+#: The default grid of a norm.
 DEFAULT_GRIDS = {"linf": "1..16", "l2": "0.25..2:0.25", "l1": "2..24:2"}
 MAX_RADII = 1024
 GRAMMAR = (
@@ -62,12 +62,9 @@ def _parse_part(part: str, unit: Fraction) -> list[Fraction]:
 def _parse_number(text: str, unit: Fraction) -> Fraction:
     text = text.strip()
     try:
-        if len(text) > 64 or "e" in text.lower() or "_" in text:
+        if "e" in text.lower():
             raise ValueError(text)
-        numerator, slash, denominator = text.partition("/")
-        if "/" in denominator:
-            raise ValueError(text)
-        value = Fraction(numerator) / Fraction(denominator) if slash else Fraction(numerator) * unit
+        value = _exact(text, unit)
     except (ValueError, ZeroDivisionError):
         raise InputError(f"--eps: {text[:64]!r} is not a radius: {GRAMMAR}") from None
     if value < 0:
@@ -77,11 +74,18 @@ def _parse_number(text: str, unit: Fraction) -> Fraction:
 
 def parse_radius(text: str) -> Fraction:
     """One radius as records write it, such as ``8/255`` or ``0.5/255``, exactly."""
-    numerator, _, denominator = text.partition("/")
     try:
-        return Fraction(numerator) / Fraction(denominator or 1)
+        return _exact(text, Fraction(1))
     except (ValueError, ZeroDivisionError):
         raise InputError(f"{text[:64]!r} is not a radius such as 8/255") from None
+
+
+def _exact(text: str, unit: Fraction) -> Fraction:
+    """A quotient, or a number of units. ValueError also for one that is long, or whose exponent takes hours to work out."""
+    if len(text) > 64 or len(text.lower().partition("e")[2]) > 3 or "_" in text or text.count("/") > 1:
+        raise ValueError(text)
+    numerator, slash, denominator = text.partition("/")
+    return Fraction(numerator) / Fraction(denominator) if slash else Fraction(numerator) * unit
 
 
 def radius_values(texts: pd.Series) -> pd.Series:
@@ -116,8 +120,7 @@ def _decimal(value: Fraction) -> str | None:
         return None
     digits = max(_power(value.denominator, 2), _power(value.denominator, 5))
     whole, below = divmod(value.numerator * 10**digits // value.denominator, 10**digits)
-    decimals = str(below).rjust(digits, "0").rstrip("0") if digits else ""
-    return f"{whole}.{decimals}" if decimals else str(whole)
+    return f"{whole}.{below:0{digits}}" if digits else str(whole)
 
 
 def _power(number: int, prime: int) -> int:

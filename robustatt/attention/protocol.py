@@ -96,7 +96,7 @@ class OwnProtocol:
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != count:
             raise self._wrong(f"{form}; its logits are {_form(logits)} for {count} images")
         if not maps:
-            raise self._wrong(f"{form}; there are no maps")
+            raise self._wrong(f"{form}; no maps can be read")
         return maps
 
     def _named(self, declared: Any) -> tuple[str, ...]:

@@ -107,6 +107,10 @@ def sweep(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the model: takes a minute, then passes are somewhat faster.")
     ] = False,
+    drift_n: Annotated[
+        int | None,
+        typer.Option(help="Examples on which drift is measured with all steps at every radius; 0: none. [default: up to 100, by cost]"),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Estimate the cost from a short pilot run and exit.")
     ] = False,
@@ -118,6 +122,7 @@ def sweep(
         "data_root": None if data_root is None else str(data_root), "download": download or None, "input_size": input_size,
         "precision": precision, "compile": compiled or None, "channels": channels,
         "class_names": None if class_names is None else str(class_names), "mask_classes": mask_classes,
+        "drift_n": drift_n,
     })  # fmt: skip
     folder = out or default_folder(wanted.data)
     announce(wanted.models)
@@ -141,6 +146,8 @@ def sweep(
     _print_summary(outcome.summary)
     ready = f", {outcome.ready} found on disk" if outcome.ready else ""
     print(f"{counted(outcome.computed, 'cell')} computed{ready}. Results: {folder}/summary.json")
+    if outcome.summary.full_strength is not None:
+        print(f"Drift was measured at full strength on {outcome.summary.full_strength.n} images (--drift-n).")
     print(f"Next: robustatt report {folder}")
 
 
@@ -220,7 +227,7 @@ def _parse_workers(text: str) -> int | None:
 
 
 def _print_forecast(plan: Plan, dataset: Dataset, load: Loader, folder: Path, execution: ExecutorOptions) -> None:
-    """Cost by model and attack, then what all of it takes on this machine and on the workers asked for."""
+    """Cost by model and attack, then what all of it takes on this machine and on the requested workers."""
     from robustatt.engine.forecast import forecast
     from robustatt.engine.sweep import bound
 
@@ -277,9 +284,9 @@ def _print_summary(summary: Summary) -> None:
 
 
 def _print_saliency(summary: Summary) -> None:
-    """Which models show no attention of their own, so that nobody takes their drift for it."""
+    """Which models show no attention of their own, so that their drift is not taken for it."""
     levels: dict[str, set[str]] = {}
-    for row in summary.drift:
+    for row in summary.measured_drift():
         levels.setdefault(row.model, set()).add(row.level)
     for model, found in levels.items():
         if found == {GRADCAM}:

@@ -212,7 +212,7 @@ def _input_range(images: Tensor) -> DoctorLine:
 
 
 def _accuracy(look: Probe, card: Card | None, dataset: Dataset) -> DoctorLine:
-    """Clean accuracy with its interval against the card, and against always guessing the commonest class."""
+    """Clean accuracy with its interval against the card, and against always guessing the majority class."""
     found = torch.cat([look.logits(part).argmax(1) for part in torch.split(look.images, look.batch)])
     right, n = int((found == look.labels).sum()), len(found)
     low, high = (float(end) for end in statistics.wilson(right, n))

@@ -21,7 +21,7 @@ from robustatt.plan import ModelEntry, Plan
 from robustatt.plan.entries import AUTO
 
 FREEZE_IMAGES = 16  # to measure the rounding between the fast copy of a model and the original
-KEPT_BYTES = 2**30  # of parameters; the model asked for longest ago goes first
+KEPT_BYTES = 2**30  # of parameters; the least recently used model goes first
 
 Loader = Callable[[ModelEntry], nn.Module]
 
@@ -39,7 +39,7 @@ class _Held:
 
 
 class FrozenModels:
-    """The models of a plan, each loaded and frozen when it is first asked for.
+    """The models of a plan, each loaded and frozen when it is first used.
 
     Inside the context the global random state is the project's own; afterwards it is as before.
     """

@@ -31,7 +31,7 @@ from robustatt.plan.entries import AUTO
 from robustatt.results.columns import GRADCAM
 
 SAFETY = 8.0  # how many times the measured rounding error a lead must exceed to be believed
-MAX_ERROR = 1e-3  # relative to the logits' scale; a larger difference is no rounding, and the copy is not used
+MAX_ERROR = 1e-3  # relative to the logits' scale; a larger difference is not rounding, and the copy is not used
 
 
 PROBED_MAPS = 4  # images on which a network's own maps are checked first
@@ -223,7 +223,7 @@ def require_finite(logits: Float[Tensor, "n classes"], index: Int[Tensor, " n"],
         raise NonFiniteLogits(
             f"model {label!r} returned NaN or infinite logits for example {examples[0]}"
             f"{f' and {len(examples) - 1} more of this batch' if len(examples) > 1 else ''}: "
-            "nothing can be said of its robustness until that is mended"
+            "its robustness cannot be measured until that is fixed"
         )
 
 
@@ -325,7 +325,7 @@ def _digest(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
 
 
 def _compiled_code(part: nn.Module) -> Iterator[tuple[str, str | Tensor]]:
-    """The code of TorchScript and of exported programs, and its constants: they are no part of the state."""
+    """The code of TorchScript and of exported programs, and its constants: they are not part of the state."""
     if isinstance(part, torch.jit.ScriptModule):
         try:
             code, constants = part.code_with_constants

@@ -58,7 +58,10 @@ def _bits(p: Tensor) -> Tensor:
 
 
 def _centre(maps: Tensor, input_size: tuple[int, int]) -> Tensor:
-    height, width = maps.shape[1:]
-    rows = (torch.arange(height, device=maps.device, dtype=maps.dtype) + 0.5) * input_size[0] / height
-    columns = (torch.arange(width, device=maps.device, dtype=maps.dtype) + 0.5) * input_size[1] / width
+    rows, columns = (_middles(count, size, maps) for count, size in zip(maps.shape[1:], input_size, strict=True))
     return torch.stack([maps.sum(2) @ rows, maps.sum(1) @ columns], dim=1)
+
+
+def _middles(count: int, size: int, like: Tensor) -> Tensor:
+    """The middles of `count` positions along a side of `size` pixels."""
+    return (torch.arange(count, device=like.device, dtype=like.dtype) + 0.5) * size / count

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from robustatt.errors import InputError, did_you_mean
 from robustatt.models.attention import Architecture, Compatibility, Head, Network, Options, initialise
 from robustatt.models.cbam import CbamVGG
+from robustatt.models.published import Published, resnet_steps, vgg_steps
 from robustatt.models.resnet import AttentionResNet, ResNet
 from robustatt.models.vgg import VGG, AttentionVGG, GapVGG, ProgressiveVGG, Shape
 from robustatt.models.vit import ViT
@@ -26,7 +27,8 @@ class Family:
     """A base name: what it is, how it is built, and which options it takes beside the common ones.
 
     ``gflop`` is the cost of one 32x32 image at width 1, a multiply and an add counted as two operations. ``optimiser``
-    and ``peak_rate`` are what it is trained with unless something else is asked for.
+    and ``peak_rate`` are what it is trained with unless something else is asked for; ``published`` is its schedule "paper", None
+    where there is none.
     """
 
     about: str
@@ -35,6 +37,7 @@ class Family:
     options: tuple[str, ...] = ()
     optimiser: Literal["sgd", "adamw"] = "sgd"
     peak_rate: float = 0.1
+    published: Published | None = vgg_steps
 
 
 def _attention(attended: Literal[1, 2, 3]) -> Callable[[Shape, Options], Network]:
@@ -71,21 +74,28 @@ FAMILIES: dict[str, Family] = {
         lambda shape, _: ViT(shape),
         optimiser="adamw",
         peak_rate=1e-3,
+        published=None,
     ),
     "resnet164": Family(
         "pre-activation ResNet baseline",
         0.495293,
         lambda shape, options: ResNet(shape, options["depth"]),
         ("depth",),
+        published=resnet_steps,
     ),
     "resnet164_att1": Family(
-        "attention at the end of stage 3", 0.514365, _attention_resnet(1), ("compatibility", "head", "depth")
+        "attention at the end of stage 3",
+        0.514365,
+        _attention_resnet(1),
+        ("compatibility", "head", "depth"),
+        published=resnet_steps,
     ),
     "resnet164_att2": Family(
         "attention at the ends of stages 2, 3",
         0.514564,
         _attention_resnet(2),
         ("compatibility", "head", "depth"),
+        published=resnet_steps,
     ),
 }
 

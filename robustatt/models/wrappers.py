@@ -1,4 +1,4 @@
-"""What is put around a network from outside: the normalisation of its images, the choice of its outputs."""
+"""What is put around an external network: the normalisation of its images, the choice of its outputs."""
 
 from __future__ import annotations
 

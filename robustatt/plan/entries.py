@@ -15,7 +15,7 @@ from robustatt.errors import InputError, did_you_mean
 BUNDLED = "bundled"
 #: what `--attention` says unless told: the maps that are found by themselves
 AUTO = "auto"
-#: keyword arguments of the callable that builds a network from outside
+#: keyword arguments of the callable that builds an external network
 Options = tuple[tuple[str, Any], ...]
 
 
@@ -23,7 +23,7 @@ Options = tuple[tuple[str, Any], ...]
 class ModelEntry:
     """A model to evaluate: `name` is the label in the results, `spec` what to load, `weights` a file or nothing.
 
-    `options` are the keyword arguments with which a network from outside is built. `attention` says which maps are read:
+    `options` are the keyword arguments with which an external network is built. `attention` says which maps are read:
     ``none``, or a glob over submodules and levels; None for what is found by itself.
     """
 
@@ -41,7 +41,7 @@ def model_entries(
     """Entries from `--model` and `--weights` flags: as many weights as models, or none. `LABEL=SPEC` names one.
 
     Among the weights ``bundled`` stands for those that come with the package. `normalize` and `options` (``KEY=VALUE``)
-    are for the models from outside (`pkg.module:build`): the project's own carry theirs.
+    are for the external models (`pkg.module:build`): the project's own carry theirs.
     """
     if weights and len(weights) != len(specs):
         raise InputError(
@@ -50,7 +50,7 @@ def model_entries(
     files = [None if file == BUNDLED else file for file in weights] or [None] * len(specs)
     arguments = _options(options)
     if arguments and not any(":" in text for text in specs):
-        raise InputError(f"--model-option {options[0]}: only models from outside take options, such as timm:vit_tiny_patch16_224")
+        raise InputError(f"--model-option {options[0]}: only external models take options, such as timm:vit_tiny_patch16_224")
     outside = [":" in text for text in specs]
     entries = []
     for text, file, foreign in zip(specs, files, outside, strict=True):

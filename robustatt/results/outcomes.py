@@ -89,6 +89,11 @@ def outcomes_by_curve(records: pd.DataFrame) -> Iterator[Outcomes]:
         yield replace(outcomes, broken_by=_parts(records, rows, outcomes, eps_code[rows]))
 
 
+def curves_of(records: pd.DataFrame) -> dict[tuple[str, str], Outcomes]:
+    """The same by (model, attack)."""
+    return {(outcomes.model, outcomes.attack): outcomes for outcomes in outcomes_by_curve(records)}
+
+
 def _parts(
     records: pd.DataFrame, rows: NDArray[np.int64], outcomes: Outcomes, eps_code: NDArray[np.int64]
 ) -> NDArray[np.object_] | None:

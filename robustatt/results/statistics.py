@@ -71,7 +71,7 @@ def wilson(successes: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tupl
     ``(p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)`` with ``p = successes/n``: it stays in [0,
     1] and keeps its coverage near 0 and 1 (Wilson 1927; Brown, Cai & DasGupta 2001).
     """
-    k, total = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(n, np.float64))
+    k, total = np.broadcast_arrays(*(np.asarray(counts, np.float64) for counts in (successes, n)))
     if np.any(total <= 0):
         raise ValueError("the share of nothing is not defined: n must be at least 1")
     if np.any((k < 0) | (k > total)):
@@ -79,9 +79,7 @@ def wilson(successes: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tupl
     z2 = _two_sided(confidence) ** 2
     centre = (k + z2 / 2) / (total + z2)
     half = np.sqrt(z2 * (k * (total - k) / total + z2 / 4)) / (total + z2)
-    low = np.where(k == 0, 0.0, np.maximum(centre - half, 0.0))
-    high = np.where(k == total, 1.0, np.minimum(centre + half, 1.0))
-    return low, high
+    return np.where(k == 0, 0.0, centre - half), np.where(k == total, 1.0, centre + half)
 
 
 def mean_interval(
@@ -138,11 +136,8 @@ def mcnemar_exact(b: ArrayLike, c: ArrayLike) -> FloatArray:
     """
     from scipy.special import bdtr
 
-    first, second = np.broadcast_arrays(np.asarray(b, np.int64), np.asarray(c, np.int64))
-    if np.any(first < 0) or np.any(second < 0):
-        raise ValueError("discordant counts cannot be negative")
-    p = 2.0 * bdtr(np.minimum(first, second), first + second, 0.5)
-    return np.asarray(np.minimum(p, 1.0), dtype=np.float64)
+    first, second = _discordant(b, c)
+    return np.asarray(np.minimum(2.0 * bdtr(np.minimum(first, second), first + second, 0.5), 1.0))
 
 
 def mcnemar_one_sided(worse: ArrayLike, better: ArrayLike) -> FloatArray:
@@ -152,10 +147,15 @@ def mcnemar_one_sided(worse: ArrayLike, better: ArrayLike) -> FloatArray:
     """
     from scipy.special import bdtr
 
-    first, second = np.broadcast_arrays(np.asarray(worse, np.int64), np.asarray(better, np.int64))
-    if np.any(first < 0) or np.any(second < 0):
+    first, second = _discordant(worse, better)
+    return np.asarray(bdtr(second, first + second, 0.5))
+
+
+def _discordant(b: ArrayLike, c: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    first, second = np.broadcast_arrays(*(np.asarray(counts, np.int64) for counts in (b, c)))
+    if np.any((first < 0) | (second < 0)):
         raise ValueError("discordant counts cannot be negative")
-    return np.asarray(bdtr(second, first + second, 0.5), dtype=np.float64)
+    return first, second
 
 
 def holm(pvalues: ArrayLike) -> FloatArray:
@@ -167,9 +167,9 @@ def holm(pvalues: ArrayLike) -> FloatArray:
     p = np.asarray(pvalues, np.float64)
     if p.size == 0:
         return p.copy()
-    if np.any(np.isnan(p)) or np.any((p < 0) | (p > 1)):
+    if not np.all((p >= 0) & (p <= 1)):  # NaN is neither
         raise ValueError("p-values must lie between 0 and 1")
-    order = np.argsort(p, kind="stable")
+    order = np.argsort(p)
     stepped = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(stepped, 1.0)
@@ -211,7 +211,7 @@ def paired_bootstrap(
     Examples are drawn with replacement, both outcomes together (Efron & Tibshirani 1993, chapter 13). Only
     the counts of each distinct difference matter, so they are drawn from one multinomial: exact and quick.
     """
-    difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    difference = np.subtract(a, b, dtype=np.float64)
     if difference.ndim != 1 or difference.size == 0:
         raise ValueError("the bootstrap needs a non-empty array of paired values, shape (n,)")
     values, counts = np.unique(difference, return_counts=True)
@@ -291,11 +291,11 @@ def auc_interval(score: ArrayLike, positive: ArrayLike, confidence: float = 0.95
         raise ValueError("the score holds NaN")
     ranks = _midranks(x)
     above = (ranks[y] - _midranks(x[y])) / n
-    below = 1 - (ranks[~y] - _midranks(x[~y])) / m
+    below = (ranks[~y] - _midranks(x[~y])) / m
     area = float(above.mean())
     variance = sum(float(v.var(ddof=1)) / v.size for v in (above, below) if v.size > 1)
     centre = area
-    if variance <= 0 or not 0 < area < 1:
+    if variance == 0:
         centre = min(max(area, 0.5 / (m * n)), 1 - 0.5 / (m * n))
         q1, q2 = centre / (2 - centre), 2 * centre**2 / (1 + centre)
         variance = (centre * (1 - centre) + (m - 1) * (q1 - centre**2) + (n - 1) * (q2 - centre**2)) / (m * n)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -131,4 +132,4 @@ def test_the_registry_says_what_a_family_is_trained_with(name: str, kind: type, 
     assert type(optimiser) is kind
     assert optimiser.param_groups[0]["weight_decay"] == 0.02
     assert learning_rate(request, 2.0) == pytest.approx(peak)
-    assert learning_rate(request.model_copy(update={"lr": 0.5}), 2.0) == pytest.approx(0.5)
+    assert learning_rate(replace(request, lr=0.5), 2.0) == pytest.approx(0.5)

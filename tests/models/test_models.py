@@ -270,7 +270,7 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
     }
     for content in bad.values():
         path.write_bytes(content)
-        with pytest.raises(InputError, match="no whole safetensors file") as caught:
+        with pytest.raises(InputError, match="not a complete safetensors file") as caught:
             load_checkpoint(path)
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="no weights file"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
+from pathlib import Path, PurePath
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +26,27 @@ CONTENT = encode(COLUMNS)
 def test_same_columns_are_the_same_bytes() -> None:
     assert encode(COLUMNS) == CONTENT
     assert is_whole(CONTENT)
+
+
+def test_each_column_has_its_type_and_no_pandas_of_its_own() -> None:
+    columns = COLUMNS | {"index": [0] * 6, "attacked": [True] * 6, "distance": [0.0] * 6, "broken_by": [""] * 6, "drift_iou_l3": [0.5] * 6}
+    content = pq.ParquetFile(io.BytesIO(encode(columns)))
+    kinds = {
+        "string": {"model", "attack", "eps", "broken_by"},
+        "int64": {"index", "label", "clean_pred", "adv_pred"},
+        "float": {"clean_margin", "adv_margin", "distance", "drift_js_l3", "drift_iou_l3"},
+        "bool": {"attacked", "zero_grad"},
+    }
+    assert {field.name: str(field.type) for field in content.schema_arrow} == {name: kind for kind, names in kinds.items() for name in names}
+    assert set(content.metadata.metadata) == {b"robustatt.sha256"}
+
+
+def test_a_name_like_the_checksum_stays_as_it_is(tmp_path: Path) -> None:
+    """The footer also holds the largest and smallest text of a column, ahead of the checksum."""
+    name = "robustatt.sha256" + "0" * 64
+    store = Store(tmp_path)
+    store.put("a", COLUMNS | {"model": [name] * 6})
+    assert store.read(["a"])["model"].tolist() == [name] * 6
 
 
 @settings(max_examples=200, deadline=None)
@@ -61,10 +84,42 @@ def test_a_damaged_file_is_moved_aside(tmp_path: Path) -> None:
     assert len(store.read(["a", "b"])) == 6
 
 
+def test_a_damaged_file_of_a_store_that_is_only_read_stays(tmp_path: Path) -> None:
+    store = Store(tmp_path, read_only=True)
+    store.put("a", COLUMNS)
+    (tmp_path / "a.parquet").write_bytes(CONTENT[:-7])
+    assert not store.has("a")
+    assert (store.damaged, store.moved_aside) == ([PurePath("a.parquet")], [])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
+
+
+def test_what_is_absent_and_what_is_missing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for key in "abc":
+        store.put(key, COLUMNS)
+    (tmp_path / "b.parquet").write_bytes(CONTENT[:-7])
+    assert store.absent(iter(["a", "b", "d"])) == {"d"}
+    assert store.missing(iter(["a", "b", "d"])) == {"b", "d"}
+    assert store.absent(["b"]) == {"b"}, "moved aside"
+
+
+def test_a_single_attack_broke_nothing_by_a_part(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put("a", COLUMNS | {"broken_by": ["pgd"] * 6})
+    store.put("b", COLUMNS)
+    assert store.read(["b", "a"])["broken_by"].tolist() == [""] * 6 + ["pgd"] * 6
+
+
 def test_nothing_read_is_an_empty_frame_with_the_columns(tmp_path: Path) -> None:
     frame = Store(tmp_path).read(["none"])
     assert frame.empty
-    assert "adv_pred" in frame.columns
+    floats = ["clean_margin", "adv_margin", "distance"]
+    assert {name: str(kind) for name, kind in frame.dtypes.items()} == {
+        **dict.fromkeys(["model", "attack", "eps"], "object"),
+        **dict.fromkeys(["index", "label", "clean_pred", "adv_pred"], "int64"),
+        **dict.fromkeys(floats, "float32"),
+        **dict.fromkeys(["attacked", "zero_grad"], "bool"),
+    }
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
