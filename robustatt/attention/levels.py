@@ -11,8 +11,9 @@ from robustatt.attention.listening import Place
 from robustatt.attention.placement import Placement, Tokens
 from robustatt.attention.survey import Found, Survey
 from robustatt.errors import InputError
+from robustatt.results.columns import ROLLOUT
 
-NONE, ROLLOUT = "none", "rollout"
+NONE = "none"
 GATE = "gate"  # of the network's own forward, which has no submodule's name
 MAX_SHOWN = 4
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from robustatt.eps import NORM_TITLES, axis_value, parse_radius
 from robustatt.report.style import GROUP_LOOKS, SeriesStyle, looks
 from robustatt.results import statistics
-from robustatt.results.columns import DRIFT_METRICS, Kind, kind_of, level_title
+from robustatt.results.columns import DRIFT_METRICS, Kind, kind_of, level_title, shown_levels
 from robustatt.results.summary import Difference, DriftRow, Summary
 
 
@@ -274,7 +274,9 @@ def drift_figure(
     attacks = dict.fromkeys([*summary.curve_names()[1], *(row.attack for row in rows)])
     controls = {name: CONTROLS.get(name, f"{name} (control)") for name in attacks if summary.is_control(name)}
     panels = []
-    for level in dict.fromkeys(row.level for row in rows):
+    levels = list(dict.fromkeys(row.level for row in rows))
+    shown = shown_levels(levels)
+    for level in shown:
         here = [row for row in rows if row.level == level]
         series = [_drift_series(here, attack, group, group, norm) for group in ("fooled", "held")]
         series += [_drift_series(here, control, "all", label, norm) for control, label in controls.items()]
@@ -290,6 +292,7 @@ def drift_figure(
         "fooled at this radius and over those that held, of the images attacked at exactly this radius. "
         f"Model {model}, attack {attack}{_strength(summary, attack)}. Bands: 95 % t intervals of the mean; means of fewer than "
         f"{MIN_IMAGES} images are left out.{SEARCH_NOTE if _searched(summary, attack) else ''}"
+        f"{f' Shown are {len(shown)} of {len(levels)} levels; summary.json has all.' if len(shown) < len(levels) else ''}"
     )
     title = f"{what} of {model}: {name if metric == 'js' else name.lower()}"
     return FigureSpec(f"{stem}-{metric}-{file_safe(model)}", title, caption, _one_scale(panels))
@@ -299,6 +302,8 @@ def drift_panel(summary: Summary, attack: str, metric: str = "js") -> Panel | No
     """Mean drift over all attacked images by radius, a curve for each model and level; None without data."""
     name, unit = DRIFT_METRICS[metric].title, DRIFT_METRICS[metric].unit
     norm, curves = summary.norm_of(attack), list(dict.fromkeys((row.model, row.level) for row in summary.measured_drift()))
+    kept = {model: shown_levels([level for name, level in curves if name == model]) for model, _ in curves}
+    curves = [(model, level) for model, level in curves if level in kept[model]]
     models, levels = list(dict.fromkeys(model for model, _ in curves)), list(dict.fromkeys(level for _, level in curves))
     look = looks(models, levels)
     series = []

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from robustatt.report.draw import save, theme, write_csv
 from robustatt.report.figures import file_safe
-from robustatt.results.columns import level_title, map_title
+from robustatt.results.columns import level_title, map_title, shown_levels
 from robustatt.results.gallery import GalleryEntry, as_float, by_example
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def cells_of(entry: GalleryEntry) -> list[Picture]:
     """Image, attacked image, perturbation, and for each level clean map, attacked map, signed change."""
     image = as_float(entry.image)
     pictures = [image, as_float(entry.adversarial), perturbation_picture(entry.perturbation)]
-    for level in entry.levels:
+    for level in shown_levels(entry.levels):
         clean, attacked = (as_float(maps[level]) for maps in (entry.clean_maps, entry.attacked_maps))
         top = float(max(clean.max(), attacked.max()))
         pictures += [
@@ -126,7 +126,7 @@ def draw_rows(rows: Sequence[GalleryEntry], names: Sequence[str], note: str = ""
     """One row of pictures for each entry under its name; the note stands below. All entries have the same levels."""
     from matplotlib.figure import Figure
 
-    levels = rows[0].levels
+    levels = shown_levels(rows[0].levels)
     heads = ["image", "attacked", "change,\nmagnified"]
     for level in levels:
         heads += [f"{level_title(level)}\n{column}" for column in ("clean", "attacked", "change")]
@@ -188,7 +188,10 @@ class PageRadius(TypedDict):
 
 
 class PageExample(TypedDict):
-    """A stored example as the page's script paints it; arrays are base64, ``levels`` are the shapes of the maps."""
+    """A stored example as the page's script paints it; arrays are base64, ``levels`` are the shapes of the maps.
+
+    ``shown`` are the levels that are seen at once; the others unfold.
+    """
 
     model: str
     attack: str
@@ -198,6 +201,7 @@ class PageExample(TypedDict):
     shape: tuple[int, ...]
     image: str
     levels: dict[str, tuple[int, ...]]
+    shown: list[str]
     titles: dict[str, str]
     maps: dict[str, str]
     radii: list[PageRadius]
@@ -232,6 +236,7 @@ def _page_example(group: Sequence[GalleryEntry]) -> PageExample:
         "shape": image.shape[:2],
         "image": _pack(np.round(image * 255).astype(np.uint8)),
         "levels": {level: shrink(first.clean_maps[level], 32).shape for level in first.levels},
+        "shown": shown_levels(first.levels),
         "titles": {level: map_title(level) for level in first.levels},
         "maps": {level: _pack_map(first.clean_maps[level], tops[level]) for level in first.levels},
         "radii": [_page_radius(entry, tops) for entry in group],

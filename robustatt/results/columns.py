@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,12 @@ Kind = Literal["attention", "saliency"]
 
 GRADCAM = "gradcam"
 """The level of a network without attention: Grad-CAM, in columns such as ``drift_js_gradcam``."""
+
+
+ROLLOUT = "rollout"
+"""The level that multiplies all blocks of a transformer."""
+
+MANY_LEVELS = 12
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,19 @@ def level_title(level: str) -> str:
     """A level as figures name it."""
     if level == GRADCAM:
         return "Grad-CAM"
-    return f"Level {level[1:]}" if level[:1] == "l" and level[1:].isdigit() else level
+    for start, word in (("l", "Level"), ("block", "Block")):
+        if level.startswith(start) and level[len(start) :].isdigit():
+            return f"{word} {level[len(start) :]}"
+    return "Rollout" if level == ROLLOUT else level
+
+
+def shown_levels(levels: Sequence[str]) -> list[str]:
+    """The levels that figures show side by side: all, or of `MANY_LEVELS` and more the first, middle, last and the rollout."""
+    depth = [level for level in levels if level != ROLLOUT]
+    if len(depth) < MANY_LEVELS:
+        return list(levels)
+    some = {depth[0], depth[(len(depth) - 1) // 2], depth[-1], ROLLOUT}
+    return [level for level in levels if level in some]
 
 
 def map_title(level: str) -> str:

@@ -62,8 +62,8 @@ class GalleryEntry:
 
     @property
     def levels(self) -> list[str]:
-        """The levels that both images have a map of."""
-        return sorted(set(self.clean_maps) & set(self.attacked_maps))
+        """The levels that both images have a map of, in the order of depth."""
+        return [level for level in self.clean_maps if level in self.attacked_maps]
 
     @property
     def perturbation(self) -> NDArray[np.float32]:

@@ -91,6 +91,17 @@ def test_a_non_local_block_is_the_mean_over_its_queries() -> None:
     torch.testing.assert_close(robustatt.attention_maps(model, IMAGES)[1]["spatial"], expected)
 
 
+def test_no_hook_is_left_where_outputs_are_read() -> None:
+    model = net(lambda: Gate("module"))
+    model.spatial.squash = nn.Softplus()  # neither a sigmoid nor a softmax: only its output can be read
+    reader = find(model, "mine", IMAGES, "spatial")
+    with torch.no_grad():
+        (level,) = reader.attend(model, IMAGES)[1]
+        gate = model.spatial.gate(model.stem(IMAGES))
+    torch.testing.assert_close(level, gate[:, 0] / gate.sum((2, 3)).view(-1, 1, 1))
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+
+
 def test_cbam_of_timm() -> None:
     timm = pytest.importorskip("timm")
     model = timm.create_model("resnet18", num_classes=5, block_args={"attn_layer": "cbam"}).eval()

@@ -260,6 +260,16 @@ def test_registers_and_no_class_token() -> None:
     torch.testing.assert_close(maps["block1"].double().flatten(1), weights.mean((1, 2)), rtol=1e-3, atol=1e-6)
 
 
+def test_registers_without_a_class_token_are_queries_like_others() -> None:
+    model = timm_vit(class_token=False, global_pool="avg", reg_tokens=2, depth=2)
+    inputs = entering(model, ["blocks.0.attn"], IMAGES)
+    attn = model.blocks[0].attn
+    weights = by_hand(inputs, attn.qkv.weight.double()[None], attn.qkv.bias.double()[None], 3)[0]
+    row = weights.mean((1, 2))[:, 2:]
+    _, maps = robustatt.attention_maps(model, IMAGES)
+    torch.testing.assert_close(maps["block1"].double().flatten(1), row / row.sum(1, keepdim=True), rtol=1e-3, atol=1e-6)
+
+
 def test_the_model_is_left_as_it_was_also_after_an_error() -> None:
     model = timm_vit(depth=2).train()
     hooks = lambda: sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in model.modules())  # noqa: E731

@@ -82,7 +82,7 @@ def test_levels_stand_in_the_order_of_depth() -> None:
     drift = {column: column.rsplit("_", 1)[0] + "_" + names.get(column.rsplit("_", 1)[1], "gradcam")
              for column in records if column.startswith("drift_")}  # fmt: skip
     specs = drift_figures(summarise(records.rename(columns=drift), PLAN, {}, []))
-    assert [panel.title for panel in specs[0].panels] == ["block2", "block9", "block10"]
+    assert [panel.title for panel in specs[0].panels] == ["Block 2", "Block 9", "Block 10"]
 
 
 def test_every_model_and_every_attack_has_a_look_of_its_own() -> None:

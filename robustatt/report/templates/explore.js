@@ -69,17 +69,21 @@
       const example = unpack(chosen), radius = radiusOf(example), shape = example.shape;
       const attacked = example.pixels.map((p, i) => Math.max(0, Math.min(255, Math.round(p + 255 * radius.size * radius.change[i] / 127))));
       const row = (title, ...figures) => { const box = element("div", undefined, "gallery-row"); box.append(element("h4", title)); const inner = element("div", undefined, "gallery-cells"); inner.append(...figures); box.append(inner); return box; };
+      const wasOpen = Boolean(stage.querySelector("details")?.open);
       stage.replaceChildren(row("Input",
         shown(over(rgb(example.pixels, shape), null, shape), "clean: " + named(example.clean)),
         shown(over(rgb(attacked, shape), null, shape), "attacked: " + named(radius.pred)),
         shown(over(rgb(Array.from(radius.change, (c) => 128 + c), shape), null, shape), "perturbation, full contrast")));
-      for (const level of Object.keys(example.levels).sort()) {
+      const rest = element("details");
+      rest.append(element("summary", "The other levels")); rest.open = wasOpen;
+      for (const level of Object.keys(example.levels)) {
         const size = example.levels[level];
-        stage.append(row(example.titles[level],
+        (example.shown.includes(level) ? stage : rest).append(row(example.titles[level],
           shown(over(grey(example.pixels, shape), attention(example.maps[level], size), shape), "clean"),
           shown(over(grey(attacked, shape), attention(radius.maps[level], size), shape), "attacked"),
           shown(over(grey(example.pixels, shape), difference(example.maps[level], radius.maps[level], size), shape), "change")));
       }
+      if (rest.children.length > 1) stage.append(rest);
       const fooled = radius.pred !== example.clean;
       says.textContent = `Image ${image(example.index)}, true class ${named(example.label)}, at ε = ${radius.eps}: ` + (fooled ? `fooled, ${named(example.clean)} became ${named(radius.pred)}` : `holds, still ${named(radius.pred)}`);
       for (const button of strip.children) { const other = button.example; button.setAttribute("aria-pressed", String(other === example)); button.dataset.fooled = String(radiusOf(other).pred !== other.clean); }
