@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 OUT := reports/digits/out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report cifar10 test test-slow lint bench check fuzz clean
+.PHONY: help setup report cifar10 gpu test test-slow lint bench check fuzz mutants clean
 
 help: ## list all targets, one line each
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -30,11 +30,18 @@ cifar10: $(READY) ## attack the bundled CIFAR-10 networks and write the reproduc
 	$(BIN)/robustatt report reports/cifar10/out
 	$(BIN)/robustatt reproduce reports/cifar10/out --out reports/cifar10/README.md
 
+gpu: ## train the paper's networks at full width and measure; one H100-class GPU, 12 minutes; DATA=DIR has CIFAR-10
+	$(PYTHON) benchmarks/gpu.py $(if $(DATA),--data-root $(DATA))
+
 test: $(READY) ## run the fast tests
 	$(BIN)/python -m pytest -n 2
 
 test-slow: $(READY) ## run the slow tests
 	$(BIN)/python -m pytest -m slow
+
+mutants: $(READY) ## plant small faults in the core, one at a time, and count those that a fast test notices (hours)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
+	$(BIN)/python benchmarks/mutants.py
 
 fuzz: $(READY) ## feed every reader 10,000 damaged and hostile inputs
 	ROBUSTATT_FUZZ=10000 $(BIN)/python -m pytest tests/test_fuzz.py

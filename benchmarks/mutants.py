@@ -3,7 +3,7 @@
 mutmut writes every mutant of a module's functions into a copy of the package, imports once, and forks for each mutant. Each
 module has the test files that cover it and take seconds. What only words an error is not mutated: lines that raise, and
 docstrings. mutmut mutates neither decorated functions (properties) nor what stands outside of functions (constants).
-docs/mutants.md lists the survivors and why they may live.
+`--survivors` lists those that no test notices.
 
     .venv/bin/python benchmarks/mutants.py [MODULE ...] [--again | --survivors]
 """

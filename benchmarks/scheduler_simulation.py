@@ -62,7 +62,7 @@ def plan_of(measured: Measured, cells: int) -> BoundPlan:
     models = sorted({model for model, _ in measured.per_example})
     attacks = sorted({attack for _, attack in measured.per_example})
     plan = Plan(
-        tuple(ModelEntry(name, name) for name in models), tuple(map(recipes.load, attacks)), parse_grid("1..16")
+        tuple(ModelEntry(name, name) for name in models), tuple(map(recipes.load, attacks)), parse_grid("1..16"), drift_n=0
     )
     examples = cells // (len(models) * len(attacks)) * CELL_EXAMPLES
     return BoundPlan(plan, examples, ("a", "b"), "data", tuple(models))

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from robustatt.version import __version__
 
-__all__ = ["__version__", "data", "models", "sweep"]
+__all__ = ["__version__", "attention_maps", "data", "models", "sweep"]
 
 if TYPE_CHECKING:
     from robustatt import data, models
     from robustatt.api import sweep
+    from robustatt.evaluate.attend import attention_maps
 
 
 def __getattr__(name: str) -> Any:
@@ -22,6 +23,10 @@ def __getattr__(name: str) -> Any:
         from robustatt.api import sweep
 
         return sweep
+    if name == "attention_maps":
+        from robustatt.evaluate.attend import attention_maps
+
+        return attention_maps
     if name in {"data", "models"}:
         return importlib.import_module(f"robustatt.{name}")
     raise AttributeError(f"module 'robustatt' has no attribute {name!r}")

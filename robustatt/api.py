@@ -30,6 +30,7 @@ from robustatt.errors import InputError, RunInterrupted, did_you_mean
 from robustatt.evaluate.module_state import default_modes
 from robustatt.health.warning import HealthWarning
 from robustatt.plan import Grids, ModelEntry, Plan, attack_entry, model_entries, radii_by_attack
+from robustatt.plan.entries import AUTO, attending
 from robustatt.progress import NoSweepProgress, SweepProgress
 from robustatt.results.chains import part_tables
 from robustatt.results.summary import curve_frame
@@ -83,7 +84,7 @@ class Result:
     def parts(self, attack: str = "autoattack", model: str | None = None) -> pd.DataFrame:
         """How many examples each part of a chain broke: a row for each radius, a column for each part.
 
-        `model` may be left out when there was only one. Raises InputError for an attack that is no chain.
+        `model` may be left out when there was only one. Raises InputError for an attack that is not a chain.
         """
         import pandas as pd
 
@@ -91,7 +92,7 @@ class Result:
         for table in part_tables(self.typed_summary):
             if table.attack == attack and model in (None, table.model):
                 return pd.DataFrame({"eps": table.radii, **table.counts})
-        raise InputError(f"attack {attack!r} is no chain of attacks, or none of its parts broke anything")
+        raise InputError(f"attack {attack!r} is not a chain of attacks, or none of its parts broke anything")
 
     def __repr__(self) -> str:
         plan = self.typed_summary.plan
@@ -137,8 +138,10 @@ def sweep(
     sample: int | None = None,
     split: str = "test",
     independent: bool = False,
+    drift_n: int | None = None,
     batch_size: int | None = None,
     device: str = "auto",
+    attention: str = AUTO,
     progress: bool | None = None,
 ) -> Result:
     """Attack a model over a grid of radii and say how accuracy falls.
@@ -156,22 +159,27 @@ def sweep(
         eps: a grid as text, such as "1..16", which counts steps of 1/255 for L-infinity and is plain for L2 and L1 ("0.5,1");
             or numbers in the scale of pixels in [0, 1], for every norm; or either for each attack by name. By default
             the usual grid of each norm. 0 is always evaluated.
-        out: a folder for records and summary, from which an interrupted sweep goes on; nothing is kept if None.
+        out: a folder for records and summary, from which an interrupted sweep resumes; nothing is kept if None.
         seed: the seed of every random start.
         n: the first n examples; all if None.
         sample: this many examples drawn by the seed, classes in proportion; their indices stay those of the data.
         split: which part of a named data set.
         independent: attack every radius afresh instead of searching each example's threshold.
+        drift_n: on how many examples drift is measured with all steps at every radius; 0: none. By default up to 100, fewer
+            where that would cost much more than the sweep.
         batch_size: images a batch; found for this machine if None.
         device: "auto", "cpu", "cuda", ...
+        attention: which maps are recorded (see docs/attention.md): "auto" for those that are found, Grad-CAM saliency where none
+            are; "none" for saliency; or a glob over names of submodules and levels, such as "layer4.*.spatial".
         progress: whether a progress bar is shown on standard error; by default in a terminal and in Jupyter.
 
     Raises:
-        InputError: something asked for is not possible; the message says what would be.
+        InputError: the request cannot be met; the message says what would be right.
         RunInterrupted: the run stopped half way (a model that returned NaN, say); the message says what is on disk.
     """
     dataset = _dataset(data, split, n)
     entries, load = _models(model, dataset)
+    entries = attending(entries, [attention])
     if isinstance(data, str | Path) and not isinstance(model, str):
         dataset = with_channels(dataset, matching(dataset, [load(entry) for entry in entries]))
     loaded = tuple(map(_recipe, _several(attacks)))
@@ -185,6 +193,7 @@ def sweep(
         split=dataset.split,
         n=n,
         sample=sample,
+        drift_n=drift_n,
         seed=seed,
         independent=independent,
         batch_size=batch_size,
@@ -234,7 +243,7 @@ def _recipe(attack: Attack) -> Recipe:
 
 
 def _watch(progress: bool | None) -> AbstractContextManager[SweepProgress]:
-    """A progress bar, or nobody who watches; if nothing is asked for, a bar where somebody can see it."""
+    """A progress bar, or none; by default a bar where it can be seen."""
     from robustatt.progress import SweepBar, in_jupyter
 
     seen = in_jupyter() or sys.stderr.isatty() if progress is None else progress

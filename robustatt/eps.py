@@ -14,7 +14,7 @@ STEP = Fraction(1, 255)
 #: What a bare number counts in, by norm, as the literature writes radii.
 UNITS = {"linf": STEP, "l2": Fraction(1), "l1": Fraction(1)}
 NORM_TITLES = {"linf": "L-infinity", "l2": "L2", "l1": "L1"}
-#: The grid of a norm if none is asked for.
+#: The default grid of a norm.
 DEFAULT_GRIDS = {"linf": "1..16", "l2": "0.25..2:0.25", "l1": "2..24:2"}
 MAX_RADII = 1024
 GRAMMAR = (

@@ -20,7 +20,7 @@ class RobustattError(Exception):
 
 
 class InputError(RobustattError):
-    """What the user asked for cannot be done: says what, where and what would be right."""
+    """The request cannot be met: says what, where and what would be right."""
 
     exit_code = 2
 
@@ -39,6 +39,12 @@ class NonFiniteLogits(RobustattError):
 
 class TrainingDiverged(RobustattError):
     """The training loss became NaN or infinite."""
+
+
+class TrainingPaused(RobustattError):
+    """The time for a training is up after a whole epoch; the same request continues it."""
+
+    exit_code = 0
 
 
 class RunInterrupted(RobustattError):
@@ -93,7 +99,7 @@ def describe(problem: BaseException) -> str:
 
 @contextmanager
 def raised_by(what: str) -> Iterator[None]:
-    """Whatever somebody's code raises inside becomes an InputError of one line that names it, such as "model 'net'"."""
+    """What external code raises inside becomes an InputError of one line that names it, such as "model 'net'"."""
     try:
         yield
     except (RobustattError, OSError):

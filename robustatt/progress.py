@@ -28,7 +28,7 @@ class SweepProgress(Protocol):
 
 
 class NoSweepProgress:
-    """Progress that nobody watches."""
+    """Progress that is not shown."""
 
     def begin(self, images: int, cells: int, cells_ready: int) -> None: ...
 
@@ -48,7 +48,7 @@ class TransferProgress(Protocol):
 
 
 class NoTransferProgress:
-    """Progress that nobody watches."""
+    """Progress that is not shown."""
 
     def begin(self, images: int) -> None: ...
 

@@ -114,7 +114,7 @@ def test_a_bound_plan_names_its_records_by_a_text(tmp_path: Path) -> None:
     assert BoundPlan.read(tmp_path).records == "memory://r"
     path = tmp_path / "plan.toml"
     path.write_text(path.read_text().replace('"memory://r"', "5"))
-    with pytest.raises(InputError, match="records is no text"):
+    with pytest.raises(InputError, match="records is not text"):
         BoundPlan.read(tmp_path)
 
 

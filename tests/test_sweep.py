@@ -293,7 +293,7 @@ MISTAKEN: list[tuple[dict[str, Any], str]] = [
     ({"eps": 8}, 'write text, such as "8"'),
     ({"eps": [8, 16]}, 'write text, such as "8"'),
     ({"model": lambda image: image}, "model is a function"),
-    ({"data": torch.utils.data.TensorDataset(torch.zeros(2, 3, 8, 8))}, "TensorDataset is not taken"),
+    ({"data": torch.utils.data.TensorDataset(torch.zeros(2, 3, 8, 8))}, "TensorDataset is not supported"),
     ({"data": (torch.zeros(0, 3, 6, 6), torch.zeros(0, dtype=torch.int64))}, "nothing to evaluate"),
     ({"data": (torch.full((2, 3, 6, 6), torch.nan), torch.zeros(2, dtype=torch.int64))}, "NaN"),
 ]

@@ -13,7 +13,7 @@ MODULES = [
     "robustatt.results.summary",
     "robustatt.report.page",
     "robustatt.results.gate",
-    "robustatt.studies.paper.reproduction",
+    "robustatt.studies.paper.claims",
     "robustatt.studies.paper.page",
     "robustatt.studies.transfer.report",
 ]

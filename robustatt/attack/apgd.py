@@ -110,7 +110,7 @@ class Apgd(AutoPgd):
     """Auto-PGD (Croce & Hein 2020, section 3, algorithm 1), for L-infinity and L2.
 
     Starts on the ball's surface with steps of 2 eps. At each checkpoint the step is halved, and the search
-    goes on from the best point, if (1) the loss rose in fewer than `rho` of the steps since the last
+    continues from the best point, if (1) the loss rose in fewer than `rho` of the steps since the last
     checkpoint, or (2) the step was not halved there and the best loss has not changed since.
     """
 
@@ -173,7 +173,7 @@ class SparseApgd(AutoPgd):
 
     Each step moves the pixels with the largest gradients, all by the same amount, and projects onto the intersection
     of ball and box. At first that is a fifth of the pixels; every 4 % of the steps it is set to two thirds of those
-    that the best point changes. Where that number has fallen by 5 % the search goes on from the best point with a
+    that the best point changes. Where that number has fallen by 5 % the search continues from the best point with a
     full step of eps, elsewhere the step shrinks by 1.5 down to a tenth of eps.
     """
 

@@ -38,6 +38,15 @@ class Batch:
     clean: Float[Tensor, "n classes"]  # the model's logits of the clean image
     target_class: Int[Tensor, " n"]  # the class to reach; -1 where any other than the label will do
 
+    @classmethod
+    def at(
+        cls, eps: float, image: Tensor, label: Tensor, clean: Tensor, index: Tensor | None = None
+    ) -> Batch:
+        """Untargeted problems at one radius, in their first restart; without an index, numbered in order."""
+        index = torch.arange(len(label), device=label.device) if index is None else index
+        limit = torch.full((len(label),), eps, device=image.device)
+        return cls(image, label, limit, index, torch.zeros_like(label), clean, torch.full_like(label, -1))
+
     def __len__(self) -> int:
         return len(self.label)
 
@@ -158,8 +167,8 @@ class SteppedAttack(Attack):
     """An attack at one radius that queries the model up to `steps` times for each restart.
 
     The engine calls `start` once and then, `steps` times, asks the model at `query` and passes the answer to
-    `step`. After that, or as soon as a query inside the ball succeeds, `candidate` is the result. A row whose
-    state has a true "done" ends earlier; a state with "zero_gradient" says where every gradient so far was zero.
+    `step`. After that, or as soon as a query inside the ball succeeds, `candidate` is the result. A state with
+    "zero_gradient" says where every gradient so far was zero.
     """
 
     steps: int

@@ -143,11 +143,11 @@ class LibraryAttack(ExternalAttack):
         if bool(broken.any()):
             raise RobustattError(
                 f"{who} NaN or infinite pixels for {int(broken.sum())} of {len(image)} images, the first of them example "
-                f"{int(batch.index[broken][0])}: its gradient or loss is no number there; take another attack for this model"
+                f"{int(batch.index[broken][0])}: its gradient or loss is NaN there; take another attack for this model"
             )
         low, high = float(image.min()), float(image.max())
         if low < -MAX_ROUNDING or high > 1 + MAX_ROUNDING:
-            raise RobustattError(f"{who} pixels in [{low:.6g}, {high:.6g}]: images must lie in [0, 1]")
+            raise RobustattError(f"{who} pixels in [{low:.6g}, {high:.6g}]: images must be in [0, 1]")
         return image.clamp(0.0, 1.0)
 
 

@@ -141,7 +141,7 @@ class NiFgsm(MiFgsm):
     """Nesterov iterative method (Lin et al. 2020, section 3.1, equations 6 to 8).
 
     As MI-FGSM, but the gradient is taken ahead, at x + step_size eps decay g, which may lie outside the ball:
-    so a query is no candidate.
+    so a query is not a candidate.
     """
 
     queries_are_candidates = False

@@ -1,4 +1,4 @@
-"""Controls: random noise as large as the attacks, from somebody who knows nothing of the model."""
+"""Controls: random noise of the attacks' size that knows nothing of the model."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def parse(content: dict[str, Any], where: str) -> Recipe:
     """A recipe from its keys; every mistake is an InputError that begins with `where`."""
     algorithm = content.get("algorithm")
     if not isinstance(algorithm, str):
-        raise InputError(f'{where}: key "algorithm" is missing or no text: write for example algorithm = "pgd"')
+        raise InputError(f'{where}: key "algorithm" is missing or not text: write for example algorithm = "pgd"')
     kind = ExternalRecipe if _foreign(algorithm) else native(algorithm)
     if kind is None:
         others = ', or a class of another library such as "torchattacks:DIFGSM"'

@@ -121,9 +121,9 @@ def _run(command: Callable[[], Any], show_traceback: bool) -> int:
     except SystemExit as leaving:
         if isinstance(leaving.__context__, BrokenPipeError):  # rich and typer leave so
             return _reader_gone()
-        # of somebody's model or data, say: its code is not one of ours
+        # of somebody's model or data, say: its exit code is not one of ours
         return _fail(f"stopped by sys.exit({leaving.code!r}){_HINT}", 3)
-    except Exception as problem:  # models, data and attacks from outside may raise anything
+    except Exception as problem:  # external models, data and attacks may raise anything
         return _fail(f"{describe(problem)}{_HINT}", 3)
 
 

@@ -22,6 +22,14 @@ ModelOption = Annotated[
     list[str] | None,
     typer.Option(metavar="KEY=VALUE", help="For external models: a keyword argument of their constructor; repeat for several."),
 ]
+AttentionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attention", metavar="auto|none|PATTERN",
+        help="Which attention maps are read: auto, none (saliency), or a glob over submodules and levels, such as 'layer4.*.spatial'; "
+        "one for all models, or one for each --model in order. [default: auto]",
+    ),
+]  # fmt: skip
 ClassNames = Annotated[
     Path | None,
     typer.Option(

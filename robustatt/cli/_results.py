@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def read_results(directory: Path, *, none_yet: bool = False) -> tuple[pd.DataFrame, Summary]:
-    """The records and their summary; fewer records than planned are said, and none are possible only if `none_yet`.
+    """The records and their summary; a warning reports records that are missing; none at all are accepted only if `none_yet`.
 
-    Everything is computed from the records; where the folder does not agree with itself, that is said on the terminal,
+    Everything is computed from the records; disagreements within the folder are reported on the terminal,
     and is the `integrity` of the summary for the page.
     """
     from robustatt.engine.evidence import read_folder

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from robustatt.plan import ModelEntry
 
 
-PAPER = 160  # columns where the output is no terminal
+PAPER = 160  # columns where the output is not a terminal
 GAP = 3  # between columns
 
 

@@ -28,6 +28,9 @@ def attend(
     classes: Annotated[int, typer.Option(help="For external models: number of classes.")] = 10,
     normalize: Normalize = None,
     model_option: ModelOption = None,
+    attention: Annotated[
+        str, typer.Option(metavar="auto|none|PATTERN", help="Which maps are read: see `robustatt sweep --help`.")
+    ] = "auto",
     input_size: Annotated[
         int | None,
         typer.Option(
@@ -75,6 +78,7 @@ def attend(
         radius,
         seed=seed,
         device=device,
+        attention=attention,
     )
     rows = [
         PictureRow(one.picture.name, *_said(names or (found.card.class_names if found.card else ()), one), one.entry)
@@ -86,6 +90,7 @@ def attend(
         ["picture", "given to the network", "clean", f"{recipe.name} at {radius}"],
         [[row.name, one.picture.fitted, row.clean, row.attacked] for row, one in zip(rows, seen, strict=True)],
     )
+    print(f"Levels: {', '.join(seen[0].entry.levels) or 'none'}")
     print(map_note(seen[0].entry))
     print(f"Figure: {file}")
 

@@ -121,12 +121,13 @@ def _require_same_data(first: Summary, second: Summary, a: Path, b: Path) -> Non
     from robustatt.results.reference import identity
 
     was, now = identity(first.plan), identity(second.plan)
-    data = [was["data"].get("fingerprint"), now["data"].get("fingerprint")]
-    if None not in data and data[0] != data[1] and was["data"].get("n") == now["data"].get("n"):
+    data = [was.data.fingerprint, now.data.fingerprint]
+    if None not in data and data[0] != data[1] and was.data.n == now.data.n:
         raise InputError(f"compare: {a} and {b} are not of the same images: the fingerprints of their data differ")
-    attacks = [name for name in was["attacks"] if name in now["attacks"]]
-    for plan in (was, now):
-        plan |= {"models": {}, "eps": [], "attacks": {name: plan["attacks"][name] for name in attacks}}
+    attacks = [name for name in was.attacks if name in now.attacks]
+    was, now = (
+        plan.model_copy(update={"models": {}, "eps": [], "attacks": {name: plan.attacks[name] for name in attacks}}) for plan in (was, now)
+    )
     for change in plan_changes(was, now):
         if not change.field.endswith("(radii)"):
             warn(f"{change.field}: {change.reference} in {a}, {change.run} in {b}")

@@ -46,7 +46,7 @@ def doctor(
 
     entries = model_entries([model], [weights] if weights else [], normalize, model_option or [])
     announce(entries)
-    patient = DoctorRequest(
+    request = DoctorRequest(
         entries[0],
         data,
         data_root,
@@ -57,7 +57,7 @@ def doctor(
         class_names,
         channels,
     )
-    findings = run_doctor(patient, deep=deep)
+    findings = run_doctor(request, deep=deep)
     print_table(["", "check", "finding", "what to do"], [[it.mark, it.check, it.finding, it.advice] for it in findings])
     wrong = list(dict.fromkeys(it.check for it in findings if not it.fine))
     print(f"To look into first: {', '.join(wrong)}." if wrong else "Nothing found that would spoil an evaluation.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,9 +11,17 @@ from robustatt.cli._options import Channels, ClassNames, DataRoot, InputSize, La
 from robustatt.cli._terminal import print_table
 
 
-def models() -> None:
-    """List the networks, their cost, and the bundled weights."""
-    from robustatt.models import catalogue
+def models(
+    readme: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Instead: write the table and the commands of DIR's weights into its README.md, from their cards."),
+    ] = None,
+) -> None:
+    """List the networks and the bundled weights: cost, accuracy."""
+    if readme is not None:
+        _write_readme(readme)
+        return
+    from robustatt.models import bundled_cards, catalogue
 
     print_table(
         ["model", "parameters", "GFLOP/image", "attention levels", "bundled weights"],
@@ -27,15 +36,37 @@ def models() -> None:
             for row in catalogue()
         ],
     )
-    print(
-        "At width 1.0 and 32x32; a multiply and an add count as two operations. Bundled weights are of smaller width: see their"
-    )
-    print(
-        "cards in robustatt/weights. `cifar10 (adv)` was trained on attacked images and goes by the ending: vgg_att3_adv."
-    )
+    print("At width 1.0 and 32x32; a multiply and an add count as two operations.")
     print(
         "Attention models also by variant, such as vgg_att2_indep_dp. Others: pkg.module:build, torchvision:NAME, timm:NAME"
     )
+    print("\nBundled weights, as their cards say")
+    print_table(
+        ["data", "weights", "width", "epochs", "seed", "clean test accuracy", "trained on"],
+        [
+            [
+                data,
+                name,
+                f"{card.width:g}",
+                _or_dash(card.epochs),
+                _or_dash(card.seed),
+                "-" if card.clean_accuracy is None else f"{card.clean_accuracy:.2%}",
+                "clean images" if card.adversarial is None else f"images attacked by {card.adversarial['method']}, {card.adversarial['eps']}",
+            ]
+            for data, name, card in bundled_cards()
+        ],
+    )
+    print("Adversarially trained weights go by the ending _adv, such as vgg_att3_adv.")
+
+
+def _or_dash(number: int | None) -> str:
+    return "-" if number is None else str(number)
+
+
+def _write_readme(folder: Path) -> None:
+    from robustatt.train.weights_page import write_readme
+
+    print(f"Wrote {write_readme(folder)}")
 
 
 def attacks() -> None:

@@ -101,7 +101,7 @@ def reproduce(
 ) -> None:
     """Hold a run on CIFAR-10 against the paper's numbers."""
     from robustatt.files import write_whole
-    from robustatt.studies.paper.reproduction import reproduce as written
+    from robustatt.studies.paper.page import reproduce as written
 
     text = written(*read_results(directory))
     if out is None:

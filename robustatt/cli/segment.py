@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from robustatt.cli._options import ModelOption, Normalize
 from robustatt.cli._terminal import announce, print_table
 from robustatt.errors import InputError
 from robustatt.progress import LookBar
+
+if TYPE_CHECKING:
+    from robustatt.studies.segment.result import SegmentSummary
 
 
 def segment(
@@ -77,23 +80,16 @@ def _parse_scales(text: str | None) -> tuple[int, ...] | None:
     return tuple(sorted({int(part) for part in parts}))
 
 
-def _print_summary(summary: dict[str, Any]) -> None:
+def _print_summary(summary: SegmentSummary) -> None:
     """Every map by its mean measures; then what each model is worth against the floors."""
-    from robustatt.studies.segment.result import interval
-
-    data = summary["data"]
-    print(f"\n{data['reported']} images of {data['name']}, {data['held_out']} more held out for the fitted threshold")
-    rows = [
-        [
-            entry["model"], entry["method"] + (" *" if entry["headline"] and entry["model"] != "floor" else ""), interval(entry["jaccard_otsu"]),
-            interval(entry["jaccard_threshold"]), interval(entry["average_precision"]), interval(entry["pointing"]),
-        ]
-        for entry in summary["methods"]
-    ]  # fmt: skip
+    data = summary.data
+    print(f"\n{data.reported} images of {data.name}, {data.held_out} more held out for the fitted threshold")
+    names = ("jaccard_otsu", "jaccard_threshold", "average_precision", "pointing")
+    rows = [[entry.model, entry.starred, *(entry.by(name).text() for name in names)] for entry in summary.methods]
     print_table(["model", "map", "Jaccard, Otsu", "Jaccard, fitted", "average precision", "pointing"], rows)
     print("* what a model is judged by, chosen beforehand; prior: the mean of that map, the same for every image.")
-    for line in summary["standing"]:
+    for line in summary.standing:
         print(line)
-    for entry in (entry for entry in summary["robustness"] if entry["headline"]):
-        curve = ", ".join(f"{point['eps']}: {point['jaccard_otsu']['mean']:.3f}" for point in entry["points"])
-        print(f"{entry['model']} {entry['method']} under {summary['settings']['attack']}, Jaccard (Otsu): {curve}")
+    for entry in summary.judged:
+        curve = ", ".join(f"{point.eps}: {point.jaccard_otsu.mean:.3f}" for point in entry.points)
+        print(f"{entry} under {summary.settings.attack}, Jaccard (Otsu): {curve}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robustatt.cli._options import (
+    AttentionOption,
     Channels,
     ClassNames,
     DataRoot,
@@ -68,6 +69,7 @@ def sweep(
     ] = None,
     normalize: Normalize = None,
     model_option: ModelOption = None,
+    attention: AttentionOption = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random start. [default: 0]")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Images per batch. [default: auto]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ... [default: auto]")] = None,
@@ -105,17 +107,22 @@ def sweep(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the model: takes a minute, then passes are somewhat faster.")
     ] = False,
+    drift_n: Annotated[
+        int | None,
+        typer.Option(help="Examples on which drift is measured with all steps at every radius; 0: none. [default: up to 100, by cost]"),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Estimate the cost from a short pilot run and exit.")
     ] = False,
 ) -> None:
     """Attack models over a grid of radii and print accuracies."""
-    wanted = _plan_from_flags(plan, eps, eps_unit, model, weights, normalize, model_option, attack, {
+    wanted = _plan_from_flags(plan, eps, eps_unit, model, weights, normalize, model_option, attack, attention, {
         "data": data, "n": n, "seed": seed, "device": device, "independent": independent,
         "batch_size": _parse_batch_size(batch_size), "sample": sample, "split": split, "label_column": label_column,
         "data_root": None if data_root is None else str(data_root), "download": download or None, "input_size": input_size,
         "precision": precision, "compile": compiled or None, "channels": channels,
         "class_names": None if class_names is None else str(class_names), "mask_classes": mask_classes,
+        "drift_n": drift_n,
     })  # fmt: skip
     folder = out or default_folder(wanted.data)
     announce(wanted.models)
@@ -139,12 +146,15 @@ def sweep(
     _print_summary(outcome.summary)
     ready = f", {outcome.ready} found on disk" if outcome.ready else ""
     print(f"{counted(outcome.computed, 'cell')} computed{ready}. Results: {folder}/summary.json")
+    if outcome.summary.full_strength is not None:
+        print(f"Drift was measured at full strength on {outcome.summary.full_strength.n} images (--drift-n).")
     print(f"Next: robustatt report {folder}")
 
 
 def _plan_from_flags(
     path: Path | None, eps: list[str] | None, eps_unit: str | None, model: list[str] | None,
-    weights: list[str] | None, normalize: str | None, model_option: list[str] | None, attack: list[str] | None, simple: dict[str, Any],
+    weights: list[str] | None, normalize: str | None, model_option: list[str] | None, attack: list[str] | None,
+    attention: list[str] | None, simple: dict[str, Any],
 ) -> Plan:  # fmt: skip
     """The plan of a file, if one was given, with what the flags say in place of what it says."""
     from dataclasses import replace
@@ -152,6 +162,7 @@ def _plan_from_flags(
     from robustatt.attack import recipe_files as recipes
     from robustatt.cli._plan_paths import located
     from robustatt.plan import Plan, model_entries, parse_unit, radii_by_attack, read_plan
+    from robustatt.plan.entries import attending
 
     changes: dict[str, Any] = {name: value for name, value in simple.items() if value is not None}
     if weights and not model and path is None:
@@ -176,9 +187,13 @@ def _plan_from_flags(
             changes["eps"], changes["grids"] = radii_by_attack(plan.attacks, eps, unit)
         if weights and not model:
             changes["models"] = _reweighted(plan.models, weights)
+        if attention:
+            changes["models"] = attending(changes.get("models", plan.models), attention)
         return replace(plan, **changes)
     if "models" not in changes:
         raise InputError("no model: give at least one, such as --model vgg_att3 (see `robustatt models`)")
+    if attention:
+        changes["models"] = attending(changes["models"], attention)
     changes.setdefault("attacks", (recipes.load("fgsm"),))
     changes["eps"], changes["grids"] = radii_by_attack(changes["attacks"], eps or [], unit)
     return Plan(**changes)
@@ -212,7 +227,7 @@ def _parse_workers(text: str) -> int | None:
 
 
 def _print_forecast(plan: Plan, dataset: Dataset, load: Loader, folder: Path, execution: ExecutorOptions) -> None:
-    """Cost by model and attack, then what all of it takes on this machine and on the workers asked for."""
+    """Cost by model and attack, then what all of it takes on this machine and on the requested workers."""
     from robustatt.engine.forecast import forecast
     from robustatt.engine.sweep import bound
 
@@ -269,13 +284,14 @@ def _print_summary(summary: Summary) -> None:
 
 
 def _print_saliency(summary: Summary) -> None:
-    """Which models show no attention of their own, so that nobody takes their drift for it."""
+    """Which models show no attention of their own, so that their drift is not taken for it."""
     levels: dict[str, set[str]] = {}
-    for row in summary.drift:
+    for row in summary.measured_drift():
         levels.setdefault(row.model, set()).add(row.level)
     for model, found in levels.items():
         if found == {GRADCAM}:
-            print(f"{model} hands out no attention: its drift is that of Grad-CAM saliency, and is recorded as {GRADCAM}.")
+            print(f"No attention was read in {model}: its drift is that of Grad-CAM saliency, and is recorded as {GRADCAM} (--attention PATTERN "
+                  "names a submodule that has a map).")  # fmt: skip
 
 
 def _print_curves(curves: Sequence[Curve], data: DataInfo) -> None:

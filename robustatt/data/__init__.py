@@ -68,7 +68,8 @@ def load(
             folder of ``*.parquet`` files, or one of them; a ``.npz`` file; ``path:corruption:severity`` of a folder
             as CIFAR-10-C has it.
         split: ``train`` or ``test``.
-        root: the folder that holds torchvision's files; by default ``data`` in the cache folder.
+        root: the folder that holds torchvision's files, or for a set ``NAME`` a folder ``NAME`` of Parquet files as on the
+            Hugging Face hub (whose order, and with it the index of an image, may differ); by default ``data`` in the cache folder.
         download: fetch them if they are missing.
         label_column: the column of Parquet files that holds the label, where it cannot be told by its type.
         image_size: bring images to this many pixels a side (shorter side, then the centre).
@@ -95,9 +96,28 @@ def load(
         from robustatt.data.views import Resized
 
         return Resized(load(name_or_path, split, root=root, download=download), image_size)
-    module, _, function = SOURCES[str(name_or_path)].reader.partition(":")
+    source = SOURCES[str(name_or_path)]
+    parquet = _as_parquet(source, split, root)
+    if parquet is not None:
+        return parquet
+    module, _, function = source.reader.partition(":")
     dataset: Dataset = getattr(import_module(module), function)(str(name_or_path), split, root, download)
     return dataset
+
+
+def _as_parquet(source: Source, split: str, root: str | Path | None) -> Dataset | None:
+    """A downloaded set from the Parquet files in ``root/NAME``, if they hold it and torchvision's files are not in ``root``."""
+    if root is None or not source.downloaded or not any(Path(root, source.name).glob("*.parquet")):
+        return None
+    from robustatt.data.torchvision import files
+
+    if files(source.name, root):
+        return None
+    found = _from_path(Path(root, source.name), split, None, None)
+    if (len(found), found.image_shape[1:], len(found.classes)) != (getattr(source, split), (source.side, source.side), source.classes):
+        return None
+    found.name = source.name
+    return found
 
 
 def _from_path(path: Path, split: str, label_column: str | None, image_size: int | None) -> Dataset:
@@ -122,4 +142,4 @@ def _from_path(path: Path, split: str, label_column: str | None, image_size: int
         from robustatt.data.image_folder import ImageFolder
 
         return ImageFolder(path, split, image_size)
-    raise InputError(f"{path} is no data: a folder of class folders, Parquet files or a .npz file is needed")
+    raise InputError(f"{path} is not a data set: expected a folder of class folders, Parquet files or a .npz file")

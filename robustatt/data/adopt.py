@@ -44,7 +44,7 @@ def adopt(data: Any, limit: int | None = None) -> Dataset:
     """Anything that holds images and labels, as a data set whose indices are positions in it.
 
     What can be indexed is read when needed and not kept; what can only be run through is kept in memory. ``limit``:
-    the first so many images are enough.
+    the first images are enough.
 
     Raises:
         InputError: no form that is known, or images or labels that cannot be taken; says what is needed.
@@ -58,7 +58,7 @@ def adopt(data: Any, limit: int | None = None) -> Dataset:
     if isinstance(data, tuple | list) and len(data) == 2 and _are_images(data[0]):
         return TensorDataset(stacked(data[0]), data[1])
     if isinstance(data, str | bytes | Tensor | np.ndarray) or not isinstance(data, Iterable | TorchDataset):
-        raise InputError(f"data: {type(data).__name__} is not taken: {WANTED}")
+        raise InputError(f"data: {type(data).__name__} is not supported: {WANTED}")
     return _from_items(data, limit)
 
 
@@ -71,7 +71,7 @@ def _from_items(data: Any, limit: int | None) -> Dataset:
     try:
         batches = _is_batch(data[0])
     except InputError as error:
-        raise InputError(f"data: {type(data).__name__} is not taken: {error}") from None
+        raise InputError(f"data: {type(data).__name__} is not supported: {error}") from None
     if batches:
         return _run_through(data, limit)
     return IndexedImages(data, limit=limit)
@@ -208,7 +208,7 @@ class IndexedImages(Dataset):
     All items are read once at the start, for labels, range and hash. ``collate`` makes a batch of a list of items.
 
     Raises:
-        InputError: an item is no image and label, differs in size, or is another at each reading.
+        InputError: an item is not an image and a label, differs in size, or is another at each reading.
     """
 
     def __init__(

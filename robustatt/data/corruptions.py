@@ -103,7 +103,7 @@ def _opened(file: Path) -> np.ndarray:
     try:
         pixels: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{file} is no whole .npy file of a plain array") from error
+        raise InputError(f"{file} is not a complete .npy file of a plain array") from error
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
         shape = getattr(pixels, "shape", "none")
         raise InputError(f"{file} has shape {shape}: uint8 images (n, height, width, 3) are needed")
@@ -116,7 +116,7 @@ def _labels(file: Path) -> Tensor:
     try:
         values = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{file} is no whole .npy file of a plain array") from error
+        raise InputError(f"{file} is not a complete .npy file of a plain array") from error
     try:
         labels, _ = class_indices(values)
     except InputError as error:

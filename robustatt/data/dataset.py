@@ -166,7 +166,7 @@ def checked_labels(labels: Tensor, count: int, classes: Sequence[str] | None) ->
     if labels.shape != (count,):
         raise InputError(f"labels have shape {tuple(labels.shape)}: ({count},) is needed, one an image")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise InputError(f"labels are {labels.dtype}: whole numbers are needed")
+        raise InputError(f"labels must be integers, not {labels.dtype}")
     labels = labels.to(torch.int64)
     top = None if classes is None else len(classes)
     bad = (labels < 0) if top is None else (labels < 0) | (labels >= top)

@@ -27,7 +27,7 @@ class ImageFolder(EncodedDataset):
         base = _split_folder(path, split)
         found = [folder for folder in sorted(base.iterdir()) if folder.is_dir() and folder.name[0] != "."]
         if not found:
-            raise InputError(f"{base} has no class folders: images must lie in {base / 'CLASS' / 'image.png'}")
+            raise InputError(f"{base} has no class folders: images must be in {base / 'CLASS' / 'image.png'}")
         images = [_images(folder) for folder in found]
         if not any(images):
             raise InputError(f"{base} holds no images ({', '.join(sorted(ENDINGS))}) in its class folders")

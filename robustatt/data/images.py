@@ -31,7 +31,7 @@ def open_picture(content: bytes, where: str) -> Image.Image:
         animated = picture.format != "MPO" and getattr(picture, "is_animated", False)
     except UNREADABLE as error:
         raise InputError(
-            f"{where} is no image or a damaged one: no picture as JPEG, PNG, BMP, WebP, GIF, TIFF or PPM"
+            f"{where} is not an image, or is damaged: expected JPEG, PNG, BMP, WebP, GIF, TIFF or PPM"
         ) from error
     if animated:
         raise InputError(f"{where} holds several pictures (an animation or pages): save the one that is meant")

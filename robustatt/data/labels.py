@@ -38,7 +38,7 @@ def class_indices(labels: Any, classes: Sequence[str] | None = None) -> tuple[La
     if values.dtype.kind in "US":
         return _named([str(value) for value in values.astype(str)], classes)
     if values.dtype.kind not in "iu":
-        raise InputError(f"labels are {values.dtype}: whole numbers are needed")
+        raise InputError(f"labels must be integers, not {values.dtype}")
     return torch.from_numpy(values.astype(np.int64)), None
 
 
@@ -47,7 +47,7 @@ def _array(labels: Any) -> np.ndarray:
         items = [item.item() if isinstance(item, Tensor) and item.ndim == 0 else item for item in labels]
         return np.asarray(labels if isinstance(labels, np.ndarray) else items)
     except (TypeError, ValueError) as error:
-        raise InputError(f"labels are a {type(labels).__name__}: whole numbers are needed, one an image") from error
+        raise InputError(f"labels must be integers, one per image, not a {type(labels).__name__}") from error
 
 
 def _one_hot(values: np.ndarray) -> bool:
@@ -96,7 +96,7 @@ def _from_json(path: Path, text: str) -> list[str]:
     try:
         names = json.loads(text)
     except (ValueError, RecursionError) as problem:
-        raise InputError(f"--class-names {path} is no whole JSON list of names") from problem
+        raise InputError(f"--class-names {path} is not a complete JSON list of names") from problem
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"--class-names {path}: a JSON list of names is needed, or one name a line")
     return names

@@ -32,7 +32,7 @@ def npz(path: Path, split: str, image_size: int | None) -> TensorDataset:
     except InputError:
         raise
     except UNREADABLE_ZIP as error:
-        raise InputError(f"{path} is no whole .npz file of plain arrays") from error
+        raise InputError(f"{path} is not a complete .npz file of plain arrays") from error
     images = _rgb(path, pixels)
     if image_size is not None:
         images = np.stack(list(workers().map(lambda image: _resized(image, image_size), images)))

@@ -120,7 +120,7 @@ def _open(file: Path) -> pq.ParquetFile:
     try:
         opened = pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file} is no whole Parquet file: {first_line(error)}") from error
+        raise InputError(f"{file} is not a complete Parquet file: {first_line(error)}") from error
     size = file.stat().st_size
     if opened.metadata.num_rows > size:
         raise InputError(f"{file} is damaged: it says it holds {opened.metadata.num_rows:,} images in {size:,} bytes")

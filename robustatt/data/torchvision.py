@@ -82,5 +82,5 @@ def _open(name: str, split: str, folder: Path, download: bool) -> Any:
             raise InputError(f"download of {name} to {folder} failed: {reason}") from error
         raise InputError(
             f"no whole copy of {name} in {folder}: fetch it with --download, "
-            f"or point --data-root at the folder that holds torchvision's files"
+            f"or point --data-root at the folder that holds torchvision's files, or a folder {name} of Parquet files"
         ) from error

@@ -137,7 +137,7 @@ class OneChannel(View):
     """A data set of grey images, ``(n, 1, height, width)``: radii of every norm are those of the one channel.
 
     Raises:
-        InputError: when images are asked for that have colour; names the first.
+        InputError: when a requested image has colour; names the first.
     """
 
     def __init__(self, whole: Dataset) -> None:

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustatt.attack.border import InsideBox
-from robustatt.attack.losses import log_odds, logit_margin
+from robustatt.attack.base import Batch, Oracle, State
+from robustatt.attack.gradient import Pgd
+from robustatt.attack.losses import logit_margin
+from robustatt.attack.norms import per_row
+from robustatt.attack.recipe import PgdRecipe
 from robustatt.eps import parse_radius
 from robustatt.errors import InputError, RunInterrupted
-from robustatt.evaluate.classifier import frozen
+from robustatt.evaluate.classifier import Classifier, frozen
+from robustatt.evaluate.step_runner import run_to_end
 from robustatt.health.data import seen_in_training
 from robustatt.health.warning import HealthWarning, distinct
 
@@ -53,8 +57,9 @@ def diagnose(
     truth = labels.to(device)
     with frozen(module, label, device, image[:8]) as classifier:
         with torch.no_grad():
-            right = classifier.original(image).argmax(1) == truth
-        case = Case(InsideBox(classifier.original, classifier.box_margin), label, image[right], truth[right], seed)
+            logits = classifier.original(image)
+        right = logits.argmax(1) == truth
+        case = Case(classifier, image[right], truth[right], logits[right], seed)
         found += _climbed(case, eps)
     return distinct(found)
 
@@ -99,63 +104,61 @@ def _broken_off(label: str, reason: str, images: int) -> HealthWarning:
 
 @dataclass(frozen=True)
 class Case:
-    """A model and the images it classifies right."""
+    """A model and the images it classifies right, with its logits of them."""
 
-    module: nn.Module
-    label: str
+    classifier: Classifier
     image: Tensor
     truth: Tensor
+    clean: Tensor
     seed: int
 
-    def wrong(self, image: Tensor) -> Tensor:
-        """Which images are misclassified."""
+    def forward(self, image: Tensor) -> Tensor:
+        """The logits of the user's own model, in float32."""
+        logits: Tensor = self.classifier.original(image)
+        return logits.float()
+
+    def margin(self, image: Tensor) -> Tensor:
+        """How far each image is past a mistake, above 0 where it is misclassified."""
         with torch.no_grad():
-            return logit_margin(self.module(image).float(), self.truth) > 0
+            return logit_margin(self.forward(image), self.truth)
 
 
 @dataclass(frozen=True)
 class Climb:
-    """The image of the path that is nearest to (or furthest past) a mistake, whether the last image is a mistake,
-    and whether any was."""
+    """The image of the path that is nearest to (or furthest past) a mistake, and whether the last one, or any, is one."""
 
     best: Tensor
     final: Tensor
     ever: Tensor
 
 
-def climb(case: Case, eps: float, steps: int, stride: float, restart: int) -> Climb:
-    """PGD that never stops early: `steps` sign steps of `stride` from a uniform random point of the
-    L-infinity ball."""
+def climb(case: Case, eps: float, steps: int, step_size: float, restart: int) -> Climb:
+    """PGD that never stops early: `steps` sign steps of `step_size` radii from a uniform random point of the ball."""
+    attack = Pgd(PgdRecipe(name="pgd", algorithm="pgd", steps=steps, step_size=step_size))
     generator = torch.Generator().manual_seed(case.seed + restart)
     noise = (2 * torch.rand(case.image.shape, generator=generator) - 1).to(case.image.device)
-    image = (case.image + eps * noise).clamp(0, 1)
-    best, most = image, torch.full((len(image),), -torch.inf, device=image.device)
-    for _ in range(steps):
-        with torch.enable_grad():
-            query = image.detach().requires_grad_()
-            logits = case.module(query).float()
-            loss = log_odds(logits, case.truth).sum()
-            grad = torch.autograd.grad(loss, query, allow_unused=True)[0] if loss.requires_grad else None
-        best, most = _better(case, image, logits.detach(), best, most)
-        grad = torch.zeros_like(image) if grad is None else grad.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-        image = torch.clamp(image + stride * grad.sign(), case.image - eps, case.image + eps).clamp(0, 1)
-    with torch.no_grad():
-        logits = case.module(image).float()
-    best, most = _better(case, image, logits, best, most)
-    return Climb(best, logit_margin(logits, case.truth) > 0, most > 0)
+    best = start = (case.image + eps * noise).clamp(0, 1)
+    batch, most = Batch.at(eps, case.image, case.truth, case.clean), torch.full((len(start),), -torch.inf, device=start.device)
 
+    def keep(image: Tensor, margin: Tensor) -> None:
+        nonlocal best, most
+        better = margin > most
+        best, most = torch.where(per_row(better, image), image, best), torch.where(better, margin, most)
 
-def _better(case: Case, image: Tensor, logits: Tensor, best: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
-    margin = logit_margin(logits, case.truth)
-    better = margin > most
-    return torch.where(better.view(-1, 1, 1, 1), image, best), torch.where(better, margin, most)
+    last = run_to_end(
+        attack, batch, Oracle(case.forward, case.classifier.box_margin), State(image=start, zero_gradient=torch.ones_like(most)),
+        lambda image, logits: keep(image, logit_margin(logits, case.truth)),
+    )  # fmt: skip
+    final = case.margin(last)
+    keep(last, final)
+    return Climb(best, final > 0, most > 0)
 
 
 def _climbed(case: Case, eps: float) -> list[HealthWarning]:
     """What standard runs of 40 steps of eps/10 give away; rounding is judged at two 8-bit steps or more."""
-    first = climb(case, eps, STEPS, eps / 10, 0)
+    first = climb(case, eps, STEPS, 0.1, 0)
     wide = max(eps, 2 / 255)
-    run = first if wide == eps else climb(case, wide, STEPS, wide / 10, 0)
+    run = first if wide == eps else climb(case, wide, STEPS, 0.1, 0)
     return [entry for entry in (_path(case, eps, first), _rounding(case, wide, run)) if entry]
 
 
@@ -169,13 +172,13 @@ def _path(case: Case, eps: float, first: Climb) -> HealthWarning | None:
             f"{len(case.truth)} images whose last iterate is classified right: a library that looks only at "
             "the last one reports them as robust.",
             "Keep the best iterate, as the attacks here do.",
-            case.label,
+            case.classifier.label,
             "pgd",
             {"passed": passed, "of": len(case.truth)},
         )
     ever = first.ever
     for restart in (1, 2):
-        ever = ever | climb(case, eps, 2 * STEPS, eps / 20, restart).ever
+        ever = ever | climb(case, eps, 2 * STEPS, 0.05, restart).ever
     more = int((ever & ~first.ever).sum())
     if more < max(5, MORE * len(case.truth)):
         return None
@@ -185,7 +188,7 @@ def _path(case: Case, eps: float, first: Climb) -> HealthWarning | None:
         "images more than one run of 40 steps: it has not converged.",
         "Use apgd-ce or autoattack, or raise "
         "steps and restarts until nothing changes.",
-        case.label,
+        case.classifier.label,
         "pgd",
         {"more": more, "of": len(case.truth)},
     )
@@ -193,7 +196,7 @@ def _path(case: Case, eps: float, first: Climb) -> HealthWarning | None:
 
 def _rounding(case: Case, eps: float, run: Climb) -> HealthWarning | None:
     count = int(run.ever.sum())
-    gone = count - int((case.wrong((run.best * 255).round() / 255) & run.ever).sum())
+    gone = count - int(((case.margin((run.best * 255).round() / 255) > 0) & run.ever).sum())
     if gone < max(5, VANISH * count):
         return None
     return HealthWarning(
@@ -202,7 +205,7 @@ def _rounding(case: Case, eps: float, run: Climb) -> HealthWarning | None:
         "they would not survive being saved as a PNG.",
         "Judge the rounded images, or look for a layer that "
         "reacts to less than one 8-bit step.",
-        case.label,
+        case.classifier.label,
         "pgd",
         {"vanished": gone, "of": count},
     )

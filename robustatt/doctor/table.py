@@ -160,6 +160,7 @@ def examine_model(
         with raised_by(f"model {resolved.label!r}"):
             warnings = check_model(classifier.original, resolved.label, chosen, labels, resolved.module)
         findings = [_input_range(look.images), *_by_topic(warnings, look), _accuracy(look, resolved.card, dataset)]
+        findings.append(_attention(classifier))
         findings += _training(look, train) if train is not None else []
         findings += _speed(look, len(dataset))
     if deep:
@@ -170,6 +171,14 @@ def examine_model(
         if not more:
             findings.append(DoctorLine("attacks", True, "fgsm, pgd, square and noise give answers that fit together"))
     return findings
+
+
+def _attention(classifier: Classifier) -> DoctorLine:
+    """Which maps a sweep would record."""
+    if classifier.attended:
+        return DoctorLine("attention", True, f"maps of {', '.join(classifier.attended)}")
+    saliency = "Grad-CAM saliency stands in for it" if classifier.levels else "and no layer for saliency either"
+    return DoctorLine("attention", True, f"none: {classifier.reason or 'the network says that it has none'}; {saliency}")
 
 
 def _look(classifier: Classifier, dataset: Dataset, first: Tensor) -> Probe:
@@ -203,7 +212,7 @@ def _input_range(images: Tensor) -> DoctorLine:
 
 
 def _accuracy(look: Probe, card: Card | None, dataset: Dataset) -> DoctorLine:
-    """Clean accuracy with its interval against the card, and against always guessing the commonest class."""
+    """Clean accuracy with its interval against the card, and against always guessing the majority class."""
     found = torch.cat([look.logits(part).argmax(1) for part in torch.split(look.images, look.batch)])
     right, n = int((found == look.labels).sum()), len(found)
     low, high = (float(end) for end in statistics.wilson(right, n))

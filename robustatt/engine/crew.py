@@ -20,11 +20,11 @@ from robustatt.results.records import Store
 
 
 class ExecutorFactory:
-    """The workers of a sweep, as the user asked for them or as many as pay off.
+    """The workers of a sweep: the requested number, or as many as pay off.
 
     Args:
         setup: what every worker has to know.
-        execution: what the user asked for.
+        execution: the user's options.
         dataset: the whole data set, of which `setup.plan` may want a sample.
         models: the driver's own.
         threads: CPU threads there are in all.
@@ -64,7 +64,7 @@ class ExecutorFactory:
         return min(taken) / count
 
     def size(self, cells: int, todo: Callable[[], Iterable[Cell]]) -> int:
-        """How many workers are to compute so many Cells, which `todo` lists."""
+        """How many workers are to compute the Cells that `todo` lists."""
         if self.execution.engine == "ray":
             from robustatt.engine.ray_cluster import cluster_workers
 
@@ -80,7 +80,7 @@ class ExecutorFactory:
         return paying_workers(sum(map(costs.expected, todo())), self.start_seconds, cells, most)
 
     def assemble(self, workers: int) -> Executor:
-        """Start so many workers."""
+        """Start this number of workers."""
         if self.execution.engine == "ray":
             from robustatt.engine.ray_cluster import RayActors
 
@@ -90,7 +90,7 @@ class ExecutorFactory:
         return LocalProcesses(self.setup, self.devices(workers))
 
     def devices(self, workers: int) -> list[str]:
-        """Where each of so many local workers computes: the GPUs in turn, if it is on GPUs."""
+        """Where each local worker computes: the GPUs in turn, if it is on GPUs."""
         if self.setup.device != "cuda":
             return [self.setup.device] * workers
         return [f"cuda:{number % torch.cuda.device_count()}" for number in range(workers)]

@@ -1,4 +1,4 @@
-"""A results folder held against itself: everything shown is computed from the records, and what does not agree is said.
+"""A results folder checked against its own records: everything shown is computed from them, and disagreements are reported.
 
 Nothing in the folder is changed.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,13 @@ from robustatt.health.records import check_records
 from robustatt.health.warning import UNEXPLAINED
 from robustatt.plan import BoundPlan, Cell
 from robustatt.results.aggregate import summarise
-from robustatt.results.records import Store
+from robustatt.results.records import DRIFT_SUFFIX, Store
 from robustatt.results.summary import SUMMARY_FILE, HealthNote, Summary, as_stored, read_summary
 
 TOLERANCE = 1e-9
 """How far a number of summary.json may lie from the one that the records give: both are computed in float64."""
 
-DERIVED = ("curves", "drift", "drift_predicts_fooling", "differences", "confusion")
+DERIVED = ("curves", "drift", "drift_predicts_fooling", "differences", "confusion", "full_strength")
 """Keys of summary.json that follow from the records alone."""
 
 MAX_NAMED = 3
@@ -56,15 +56,27 @@ def read_folder(directory: Path) -> ResultsFolder:
     if not directory.is_dir():
         raise InputError(f"{directory}: no such folder: give the folder a sweep wrote (its --out)")
     bound = BoundPlan.read(directory)
-    refuse_link(directory / "records", "remove the link, or sweep with --records file://...")
+    for folder in ("records", f"records{DRIFT_SUFFIX}"):
+        refuse_link(directory / folder, "remove the link, or sweep with --records file://...")
     store = Store(bound.records or directory / "records", read_only=True)
     cells = list(bound.cells())
-    absent = store.absent(cell.key for cell in cells)
+    records, whole, findings = _read_cells(store, cells, "cells", bound.plan.sample is None)
+    drift, _, drift_findings = _read_cells(store, list(bound.drift_cells()), "cells at full strength", False)
+    findings += _contradictions(records)
+    summary, disagreements = _summary(directory, bound, records, drift)
+    incomplete = whole < len(cells) or drift_findings  # a summary of fewer records is another one
+    said = [*findings, *drift_findings, *(() if incomplete else disagreements)]
+    return ResultsFolder(bound, records, summary, tuple(said), whole, len(cells))
+
+
+def _read_cells(store: Store, cells: Sequence[Cell], noun: str, indices_known: bool) -> tuple[pd.DataFrame, int, list[str]]:
+    """The records of those Cells that are whole, how many there are, and what is wrong with the others, a line each."""
+    absent, damaged = store.absent(cell.key for cell in cells), len(store.damaged)
     frames, wrong = [], []
     for cell in cells:
         frame = store.read([cell.key])
         if len(frame):
-            mistake = misfit(frame, cell, bound.plan.sample is None)
+            mistake = misfit(frame, cell, indices_known)
             if mistake:
                 wrong.append(f"{cell} ({mistake})")
             else:
@@ -72,22 +84,20 @@ def read_folder(directory: Path) -> ResultsFolder:
     records = pd.concat(frames, ignore_index=True) if frames else store.read([])
     if "broken_by" in records:
         records["broken_by"] = records["broken_by"].fillna("")
-    findings = [
-        *_cells_finding("missing", [str(cell) for cell in cells if cell.key in absent], len(cells)),
-        *_cells_finding("altered or cut short since they were written", [path.name for path in store.damaged], len(cells)),
-        *_cells_finding("not what their names say", wrong, len(cells)),
-        *_contradictions(records),
-    ]  # fmt: skip
-    summary, disagreements = _summary(directory, bound, records)
-    said = findings if len(frames) < len(cells) else findings + disagreements  # a summary of fewer records is another one
-    return ResultsFolder(bound, records, summary, tuple(said), len(frames), len(cells))
+    names = {
+        "missing": [str(cell) for cell in cells if cell.key in absent],
+        "altered or cut short since they were written": [path.name for path in store.damaged[damaged:]],
+        "not what their names say": wrong,
+    }
+    findings = [line for what, found in names.items() for line in _cells_finding(what, found, f"{len(cells)} {noun}")]
+    return records, len(frames), findings
 
 
-def agrees(summary: Summary, records: pd.DataFrame, bound: BoundPlan) -> bool:
+def agrees(summary: Summary, records: pd.DataFrame, drift: pd.DataFrame, bound: BoundPlan) -> bool:
     """Whether every number of a stored summary that follows from the records is what they give."""
     plan = bound.describe()
     found = [entry.as_dict() for entry in check_records(records, bound.plan.attacks)]
-    computed = summarise(records, plan, {}, found)
+    computed = summarise(records, plan, {}, found, drift)
     return not _disagreement(computed, summary) and not _hidden_warnings(computed, summary)
 
 
@@ -108,12 +118,12 @@ def misfit(frame: pd.DataFrame, cell: Cell, indices_known: bool) -> str:
     return "a clean row that is not clean" if (clean["adv_pred"] != clean["clean_pred"]).any() else ""
 
 
-def _cells_finding(what: str, names: list[str], of: int) -> list[str]:
+def _cells_finding(what: str, names: list[str], of: str) -> list[str]:
     if not names:
         return []
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     verb = "is" if len(names) == 1 else "are"
-    return [f"{len(names)} of {of} cells {verb} {what}, and left out: {', '.join(names[:MAX_NAMED])}{more}"]
+    return [f"{len(names)} of {of} {verb} {what}, and left out: {', '.join(names[:MAX_NAMED])}{more}"]
 
 
 def _contradictions(records: pd.DataFrame) -> list[str]:
@@ -126,11 +136,11 @@ def _contradictions(records: pd.DataFrame) -> list[str]:
     return findings
 
 
-def _summary(directory: Path, bound: BoundPlan, records: pd.DataFrame) -> tuple[Summary, list[str]]:
+def _summary(directory: Path, bound: BoundPlan, records: pd.DataFrame, drift: pd.DataFrame) -> tuple[Summary, list[str]]:
     """The summary of the records, with provenance and warnings of the stored one, and where the two disagree."""
     plan = bound.describe()
     found = [entry.as_dict() for entry in check_records(records, bound.plan.attacks)]
-    computed = summarise(records, plan, {}, found)
+    computed = summarise(records, plan, {}, found, drift)
     path = directory / SUMMARY_FILE
     if not path.exists():
         return computed, [f"{SUMMARY_FILE} is missing: what it alone holds (where the numbers come from, warnings about the models) is unknown"]  # fmt: skip
@@ -150,7 +160,7 @@ def _summary(directory: Path, bound: BoundPlan, records: pd.DataFrame) -> tuple[
 def _disagreement(computed: Summary, stored: Summary) -> list[str]:
     """The first number of the stored summary that the records do not give, and how many more there are."""
     mine, theirs = (as_stored(summary.as_dict()) for summary in (computed, stored))
-    differences = [line for key in DERIVED for line in _differences(mine[key], theirs.get(key, []), key)]
+    differences = [line for key in DERIVED for line in _differences(mine.get(key, []), theirs.get(key, []), key)]
     if not differences:
         return []
     more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
@@ -174,7 +184,7 @@ def _differences(computed: Any, stored: Any, where: str) -> Iterator[str]:
         yield f"{where} is {_brief(computed)} in the records and {_brief(stored)} there"
 
 
-def _title(entry: Mapping[str, Any]) -> str:
+def _title(entry: Mapping[str, object]) -> str:
     """What a row of the summary is about; empty for a point of a curve, which its place names."""
     if "model" not in entry:
         return ""

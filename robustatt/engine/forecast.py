@@ -11,13 +11,13 @@ from typing import final
 from robustatt.engine.scheduler import GRADIENT, CellCost, Costs, Finished, Handler, Scheduler, Task, full_strength
 from robustatt.engine.sweep import Sweep
 from robustatt.engine.worker import peak_memory
-from robustatt.evaluate.cell import attack_examples
+from robustatt.evaluate.cell import attack_examples, positions_of
 from robustatt.plan import Cell
 from robustatt.progress import NoSweepProgress
 
 PILOT_SECONDS = 15.0  # about what a pilot of one model and attack may take
 MOST_PILOT, FEWEST_PILOT = 64, 8  # examples
-PART = 4  # of the pilot's examples, one in so many is attacked by itself first
+PART = 4  # one in this many of the pilot's examples is attacked by itself first
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class Forecast:
 def forecast(sweep: Sweep, begun: Callable[[Cell, int], None] = lambda *_: None) -> Forecast:
     """Attack a few examples, evenly spread, with each model and attack, and scale up. Nothing is written.
 
-    `begun` is told the first Cell of each model and attack, and on how many examples it is about to be measured.
+    `begun` is called with the first Cell of each model and attack, and on how many examples it is about to be measured.
     Raises InputError where the sweep would.
     """
-    keys = [cell.key for cell in sweep.bound.cells()]
+    keys = sweep.bound.keys()
     missing = sweep.store.missing(keys)
     found = tuple(_pilots(sweep, missing, begun))
     workers = max(1, sweep.size(missing))
@@ -75,7 +75,7 @@ def _pilots(sweep: Sweep, missing: Set[str], begun: Callable[[Cell, int], None])
 
 
 def makespan(sweep: Sweep, missing: Set[str], found: Sequence[KindForecast], workers: int) -> float:
-    """Wall seconds of the missing Cells on so many workers, by the scheduler that will run them."""
+    """Wall seconds of the missing Cells on this number of workers, by the scheduler that will run them."""
     each = {(kind.model, kind.attack): kind.seconds / kind.examples for kind in found}
     costs = Costs.measured(sweep.bound.plan, each)
     machine = VirtualWorkers(workers, costs.expected)
@@ -87,9 +87,9 @@ def _pilot(sweep: Sweep, cells: Sequence[Cell], begun: Callable[[Cell, int], Non
     """Attack a part of the pilot's examples and then all of them: what the others add is what each costs in a whole Cell."""
     cell, examples = cells[0], sum(cell.stop - cell.start for cell in cells)
     entry = next(entry for entry in sweep.bound.plan.models if entry.name == cell.model)
-    positions = [place for cell in cells for place in range(cell.start, cell.stop)]
+    positions = [place for cell in cells for place in positions_of(cell, sweep.dataset)]
     forward = sweep.crew.measured(entry)
-    gradients, forwards = full_strength(cell.attack, len(cell.radii), cell.independent)
+    gradients, forwards = full_strength(cell.attack, len(cell.radii), cell.independent or cell.drift is not None)
     wanted = int(PILOT_SECONDS / (forward * (GRADIENT * gradients + forwards)))
     count = min(len(positions), max(FEWEST_PILOT, min(MOST_PILOT, wanted)))
     begun(cell, count)
@@ -102,12 +102,12 @@ def _pilot(sweep: Sweep, cells: Sequence[Cell], begun: Callable[[Cell, int], Non
     whole = sum(max(0.0, seconds + each * (cell.stop - cell.start - count)) for cell in cells)
     scale = examples / count
     return KindForecast(
-        cell.model, cell.attack.name, len(cells), examples, found_gradients * scale, found_forwards * scale, whole, count
+        *cell.kind, len(cells), examples, found_gradients * scale, found_forwards * scale, whole, count
     )  # fmt: skip
 
 
 def _attacked(sweep: Sweep, cell: Cell, positions: Sequence[int], count: int) -> tuple[float, float, float]:
-    """Seconds, gradients and forward passes of so many examples of a kind, evenly spread over all of them."""
+    """Seconds, gradients and forward passes of this many examples of a kind, evenly spread over all of them."""
     entry = next(entry for entry in sweep.bound.plan.models if entry.name == cell.model)
     chosen = [positions[place * len(positions) // count] for place in range(count)]
     began = time.perf_counter()

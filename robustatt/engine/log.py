@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from robustatt.engine.scheduler import CellCost
 from robustatt.files import append_line
@@ -27,7 +26,7 @@ def note(out: Path, cell: Cell, spent: CellCost) -> None:
 
 def costs(out: Path, keys: set[str]) -> Mapping[str, float]:
     """What the Cells of a plan cost when they were computed, summed."""
-    latest: dict[str, dict[str, Any]] = {}
+    latest: dict[str, dict[str, float]] = {}
     for line in (out / FILE).read_text(encoding="utf-8").splitlines() if (out / FILE).exists() else []:
         try:
             entry = json.loads(line)

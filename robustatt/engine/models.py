@@ -18,9 +18,10 @@ from robustatt.evaluate.cell import as_float
 from robustatt.evaluate.classifier import Classifier, Numerics, fingerprint, frozen
 from robustatt.models.wrappers import SelectedClasses
 from robustatt.plan import ModelEntry, Plan
+from robustatt.plan.entries import AUTO
 
 FREEZE_IMAGES = 16  # to measure the rounding between the fast copy of a model and the original
-KEPT_BYTES = 2**30  # of parameters; the model asked for longest ago goes first
+KEPT_BYTES = 2**30  # of parameters; the least recently used model goes first
 
 Loader = Callable[[ModelEntry], nn.Module]
 
@@ -38,7 +39,7 @@ class _Held:
 
 
 class FrozenModels:
-    """The models of a plan, each loaded and frozen when it is first asked for.
+    """The models of a plan, each loaded and frozen when it is first used.
 
     Inside the context the global random state is the project's own; afterwards it is as before.
     """
@@ -76,7 +77,7 @@ class FrozenModels:
         held = self._hold(entry)
         if held.classifier is None:
             held.classifier = held.stack.enter_context(
-                frozen(held.module, entry.name, self.device, self._probe, self._numerics)
+                frozen(held.module, entry.name, self.device, self._probe, self._numerics, entry.attention or AUTO)
             )
         return held.classifier
 

@@ -14,7 +14,7 @@ ENGINES = ("local", "ray")
 
 @dataclass(frozen=True)
 class ExecutorOptions:
-    """What the user asked for. `workers` None: as many as pay off. `records`: a URL for the records instead of OUT.
+    """The user's options. `workers` None: as many as pay off. `records`: a URL for the records instead of OUT.
 
     `threads`: CPU threads for each Cell; None: one, or more where there are fewer Cells than threads.
     """

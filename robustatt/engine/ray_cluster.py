@@ -1,7 +1,7 @@
 """The executor on a Ray cluster: an actor for each worker, placed and fed by Ray.
 
 Data that is in memory and weights reach the actors through Ray's object store, the weights by their hash and when they
-are first asked for; data on disk is read by each actor at the same path. The driver begins no more Cells than there
+are first needed; data on disk is read by each actor at the same path. The driver starts no more Cells than there
 are idle actors, so a long queue waits in the driver and not in the cluster.
 
 A worker that died is replaced by a fresh actor at once. Whether its Cell is to blame is for its node to say: a task
@@ -39,7 +39,7 @@ RAYS_OWN = (":job_id:", ":actor_name:", ":task_name:")  # lines Ray writes into 
 
 
 def cluster_workers(execution: ExecutorOptions, setup: Setup) -> int:
-    """As many workers as were asked for, or as the cluster holds: one for each share of a GPU, else of CPUs."""
+    """The requested number of workers, or as many as the cluster holds: one for each share of a GPU, else of CPUs."""
     if execution.workers is not None:
         return execution.workers
     there = ray_module().cluster_resources()
@@ -65,7 +65,7 @@ class Home:
 
 
 class Actor:
-    """What runs in an actor's process: a worker, with its data and the weights it was asked for so far."""
+    """What runs in an actor's process: a worker, with its data and the weights it has needed so far."""
 
     def __init__(self) -> None:
         self._weights: dict[ModelEntry, Any] = {}
@@ -145,7 +145,7 @@ class RayActors:
         self._setup = replace(setup, plan=plan, device=device, batch_size=batch_size)
         self._models = models
         self._entries = {entry.name: entry for entry in plan.models}
-        self._weights: dict[str, Any] = {}
+        self._weights: dict[str, object] = {}
         self._data = [ray.put(dataset)] if isinstance(dataset, TensorDataset) else []
         self._last_worker, self._last_problem = time.monotonic(), ""
         self._doubts: dict[Any, _Doubt] = {}
@@ -209,7 +209,7 @@ class RayActors:
         handle(answer)
 
     def _raised(self, slot: _RaySlot, cause: str, log: str, handle: Handler) -> None:
-        """The actor lives, but what it was asked for raised: while it was set up, or around a Cell."""
+        """The actor lives, but its task raised: while it was set up, or around a Cell."""
         task = slot.task
         if task is None:
             self._refused(slot, cause)
@@ -269,7 +269,7 @@ class RayActors:
             why = f" (the last problem: {self._last_problem})" if self._last_problem else ""
             raise RobustattError(
                 f"the cluster had no room for a worker in {ROOM_SECONDS / 60:.0f} minutes{why}: "
-                "`ray status` says what is asked for"
+                "`ray status` shows what is requested"
             )
 
     def close(self) -> None:
@@ -279,7 +279,7 @@ class RayActors:
 
 @contextmanager
 def _answering() -> Iterator[None]:
-    """Inside, an error of Ray that nobody took for a lost worker is one of the whole cluster."""
+    """Inside, an error of Ray that is not a lost worker is one of the whole cluster."""
     try:
         yield
     except ray_module().exceptions.RayError as problem:

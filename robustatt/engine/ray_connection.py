@@ -35,7 +35,7 @@ def connected(execution: ExecutorOptions) -> Iterator[None]:
     """A connection to the cluster the user named, or to a Ray of this machine alone; one that is there already is used.
 
     Raises:
-        InputError: Ray is not installed, or nobody answers at the address within ten seconds.
+        InputError: Ray is not installed, or there is no answer at the address within ten seconds.
     """
     named = execution.address not in (None, "auto")
     for name, value in (QUIET | TRIES if named else QUIET).items():
@@ -90,7 +90,7 @@ def _require_answer(address: str) -> None:
             answer = line.recv(9) if os.environ.get("RAY_USE_TLS", "0") == "0" else HTTP2_GREETING[-9:]
     except OSError as problem:
         raise InputError(
-            f"--address {address}: nobody answers ({problem}): is the head node up, and the port open?"
+            f"--address {address}: no answer ({problem}): is the head node up, and the port open?"
         ) from None
     if answer[3:4] != HTTP2_SETTINGS:
         raise InputError(

@@ -15,6 +15,7 @@ from typing import Protocol
 from robustatt.attack.recipe import Recipe
 from robustatt.errors import InputError
 from robustatt.plan import Cell, Plan
+from robustatt.plan.drift_sample import at_full_strength, measured_attacks
 from robustatt.progress import SweepProgress
 
 ATTEMPTS = 3
@@ -23,7 +24,7 @@ SUSPECT_AFTER = 2  # machines lost with a Cell, from which on the others go firs
 
 
 class Queue:
-    """The Cells nobody has begun, longest first.
+    """The Cells that have not been started, longest first.
 
     It holds one Cell of each kind (model, attack): the others are made when it is their turn, so that a long queue
     costs no more memory than a short one.
@@ -260,10 +261,14 @@ class Costs:
         for entry in plan.models:
             forward = (forward_seconds or {}).get(entry.name, 1.0)
             for recipe in plan.attacks:
-                gradients, forwards = full_strength(recipe, len(plan.radii_of(recipe)), plan.independent)
-                self._promised[entry.name, recipe.name] = forward * (GRADIENT * gradients + forwards)
+                self._promise(entry.name, recipe.name, forward, full_strength(recipe, len(plan.radii_of(recipe)), plan.independent))
+            for recipe, radii in measured_attacks([(recipe, plan.radii_of(recipe)) for recipe in plan.attacks]):
+                self._promise(entry.name, at_full_strength(recipe), forward, full_strength(recipe, len(radii), True))
         self._seconds: dict[tuple[str, str], float] = {}
         self._examples: dict[tuple[str, str], int] = {}
+
+    def _promise(self, model: str, attack: str, forward: float, passes: tuple[float, float]) -> None:
+        self._promised[model, attack] = forward * (GRADIENT * passes[0] + passes[1])
 
     @staticmethod
     def measured(plan: Plan, per_example: Mapping[tuple[str, str], float]) -> Costs:
@@ -275,7 +280,7 @@ class Costs:
 
     def expected(self, cell: Cell) -> float:
         """Seconds of a Cell on one worker."""
-        return self.per_example(cell.model, cell.attack.name) * (cell.stop - cell.start)
+        return self.per_example(*cell.kind) * (cell.stop - cell.start)
 
     def per_example(self, model: str, attack: str) -> float:
         """Seconds of one example on one worker."""
@@ -291,7 +296,7 @@ class Costs:
 
     def learn(self, cell: Cell, seconds: float) -> bool:
         """Take in what a Cell cost; whether it is the first of its kind, so that the order may change."""
-        kind = (cell.model, cell.attack.name)
+        kind = cell.kind
         first = kind not in self._seconds
         self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
         self._examples[kind] = self._examples.get(kind, 0) + cell.stop - cell.start

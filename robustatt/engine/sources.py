@@ -38,7 +38,7 @@ def load_data(plan: Plan) -> Dataset:
 def match_channels(plan: Plan, dataset: Dataset, load: Loader) -> tuple[Plan, Dataset, Loader]:
     """A plan that leaves the channels open, with one channel where the data is grey and its networks take one.
 
-    Only networks from outside may: the project's own take three. What was loaded to look is handed on.
+    Only external networks may: the project's own take three. What was loaded to look is handed on.
     """
     if plan.channels is not None or not all(":" in entry.spec for entry in plan.models) or not looks_grey(dataset):
         return plan, dataset, load

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -33,12 +33,11 @@ from robustatt.health.warning import HealthWarning, distinct
 from robustatt.models.device import choose_device, hardware
 from robustatt.plan import BoundPlan, Cell, Plan
 from robustatt.progress import NoSweepProgress, SweepProgress
-from robustatt.results import provenance
 from robustatt.results.aggregate import summarise
 from robustatt.results.file_names import write_file_names
 from robustatt.results.gallery import GALLERY_FILE, GalleryEntry, write_gallery
-from robustatt.results.records import Store
-from robustatt.results.summary import Summary, read_summary, write_summary
+from robustatt.results.records import DRIFT_SUFFIX, Store
+from robustatt.results.summary import Provenance, Summary, read_summary, write_summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,12 +87,13 @@ def bound(plan: Plan, dataset: Dataset, load: Loader, out: Path, execution: Exec
     examples = _count(plan, dataset)
     chosen = drawn(dataset, plan)
     records = (execution.records if execution else None) or str(out / "records")
-    refuse_link(out / "records", "remove the link, or name the place with --records file://...")
+    for folder in ("records", f"records{DRIFT_SUFFIX}"):
+        refuse_link(out / folder, "remove the link, or name the place with --records file://...")
     refuse_link(out / GALLERY_FILE.parent)
     store = Store(records)
     store.check()
     where = records if "://" in records else str(Path(records).absolute())
-    cells = sum(1 for _ in BoundPlan(plan, examples, dataset.classes, "", ("",) * len(plan.models)).cells())
+    cells = len(BoundPlan(plan, examples, dataset.classes, "", ("",) * len(plan.models)).keys())
     threads = execution.cell_threads(cells, torch.get_num_threads()) if execution else None
     batch_size = plan.batch_size or automatic_batch_size(dataset.image_shape, device)
     with _cluster(execution), _threads(threads) as available, FrozenModels(load, device, chosen, plan) as models:
@@ -142,37 +142,38 @@ class Sweep:
     def run(self, progress: SweepProgress, gallery: bool) -> SweepOutcome:
         """Compute what is missing, then summarise everything."""
         plan, bound, store = self.bound.plan, self.bound, self.store
-        keys = [cell.key for cell in bound.cells()]
+        own, drift = ([cell.key for cell in cells] for cells in (bound.cells(), bound.drift_cells()))
+        keys = [*own, *drift]
         missing = store.missing(keys)
         if not missing and (summary := _finished(bound, self.out)) is not None:
-            records = store.read(keys)
-            if agrees(summary, records, bound):
-                return SweepOutcome(records, summary, 0, len(keys))
+            records = store.read(own)
+            if agrees(summary, records, store.read(drift), bound):
+                return SweepOutcome(records, summary, 0, len(own))
         warnings = [] if plan.n is None else first_classes(self.dataset.labels.numpy(), bound.examples)
         cards = {}
         for entry in plan.models:
             module = self.models.module(entry)
             warnings += _inspect(self.models.get(entry), module, self.dataset, bound.examples)
             cards[entry.name] = getattr(module, "card", None)
-        store.prepare()
+        store.prepare(drift=bool(drift))
         self.out.mkdir(parents=True, exist_ok=True)
         bound.write(self.out)
         write_file_names(self.dataset, range(bound.examples), self.out)
-        images = sum(_images(cell) for cell in bound.cells() if cell.key in missing)
-        progress.begin(images, len(keys), len(keys) - len(missing))
-        began, computed = time.time(), len(missing)
-        self._compute(missing, progress, len(keys))
-        records = store.read(keys)
+        images = sum(_images(cell) for kind in bound.kinds() for cell in kind if cell.key in missing)
+        began, computed = time.time(), len(missing & set(own))
+        progress.begin(images, len(own), len(own) - computed)
+        self._compute(missing, progress, set(own))
+        records, drift_records = store.read(own), store.read(drift)
         warnings += check_records(records, plan.attacks)
         for name, card in cards.items():
             warnings += check_card(name, card, self.dataset, records) if card is not None else []
-        origin = _origin(bound, self.out, began, self.models.device)
+        origin = _origin(bound, self.out, began, self.models.device).as_dict()
         said = [warning.as_dict() for warning in distinct(warnings)]
-        summary = summarise(records, bound.describe(), origin, said)
+        summary = summarise(records, bound.describe(), origin, said, drift_records)
         write_summary(self.out, summary)
         if gallery:
             _keep_pictures(bound, self.dataset, self.models, records, self.out)
-        return SweepOutcome(records, summary, computed, len(keys) - computed, store.moved_aside)
+        return SweepOutcome(records, summary, computed, len(own) - computed, store.moved_aside)
 
     def queue(self, missing: Set[str], costs: Costs) -> Queue:
         """The Cells that are missing in the store, longest first."""
@@ -180,10 +181,10 @@ class Sweep:
 
     def size(self, missing: Set[str]) -> int:
         """How many workers are to compute the missing Cells."""
-        return self.crew.size(len(missing), lambda: (cell for cell in self.bound.cells() if cell.key in missing))
+        return self.crew.size(len(missing), lambda: (cell for kind in self.bound.kinds() for cell in kind if cell.key in missing))
 
-    def _compute(self, missing: set[str], progress: SweepProgress, total: int) -> None:
-        """Have every missing Cell computed. RunInterrupted if some could not be."""
+    def _compute(self, missing: set[str], progress: SweepProgress, own: Set[str]) -> None:
+        """Have every missing Cell computed; `own` are those that accuracy is of. RunInterrupted if some could not be."""
         wanted = frozenset(missing)
 
         def finished(cell: Cell, spent: CellCost) -> None:
@@ -199,23 +200,23 @@ class Sweep:
             finally:
                 executor.close()
         except KeyboardInterrupt:
-            raise RunInterrupted("stopped by Ctrl-C", 130, self._safe(total - len(missing), total)) from None
+            raise RunInterrupted("stopped by Ctrl-C", 130, self._safe(missing, own)) from None
         except InputError:
             raise
         except (RobustattError, OSError) as problem:
             said = first_line(problem)
-            raise RunInterrupted(said, 3, self._safe(total - len(missing), total)) from problem
+            raise RunInterrupted(said, 3, self._safe(missing, own)) from problem
         if set_aside:
             cause = set_aside[0].problem
-            raise RunInterrupted(_names(set_aside), 3, self._safe(total - len(missing), total)) from cause
+            raise RunInterrupted(_names(set_aside), 3, self._safe(missing, own)) from cause
         unseen = self.store.absent(wanted)
         if unseen:
             reason = f"workers wrote {len(unseen)} cells where this machine does not see them: give --records a URL all reach"
-            raise RunInterrupted(reason, 3, self._safe(total - len(unseen), total))
+            raise RunInterrupted(reason, 3, self._safe(unseen, own))
 
-    def _safe(self, finished: int, total: int) -> str:
+    def _safe(self, missing: Set[str], own: Set[str]) -> str:
         return (
-            f"Safe on disk: {finished} of {total} cells in {self.store.place}. "
+            f"Safe on disk: {len(own - missing)} of {len(own)} cells in {self.store.place}. "
             "Run the same command again to resume"
         )
 
@@ -255,7 +256,8 @@ def _keep_pictures(bound: BoundPlan, dataset: Dataset, models: FrozenModels, rec
     )
     entries: list[GalleryEntry] = []
     for entry in plan.models if shown else ():
-        cell = next(cell for cell in bound.cells() if cell.model == entry.name and cell.attack.name == attack)
+        candidates = [cell for cells in (bound.drift_cells(), bound.cells()) for cell in cells]  # at full strength first
+        cell = next(cell for cell in candidates if cell.model == entry.name and cell.attack.name == attack)
         batch_size = automatic_batch_size(dataset.image_shape, models.device)
         entries += pictures(cell, models.get(entry), dataset, shown, batch_size)
     write_gallery(out, entries)
@@ -273,16 +275,11 @@ def _count(plan: Plan, dataset: Dataset) -> int:
     return plan.n or plan.sample or len(dataset)
 
 
-def _origin(bound: BoundPlan, out: Path, began: float, device: torch.device) -> dict[str, Any]:
-    costs = log.costs(out, {cell.key for cell in bound.cells()})
-    return {
-        "command": provenance.command(),
-        "versions": provenance.versions(),
-        "hardware": hardware(str(device)),
-        "git": provenance.git_state(),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "seconds_this_run": round(time.time() - began, 3),
-        "seconds": round(costs["seconds"], 3),
-        "gradients": int(costs["gradients"]),
-        "forwards": int(costs["forwards"]),
-    }
+def _origin(bound: BoundPlan, out: Path, began: float, device: torch.device) -> Provenance:
+    costs, drift = (log.costs(out, {cell.key for cell in cells}) for cells in (bound.cells(), bound.drift_cells()))
+    return Provenance.now(
+        hardware(str(device)), finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        seconds_this_run=round(time.time() - began, 3), seconds=round(costs["seconds"], 3),
+        gradients=int(costs["gradients"]), forwards=int(costs["forwards"]),
+        **({f"drift_{name}": round(value, 3) for name, value in drift.items()} if drift["seconds"] else {}),
+    )  # fmt: skip

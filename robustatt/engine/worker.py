@@ -22,6 +22,7 @@ from robustatt.errors import InputError, RobustattError, describe
 from robustatt.evaluate.cell import Evaluation, evaluate
 from robustatt.models.device import is_out_of_memory
 from robustatt.plan import ModelEntry, Plan
+from robustatt.plan.cells import DRIFT_KEY
 from robustatt.results.records import Store
 
 LOG_LINES = 20
@@ -66,10 +67,10 @@ class Worker:
             return Failed(task, str(problem), FailureKind.WRONG_INPUT, problem=problem)
         except RobustattError as problem:
             return Failed(task, str(problem), FailureKind.HOPELESS, problem=problem)
-        except Exception as problem:  # a model or an attack from outside may raise anything
+        except Exception as problem:  # an external model or attack may raise anything
             cause = describe(problem)
             fate = FailureKind.OUT_OF_MEMORY if self._smaller_may_fit(problem, task) else FailureKind.RETRY
-            # a full disk is nobody's bug: the line says all there is to say
+            # a full disk is not a bug: one line is enough
             log = "" if isinstance(problem, OSError) else traceback.format_exc()
             return Failed(task, cause, fate, log, problem)
 
@@ -85,7 +86,7 @@ class Worker:
         if self._models.fingerprint(entry) != cell.model_fingerprint:
             raise RobustattError(f"model {cell.model!r} on {platform.node()} is not the one this sweep began with")
         classifier = self._models.get(entry)
-        torch.manual_seed(int(cell.key[:15], 16))
+        torch.manual_seed(int(cell.key.removeprefix(DRIFT_KEY)[:15], 16))
         began = time.perf_counter()
         found = evaluate(cell, classifier, self._dataset, self._batch_size(task), advance)
         self._store.put(cell.key, found.columns)

@@ -57,7 +57,7 @@ class AttackedBatch:
 
     @property
     def correct(self) -> Tensor:
-        """Which examples are worth an attack: classified right when nobody attacks, and not of the target class."""
+        """Which examples are worth an attack: classified right without an attack, and not of the target class."""
         return (self.clean.prediction == self.label) & (self.target_class != self.label)
 
     def succeeded(self, positions: Tensor, prediction: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from robustatt.attack.base import (
     Attack,
@@ -21,22 +22,24 @@ from robustatt.attack.base import (
 from robustatt.attack.builder import build
 from robustatt.attack.rng import ExampleRng
 from robustatt.data.dataset import Dataset
-from robustatt.data.views import require_same_classes
+from robustatt.data.views import require_same_classes, stratified
 from robustatt.eps import CLEAN, parse_radius
 from robustatt.errors import InputError
 from robustatt.evaluate.batch import AttackedBatch, OutcomeTable
 from robustatt.evaluate.classifier import Classifier
+from robustatt.evaluate.full_strength import evaluate_at_full_strength
 from robustatt.evaluate.single_run import evaluate_along_direction, evaluate_minimum_norm
 from robustatt.evaluate.threshold_search import GridSearch
 from robustatt.plan import Cell
 from robustatt.results.columns import DRIFT_METRICS
+from robustatt.results.records import Columns
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The records of a Cell as columns, and what they cost in gradients and forward passes (images, not batches)."""
 
-    columns: dict[str, Any]
+    columns: Columns
     gradients: int
     forwards: int
 
@@ -48,15 +51,26 @@ def evaluate(
 
     Raises NonFiniteLogits, ThreatModelViolation, or InputError for labels the model does not know.
     """
-    target, ledger, oracle = attack_examples(cell, classifier, dataset, range(cell.start, cell.stop), batch_size, done)
+    target, ledger, oracle = attack_examples(cell, classifier, dataset, positions_of(cell, dataset), batch_size, done)
     return Evaluation(rows_of(cell, target, ledger), oracle.gradients, oracle.forwards + target.forwards)
+
+
+def positions_of(cell: Cell, dataset: Dataset) -> Sequence[int]:
+    """Which examples of a data set a Cell is about."""
+    if cell.drift is None:
+        return range(cell.start, cell.stop)
+    drawn = stratified(dataset.labels[: cell.drift.population], cell.drift.count, cell.seed)
+    return [int(position) for position in drawn[cell.start : cell.stop]]
 
 
 def attack_examples(
     cell: Cell, classifier: Classifier, dataset: Dataset, positions: Sequence[int], batch_size: int,
     done: Callable[[int], None] = lambda _: None, keep: bool = False,
 ) -> tuple[AttackedBatch, OutcomeTable, Oracle]:  # fmt: skip
-    """A Cell's attack on some examples of its data set; `keep` makes the ledger keep images and maps."""
+    """A Cell's attack on some examples of its data set, to its last step if the Cell has a drift sample.
+
+    `keep` makes the ledger keep images and maps.
+    """
     images, labels = load_images(dataset, positions, classifier)
     radii = torch.tensor([float(parse_radius(text)) for text in cell.radii], device=classifier.device)
     attack = build(cell.attack, classifier.classes)
@@ -77,6 +91,8 @@ def _run(attack: Attack, target: AttackedBatch, oracle: Oracle, cell: Cell, done
         return evaluate_along_direction(target, attack, oracle, rng, done)
     if isinstance(attack, MinimumNormAttack) or (isinstance(attack, ExternalAttack) and attack.minimum_norm):
         return evaluate_minimum_norm(target, attack, oracle, rng, done)
+    if cell.drift is not None and isinstance(attack, SteppedAttack):
+        return evaluate_at_full_strength(target, attack, oracle, rng, done)
     if isinstance(attack, SteppedAttack | ExternalAttack | Chain):
         parts = attack.parts if isinstance(attack, Chain) else [attack]
         return GridSearch(target, parts, oracle, lambda part: ExampleRng(cell.seed, part), done, cell.independent).run()
@@ -101,14 +117,14 @@ def as_float(images: torch.Tensor) -> torch.Tensor:
     return usual.float() / 255 if usual.dtype == torch.uint8 else usual.float()
 
 
-def rows_of(cell: Cell, target: AttackedBatch, ledger: OutcomeTable) -> dict[str, Any]:
+def rows_of(cell: Cell, target: AttackedBatch, ledger: OutcomeTable) -> Columns:
     """Rows ordered by radius (clean first), then example."""
     count, radii = len(target), [CLEAN, *cell.radii]
     clean_pred = target.clean.prediction.cpu().numpy()
     clean_margin = target.clean.margin.cpu().numpy()
     unmoved = {"adv_pred": clean_pred, "adv_margin": clean_margin, "distance": 0, "attacked": False, "zero_grad": False,
                **ledger.extra}  # fmt: skip
-    columns: dict[str, Any] = {
+    columns: dict[str, NDArray[Any] | Sequence[str]] = {
         "model": [cell.model] * (count * len(radii)),
         "attack": [cell.attack.name] * (count * len(radii)),
         "eps": np.repeat(np.array(radii, dtype=object), count),

@@ -21,15 +21,17 @@ from torch import Tensor, nn
 
 from robustatt.attack.border import border_margin
 from robustatt.attack.losses import logit_margin
+from robustatt.attention import Heads, Maps, Own, find
+from robustatt.attention.protocol import WrongMap
 from robustatt.errors import InputError, NonFiniteLogits, first_line, raised_by
-from robustatt.evaluate.attention_maps import AttentionReader, Maps
 from robustatt.evaluate.gradcam import last_spatial_layer, logits_and_cam
 from robustatt.evaluate.model_outputs import StandardModule, coarsest_dtype, standard
 from robustatt.evaluate.module_state import borrowed, default_modes, evaluation_mode, seeded
+from robustatt.plan.entries import AUTO
 from robustatt.results.columns import GRADCAM
 
 SAFETY = 8.0  # how many times the measured rounding error a lead must exceed to be believed
-MAX_ERROR = 1e-3  # relative to the logits' scale; a larger difference is no rounding, and the copy is not used
+MAX_ERROR = 1e-3  # relative to the logits' scale; a larger difference is not rounding, and the copy is not used
 
 
 PROBED_MAPS = 4  # images on which a network's own maps are checked first
@@ -68,13 +70,13 @@ class Classifier:
 
     def __init__(
         self, original: nn.Module, label: str, device: torch.device, probe: Float[Tensor, "n c h w"],
-        numerics: Numerics = Numerics(),
+        numerics: Numerics = Numerics(), attention: str = AUTO, heads: Heads = "mean",
     ) -> None:  # fmt: skip
         self.label = label
         self.device = device
         self.original = original = standard(original, label, probe)
         self.dtype = coarsest_dtype(original, probe)
-        self._reader = AttentionReader(original, label, probe[:PROBED_MAPS])
+        self._reader = find(original, label, probe[:PROBED_MAPS], attention, heads)
         self.attended, self.unnormalised = self._reader.levels, self._reader.unnormalised
         with torch.no_grad():
             self.classes = int(original(probe[:2]).shape[1])
@@ -82,13 +84,18 @@ class Classifier:
         self._layer = None if self.attended else last_spatial_layer(self.fast, self._in_format(probe))
         self._forward: Callable[[Tensor], Tensor] = self.fast
         self.box_margin = border_margin(self.logits, probe)
-        self._attend: Callable[[Tensor], tuple[Tensor, list[Tensor]]] = getattr(self.fast, "attend", None)  # type: ignore[assignment]
+        self._attend: Callable[[Tensor], tuple[Tensor, Maps]] = lambda image: self._reader.attend(self.fast, image)
         if numerics.compiled:
             self._compile(self._in_format(probe))
         self.screen = self._bfloat16_error(probe) if self._may_screen(numerics) else None
 
     def _may_screen(self, numerics: Numerics) -> bool:
         return numerics.precision == "bf16-screen" and self.dtype == torch.float32
+
+    @property
+    def reason(self) -> str:
+        """Why no attention is read, where it was looked for and not found."""
+        return self._reader.reason
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -110,7 +117,10 @@ class Classifier:
     def predict(self, image: Float[Tensor, "n c h w"], label: Int[Tensor, " n"], index: Int[Tensor, " n"]) -> Prediction:
         """Fresh predictions in a forward pass of their own. NonFiniteLogits names the example."""
         with torch.no_grad():
-            logits, maps = self._screened(image)
+            try:
+                logits, maps = self._screened(image)
+            except WrongMap as problem:
+                raise problem.of_example(int(index[problem.row])) from None
             require_finite(logits, index, self.label)
             margin = -logit_margin(logits, label)
             close = top2_margin(logits) <= self.tolerance
@@ -122,12 +132,13 @@ class Classifier:
 
     def attend(self, image: Float[Tensor, "n c h w"]) -> tuple[Tensor, Maps]:
         """Logits and the maps of every attended level, each summing to 1 (see `robustatt.evaluate.attention_maps`)."""
-        return self._reader.read(self._attend(self._in_format(image)), len(image))
+        return self._attend(self._in_format(image))
 
     def _compile(self, probe: Tensor) -> None:
         """Compile the fast copy's passes, for any batch size. InputError if that is not possible here."""
         self._forward = torch.compile(self._forward, dynamic=True)
-        self._attend = torch.compile(self._attend, dynamic=True) if self.attended else self._attend
+        if isinstance(self._reader, Own):
+            self._attend = self._reader.compiled(self.fast)
         try:
             with torch.no_grad():
                 self._look(probe)
@@ -212,17 +223,18 @@ def require_finite(logits: Float[Tensor, "n classes"], index: Int[Tensor, " n"],
         raise NonFiniteLogits(
             f"model {label!r} returned NaN or infinite logits for example {examples[0]}"
             f"{f' and {len(examples) - 1} more of this batch' if len(examples) > 1 else ''}: "
-            "nothing can be said of its robustness until that is mended"
+            "its robustness cannot be measured until that is fixed"
         )
 
 
 @contextmanager
 def frozen(
     module: nn.Module, label: str, device: torch.device, probe: Float[Tensor, "n c h w"],
-    numerics: Numerics = Numerics(),
+    numerics: Numerics = Numerics(), attention: str = AUTO, heads: Heads = "mean",
 ) -> Iterator[Classifier]:  # fmt: skip
     """A Classifier made of a copy of the module; the module itself and the global RNG are as before afterwards.
 
+    `attention` and `heads` say which maps are read (see `robustatt.attention.find`).
     A module that cannot be copied is used itself, and its flags are put back.
     """
     with default_modes(), seeded(device):
@@ -231,15 +243,17 @@ def frozen(
                 duplicate = copy.deepcopy(module)
         except Exception:  # any module may refuse to be copied, in any way
             with borrowed(module) as lent:
-                yield _classifier(lent, label, device, probe, numerics)
+                yield _classifier(lent, label, device, probe, numerics, attention, heads)
             return
         duplicate = evaluation_mode(duplicate.to(device))
-        yield _classifier(duplicate, label, device, probe, numerics)
+        yield _classifier(duplicate, label, device, probe, numerics, attention, heads)
 
 
-def _classifier(module: nn.Module, label: str, device: torch.device, probe: Tensor, numerics: Numerics) -> Classifier:
+def _classifier(
+    module: nn.Module, label: str, device: torch.device, probe: Tensor, numerics: Numerics, attention: str, heads: Heads
+) -> Classifier:
     with raised_by(f"model {label!r}"):
-        return Classifier(module, label, device, probe, numerics)
+        return Classifier(module, label, device, probe, numerics, attention, heads)
 
 
 def fold_batchnorm(module: nn.Module) -> nn.Module:
@@ -311,7 +325,7 @@ def _digest(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
 
 
 def _compiled_code(part: nn.Module) -> Iterator[tuple[str, str | Tensor]]:
-    """The code of TorchScript and of exported programs, and its constants: they are no part of the state."""
+    """The code of TorchScript and of exported programs, and its constants: they are not part of the state."""
     if isinstance(part, torch.jit.ScriptModule):
         try:
             code, constants = part.code_with_constants

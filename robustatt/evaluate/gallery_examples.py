@@ -59,9 +59,9 @@ def spread(radii: Sequence[str], pixels: int) -> list[int]:
 def pictures(
     cell: Cell, classifier: Classifier, dataset: Dataset, examples: Sequence[int], batch_size: int
 ) -> Iterator[GalleryEntry]:
-    """The examples under the Cell's attack, as they are in the records, at some of its radii.
+    """The examples under the Cell's attack at some of its radii, at full strength if it is a Cell of the drift sample.
 
-    An example's random numbers belong to it, so attacking a few again gives the images that the records describe.
+    An example's random numbers belong to it, so attacking a few again gives the images that the Cell's records describe.
     """
     place_of = {int(index): place for place, index in enumerate(dataset.original(range(len(dataset))).tolist())}
     target, ledger, _ = attack_examples(

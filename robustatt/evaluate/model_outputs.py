@@ -32,6 +32,8 @@ class StandardModule(nn.Module):
         batch: the only batch size that it takes, if there is just one (an exported program).
     """
 
+    wrapped = "module"
+
     def __init__(self, module: nn.Module, fed: torch.dtype, batch: int | None = None) -> None:
         super().__init__()
         self.module, self.fed, self.batch = module, fed, batch

@@ -1,4 +1,4 @@
-"""Using somebody's module without leaving a trace: its flags, and the random numbers of everybody, are put back."""
+"""Context managers that restore a module's flags and the global random state."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from robustatt.evaluate.step_runner import Job, RunResult, StepRunner
 
 MAX_EXCESS = 1e-3
 """By what share of the radius another library's image may lie outside the ball and still be a rounding error: it is
-brought back, and nothing is said."""
+brought back without a message."""
 
 
 class MinimumNormRunner(StepRunner):
@@ -43,7 +43,7 @@ class MinimumNormRunner(StepRunner):
         return len(self.runs) + len(self.runs.waiting) + len(self._ready)
 
     def refill(self) -> None:
-        """Start the runs nobody has asked for before; jobs whose run is known are ready."""
+        """Start the runs that are new; jobs whose run is known are ready."""
         last = len(self.target.radii) - 1
         for job in self.waiting:
             key = job.example, job.restart

@@ -1,8 +1,9 @@
-"""The rows in which stepped attacks run, refilled as they end."""
+"""How stepped attacks run: a batch to its last step, or rows that are refilled as they end."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,47 @@ from robustatt.attack.base import Batch, ModelOutput, Oracle, State, SteppedAtta
 from robustatt.attack.rng import ExampleRng
 from robustatt.evaluate.batch import AttackedBatch
 from robustatt.evaluate.classifier import require_finite
+
+
+def run_to_end(
+    attack: SteppedAttack, batch: Batch, oracle: Oracle, state: State, seen: Callable[[Tensor, Tensor], None] = lambda *_: None
+) -> Tensor:
+    """The image of each row ``(n, c, h, w)`` after all steps of an attack at one radius, whether or not it succeeded before.
+
+    See `last_state` for the arguments. The images are not judged: measure their distance (`robustatt.attack.norms.measure`).
+    """
+    return attack.candidate(last_state(attack, batch, oracle, state, seen))
+
+
+def last_state(
+    attack: SteppedAttack, batch: Batch, oracle: Oracle, state: State, seen: Callable[[Tensor, Tensor], None] = lambda *_: None
+) -> State:
+    """The state of an attack at one radius after all its steps.
+
+    `state` is where the rows start: `attack.start(batch, rng)`, or one with other images. `seen` is called with each
+    step's queries and their logits.
+    """
+    for _ in range(attack.steps):
+        query, output = _ask(attack, batch, oracle, state)
+        seen(query, output.logits)
+        state = _follow(attack, batch, oracle, state, output)
+    return state
+
+
+def _ask(attack: SteppedAttack, batch: Batch, oracle: Oracle, state: State) -> tuple[Tensor, ModelOutput]:
+    """What the attack asks next, and the model's answer."""
+    query, loss = attack.query(state), attack.objective(batch, state)
+    return query, oracle.query(query, batch.label, loss, gradient=attack.needs_gradient, passes=attack.eot)
+
+
+def _follow(attack: SteppedAttack, batch: Batch, oracle: Oracle, state: State, output: ModelOutput) -> State:
+    """The state after an answer, and after the look at the new query if the attack takes one."""
+    following = attack.step(batch, state, output)
+    if not attack.looks_after_step:
+        return following
+    loss = attack.objective(batch, state)
+    look = oracle.query(attack.query(following), batch.label, loss, gradient=False, passes=attack.eot)
+    return attack.looked(batch, following, look.logits)
 
 
 @dataclass(frozen=True)
@@ -72,11 +114,7 @@ class StepRunner:
     def advance(self) -> list[RunResult]:
         """One step of every row; the runs that ended leave the batch and are returned."""
         assert self.batch is not None
-        query = self.attack.query(self.state)
-        loss = self.attack.objective(self.batch, self.state)
-        output = self.oracle.query(
-            query, self.batch.label, loss, gradient=self.attack.needs_gradient, passes=self.attack.eot
-        )
+        query, output = _ask(self.attack, self.batch, self.oracle, self.state)
         require_finite(output.logits, self.batch.index, self.target.classifier.label)
         broken = np.zeros(len(self), dtype=bool)
         if self.attack.queries_are_candidates:
@@ -84,16 +122,9 @@ class StepRunner:
             broken = (self.batch.success_margin(output.logits) > certain).cpu().numpy()
         zero_gradient = self.state.get("zero_gradient")
         finished = self._take(broken, query, zero_gradient, self._needed(query, output) if broken.any() else None)
-        self.state = self.attack.step(self.batch, self.state, output)
-        if self.attack.looks_after_step:
-            seen = self.oracle.query(
-                self.attack.query(self.state), self.batch.label, loss, gradient=False, passes=self.attack.eot
-            )
-            self.state = self.attack.looked(self.batch, self.state, seen.logits)
+        self.state = _follow(self.attack, self.batch, self.oracle, self.state, output)
         self.steps += 1
         ended = ~broken & (self.steps >= self.attack.steps)
-        if "done" in self.state:
-            ended |= ~broken & self.state["done"].cpu().numpy()
         if ended.any():
             finished += self._take(ended, self.attack.candidate(self.state), self.state.get("zero_gradient"))
         self._keep(~(broken | ended))

@@ -20,7 +20,7 @@ MIN_SHARE, MIN_COUNT = 0.05, 5
 attacks miss one image in a hundred by an unlucky start, hardly one in twenty."""
 
 CLAIM = 0.02
-"""Differences below two points are nobody's headline."""
+"""Differences below two points are not worth a headline."""
 
 
 def _only(

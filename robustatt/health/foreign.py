@@ -43,7 +43,7 @@ def unused_ball(outcome: AttackOutcome, records: pd.DataFrame) -> Iterator[Healt
 def left_the_ball(outcome: AttackOutcome, records: pd.DataFrame) -> Iterator[HealthWarning]:
     """Another library's attack without a radius whose images lay outside the ball, at the largest radius where any did.
 
-    Those of an attack that looks for the nearest mistake in this norm are no finding: the evaluation calls such rows
+    Those of an attack that looks for the nearest mistake in this norm are not a finding: the evaluation calls such rows
     attacked, since nothing nearer was found.
     """
     if not outcome.foreign or "raw_distance" not in records.columns:

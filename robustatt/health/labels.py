@@ -56,7 +56,7 @@ def label_order(truth: NDArray[np.int64], predicted: NDArray[np.int64], model: s
     """Does a renaming of the classes, chosen on one half of the examples, restore accuracy on the other half?
 
     With many classes and few examples no renaming can be learnt, and images of one class cannot tell it from a model
-    that always gives another: then nothing is said.
+    that always gives another: then there is no finding.
     """
     classes = int(max(truth.max(initial=0), predicted.max(initial=0))) + 1
     if len(np.unique(truth)) < 2 or len(truth) < 2 * classes:
@@ -85,18 +85,18 @@ def label_order(truth: NDArray[np.int64], predicted: NDArray[np.int64], model: s
 
 
 def like_guessing(right: int, n: int, guess: float) -> bool:
-    """Whether so many right of n are not clearly more (Wilson, 95 %) than the share of the commonest class."""
+    """Whether `right` of `n` is not clearly more (Wilson, 95 %) than the share of the majority class."""
     return guess < 1 and float(statistics.wilson(right, n)[0]) <= guess
 
 
 def like_chance(grid: Outcomes) -> Iterator[HealthWarning]:
-    """Accuracy is not clearly above always guessing the commonest class (Wilson, 95 %)."""
+    """Accuracy is not clearly above always guessing the majority class (Wilson, 95 %)."""
     n, right = len(grid.label), int((grid.clean_pred == grid.label).sum())
     guess = np.bincount(grid.label).max() / max(n, 1)
     if n >= ENOUGH and right / n < SURELY_LEARNT and like_guessing(right, n, guess):
         yield HealthWarning(
             "chance-accuracy",
-            f"without any attack {right / n:.1%} of {n} images are classified right, and always guessing the commonest "
+            f"without any attack {right / n:.1%} of {n} images are classified right, and always guessing the majority "
             f"class would give {guess:.1%}: robustness of such a model means nothing.",
             "Look for missing weights, other data than it was trained on, or other labels.",
             grid.model,

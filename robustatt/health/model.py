@@ -306,7 +306,7 @@ def _clean_accuracy(look: ModelProbe) -> HealthWarning | None:
 
 
 def check_maps(label: str, levels: Sequence[str]) -> list[HealthWarning]:
-    """What is said of a model whose own attention maps do not sum to 1, at these levels."""
+    """The warning about a model whose own attention maps do not sum to 1, at these levels."""
     if not levels:
         return []
     return [

@@ -65,5 +65,5 @@ class AttackOutcome:
 
     @property
     def control(self) -> bool:
-        """Whether it is no adversary."""
+        """Whether it is a control, not an adversary."""
         return self.recipe is not None and self.recipe.category == "control"

@@ -61,7 +61,7 @@ def _affine(factor: Tensor, offset: Tensor) -> Transform:
 def _promising(look: ModelProbe, right: Tensor) -> list[tuple[str, Transform]]:
     """The two remedies that do best on a few images of the probe, if they do better there at all.
 
-    Two, since a missing normalisation is mended by several sets of constants about equally well.
+    Two, since a missing normalisation is corrected by several sets of constants about equally well.
     """
     assert look.truth is not None
     few = np.random.default_rng(0).permutation(len(right))[:SCREEN].tolist()  # data may be sorted or cyclic
@@ -100,7 +100,7 @@ def input_range(look: ModelProbe) -> HealthWarning | None:
         f"on images in [0, 1] the model is right on {before:.0%} of the clean images, but on {after:.0%} if "
         f"given {what}.",
         "Make normalisation part of the model, once, so that it takes images in [0, 1] (for "
-        "models from outside: --normalize).",
+        "external models: --normalize).",
         look.label,
         evidence={"accuracy": before, "accuracy_then": after},
     )

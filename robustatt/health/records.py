@@ -146,7 +146,7 @@ def _unit(outcome: AttackOutcome) -> Iterator[HealthWarning]:
         return
     low, high = USUAL_RADII[outcome.norm]
     smallest, largest, unit = min(outcome.eps), max(outcome.eps), UNIT_ADVICE[outcome.norm]
-    if largest < low and outcome.broken.mean() < 0.01:
+    if largest < low and outcome.broken.mean() < 0.02:
         finding = f"the largest radius is {largest:.2g} and next to nothing is broken there: too small to mean anything"
     elif smallest > high and len(outcome.index) >= MIN_JUDGED and outcome.broken[:, 0].all():
         finding = f"the smallest radius is {smallest:.3g} and all of {len(outcome.index)} images are broken there already"

@@ -83,7 +83,7 @@ class HealthWarning:
 
 
 def distinct(warnings: Iterable[HealthWarning]) -> list[HealthWarning]:
-    """The same reason once for each model and attack; what is said of an attack is not said again of its model, and
+    """The same reason once for each model and attack; a warning about an attack is not repeated for its model, and
     accuracy like chance only where no other finding about the model explains it."""
     listed = list(warnings)
     explained = {entry.model for entry in listed if not entry.attack and entry.code != UNEXPLAINED}

@@ -1,10 +1,10 @@
-"""The paper's networks by name, their checkpoints and cards, and the loading of networks from outside."""
+"""The paper's networks by name, their checkpoints and cards, and the loading of external networks."""
 
 from __future__ import annotations
 
 from robustatt.models.attention import Network
 from robustatt.models.card import Card, read_card
-from robustatt.models.catalogue import catalogue
+from robustatt.models.catalogue import bundled_cards, catalogue
 from robustatt.models.checkpoint import bundled, bundled_path, load, load_checkpoint, save_checkpoint
 from robustatt.models.registry import build, canonical, names
 from robustatt.models.resolve import ResolvedModel, resolve, resolve_entry
@@ -15,6 +15,7 @@ __all__ = [
     "ResolvedModel",
     "build",
     "bundled",
+    "bundled_cards",
     "bundled_path",
     "canonical",
     "catalogue",

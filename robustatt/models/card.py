@@ -37,7 +37,7 @@ class Card(BaseModel):
 
 def damaged(path: Path, error: Exception) -> InputError:
     return InputError(
-        f"{path} is no whole safetensors file, which the project's own networks need (cut short, or another format): {error}"
+        f"{path} is not a complete safetensors file, which the project's own networks need (truncated, or another format): {error}"
     )
 
 

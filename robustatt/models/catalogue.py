@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from robustatt.models.checkpoint import ADVERSARIAL, bundled
+from robustatt.models.card import Card, read_card
+from robustatt.models.checkpoint import ADVERSARIAL, bundled, bundled_path
 from robustatt.models.registry import FAMILIES, build, names, parse
 
 
@@ -21,6 +22,11 @@ class NetworkRow:
     gflop: float
     levels: tuple[str, ...]
     bundled: tuple[str, ...]
+
+
+def bundled_cards() -> list[tuple[str, str, Card]]:
+    """All weights that come with the package: data set, name, and what their card says."""
+    return [(data, stem, read_card(bundled_path(stem, data))) for data, stems in bundled().items() for stem in stems]
 
 
 def catalogue() -> list[NetworkRow]:

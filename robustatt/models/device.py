@@ -1,10 +1,9 @@
-"""Which device computes: the one asked for, or the first GPU if there is one; and whether its memory ran out."""
+"""Which device computes: the requested one, or the first GPU if there is one; and whether its memory ran out."""
 
 from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -31,7 +30,7 @@ def is_out_of_memory(problem: BaseException) -> bool:
     return isinstance(problem, torch.OutOfMemoryError | MemoryError) or (isinstance(problem, RuntimeError) and memory)
 
 
-def hardware(device: str) -> dict[str, Any]:
+def hardware(device: str) -> dict[str, str | int]:
     """The processor, its threads and the device that computed."""
     name = torch.cuda.get_device_name() if device.startswith("cuda") else _processor()
     return {

@@ -1,4 +1,4 @@
-"""Networks from outside: a Python callable, torchvision or timm, with weights from a file or a folder.
+"""External networks: a Python callable, torchvision or timm, with weights from a file or a folder.
 
 Weights are read as data; a pickle that wants to run code is refused.
 """
@@ -59,7 +59,7 @@ def load_outside(
     normalize: str | None = None,
     options: Options | None = None,
 ) -> nn.Module:
-    """A network from outside, in eval mode, from images in [0, 1] to logits.
+    """An external network, in eval mode, from images in [0, 1] to logits.
 
     Args:
         spec: ``pkg.module:build``, ``torchvision:NAME`` or ``timm:NAME``. The callable takes ``options``.
@@ -265,11 +265,11 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     try:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise InputError(f"{index} is no index of weight files: {typed_line(error)}") from error
+        raise InputError(f"{index} is not an index of weight files: {typed_line(error)}") from error
     tensors: dict[str, Tensor] = {}
     for name in names:
         if not isinstance(name, str) or not name or Path(name).name != name or "\0" in name:
-            raise InputError(f"{index} names {name!r}, which is no file of its folder")
+            raise InputError(f"{index} names {name!r}, which is not a file in its folder")
         if (index.parent / name).is_dir():
             raise InputError(f"{index} names {name!r}, which is a folder and not a file of weights")
         tensors |= read_weights(index.parent / name)
@@ -287,14 +287,14 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
                 f"{path} refused: reading it would run code from the file; "
                 f"save its state_dict() with torch.save, or as safetensors"
             ) from error
-        raise InputError(f"{path} is no whole PyTorch file: {typed_line(error)}") from error
+        raise InputError(f"{path} is not a complete PyTorch file: {typed_line(error)}") from error
     except Exception as error:
         if "TorchScript" in str(error):
             raise InputError(
                 f"{path} is a TorchScript program, not a file of weights: give it as the model, by a callable of yours that "
                 "returns torch.jit.load(...)"
             ) from error
-        raise InputError(f"{path} is no whole PyTorch file (cut short?): {typed_line(error)}") from error
+        raise InputError(f"{path} is not a complete PyTorch file (truncated?): {typed_line(error)}") from error
     return _tensors_in(content, path)
 
 

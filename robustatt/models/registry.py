@@ -9,8 +9,11 @@ from typing import Any, Literal, get_args
 
 from robustatt.errors import InputError, did_you_mean
 from robustatt.models.attention import Architecture, Compatibility, Head, Network, Options, initialise
+from robustatt.models.cbam import CbamVGG
+from robustatt.models.published import Published, resnet_steps, vgg_steps
 from robustatt.models.resnet import AttentionResNet, ResNet
 from robustatt.models.vgg import VGG, AttentionVGG, GapVGG, ProgressiveVGG, Shape
+from robustatt.models.vit import ViT
 
 COMMON = ("dropout", "mean", "std", "input_size")
 CHOICES: dict[str, tuple[str, ...]] = {"compatibility": get_args(Compatibility), "head": get_args(Head)}
@@ -23,13 +26,18 @@ MAX_CLASSES, DEEPEST, LARGEST_INPUT = 2**20, 1001, 4096
 class Family:
     """A base name: what it is, how it is built, and which options it takes beside the common ones.
 
-    ``gflop`` is the cost of one 32x32 image at width 1, a multiply and an add counted as two operations.
+    ``gflop`` is the cost of one 32x32 image at width 1, a multiply and an add counted as two operations. ``optimiser``
+    and ``peak_rate`` are what it is trained with unless something else is asked for; ``published`` is its schedule "paper", None
+    where there is none.
     """
 
     about: str
     gflop: float
     make: Callable[[Shape, Options], Network]
     options: tuple[str, ...] = ()
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    peak_rate: float = 0.1
+    published: Published | None = vgg_steps
 
 
 def _attention(attended: Literal[1, 2, 3]) -> Callable[[Shape, Options], Network]:
@@ -59,20 +67,35 @@ FAMILIES: dict[str, Family] = {
     "vgg_att1": Family("attention at l3", 7.572827, _attention(1), ("compatibility", "head")),
     "vgg_att2": Family("attention at l2, l3", 7.573363, _attention(2), ("compatibility", "head")),
     "vgg_att3": Family("attention at l1, l2, l3", 7.574679, _attention(3), ("compatibility", "head")),
+    "vgg_cbam": Family("channel and spatial gates (Woo et al. 2018)", 7.573253, lambda shape, _: CbamVGG(shape)),
+    "vit": Family(
+        "vision transformer (Dosovitskiy et al. 2021)",
+        5.603362,
+        lambda shape, _: ViT(shape),
+        optimiser="adamw",
+        peak_rate=1e-3,
+        published=None,
+    ),
     "resnet164": Family(
         "pre-activation ResNet baseline",
         0.495293,
         lambda shape, options: ResNet(shape, options["depth"]),
         ("depth",),
+        published=resnet_steps,
     ),
     "resnet164_att1": Family(
-        "attention at the end of stage 3", 0.514365, _attention_resnet(1), ("compatibility", "head", "depth")
+        "attention at the end of stage 3",
+        0.514365,
+        _attention_resnet(1),
+        ("compatibility", "head", "depth"),
+        published=resnet_steps,
     ),
     "resnet164_att2": Family(
         "attention at the ends of stages 2, 3",
         0.514564,
         _attention_resnet(2),
         ("compatibility", "head", "depth"),
+        published=resnet_steps,
     ),
 }
 
@@ -100,6 +123,15 @@ def parse(name: str) -> tuple[str, dict[str, str]]:
         if option not in FAMILIES[base].options:
             raise InputError(f"model {name!r}: {base} has no {option}, so the ending _{value} means nothing")
     return base, spelled
+
+
+def family_of(name: str) -> Family:
+    """What is known of a network by its name, endings and all.
+
+    Raises:
+        InputError: no such name, or an ending that the base does not take.
+    """
+    return FAMILIES[parse(name)[0]]
 
 
 def canonical(name: str, **options: Any) -> str:

@@ -42,11 +42,11 @@ def resolve(
 
     Args:
         spec: a name of ``robustatt models``, which takes the bundled weights for ``data`` unless
-            ``weights`` are given, or a network from outside (see ``load_outside``). The ending ``_adv`` asks
+            ``weights`` are given, or an external network (see ``load_outside``). The ending ``_adv`` asks
             for adversarially trained weights, as in ``vgg_att3_adv``.
-        weights: a checkpoint of ``robustatt train``; for networks from outside any weights file or folder.
+        weights: a checkpoint of ``robustatt train``; for external networks any weights file or folder.
         data: the data set that bundled weights are wanted for.
-        classes, normalize, options: for networks from outside.
+        classes, normalize, options: for external networks.
 
     Raises:
         InputError: unknown name, nothing bundled, or weights that cannot be read, are of another network or

@@ -53,7 +53,7 @@ class Shape:
         return Normalise(self.mean, self.std)
 
 
-def _run(shape: Shape, inputs: int, paper_widths: Sequence[int], *, first_rate: float = 0.4) -> nn.Sequential:
+def run(shape: Shape, inputs: int, paper_widths: Sequence[int], *, first_rate: float = 0.4) -> nn.Sequential:
     """Convolutions of equal width, one stage: dropout after each that is followed by another."""
     layers: list[nn.Module] = []
     channels = inputs
@@ -70,24 +70,24 @@ def _run(shape: Shape, inputs: int, paper_widths: Sequence[int], *, first_rate: 
     return nn.Sequential(*layers)
 
 
-def _bottom(shape: Shape) -> nn.Sequential:
+def bottom(shape: Shape) -> nn.Sequential:
     """Convolutions 1 to 7 at full size; the two poolings come back in the global branch."""
     c64, c128 = shape.channels(64), shape.channels(128)
     return nn.Sequential(
-        _run(shape, 3, (64, 64), first_rate=0.3),
-        _run(shape, c64, (128, 128)),
-        _run(shape, c128, (256, 256, 256)),
+        run(shape, 3, (64, 64), first_rate=0.3),
+        run(shape, c64, (128, 128)),
+        run(shape, c128, (256, 256, 256)),
     )
 
 
-def _global(shape: Shape) -> nn.Sequential:
+def global_branch(shape: Shape) -> nn.Sequential:
     """Local features to the global descriptor g: pooling, two convolutions, and a linear layer."""
     c512 = shape.channels(512)
     return nn.Sequential(
         nn.MaxPool2d(2),
-        _run(shape, c512, (512,)),
+        run(shape, c512, (512,)),
         nn.MaxPool2d(2),
-        _run(shape, c512, (512,)),
+        run(shape, c512, (512,)),
         nn.AdaptiveMaxPool2d(1),
         nn.Flatten(),
         nn.Dropout(shape.rate(0.5)),
@@ -104,15 +104,15 @@ class VGG(Network):
         c64, c128, c256, c512 = (shape.channels(c) for c in (64, 128, 256, 512))
         self.normalise = shape.normalise()
         self.trunk = nn.Sequential(
-            _run(shape, 3, (64, 64), first_rate=0.3),
+            run(shape, 3, (64, 64), first_rate=0.3),
             nn.MaxPool2d(2),
-            _run(shape, c64, (128, 128)),
+            run(shape, c64, (128, 128)),
             nn.MaxPool2d(2),
-            _run(shape, c128, (256, 256, 256)),
+            run(shape, c128, (256, 256, 256)),
             nn.MaxPool2d(2),
-            _run(shape, c256, (512, 512, 512)),
+            run(shape, c256, (512, 512, 512)),
             nn.MaxPool2d(2),
-            _run(shape, c512, (512, 512, 512)),
+            run(shape, c512, (512, 512, 512)),
             nn.AdaptiveMaxPool2d(1),
             nn.Flatten(),
         )
@@ -138,10 +138,10 @@ class AttentionVGG(AttendingNetwork):
         c256, c512 = shape.channels(256), shape.channels(512)
         self.levels = ("l1", "l2", "l3")[-attended:]
         self.normalise = shape.normalise()
-        self.bottom = _bottom(shape)
-        self.middle = nn.Sequential(nn.MaxPool2d(2), _run(shape, c256, (512, 512, 512)))
-        self.top = nn.Sequential(nn.MaxPool2d(2), _run(shape, c512, (512, 512, 512)))
-        self.descriptor = _global(shape)
+        self.bottom = bottom(shape)
+        self.middle = nn.Sequential(nn.MaxPool2d(2), run(shape, c256, (512, 512, 512)))
+        self.top = nn.Sequential(nn.MaxPool2d(2), run(shape, c512, (512, 512, 512)))
+        self.descriptor = global_branch(shape)
         widths = (c256, c512, c512)[-attended:]
         self.attention = nn.ModuleList(Attention(width, c512, compatibility, shape.rate(0.5)) for width in widths)
         self.head = head(kind, widths, shape.classes, shape.rate(0.5))
@@ -168,9 +168,9 @@ class GapVGG(Network):
         super().__init__()
         c256, c512 = shape.channels(256), shape.channels(512)
         self.normalise = shape.normalise()
-        self.bottom = _bottom(shape)
-        self.middle = nn.Sequential(nn.MaxPool2d(2), _run(shape, c256, (512, 512, 512)))
-        self.top = nn.Sequential(nn.MaxPool2d(2), _run(shape, c512, (512, 512, 512)))
+        self.bottom = bottom(shape)
+        self.middle = nn.Sequential(nn.MaxPool2d(2), run(shape, c256, (512, 512, 512)))
+        self.top = nn.Sequential(nn.MaxPool2d(2), run(shape, c512, (512, 512, 512)))
         self.dropout = nn.Dropout(shape.rate(0.5))
         self.classify = nn.Linear(c512, shape.classes)
 
@@ -209,12 +209,12 @@ class ProgressiveVGG(Network):
         super().__init__()
         c256, c512 = shape.channels(256), shape.channels(512)
         self.normalise = shape.normalise()
-        self.bottom = _bottom(shape)
-        self.middle = nn.Sequential(nn.MaxPool2d(2), _run(shape, c256, (512, 512, 512)))
-        self.descriptor = _global(shape)
+        self.bottom = bottom(shape)
+        self.middle = nn.Sequential(nn.MaxPool2d(2), run(shape, c256, (512, 512, 512)))
+        self.descriptor = global_branch(shape)
         self.gate_local = nn.Conv2d(c512, 1, 1)
         self.gate_global = nn.Linear(c512, 1, bias=False)
-        self.top = nn.Sequential(nn.MaxPool2d(2), _run(shape, c512, (512, 512, 512)))
+        self.top = nn.Sequential(nn.MaxPool2d(2), run(shape, c512, (512, 512, 512)))
         self.attention = Attention(c512, c512, compatibility, shape.rate(0.5))
         self.head = head("concat", (c512,), shape.classes, shape.rate(0.5))
 

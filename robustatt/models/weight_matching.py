@@ -34,7 +34,7 @@ def matching(tensors: Mapping[str, Tensor], network: nn.Module, source: str) -> 
 
     What stands before the names in the file (``state_dict/module.``), and before those in the network (a wrapper around
     what was saved), is found by matching names and shapes. Buffers that the file lacks and the network brings itself are
-    kept, other tensors beside those of the network are left out; both is said by a warning.
+    kept, other tensors beside those of the network are left out; a warning reports both.
 
     Raises:
         InputError: several different sets of weights fit, or none does: names what is there and what is wanted.

@@ -1,4 +1,4 @@
-"""What is put around a network from outside: the normalisation of its images, the choice of its outputs."""
+"""What is put around an external network: the normalisation of its images, the choice of its outputs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from robustatt.models.attention import Images, Logits, Normalise
 
 class Wrapper(nn.Module):
     """A network behind something done to its images and its logits. Attention that it hands out itself stays visible."""
+
+    wrapped = "network"
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -71,3 +73,15 @@ class SelectedClasses(Wrapper):
 
     def after(self, logits: Logits) -> Logits:
         return logits[:, self.places]
+
+
+def core_of(module: nn.Module) -> tuple[nn.Module, str]:
+    """The network inside all that is put around it, and what its submodules' names begin with.
+
+    A module that is put around another says so by ``wrapped``, the name of that submodule.
+    """
+    prefix = ""
+    while isinstance(name := getattr(type(module), "wrapped", None), str):
+        prefix += f"{name}."
+        module = module.get_submodule(name)
+    return module, prefix

@@ -1,4 +1,4 @@
-"""What the user asked for, checked: TOML or flags -> Plan -> Cells.
+"""The user's request, checked: TOML or flags -> Plan -> Cells.
 
 A `Plan` is a wish. Bound to a data set and to models it becomes a `BoundPlan`, which knows every `Cell` and key.
 """

@@ -14,12 +14,15 @@ import tomli_w
 from robustatt.attack.recipe import Recipe
 from robustatt.errors import InputError
 from robustatt.files import write_atomically
+from robustatt.plan.drift_sample import DriftSample, Radii, at_full_strength, measured_attacks, sample_size
 from robustatt.plan.entries import ModelEntry
 from robustatt.plan.plan import Plan, read_plan
 
 #: part of every key: raise it when the same Cell would give other numbers
 EVALUATION_VERSION = 4
 CELL_EXAMPLES = 256
+DRIFT_KEY = "drift-"
+"""How keys of Cells of the drift sample begin."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,12 @@ class Cell:
     seed: int
     independent: bool
     precision: str = "float32"
+    drift: DriftSample | None = None  # of a Cell of the drift sample, in which `start` and `stop` count
+    attention: str | None = None
 
     @property
     def key(self) -> str:
-        """The hash of everything that decides this Cell's numbers; its records lie in `records/<key>.parquet`."""
+        """The hash of everything that decides this Cell's numbers; its records are in `records/<key>.parquet`."""
         decisive = {
             "semantics": EVALUATION_VERSION,
             "model": [self.model, self.model_fingerprint],
@@ -48,12 +53,22 @@ class Cell:
             "radii": self.radii,
             "range": [self.start, self.stop],
             "seed": self.seed,
-            "independent": self.independent,
+            "independent": self.independent and self.drift is None,
             **({} if self.precision == "float32" else {"precision": self.precision}),
+            **({} if self.drift is None else {"drift": [self.drift.count, self.drift.population]}),
+            **({} if self.attention is None else {"attention": self.attention}),
         }
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
+        digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
+        return digest if self.drift is None else DRIFT_KEY + digest
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """Model and attack, by which costs are learnt; an attack at full strength is another kind than a search."""
+        return self.model, self.attack.name if self.drift is None else at_full_strength(self.attack)
 
     def __str__(self) -> str:
+        if self.drift is not None:
+            return f"{self.model} under {self.kind[1]}, {self.stop - self.start} examples"
         return f"{self.model} under {self.attack.name}, examples {self.start} to {self.stop - 1}"
 
 
@@ -61,7 +76,7 @@ class Cell:
 class BoundPlan:
     """A plan together with the data set and models it was run on, so that its Cells and keys are known.
 
-    `records` is the URL of the records, if they do not lie in the folder of the results.
+    `records` is the URL of the records, if they are not in the folder of the results.
     """
 
     plan: Plan
@@ -72,23 +87,48 @@ class BoundPlan:
     records: str | None = None
 
     def cells(self) -> Iterator[Cell]:
-        """Every Cell, model by model, attack by attack."""
-        for kind in self.kinds():
-            yield from kind
+        """Every Cell of the sweep, model by model, attack by attack."""
+        for entry, fingerprint in self._models():
+            for attack in self.plan.attacks:
+                yield from self._of_kind(entry, fingerprint, attack, self.plan.radii_of(attack), None)
+
+    def drift_cells(self) -> Iterator[Cell]:
+        """The Cells in which drift is measured at full strength, in the same order."""
+        sample, attacks = self.drift_sample()
+        for entry, fingerprint in self._models():
+            for attack, radii in attacks:
+                yield from self._of_kind(entry, fingerprint, attack, radii, sample)
 
     def kinds(self) -> Iterator[Iterator[Cell]]:
-        """For each model and attack its Cells, the longest first."""
-        for entry, fingerprint in zip(self.plan.models, self.model_fingerprints, strict=True):
+        """For each model and attack its Cells, the longest first; then those of the drift sample."""
+        sample, attacks = self.drift_sample()
+        for entry, fingerprint in self._models():
             for attack in self.plan.attacks:
-                yield self._of_kind(entry, fingerprint, attack)
+                yield self._of_kind(entry, fingerprint, attack, self.plan.radii_of(attack), None)
+            for attack, radii in attacks:
+                yield self._of_kind(entry, fingerprint, attack, radii, sample)
 
-    def _of_kind(self, entry: ModelEntry, fingerprint: str, attack: Recipe) -> Iterator[Cell]:
-        radii = self.plan.radii_of(attack)
-        for start in range(0, self.examples, CELL_EXAMPLES):
+    def keys(self) -> list[str]:
+        """The keys of all Cells, those of the drift sample last."""
+        return [cell.key for cells in (self.cells(), self.drift_cells()) for cell in cells]
+
+    def drift_sample(self) -> tuple[DriftSample | None, list[tuple[Recipe, Radii]]]:
+        """The examples whose drift is measured at full strength, and the attacks it is measured under, with their radii."""
+        attacks = measured_attacks([(entry, self.plan.radii_of(entry)) for entry in self.plan.attacks])
+        count = sample_size(attacks, self.examples, self.plan.drift_n)
+        return (DriftSample(count, self.examples), attacks) if count else (None, [])
+
+    def _models(self) -> Iterator[tuple[ModelEntry, str]]:
+        return zip(self.plan.models, self.model_fingerprints, strict=True)
+
+    def _of_kind(
+        self, entry: ModelEntry, fingerprint: str, attack: Recipe, radii: Radii, drift: DriftSample | None
+    ) -> Iterator[Cell]:
+        count = self.examples if drift is None else drift.count
+        for start in range(0, count, CELL_EXAMPLES):
             yield Cell(
-                entry.name, fingerprint, self.data_fingerprint, attack, radii,
-                start, min(start + CELL_EXAMPLES, self.examples), self.plan.seed, self.plan.independent,
-                self.plan.precision,
+                entry.name, fingerprint, self.data_fingerprint, attack, radii, start, min(start + CELL_EXAMPLES, count),
+                self.plan.seed, self.plan.independent, self.plan.precision, drift, entry.attention,
             )  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
@@ -138,7 +178,7 @@ class BoundPlan:
             if not isinstance(bound, dict):
                 raise KeyError("bound")
             if not isinstance(bound.get("records", ""), str):
-                raise TypeError("records is no text")
+                raise TypeError("records is not text")
             result = BoundPlan(
                 Plan.from_toml(document, where=f"plan {path}"), int(bound["examples"]), tuple(map(str, bound["classes"])),
                 str(bound["data_fingerprint"]), tuple(map(str, bound["model_fingerprints"])),

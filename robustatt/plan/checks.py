@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
-from robustatt.errors import InputError
+from robustatt.errors import InputError, did_you_mean
 
 
 def require_seed(seed: int, bits: int = 63) -> None:
-    """A seed is a whole number of so many bits: 63, or fewer where a library takes no more."""
+    """A seed is an integer of this many bits: 63, or fewer where a library takes no more."""
     if not 0 <= seed < 2**bits:
         raise InputError(f"--seed {seed}: give a whole number from 0 to {2**bits - 1}")
 
@@ -17,6 +18,23 @@ def require_at_least_one(flag: str, value: int | None, hint: str = "give at leas
     """A count that is given is at least 1."""
     if value is not None and value < 1:
         raise InputError(f"{flag} {value}: {hint}")
+
+
+def require_number(
+    flag: str, value: float | None, *, least: float = -math.inf, above: float = -math.inf, below: float = math.inf, most: float = math.inf
+) -> None:
+    """A number that is given is finite and in a range: from `least`, or above `above`, to `most`, or below `below`."""
+    if value is None or (math.isfinite(value) and least <= value <= most and above < value < below):
+        return
+    ends = {"at least": least, "above": above, "below": below, "at most": most}
+    said = " and ".join(f"{name} {end:,}" for name, end in ends.items() if math.isfinite(end))
+    raise InputError(f"{flag} {value}: give a number {said}")
+
+
+def require_choice(flag: str, value: str | None, known: Iterable[str]) -> None:
+    """A choice that is made is one of those there are."""
+    if value is not None and value not in known:
+        raise InputError(f"{flag} {value!r}: {did_you_mean(value, known)}")
 
 
 def require_one_choice(n: int | None, sample: int | None, what: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from robustatt.attack import recipe_files as recipes
@@ -13,7 +13,9 @@ from robustatt.errors import InputError, did_you_mean
 
 #: in place of a weights file: the weights that come with the package
 BUNDLED = "bundled"
-#: keyword arguments of the callable that builds a network from outside
+#: what `--attention` says unless told: the maps that are found by themselves
+AUTO = "auto"
+#: keyword arguments of the callable that builds an external network
 Options = tuple[tuple[str, Any], ...]
 
 
@@ -21,7 +23,8 @@ Options = tuple[tuple[str, Any], ...]
 class ModelEntry:
     """A model to evaluate: `name` is the label in the results, `spec` what to load, `weights` a file or nothing.
 
-    `options` are the keyword arguments with which a network from outside is built.
+    `options` are the keyword arguments with which an external network is built. `attention` says which maps are read:
+    ``none``, or a glob over submodules and levels; None for what is found by itself.
     """
 
     name: str
@@ -29,6 +32,7 @@ class ModelEntry:
     weights: str | None = None
     normalize: str | None = None
     options: Options = ()
+    attention: str | None = None
 
 
 def model_entries(
@@ -37,7 +41,7 @@ def model_entries(
     """Entries from `--model` and `--weights` flags: as many weights as models, or none. `LABEL=SPEC` names one.
 
     Among the weights ``bundled`` stands for those that come with the package. `normalize` and `options` (``KEY=VALUE``)
-    are for the models from outside (`pkg.module:build`): the project's own carry theirs.
+    are for the external models (`pkg.module:build`): the project's own carry theirs.
     """
     if weights and len(weights) != len(specs):
         raise InputError(
@@ -46,7 +50,7 @@ def model_entries(
     files = [None if file == BUNDLED else file for file in weights] or [None] * len(specs)
     arguments = _options(options)
     if arguments and not any(":" in text for text in specs):
-        raise InputError(f"--model-option {options[0]}: only models from outside take options, such as timm:vit_tiny_patch16_224")
+        raise InputError(f"--model-option {options[0]}: only external models take options, such as timm:vit_tiny_patch16_224")
     outside = [":" in text for text in specs]
     entries = []
     for text, file, foreign in zip(specs, files, outside, strict=True):
@@ -56,6 +60,23 @@ def model_entries(
             ModelEntry(label, spec if sign else label, weights=file, normalize=mine, options=arguments if foreign else ())
         )
     return tuple(entries)
+
+
+def attending(entries: Sequence[ModelEntry], attention: Sequence[str]) -> tuple[ModelEntry, ...]:
+    """The entries with what `--attention` says: one text for all of them, or one for each in order."""
+    if len(attention) not in (1, len(entries)):
+        raise InputError(
+            f"{len(attention)} --attention for {len(entries)} models: give one for all, or one for each in the same order"
+        )
+    texts = [*attention] * len(entries) if len(attention) == 1 else attention
+    return tuple(replace(entry, attention=_attention(text)) for entry, text in zip(entries, texts, strict=True))
+
+
+def _attention(text: str | None) -> str | None:
+    """What an entry holds for a text: nothing for ``auto``."""
+    if text is not None and not text.strip():
+        raise InputError("--attention '': give auto, none or a pattern such as 'layer4.*.spatial'")
+    return None if text == AUTO else text
 
 
 def _options(texts: Sequence[str]) -> Options:
@@ -91,7 +112,7 @@ def model_from_toml(entry: Any) -> ModelEntry:
         raise InputError(
             'a model is a name or a table of texts, such as {name = "mine", spec = "vgg", weights = "f.safetensors"}'
         )
-    known = {"name", "spec", "weights", "normalize", "options"}
+    known = {"name", "spec", "weights", "normalize", "options", "attention"}
     for key in entry:
         if key not in known:
             raise InputError(f"unknown key {key!r} of a model: {did_you_mean(key, known)}")
@@ -100,8 +121,9 @@ def model_from_toml(entry: Any) -> ModelEntry:
         raise InputError('a model needs a name, such as {name = "vgg_att3"}')
     weights = None if entry.get("weights") == BUNDLED else entry.get("weights")
     return ModelEntry(
-        entry.get("name") or spec, spec, weights, entry.get("normalize"), _hashable(entry.get("options", {}))
-    )
+        entry.get("name") or spec, spec, weights, entry.get("normalize"), _hashable(entry.get("options", {})),
+        _attention(entry.get("attention")),
+    )  # fmt: skip
 
 
 def attack_entry(entry: Any) -> Recipe:

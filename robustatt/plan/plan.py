@@ -1,4 +1,4 @@
-"""A plan: what the user asked for, from TOML or flags, checked."""
+"""A plan: the user's request, from TOML or flags, checked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIMPLE_KEYS: dict[str, tuple[type, str]] = {
     "independent": (bool, "false"), "batch_size": (int, "128"), "device": (str, '"auto"'), "data_root": (str, '"/data"'),
     "download": (bool, "true"), "label_column": (str, '"label"'), "input_size": (int, "224"),
     "precision": (str, '"float32"'), "compile": (bool, "true"), "class_names": (str, '"classes.txt"'), "channels": (int, "1"),
-    "mask_classes": (bool, "true"),
+    "mask_classes": (bool, "true"), "drift_n": (int, "100"),
 }  # fmt: skip
 
 
@@ -34,10 +34,11 @@ class Plan:
 
     `grids` are the radii of attacks, by name, that have others than `eps` (see `radii_by_attack`).
 
-    `n`: the first n examples; `sample`: so many drawn by `seed`, classes in proportion; all if both are None. `data_root`,
+    `n`: the first n examples; `sample`: this many drawn by `seed`, classes in proportion; all if both are None. `data_root`,
     `download`, `label_column`, `input_size`, `class_names` (a file) and `channels` say how the data is found and read;
     `mask_classes` lets only those outputs compete that are classes of the data, found by name in `class_names`;
-    `precision` and `compile` how models are run (see `robustatt.evaluate.classifier.Numerics`).
+    `precision` and `compile` how models are run (see `robustatt.evaluate.classifier.Numerics`). `drift_n`: on how many examples
+    drift is measured at full strength (see `robustatt.plan.drift_sample`); None: as many as pay off, 0: none.
     """
 
     models: tuple[ModelEntry, ...]
@@ -60,6 +61,7 @@ class Plan:
     class_names: str | None = None
     channels: int | None = None
     mask_classes: bool = False
+    drift_n: int | None = None
     grids: Grids = ()
 
     def __post_init__(self) -> None:
@@ -79,6 +81,8 @@ class Plan:
         require_at_least_one("--batch-size", self.batch_size, "give auto or at least 1")
         if self.precision not in PRECISIONS:
             raise InputError(f"--precision {self.precision!r}: {did_you_mean(self.precision, PRECISIONS)}")
+        if self.drift_n is not None and self.drift_n < 0:
+            raise InputError(f"--drift-n {self.drift_n}: give 0 for none, or a number of examples")
         require_seed(self.seed)
         for entry in self.attacks:
             largest = max(self._grid_of(entry), default=Fraction(0))
@@ -110,7 +114,7 @@ class Plan:
             "seed": self.seed,
             "independent": self.independent,
         }
-        for key in ("n", "sample", "data_root", "label_column", "input_size", "class_names", "channels"):
+        for key in ("n", "sample", "data_root", "label_column", "input_size", "class_names", "channels", "drift_n"):
             if getattr(self, key) is not None:
                 document[key] = getattr(self, key)
         for key, usual in (("precision", "float32"), ("compile", False), ("mask_classes", False)):
@@ -156,7 +160,7 @@ def radii_by_attack(
     """The common L-infinity grid of a plan, and the grids of the attacks that have another.
 
     A text is a grid for all attacks, or ``NAME=GRID`` for one, which goes before the `eps` of its recipe; of several the
-    last counts. An attack of which nothing is said has the grid of its norm. Numbers count in `unit`, or if it is None in
+    last counts. An attack without one has the grid of its norm. Numbers count in `unit`, or if it is None in
     that of the norm.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from markupsafe import Markup, escape
 
@@ -75,14 +75,30 @@ def chart(panel: Panel) -> Markup:
     )
 
 
-def hover_data(panel: Panel) -> dict[str, Any]:
-    """What the page shows when the pointer is over a chart: by radius, its place and each curve's value."""
+class Stop(TypedDict):
+    """One radius of a chart: its place in pixels, and the number and value of each curve there."""
+
+    at: float
+    eps: str
+    rows: list[tuple[int, str]]
+
+
+class HoverData(TypedDict):
+    """What the page shows when the pointer is over a chart; colours are numbers of the palette."""
+
+    labels: list[str]
+    colours: list[int]
+    stops: list[Stop]
+
+
+def hover_data(panel: Panel) -> HoverData:
+    """The values of every curve of a panel, radius by radius."""
     axes = axes_of(panel)
-    stops: dict[float, dict[str, Any]] = {}
+    stops: dict[float, Stop] = {}
     for number, series in enumerate(panel.series):
         for i, x in enumerate(series.x):
             stop = stops.setdefault(x, {"at": round(axes.px(x), 1), "eps": series.eps[i], "rows": []})
-            stop["rows"].append([number, value_text(series, i, panel.percent)])
+            stop["rows"].append((number, value_text(series, i, panel.percent)))
     return {
         "labels": [series.label for series in panel.series],
         "colours": [series.look.colour % len(MARKERS) for series in panel.series],

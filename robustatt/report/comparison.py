@@ -21,7 +21,7 @@ from robustatt.report.figures import Panel, accuracy_panel
 from robustatt.report.style import DASHES, looks
 from robustatt.results.aggregate import compare_outcomes
 from robustatt.results.gate import plan_changes
-from robustatt.results.outcomes import Outcomes, outcomes_by_curve
+from robustatt.results.outcomes import Outcomes, curves_of
 from robustatt.results.reference import identity
 from robustatt.results.summary import Summary
 
@@ -45,11 +45,10 @@ FLIP_COLUMNS = [
 
 def write(first: Run, second: Run, out: Path) -> tuple[Path, tuple[Path, ...], tuple[Path, ...]]:
     """Write the page and its tables; page, figures (none), tables."""
-    a = {(outcomes.model, outcomes.attack): outcomes for outcomes in outcomes_by_curve(first[1])}
-    b = {(outcomes.model, outcomes.attack): outcomes for outcomes in outcomes_by_curve(second[1])}
+    a, b = curves_of(first[1]), curves_of(second[1])
     common = [key for key in a if key in b]
     if not common:
-        raise InputError(f"{first[0]} and {second[0]} share no model under one attack: nothing to compare")
+        raise InputError(f"{first[0]} and {second[0]} have no model and attack in common: nothing to compare")
     for key in common:
         _same_images(a[key], b[key])
     rows = [row for key in common for row in difference_rows(b[key], a[key])]
@@ -72,7 +71,7 @@ def _same_images(old: Outcomes, new: Outcomes) -> None:
         raise InputError(f"the runs of {old.model} under {old.attack} are not of the same images: labels differ")
 
 
-def difference_rows(new: Outcomes, old: Outcomes) -> list[dict[str, Any]]:
+def difference_rows(new: Outcomes, old: Outcomes) -> list[dict[str, object]]:
     """Accuracy of the second run minus the first, radius by radius, on the examples that both have."""
     renamed = {"only_model": "gained", "only_baseline": "lost"}
     rows = [row.as_dict() for row in compare_outcomes(new, old)]
@@ -80,7 +79,7 @@ def difference_rows(new: Outcomes, old: Outcomes) -> list[dict[str, Any]]:
     return [dict([*pairs, *((new, row[key]) for key, new in renamed.items())]) for pairs, row in zip(kept, rows, strict=True)]
 
 
-def flip_rows(old: Outcomes, new: Outcomes) -> Iterator[dict[str, Any]]:
+def flip_rows(old: Outcomes, new: Outcomes) -> Iterator[dict[str, object]]:
     """Every example that is right in one run and wrong in the other, at each radius of both."""
     at_old, at_new = old.align(new)
     index = old.index[at_old]

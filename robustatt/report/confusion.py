@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from robustatt.report.draw import save, theme, write_csv
 from robustatt.report.heatmaps import class_name
@@ -18,12 +19,27 @@ MAX_CLASSES = 12
 LEVELS = 4
 
 
-def matrices(summary: Summary, attack: str | None, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """For each model under this attack: class names, counts by true and taken class, how many lie outside."""
+@dataclass(frozen=True)
+class Matrix:
+    """The confusion of one model under one attack at one radius, for the classes that are shown.
+
+    `counts` and `levels` (shades, 0 to `LEVELS`) are ``(true class, predicted class)``; `left_out` is the number of
+    fooled images outside them.
+    """
+
+    entry: Confusion
+    names: list[str]
+    counts: NDArray[np.int64]
+    levels: NDArray[np.int64]
+    left_out: int
+
+
+def matrices(summary: Summary, attack: str | None, classes: Sequence[str]) -> list[Matrix]:
+    """The confusion of each model under this attack."""
     return [_matrix(entry, classes) for entry in summary.confusion if entry.attack == attack]
 
 
-def _matrix(entry: Confusion, classes: Sequence[str]) -> dict[str, Any]:
+def _matrix(entry: Confusion, classes: Sequence[str]) -> Matrix:
     involved: Counter[int] = Counter()
     for true, taken, count in entry.flows:
         involved[true] += count
@@ -34,26 +50,22 @@ def _matrix(entry: Confusion, classes: Sequence[str]) -> dict[str, Any]:
         if true in shown and taken in shown:
             counts[shown.index(true), shown.index(taken)] = count
     top = max(1, int(counts.max(initial=0)))
-    return {
-        **entry.as_dict(),
-        "names": [class_name(number, classes) for number in shown],
-        "counts": counts,
-        "matrix": [[{"count": int(v), "level": int(np.ceil(LEVELS * v / top))} for v in row] for row in counts],
-        "left_out": int(entry.n_fooled - counts.sum()),
-    }
+    names = [class_name(number, classes) for number in shown]
+    levels = np.ceil(LEVELS * counts / top).astype(int)
+    return Matrix(entry, names, counts, levels, int(entry.n_fooled - counts.sum()))
 
 
 def write_confusion(summary: Summary, attack: str | None, classes: Sequence[str], folder: Path) -> list[Path]:
-    """Write ``confusion.png``, ``.svg`` and ``.csv`` (every flow); nothing if nobody was fooled."""
+    """Write ``confusion.png``, ``.svg`` and ``.csv`` (every flow); nothing if no image was fooled."""
     import seaborn
     from matplotlib.figure import Figure
 
-    found = [matrix for matrix in matrices(summary, attack, classes) if matrix["matrix"]]
+    found = [matrix for matrix in matrices(summary, attack, classes) if matrix.names]
     if not found:
         return []
     with theme(**{"axes.grid": False}):
         wide = 0.2 + 3.9 * len(found)
-        longest = max(len(_short(name)) for matrix in found for name in matrix["names"])
+        longest = max(len(_short(name)) for matrix in found for name in matrix.names)
         margin = 0.45 + 0.06 * longest
         figure = Figure(figsize=(wide, 3.5 + margin))
         figure.subplots_adjust(
@@ -63,7 +75,7 @@ def write_confusion(summary: Summary, attack: str | None, classes: Sequence[str]
             top=1 - 0.3 / (3.5 + margin),
         )
         for axis, matrix in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
-            counts, names = matrix["counts"], [_short(name) for name in matrix["names"]]
+            counts, names = matrix.counts, [_short(name) for name in matrix.names]
             seaborn.heatmap(
                 counts, ax=axis, cmap="Blues", vmin=0, vmax=max(1, counts.max()), square=True, cbar=False,
                 annot=np.where(counts, counts.astype(str), ""), fmt="", annot_kws={"fontsize": 6.5},
@@ -72,19 +84,19 @@ def write_confusion(summary: Summary, attack: str | None, classes: Sequence[str]
             axis.tick_params(length=0)
             axis.tick_params("x", rotation=90 if max(map(len, names)) > 3 else 0)
             axis.tick_params("y", rotation=0)
-            axis.set(xlabel="taken for", ylabel="true class", title=f"{matrix['model']} at {matrix['eps']}")
+            axis.set(xlabel="taken for", ylabel="true class", title=f"{matrix.entry.model} at {matrix.entry.eps}")
         paths = save(figure, folder / "confusion")
     rows = [
         {
-            "model": m["model"],
+            "model": m.entry.model,
             "attack": attack,
-            "eps": m["eps"],
+            "eps": m.entry.eps,
             "true": true,
             "taken_for": taken,
             "count": count,
         }
         for m in found
-        for true, taken, count in m["flows"]
+        for true, taken, count in m.entry.flows
     ]
     write_csv(pd.DataFrame(rows), folder / "confusion.csv")
     return [*paths, folder / "confusion.csv"]

@@ -64,10 +64,16 @@ def write_figure(spec: FigureSpec, folder: Path) -> list[Path]:
     """Write ``slug.png``, ``slug.svg`` and ``slug.csv`` into the folder; their paths."""
     with theme():
         figure = draw(spec)
-        paths = save(figure, folder / spec.slug)
-    table = folder / f"{spec.slug}.csv"
-    write_csv(frame(spec), table)
-    return [*paths, table]
+    return save_with_table(figure, folder / spec.slug, frame(spec))
+
+
+def save_with_table(figure: Figure, stem: Path, table: pd.DataFrame) -> list[Path]:
+    """Save as PNG and SVG, and what is drawn as CSV; the three paths."""
+    with theme():
+        paths = save(figure, stem)
+    path = stem.with_name(f"{stem.name}.csv")
+    write_csv(table, path)
+    return [*paths, path]
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -91,14 +97,14 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     return [png, svg]
 
 
-def png_bytes(figure: Figure) -> bytes:
-    """The figure as a PNG of 200 dpi."""
+def png_bytes(figure: Figure, dpi: int = DPI, compress_level: int = 2) -> bytes:
+    """The figure as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure.set_dpi(DPI)
+    figure.set_dpi(dpi)
     raster: Any = FigureCanvasAgg(figure)
     buffer = io.BytesIO()
-    raster.print_png(buffer, metadata={"Software": None}, pil_kwargs={"compress_level": 2})
+    raster.print_png(buffer, metadata={"Software": None}, pil_kwargs={"compress_level": compress_level})
     return buffer.getvalue()
 
 
@@ -210,10 +216,10 @@ def _curve(axis: Axes, series: Series) -> None:
 
 def frame(spec: FigureSpec) -> pd.DataFrame:
     """The numbers of a figure: what each curve is of, eps, value, ci_low, ci_high, n."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for panel in spec.panels:
         for series in panel.series:
-            columns: Sequence[Sequence[Any]] = (series.eps, series.y, series.low, series.high, series.n)
+            columns: Sequence[Sequence[object]] = (series.eps, series.y, series.low, series.high, series.n)
             rows += [
                 {**series.keys, "eps": eps, "value": y, "ci_low": low, "ci_high": high, "n": n}
                 for eps, y, low, high, n in zip(*columns, strict=True)

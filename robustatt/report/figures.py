@@ -242,13 +242,19 @@ SEARCH_NOTE = (
 
 def _searched(summary: Summary, attack: str) -> bool:
     """Whether an attack was run only at the radii near each image's threshold: those in one step attack at all radii."""
-    category = summary.plan.attack(attack).category
-    return summary.plan.evaluation == "threshold search" and category not in ("single-step", "control")
+    return summary.plan.evaluation == "threshold search" and not summary.at_full_strength(attack)
+
+
+def _strength(summary: Summary, attack: str) -> str:
+    """On which examples drift was measured, if at full strength."""
+    if summary.full_strength is None or all(row.attack != attack for row in summary.full_strength.drift):
+        return ""
+    return f" run to its last step at every radius, on a sample of {summary.full_strength.n} images"
 
 
 def drift_models(summary: Summary, kind: Kind) -> list[str]:
     """Models for which drift of this kind was recorded."""
-    return list(dict.fromkeys(row.model for row in summary.drift if kind_of(row.level) == kind))
+    return list(dict.fromkeys(row.model for row in summary.measured_drift() if kind_of(row.level) == kind))
 
 
 def drift_figure(
@@ -260,12 +266,13 @@ def drift_figure(
     """
     rows = [
         row
-        for row in summary.drift
+        for row in summary.measured_drift()
         if (row.model, row.metric) == (model, metric) and kind_of(row.level) == kind
     ]
     name, unit = DRIFT_METRICS[metric].title, DRIFT_METRICS[metric].unit
     norm = summary.norm_of(attack)
-    controls = {name: CONTROLS.get(name, f"{name} (control)") for name in summary.curve_names()[1] if summary.is_control(name)}
+    attacks = dict.fromkeys([*summary.curve_names()[1], *(row.attack for row in rows)])
+    controls = {name: CONTROLS.get(name, f"{name} (control)") for name in attacks if summary.is_control(name)}
     panels = []
     for level in dict.fromkeys(row.level for row in rows):
         here = [row for row in rows if row.level == level]
@@ -281,7 +288,7 @@ def drift_figure(
     caption = (
         f"{name} between the {maps} of the clean and the attacked image ({unit}): mean over images that were "
         "fooled at this radius and over those that held, of the images attacked at exactly this radius. "
-        f"Model {model}, attack {attack}. Bands: 95 % t intervals of the mean; means of fewer than "
+        f"Model {model}, attack {attack}{_strength(summary, attack)}. Bands: 95 % t intervals of the mean; means of fewer than "
         f"{MIN_IMAGES} images are left out.{SEARCH_NOTE if _searched(summary, attack) else ''}"
     )
     title = f"{what} of {model}: {name if metric == 'js' else name.lower()}"
@@ -291,12 +298,12 @@ def drift_figure(
 def drift_panel(summary: Summary, attack: str, metric: str = "js") -> Panel | None:
     """Mean drift over all attacked images by radius, a curve for each model and level; None without data."""
     name, unit = DRIFT_METRICS[metric].title, DRIFT_METRICS[metric].unit
-    norm, curves = summary.norm_of(attack), list(dict.fromkeys((row.model, row.level) for row in summary.drift))
+    norm, curves = summary.norm_of(attack), list(dict.fromkeys((row.model, row.level) for row in summary.measured_drift()))
     models, levels = list(dict.fromkeys(model for model, _ in curves)), list(dict.fromkeys(level for _, level in curves))
     look = looks(models, levels)
     series = []
     for model, level in curves:
-        rows = [row for row in summary.drift if (row.model, row.level, row.metric) == (model, level, metric)]
+        rows = [row for row in summary.measured_drift() if (row.model, row.level, row.metric) == (model, level, metric)]
         drawn = _drift_series(rows, attack, "all", f"{model}, {level_title(level).lower()}", norm)
         if drawn is not None:
             series.append(replace(drawn, look=look[model, level]))

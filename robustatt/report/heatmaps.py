@@ -6,7 +6,7 @@ import base64
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -177,13 +177,35 @@ def class_name(number: int, classes: Sequence[str]) -> str:
 # The page -------------------------------------------------------------------------------------------------
 
 
-def page_gallery(entries: Sequence[GalleryEntry]) -> list[dict[str, Any]]:
-    """The stored examples for the page's slider, as many as fit into `PAGE_BYTES`.
+class PageRadius(TypedDict):
+    """A stored example at one radius: ``change`` is int8 in units of ``size``, ``maps`` are uint8 by level."""
 
-    The page paints the pictures itself: an image, and for each radius the perturbation (int8, in units of
-    ``size``) and each level's maps (uint8, in units of ``top``).
-    """
-    examples: list[dict[str, Any]] = []
+    eps: str
+    pred: int
+    size: float
+    change: str
+    maps: dict[str, str]
+
+
+class PageExample(TypedDict):
+    """A stored example as the page's script paints it; arrays are base64, ``levels`` are the shapes of the maps."""
+
+    model: str
+    attack: str
+    index: int
+    label: int
+    clean: int
+    shape: tuple[int, ...]
+    image: str
+    levels: dict[str, tuple[int, ...]]
+    titles: dict[str, str]
+    maps: dict[str, str]
+    radii: list[PageRadius]
+
+
+def page_gallery(entries: Sequence[GalleryEntry]) -> list[PageExample]:
+    """The stored examples for the page's slider, as many as fit into `PAGE_BYTES`."""
+    examples: list[PageExample] = []
     used = 0
     for group in by_example(entries).values():
         example = _page_example(group)
@@ -194,7 +216,7 @@ def page_gallery(entries: Sequence[GalleryEntry]) -> list[dict[str, Any]]:
     return examples
 
 
-def _page_example(group: Sequence[GalleryEntry]) -> dict[str, Any]:
+def _page_example(group: Sequence[GalleryEntry]) -> PageExample:
     first = group[0]
     image = shrink(as_float(first.image))
     tops = {
@@ -216,7 +238,7 @@ def _page_example(group: Sequence[GalleryEntry]) -> dict[str, Any]:
     }
 
 
-def _page_radius(entry: GalleryEntry, tops: Mapping[str, float]) -> dict[str, Any]:
+def _page_radius(entry: GalleryEntry, tops: Mapping[str, float]) -> PageRadius:
     change = shrink(entry.perturbation)
     size = float(np.abs(change).max())
     return {

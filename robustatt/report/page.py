@@ -1,4 +1,4 @@
-"""Summary to page: one self-contained HTML file, every name from outside escaped, nothing fetched."""
+"""Summary to page: one self-contained HTML file, every external name escaped, nothing fetched."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ import robustatt.report.text as text
 from robustatt.eps import NORM_TITLES, UNITS, parse_radius
 from robustatt.report.charts import chart, hover_data, swatch
 from robustatt.report.confusion import matrices
+from robustatt.report.drift_by_level import CAPTION as LEVELS_CAPTION
+from robustatt.report.drift_by_level import level_tables
 from robustatt.report.examples import explorer_data
 from robustatt.report.figures import KIND_WORDS, FigureSpec, Panel, attack_title
 from robustatt.report.heatmaps import page_gallery
@@ -137,11 +139,14 @@ def context(summary: Summary, page: Page) -> Context:
         "legend": legend(summary),
         "curves": [_figure(spec) for spec in page.curves],
         "drift": drift_groups(page.drift),
+        "drift_levels": level_tables(summary, next(iter(strongest.values()), None)),
+        "drift_levels_caption": LEVELS_CAPTION,
         "attack_title": partial(attack_title, summary),
         "saliency_note": text.SALIENCY_NOTE,
         "controls": [attack for attack in attacks if summary.is_control(attack)],
         "drift_metrics": DRIFT_METRICS,
         "drift_auc": text.prediction_rows(summary),
+        "prediction_note": text.prediction_note(summary),
         "overviews": overviews(summary),
         "points": list(points(summary)),
         "chains": part_tables(summary),

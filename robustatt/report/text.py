@@ -225,9 +225,20 @@ SALIENCY_NOTE = (
     "another class, so part of the drift is the fooling itself."
 )
 STOPPING_NOTE = (
-    "FGSM moves every image by the same step. An attack in several steps ends at the first mistake and goes on where it "
+    "FGSM moves every image by the same step. An attack in several steps ends at the first mistake and continues where it "
     "finds none, so under it fooled images may have moved less for that reason alone."
 )
+
+
+def prediction_note(summary: Summary) -> str:
+    """How the images were made whose drift is compared, which decides what the areas mean."""
+    if all(summary.at_full_strength(row.attack) for row in summary.measured_areas()):
+        sample = "" if summary.full_strength is None else f" (attacks in several steps: on a sample of {summary.full_strength.n})"
+        return f"Every image took all steps of the attack at its radius, success or not{sample}."
+    return (
+        "FGSM is the plain case. Attacks that stop at the first success move a fooled image in fewer steps than one that holds, and a "
+        "threshold search attacks at a radius only the images that break near it: read their rows with that in mind."
+    )
 
 
 @dataclass(frozen=True)
@@ -260,7 +271,7 @@ def prediction_rows(summary: Summary) -> list[DriftPrediction]:
             row.model, row.attack, kind_of(row.level), level_title(row.level), row.eps,
             row.auc, row.ci_low, row.ci_high, row.n_fooled, row.n_held,
         )
-        for row in summary.drift_predicts_fooling
+        for row in summary.measured_areas()
         if row.headline
     ]  # fmt: skip
     return sorted(rows, key=lambda row: row.kind)

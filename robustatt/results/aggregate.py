@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,27 +16,39 @@ from robustatt.results import statistics
 from robustatt.results.chains import broken_by_part
 from robustatt.results.columns import DRIFT_METRICS, kind_of
 from robustatt.results.outcomes import Outcomes, outcomes_by_curve
-from robustatt.results.summary import SCHEMA, AreaRow, Confusion, Curve, Difference, DriftRow, PlanInfo, Point, Summary
+from robustatt.results.summary import (
+    SCHEMA,
+    AreaRow,
+    Confusion,
+    Curve,
+    Difference,
+    DriftRow,
+    FullStrength,
+    PlanInfo,
+    Point,
+    Summary,
+)
 from robustatt.results.unbounded import distances
 
 
 def summarise(
     records: pd.DataFrame,
-    plan: Mapping[str, Any],
-    provenance: Mapping[str, Any],
-    health: Sequence[Mapping[str, Any]],
+    plan: Mapping[str, object],
+    provenance: Mapping[str, object],
+    health: Sequence[Mapping[str, object]],
+    drift: pd.DataFrame | None = None,
 ) -> Summary:
     """The summary of a run.
 
     Besides the contract's keys it holds ``drift_predicts_fooling`` (see `drift_auc`), ``differences``
     (paired, each model against its baseline, see `paired_differences`) and ``confusion`` (where the fooled
-    examples went); a point of a chain of attacks has ``broken_by`` (how many each part broke). An empty frame gives an empty summary; what is missing shows in each point's ``n``.
+    examples went), and of the ``drift`` records, if there are any, ``full_strength``; a point of a chain of attacks has ``broken_by`` (how many each part broke). An empty frame gives an empty summary; what is missing shows in each point's ``n``.
     """
     content = {"schema": SCHEMA, "plan": dict(plan), "provenance": dict(provenance), "health": [dict(entry) for entry in health]}
     asked = Summary.parse(content, "the plan")
     layout = sorted(outcomes_by_curve(records), key=_plan_order(asked))
     rivals = [outcomes for outcomes in layout if not asked.is_control(outcomes.attack)]
-    return Summary(
+    summary = Summary(
         schema=SCHEMA,
         plan=asked.plan,
         provenance=asked.provenance,
@@ -47,6 +58,16 @@ def summarise(
         differences=paired_differences(layout, baselines([outcomes.model for outcomes in layout])),
         confusion=[confusion(outcomes) for outcomes in rivals],
         health=asked.health,
+    )
+    return summary if drift is None or drift.empty else summary.model_copy(update={"full_strength": _full_strength(drift, asked)})
+
+
+def _full_strength(records: pd.DataFrame, asked: Summary) -> FullStrength:
+    layout = sorted(outcomes_by_curve(records), key=_plan_order(asked))
+    return FullStrength(
+        n=max(outcomes.index.size for outcomes in layout),
+        drift=[row for outcomes in layout for row in drift_rows(outcomes)],
+        drift_predicts_fooling=[row for outcomes in layout if not asked.is_control(outcomes.attack) for row in drift_auc(outcomes)],
     )
 
 

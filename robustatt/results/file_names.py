@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FILE = "examples.csv"
 COLUMNS = ("index", "file", "class")
 MAX_NAMES = 20_000
-"""Beyond so many the report's page goes without the names."""
+"""Beyond this number the report's page leaves the names out."""
 
 
 def write_file_names(dataset: Dataset, positions: Sequence[int], folder: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from robustatt.eps import CLEAN, parse_radius
 from robustatt.errors import InputError, did_you_mean
 from robustatt.results import statistics
-from robustatt.results.outcomes import Outcomes, outcomes_by_curve
-from robustatt.results.reference import Reference, ReferenceCurve, identity
-from robustatt.results.summary import Summary
+from robustatt.results.outcomes import Outcomes, curves_of
+from robustatt.results.reference import DataIdentity, Identity, Reference, ReferenceCurve, identity
+from robustatt.results.summary import Part, Summary
 
 ALLOWABLE = ("data", "attack", "eps", "seed", "evaluation")
 
@@ -156,7 +156,7 @@ def check(
     changes = plan_changes(reference.identity, identity(summary.plan))
     noted = tuple(change for change in changes if change.kind in compared)
     refused = [change for change in changes if change.kind not in compared]
-    found = {(outcomes.model, outcomes.attack): outcomes for outcomes in outcomes_by_curve(records)}
+    found = curves_of(records)
     pairs: list[tuple[ReferenceCurve, Outcomes]] = []
     for curve in reference.curves:
         outcomes = found.get((curve.model, curve.attack))
@@ -172,41 +172,47 @@ def check(
     return CheckResult(_overall(judged), judged, (), noted, max_drop, alpha, int(tested.sum()))
 
 
-def plan_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
-    """Every field in which two identities differ; models and attacks that only the run has are no change."""
-    changes = _data_changes(was.get("data") or {}, now.get("data") or {})
-    for key, kind, word in (("models", "weights", "model"), ("attacks", "attack", "attack")):
-        old, new = was.get(key) or {}, now.get(key) or {}
-        for name, fields in old.items():
-            if name not in new:
-                changes.append(Change("missing", f"{word} {name}", "it", "nothing of that name"))
-                continue
-            changes += _differences(kind, f"{kind} of {name}" if kind == "weights" else name, fields, new[name])
-    old_eps, new_eps = was.get("eps") or [], {parse_radius(eps) for eps in now.get("eps") or []}
-    gone = [eps for eps in old_eps if parse_radius(eps) not in new_eps]
+def plan_changes(was: Identity, now: Identity) -> list[Change]:
+    """Every field in which two identities differ; models and attacks that only the run has are not changes."""
+    changes = _data_changes(was.data, now.data)
+    changes += _table_changes("weights", "model", was.models, now.models)
+    changes += _table_changes("attack", "attack", was.attacks, now.attacks)
+    new_eps = {parse_radius(eps) for eps in now.eps}
+    gone = [eps for eps in was.eps if parse_radius(eps) not in new_eps]
     if gone:
         changes.append(Change("eps", "eps", ", ".join(gone), "no such radius"))
     for name, kind in (("seed", "seed"), ("evaluation", "evaluation"), ("semantics", "evaluation")):
-        if was.get(name) != now.get(name):
-            changes.append(Change(kind, name, str(was.get(name)), str(now.get(name))))
+        then, since = getattr(was, name), getattr(now, name)
+        if then != since:
+            changes.append(Change(kind, name, str(then), str(since)))
     return changes
 
 
-def _data_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+def _table_changes(kind: str, word: str, was: Mapping[str, Part], now: Mapping[str, Part]) -> list[Change]:
+    changes: list[Change] = []
+    for name, entry in was.items():
+        if name not in now:
+            changes.append(Change("missing", f"{word} {name}", "it", "nothing of that name"))
+        else:
+            label = f"weights of {name}" if kind == "weights" else name
+            changes += _differences(kind, label, entry.as_dict(), now[name].as_dict())
+    return changes
+
+
+def _data_changes(was: DataIdentity, now: DataIdentity) -> list[Change]:
     """The same images and labels are the same data, whatever the folder they were read from is called."""
-    same = was.get("fingerprint") is not None and was.get("fingerprint") == now.get("fingerprint")
-    fields = [name for name in (("n", "classes") if same else was) if name in was]
-    then, since = ({name: entry[name] for name in fields if name in entry} for entry in (was, now))
+    same = was.fingerprint is not None and was.fingerprint == now.fingerprint
+    kept = {"n", "classes"} if same else was.model_fields_set
+    then, since = ({name: value for name, value in entry.as_dict().items() if name in kept} for entry in (was, now))
     return _differences("data", "data", then, since)
 
 
-def _differences(kind: str, label: str, was: Any, now: Any) -> list[Change]:
-    was, now = was or {}, now or {}
+def _differences(kind: str, label: str, was: Mapping[str, object], now: Mapping[str, object]) -> list[Change]:
     names = [name for name in dict.fromkeys([*was, *now]) if was.get(name) != now.get(name)]
     return [Change(kind, f"{label} ({name})", _short(was.get(name)), _short(now.get(name))) for name in names]
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     """A text short enough for a table: the end of a path, the beginning of anything else."""
     text = "none" if value is None else str(value)
     if len(text) <= 24:

@@ -16,7 +16,7 @@ from robustatt.eps import CLEAN, parse_radius
 from robustatt.errors import InputError
 from robustatt.results import statistics
 
-DRIFT_COLUMN = re.compile(r"drift_(?P<metric>[a-z]+)_(?P<level>\w+)")
+DRIFT_COLUMN = re.compile(r"drift_(?P<metric>[a-z]+)_(?P<level>.+)")
 _COLUMNS = ("model", "attack", "eps", "index", "label", "clean_pred", "adv_pred")
 
 
@@ -87,6 +87,11 @@ def outcomes_by_curve(records: pd.DataFrame) -> Iterator[Outcomes]:
         attack = str(attack_names[code % len(attack_names)])
         outcomes = _grid(model, attack, rows, eps_code[rows], eps_text, columns, drift)
         yield replace(outcomes, broken_by=_parts(records, rows, outcomes, eps_code[rows]))
+
+
+def curves_of(records: pd.DataFrame) -> dict[tuple[str, str], Outcomes]:
+    """The same by (model, attack)."""
+    return {(outcomes.model, outcomes.attack): outcomes for outcomes in outcomes_by_curve(records)}
 
 
 def _parts(

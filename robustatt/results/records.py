@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
+
 from robustatt.eps import MAX_RADII
-from robustatt.plan.cells import CELL_EXAMPLES
-from robustatt.results.storage import place
+from robustatt.plan.cells import CELL_EXAMPLES, DRIFT_KEY
+from robustatt.results.storage import RecordStorage, place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,11 +30,14 @@ TEXT_COLUMNS = ("broken_by",)
 """Columns of text that only some attacks have (the part of a chain that broke the example); empty for the others."""
 MAX_ROWS = CELL_EXAMPLES * (MAX_RADII + 1)
 """A file of a few kilobytes can claim a billion rows."""
+Columns = Mapping[str, NDArray[Any] | Sequence[str]]
+"""The records of a Cell: arrays (or texts) of one length by column."""
+DRIFT_SUFFIX = "-drift"
 _CHECKSUM = b"robustatt.sha256"
 _BLANK = b"0" * 64
 
 
-def encode(columns: dict[str, Any]) -> bytes:
+def encode(columns: Columns) -> bytes:
     """Columns (arrays of one length) as the bytes of a Parquet file that carries its own checksum.
 
     The checksum is the sha256 of the file with the checksum's place filled with zeros.
@@ -80,10 +85,14 @@ def _type(column: str) -> Any:
 
 
 class Store:
-    """The records of a sweep, in a folder or at a URL. Many processes may use one: a Cell computed twice is the same bytes."""
+    """The records of a sweep, in a folder or at a URL. Many processes may use one: a Cell computed twice is the same bytes.
+
+    Those of the drift sample are in a place of their own beside it, so that every row here counts for accuracy.
+    """
 
     def __init__(self, where: Path | str, read_only: bool = False) -> None:
         self.place = place(where)
+        self._drift = place(f"{str(where).rstrip('/')}{DRIFT_SUFFIX}")
         self._read_only = read_only
         #: files that were altered or cut short and were moved aside, for the user to be told
         self.moved_aside: list[PurePath] = []
@@ -94,9 +103,11 @@ class Store:
         """InputError if nothing can be written here; leaves nothing behind."""
         self.place.check()
 
-    def prepare(self) -> None:
-        """Make the folder; InputError if it cannot be written to."""
+    def prepare(self, drift: bool = False) -> None:
+        """Make the folder, and that of the drift sample; InputError if one cannot be written to."""
         self.place.prepare()
+        if drift:
+            self._drift.prepare()
 
     def has(self, key: str) -> bool:
         """Whether the Cell's records are there and whole; a damaged file is moved aside."""
@@ -104,7 +115,10 @@ class Store:
 
     def absent(self, keys: Iterable[str]) -> set[str]:
         """Those keys that have no file."""
+        keys = set(keys)
         there = self.place.names()
+        if any(key.startswith(DRIFT_KEY) for key in keys):
+            there |= self._drift.names()
         return {key for key in keys if _name(key) not in there}
 
     def missing(self, keys: Iterable[str]) -> set[str]:
@@ -113,9 +127,9 @@ class Store:
         absent = self.absent(keys)
         return absent | {key for key in keys - absent if not self.has(key)}
 
-    def put(self, key: str, columns: dict[str, Any]) -> None:
+    def put(self, key: str, columns: Columns) -> None:
         """Write the records of a Cell."""
-        self.place.put(_name(key), encode(columns))
+        self._place_of(key).put(_name(key), encode(columns))
 
     def read(self, keys: Iterable[str]) -> pd.DataFrame:
         """The records of those Cells that are there and whole, in the order of the keys."""
@@ -138,7 +152,7 @@ class Store:
 
     def _content(self, key: str) -> bytes | None:
         try:
-            content = self.place.read(_name(key))
+            content = self._place_of(key).read(_name(key))
         except FileNotFoundError:
             return None
         if is_whole(content):
@@ -147,9 +161,13 @@ class Store:
             self.damaged.append(PurePath(_name(key)))
             return None
         aside = f"{key}.damaged"
-        self.place.rename(_name(key), aside)
+        self._place_of(key).rename(_name(key), aside)
         self.moved_aside.append(PurePath(aside))
         return None
+
+
+    def _place_of(self, key: str) -> RecordStorage:
+        return self._drift if key.startswith(DRIFT_KEY) else self.place
 
 
 def _name(key: str) -> str:

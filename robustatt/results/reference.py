@@ -10,20 +10,21 @@ import binascii
 import json
 import math
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import Field
 
 from robustatt.eps import parse_radius
 from robustatt.errors import InputError
 from robustatt.files import write_whole
 from robustatt.results.outcomes import Outcomes, outcomes_by_curve
-from robustatt.results.summary import Part, PlanInfo, Summary
+from robustatt.results.summary import Part, PlanInfo, Radius, Summary
 
 SCHEMA = 1
 KIND = "robustatt reference"
@@ -31,6 +32,7 @@ MAX_BYTES = 64 * 2**20
 """A reference larger than this, packed or unpacked, is taken for a broken one."""
 
 Bits = NDArray[np.bool_]
+P = TypeVar("P", bound=Part)
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,56 @@ class ReferenceCurve:
     correct: Bits
 
 
+class DataIdentity(Part):
+    """The data set; `classes` is their number."""
+
+    name: str | None = None
+    split: str | None = None
+    n: int | None = None
+    fingerprint: str | None = None
+    classes: int | None = None
+
+
+class ModelIdentity(Part):
+    """The weights of a model."""
+
+    fingerprint: str | None = None
+
+
+class AttackIdentity(Part):
+    """An attack; `radii` only where they are not those of the plan."""
+
+    norm: str | None = None
+    fingerprint: str | None = None
+    radii: list[Radius] | None = None
+
+
+class Identity(Part):
+    """What decides a plan's numbers: fingerprints of weights, data and recipes; radii; seed."""
+
+    data: DataIdentity
+    models: dict[str, ModelIdentity]
+    attacks: dict[str, AttackIdentity]
+    eps: list[Radius]
+    seed: int | None = None
+    evaluation: str | None = None
+    semantics: int | None = None
+
+
+class MadeBy(Part):
+    """The command that made a reference, and with what."""
+
+    command: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
+    git: str = ""
+
+
 @dataclass(frozen=True)
 class Reference:
     """A reference file in memory: what was run, and the outcome of every example."""
 
-    identity: Mapping[str, Any]
-    made_by: Mapping[str, Any]
+    identity: Identity
+    made_by: MadeBy
     curves: tuple[ReferenceCurve, ...]
 
 
@@ -58,9 +104,7 @@ def make_reference(records: pd.DataFrame, summary: Summary) -> Reference:
     curves = tuple(_curve(outcomes) for outcomes in outcomes_by_curve(records) if not summary.is_control(outcomes.attack))
     if not curves:
         raise InputError("a reference needs results: the run holds no records; run `robustatt sweep` first")
-    origin = summary.provenance.as_dict()
-    keep: dict[str, Any] = {name: origin[name] for name in ("command", "versions", "git") if name in origin}
-    return Reference(identity(summary.plan), keep, curves)
+    return Reference(identity(summary.plan), _subset(MadeBy, summary.provenance.as_dict()), curves)
 
 
 def _curve(outcomes: Outcomes) -> ReferenceCurve:
@@ -70,25 +114,25 @@ def _curve(outcomes: Outcomes) -> ReferenceCurve:
     return ReferenceCurve(outcomes.model, outcomes.attack, outcomes.eps, outcomes.index, outcomes.correct)
 
 
-def identity(plan: PlanInfo) -> dict[str, Any]:
-    """What decides a plan's numbers: fingerprints of weights, data and recipes; radii; seed."""
+def identity(plan: PlanInfo) -> Identity:
+    """The identity of a plan; controls are left out, since no curve of theirs is kept."""
+    given = plan.as_dict()
+    classes = {"classes": len(plan.data.classes)} if "classes" in plan.data.model_fields_set else {}
+    return _subset(
+        Identity,
+        given
+        | {
+            "data": _subset(DataIdentity, plan.data.as_dict() | classes),
+            "models": {entry.name: _subset(ModelIdentity, entry.as_dict()) for entry in plan.models},
+            "attacks": {entry.name: _subset(AttackIdentity, entry.as_dict()) for entry in plan.attacks if entry.category != "control"},
+            "eps": sorted(plan.eps, key=parse_radius),
+        },
+    )
 
-    def table(entries: Iterable[Part], fields: Iterable[str]) -> dict[str, Any]:
-        known = [entry.as_dict() for entry in entries]
-        return {entry["name"]: {name: entry[name] for name in fields if name in entry} for entry in known}
 
-    whole = plan.as_dict()
-    data = plan.data.as_dict()
-    described: dict[str, Any] = {name: data[name] for name in ("name", "split", "n", "fingerprint") if name in data}
-    if "classes" in data:
-        described["classes"] = len(data["classes"])
-    return {
-        "data": described,
-        "models": table(plan.models, ["fingerprint"]),
-        "attacks": table((entry for entry in plan.attacks if entry.category != "control"), ["norm", "fingerprint", "radii"]),
-        "eps": sorted(plan.eps, key=parse_radius),
-        **{name: whole[name] for name in ("seed", "evaluation", "semantics") if name in whole},
-    }
+def _subset(kind: type[P], fields: Mapping[str, object]) -> P:
+    """A part made of those fields that it declares."""
+    return kind.model_validate({name: fields[name] for name in kind.model_fields if name in fields})
 
 
 def write_reference(path: Path, reference: Reference) -> Path:
@@ -111,8 +155,8 @@ def write_reference(path: Path, reference: Reference) -> Path:
     document = {
         "kind": KIND,
         "schema": SCHEMA,
-        "identity": reference.identity,
-        "made_by": reference.made_by,
+        "identity": reference.identity.as_dict(),
+        "made_by": reference.made_by.as_dict(),
         "curves": curves,
     }
     path = Path(path)
@@ -149,10 +193,9 @@ def read_reference(path: Path) -> Reference:
         raise InputError(f"{path} has schema {document.get('schema')!r}; this version reads schema {SCHEMA}")
     try:
         curves = tuple(_unpack_curve(entry) for entry in document["curves"])
-        made, plan = document["made_by"], document["identity"]
-        if not isinstance(made, dict) or not curves:
+        if not curves:
             raise ValueError("no curves")
-        _check_identity(plan)
+        made, plan = MadeBy.model_validate(document["made_by"]), Identity.model_validate(document["identity"])
     except (
         LookupError,
         TypeError,
@@ -167,15 +210,6 @@ def read_reference(path: Path) -> Reference:
     return Reference(plan, made, curves)
 
 
-def _check_identity(plan: Mapping[str, Any]) -> None:
-    """Raise ValueError (or what reading it raises) unless it has the form that `identity` gives."""
-    tables = [plan["data"], *plan["models"].values(), *plan["attacks"].values()]
-    if not all(isinstance(table, dict) for table in tables) or not isinstance(plan["eps"], list):
-        raise ValueError("not an identity")
-    for eps in plan["eps"]:
-        parse_radius(eps)
-
-
 def _unpack(text: str, size: int) -> bytes:
     """The bytes behind a packed text, refused unless they are exactly ``size``."""
     if size > MAX_BYTES:
@@ -187,7 +221,7 @@ def _unpack(text: str, size: int) -> bytes:
     return content
 
 
-def _unpack_curve(entry: Mapping[str, Any]) -> ReferenceCurve:
+def _unpack_curve(entry: Any) -> ReferenceCurve:
     n, eps = int(entry["n"]), tuple(str(text) for text in entry["eps"])
     if n < 1 or not eps or [parse_radius(e) for e in eps] != sorted({parse_radius(e) for e in eps}):
         raise ValueError("no examples, or radii out of order")

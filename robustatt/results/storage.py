@@ -86,7 +86,7 @@ class LocalStorage(RecordStorage):
     def read(self, name: str) -> bytes:
         try:
             if (self.folder / name).is_symlink():
-                return b""  # a link leads out of the folder: whatever is there, it is no file of ours
+                return b""  # a link leads out of the folder: whatever is there, it is not one of our files
             return (self.folder / name).read_bytes()
         except NotADirectoryError:
             raise FileNotFoundError(name) from None

@@ -21,7 +21,7 @@ from robustatt.attack.recipe import Category, Recipe
 from robustatt.eps import NORM_TITLES, parse_radius
 from robustatt.errors import InputError, first_mistake
 from robustatt.files import write_atomically
-from robustatt.results import statistics
+from robustatt.results import provenance, statistics
 
 SCHEMA = 1
 SUMMARY_FILE = "summary.json"
@@ -48,7 +48,7 @@ class Part(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
     def as_dict(self) -> dict[str, Any]:
-        return self.model_dump(exclude_unset=True)
+        return self.model_dump(exclude_unset=True, by_alias=True)
 
 
 class DataInfo(Part):
@@ -93,7 +93,7 @@ class AttackInfo(Part):
 
 
 class PlanInfo(Part):
-    """What was asked for, and what it was bound to."""
+    """The request, and what it was bound to."""
 
     data: DataInfo = DataInfo()
     models: list[ModelInfo] = []
@@ -101,6 +101,7 @@ class PlanInfo(Part):
     eps: list[Radius] = []
     seed: int = 0
     evaluation: str = ""
+    semantics: int | None = None
 
     def attack(self, name: str) -> AttackInfo:
         """The attack of that name; one that the plan does not list is known by its name alone."""
@@ -174,6 +175,14 @@ class AreaRow(Part):
     n_held: Count
 
 
+class FullStrength(Part):
+    """Drift under attacks that run to their last step at every radius, of a sample of `n` examples for each model."""
+
+    n: Count
+    drift: list[DriftRow] = []
+    drift_predicts_fooling: list[AreaRow] = []
+
+
 class Difference(Part):
     """Accuracy of a model minus that of its baseline on the same examples."""
 
@@ -213,17 +222,27 @@ class HealthNote(Part):
 
 
 class Provenance(Part):
-    """Where the numbers come from."""
+    """Where the numbers come from; what drift at full strength cost is counted apart."""
 
     command: str = ""
     versions: dict[str, str] = {}
-    hardware: dict[str, Any] = {}
+    hardware: dict[str, str | int] = {}
     git: str = ""
     finished: str = ""
     seconds_this_run: float | None = None
     seconds: float | None = None
     gradients: int | None = None
     forwards: int | None = None
+    drift_seconds: float | None = None
+    drift_gradients: float | None = None
+    drift_forwards: float | None = None
+
+    @classmethod
+    def now(cls, hardware: dict[str, str | int], **more: Any) -> Self:
+        """Of numbers computed by this command on that hardware (see `robustatt.models.device.hardware`)."""
+        return cls(
+            command=provenance.command(), versions=provenance.versions(), hardware=hardware, git=provenance.git_state(), **more
+        )
 
 
 class Summary(Part):
@@ -238,11 +257,26 @@ class Summary(Part):
     differences: list[Difference] = []
     confusion: list[Confusion] = []
     health: list[HealthNote] = []
-    integrity: list[str] = []
+    full_strength: FullStrength | None = None
+    integrity: list[str] = Field(default=[], exclude=True)
 
-    def as_dict(self) -> dict[str, Any]:
-        """What the file holds."""
-        return self.model_dump(exclude_unset=True, exclude={"integrity"}, by_alias=True)
+    def measured_drift(self) -> list[DriftRow]:
+        """Drift at full strength, and for attacks that were not run so, at the radii that the sweep attacked."""
+        return self._strongest("drift")
+
+    def measured_areas(self) -> list[AreaRow]:
+        """How well drift predicts fooling, at full strength where it was measured so."""
+        return self._strongest("drift_predicts_fooling")
+
+    def _strongest(self, name: str) -> list[Any]:
+        strong = [] if self.full_strength is None else getattr(self.full_strength, name)
+        measured = {(row.model, row.attack) for row in strong}
+        return [*strong, *(row for row in getattr(self, name) if (row.model, row.attack) not in measured)]
+
+    def at_full_strength(self, attack: str) -> bool:
+        """Whether an attack's drift is of images that took all its steps at every radius, as single steps always do."""
+        measured = self.full_strength is not None and any(row.attack == attack for row in self.full_strength.drift)
+        return measured or self.plan.attack(attack).category in ("single-step", "control")
 
     def is_control(self, attack: str) -> bool:
         """Whether an attack is a control, such as random noise, and no adversary."""
@@ -278,10 +312,14 @@ class Summary(Part):
 
         plan = self.plan.model_copy(update={"attacks": [entry for entry in self.plan.attacks if entry.name not in attacks]})
         names = ("curves", "drift", "drift_predicts_fooling", "differences", "confusion")
-        return self.model_copy(update={"plan": plan, **{name: kept(getattr(self, name)) for name in names}})
+        strength = self.full_strength
+        if strength is not None:
+            own = {name: kept(getattr(strength, name)) for name in ("drift", "drift_predicts_fooling")}
+            strength = strength.model_copy(update=own)
+        return self.model_copy(update={"plan": plan, "full_strength": strength, **{name: kept(getattr(self, name)) for name in names}})
 
     @classmethod
-    def parse(cls, content: Mapping[str, Any], where: str) -> Self:
+    def parse(cls, content: Mapping[str, object], where: str) -> Self:
         """From the file's content; InputError that names the first place that is not as it should be."""
         try:
             return cls.model_validate(content)
@@ -319,8 +357,7 @@ def as_stored(value: Any) -> Any:
 
 def read_summary(path: Path) -> Summary:
     """Read a summary file, or the one of a run's folder; raises InputError with one line on anything else."""
-    path = Path(path)
-    path = path / SUMMARY_FILE if path.is_dir() else path
+    path = Path(path) / SUMMARY_FILE if Path(path).is_dir() else Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

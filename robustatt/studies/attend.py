@@ -21,6 +21,7 @@ from robustatt.evaluate.classifier import frozen
 from robustatt.evaluate.gallery_examples import pictures
 from robustatt.models.device import choose_device
 from robustatt.plan import Cell
+from robustatt.plan.entries import AUTO
 from robustatt.results.gallery import GalleryEntry
 from robustatt.results.gallery import as_float as pixels_as_float
 
@@ -80,6 +81,7 @@ def attend(
     *,
     seed: int = 0,
     device: str = "auto",
+    attention: str = AUTO,
 ) -> list[Seen]:
     """Attack each picture away from what the network takes it for, and keep the maps of both images.
 
@@ -92,7 +94,7 @@ def attend(
         raise InputError(f"pictures differ in size ({said}): give --input-size to bring all to one size")
     pixels = as_channels(torch.stack([picture.pixels for picture in shown]), channels_taken(module) or 3)
     place = choose_device(device)
-    with frozen(module, label, place, as_float(pixels[:BATCH]).to(place)) as classifier:
+    with frozen(module, label, place, as_float(pixels[:BATCH]).to(place), attention=attention) as classifier:
 
         def probabilities(images: Tensor) -> Tensor:
             with torch.no_grad():

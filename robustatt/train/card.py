@@ -11,7 +11,9 @@ from torch import Tensor
 from robustatt.data import Dataset
 from robustatt.errors import InputError
 from robustatt.models import Card, Network, load_checkpoint
-from robustatt.train.augment import augmentation
+from robustatt.models.registry import family_of
+from robustatt.train.held_out import robustness, selection
+from robustatt.train.images import augmentation
 from robustatt.train.request import TrainRequest
 from robustatt.train.schedule import peak_rate
 from robustatt.train.state import Run
@@ -73,12 +75,15 @@ def card_of(
     mean: Channels,
     std: Channels,
     origin: dict[str, Any] | None,
+    clean_accuracy: float,
 ) -> Card:
+    """The card of a run that has ended, of which the weights of ``run.kept_epoch`` are kept."""
     flip, crop = augmentation(request)
     adversarial = None
     if request.adversarial is not None:
         adversarial = {"method": request.adversarial, "norm": "linf", "eps": f"{request.train_eps:g}/255"}
     architecture = run.network.architecture
+    kept = run.rows[run.kept_epoch - 1]
     return Card(
         name=architecture.name,
         options=dict(architecture.options),
@@ -88,14 +93,15 @@ def card_of(
         input_size=architecture.input_size,
         mean=mean,
         std=std,
-        data=dataset.name,
-        data_fingerprint=dataset.fingerprint,
-        clean_accuracy=run.rows[-1]["test_accuracy"],
+        data=Path(dataset.name).name,
+        data_fingerprint=run.data,
+        clean_accuracy=clean_accuracy,
         seed=request.seed,
-        epochs=request.epochs,
+        epochs=run.epoch,
         adversarial=adversarial,
         history={
             "schedule": request.schedule,
+            "optimiser": family_of(request.model).optimiser,
             "lr": peak_rate(request),
             "batch_size": request.batch_size,
             "weight_decay": request.weight_decay,
@@ -103,10 +109,11 @@ def card_of(
             "flip": flip,
             "crop": crop,
             "stored_as": "float16" if request.half else "float32",
-            "selection": f"epoch {run.best_epoch}, best held-out accuracy" if run.best else "last epoch",
+            "selection": selection(request, run),
             **({"init": origin} if origin else {}),
-            "train_loss": round(run.rows[-1]["train_loss"], 4),
-            "train_accuracy": round(run.rows[-1]["train_accuracy"], 4),
+            **robustness(request, run),
+            "train_loss": round(kept["train_loss"], 4),
+            "train_accuracy": round(kept["train_accuracy"], 4),
             "seconds": round(sum(row["seconds"] for row in run.rows), 1),
             "torch": torch.__version__,
         },

@@ -1,41 +1,89 @@
-"""The learning curve of a training: loss and accuracy by epoch, drawn from the rows of its log."""
+"""Learning curves: loss and accuracy by epoch, of one training or of many, drawn from the rows of their logs."""
 
 from __future__ import annotations
 
-import io
+import csv
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from robustatt.report.style import LIGHT
+from robustatt.report.draw import png_bytes, theme
+from robustatt.report.style import SeriesStyle
 
-SERIES = {
-    "train_accuracy": ("training images", 0, "o"),
-    "held_out_accuracy": ("held-out training images", 2, "^"),
-    "test_accuracy": ("test images", 1, "s"),
-}
-
-
-def curve_png(rows: Sequence[Mapping[str, float]], title: str) -> bytes:
-    """A PNG of two panels, loss and accuracy in per cent; ``rows`` as in the CSV log."""
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(8.0, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    epochs = [row["epoch"] for row in rows]
-    left.plot(epochs, [row["train_loss"] for row in rows], color=LIGHT[0], marker="o", markersize=3)
-    left.set_ylabel("training loss")
-    for key, (label, colour, marker) in SERIES.items():
-        points = [(row["epoch"], 100 * row[key]) for row in rows if not math.isnan(row.get(key, math.nan))]
-        if points:
-            right.plot(*zip(*points, strict=True), color=LIGHT[colour], marker=marker, markersize=3, label=label)
-    right.set_ylabel("accuracy in %")
-    right.legend(frameon=False, fontsize=8)
-    for axes in (left, right):
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.25)
-    figure.suptitle(title, fontsize=10)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
+Rows = Sequence[Mapping[str, float]]
+
+LOSS = "train_loss"
+ACCURACIES = {
+    "train_accuracy": ("training images", 0),
+    "held_out_accuracy": ("held-out training images", 2),
+    "held_out_robust_accuracy": ("held-out training images under PGD-10", 3),
+    "test_accuracy": ("test images", 1),
+}
+"""Columns of the log: what the accuracy is of, and the number of its colour."""
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The rows of a CSV log; NaN where an epoch was not measured."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{key: float(value) if value else math.nan for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def curve_png(rows: Rows, title: str) -> bytes:
+    """A PNG of two panels, loss and accuracy; ``rows`` as in the CSV log."""
+    with theme():
+        figure = _figure(2)
+        loss, accuracy = figure.subplots(1, 2)
+        _line(loss, rows, LOSS, "", SeriesStyle(0))
+        for key, (label, colour) in ACCURACIES.items():
+            _line(accuracy, rows, key, label, SeriesStyle(colour))
+        _finish(loss, "training loss", percent=False)
+        _finish(accuracy, "accuracy", percent=True)
+        accuracy.legend()
+        figure.suptitle(title, fontsize=10)
+        return png_bytes(figure)
+
+
+def curves_png(runs: Mapping[str, Rows]) -> bytes:
+    """A PNG of many trainings by name: a panel for the loss and for each accuracy that any of them has measured."""
+    measured = [key for key in ACCURACIES if any(_points(rows, key) for rows in runs.values())]
+    with theme():
+        figure = _figure(1 + len(measured), height=3.2 + 0.2 * -(-len(runs) // 6))
+        panels = figure.subplots(1, 1 + len(measured))
+        for axes, key in zip(panels, [LOSS, *measured], strict=True):
+            for number, (name, rows) in enumerate(runs.items()):
+                _line(axes, rows, key, name, SeriesStyle(number))
+            _finish(axes, "training loss" if key == LOSS else f"accuracy, {ACCURACIES[key][0]}", percent=key != LOSS)
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=6)
+        return png_bytes(figure)
+
+
+def _figure(panels: int, height: float = 3.2) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(4.0 * panels, height), layout="constrained")
+
+
+def _points(rows: Rows, key: str) -> list[tuple[float, float]]:
+    return [(row["epoch"], row[key]) for row in rows if not math.isnan(row.get(key, math.nan))]
+
+
+def _line(axes: Axes, rows: Rows, key: str, label: str, look: SeriesStyle) -> None:
+    points = _points(rows, key)
+    if points:
+        axes.plot(*zip(*points, strict=True), color=look.light, marker=look.marker, markersize=3, linewidth=1.2, label=label)
+
+
+def _finish(axes: Axes, label: str, *, percent: bool) -> None:
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if percent:
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))

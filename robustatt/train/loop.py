@@ -18,18 +18,18 @@ from torch import Tensor, nn
 
 from robustatt import data as datasets
 from robustatt.data import Dataset, TensorDataset
-from robustatt.data.views import stratified
-from robustatt.errors import InputError, TrainingDiverged
+from robustatt.errors import InputError, TrainingDiverged, TrainingPaused
 from robustatt.files import write_whole
 from robustatt.models import Card, build, save_checkpoint
 from robustatt.models.checkpoint import rounded
 from robustatt.models.device import choose_device
-from robustatt.train.augment import adversarial_images, augment, augmentation
 from robustatt.train.card import card_of, channel_statistics, start_from
 from robustatt.train.curve import curve_png
+from robustatt.train.held_out import hold_out, judge_epoch, stopped_early
+from robustatt.train.images import adversarial_images, augment, augmentation
 from robustatt.train.ranks import Ranks, own_device, ranks, synced
 from robustatt.train.request import TrainRequest
-from robustatt.train.schedule import learning_rate, peak_rate
+from robustatt.train.schedule import learning_rate, optimiser_of, peak_rate
 from robustatt.train.state import Run, try_resume, write_log, write_state
 
 SMALL_TEST_SET = 1000
@@ -41,36 +41,45 @@ class OnStep(Protocol):
     def __call__(self, epoch: int, step: int, steps: int, loss: float, accuracy: float) -> None: ...
 
 
-def train(request: TrainRequest, on_step: OnStep | None = None) -> Card:
+def train(
+    request: TrainRequest, on_step: OnStep | None = None, *, until: float | None = None, curve: bool = True
+) -> Card:
     """Trains a network and writes ``request.out`` (weights and card) and the CSV log beside it.
 
     The weights kept are those of the last epoch, or with ``keep`` "best" those of the epoch that does best
     on a tenth of the training images, held out; the test split is only ever measured, never used to choose.
+    Adversarial training holds 500 images out to measure robust accuracy after every epoch (see
+    `robustatt.train.watch`): it stops at catastrophic overfitting, with the weights of the last epoch before.
     The state goes to ``<out>.resume.pt`` after every epoch and is removed at the end.
 
     Args:
         request: what to train, on what, how.
         on_step: told of every step.
+        until: no epoch but the first begins that by the time of the last would end after this (`time.monotonic`).
+        curve: whether the learning curve is drawn too.
 
     Raises:
         InputError: the model, the data or the out folder is wrong, or the resume file is of another run.
         TrainingDiverged: the loss is no longer finite; the last whole epoch stays in the resume file.
+        TrainingPaused: ``until`` has come; the same request continues from the resume file.
     """
     device = choose_device(request.device)
-    _check_place(request.out)
+    check_place(request.out)
     if request.distributed:
         device = own_device(device)
     devices = [device.index or 0] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), ranks(request.distributed, device) as mine:
         torch.manual_seed(request.seed)
-        return _train(request, device, mine, on_step if mine.first else None)
+        return _train(request, device, mine, on_step if mine.first else None, until, curve)
 
 
-def _train(request: TrainRequest, device: torch.device, mine: Ranks, on_step: OnStep | None) -> Card:
+def _train(
+    request: TrainRequest, device: torch.device, mine: Ranks, on_step: OnStep | None, until: float | None, curve: bool
+) -> Card:
     if not mine.first:
         mine.wait()  # the first process fetches the data, if that is needed
-    train_set = _load(request, "train")
-    test_set = _load(request, "test")
+    train_set = load_split(request, "train")
+    test_set = load_split(request, "test")
     if mine.first:
         mine.wait()
     pixels, labels = train_set.tensors(range(len(train_set)))
@@ -89,24 +98,21 @@ def _train(request: TrainRequest, device: torch.device, mine: Ranks, on_step: On
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     synced(network, mine)
     origin = start_from(request.init, network)
-    optimiser = torch.optim.SGD(
-        network.parameters(),
-        lr=0.1,
-        momentum=0.9,
-        weight_decay=request.weight_decay,
-        nesterov=request.schedule == "onecycle" or request.model.startswith("resnet"),
-    )
-    run = Run(network, optimiser, _generator(request.seed, 1), _generator(request.seed, 2))
+    optimiser = optimiser_of(request, network)
+    run = Run(network, optimiser, _generator(request.seed, 1), _generator(request.seed, 2), train_set.fingerprint)
     try_resume(request, run)
     if not mine.first:
         torch.manual_seed(torch.initial_seed() + 1009 * mine.rank + run.epoch)  # masks of its own for dropout
     called = mine.wrapped(network, device)
-    kept, held = _hold_out(request, labels)
+    kept, held = hold_out(request, labels)
     images = pixels[kept].permute(0, 2, 3, 1).contiguous().to(device)
     held_out = None if held is None else TensorDataset(pixels[held], labels[held], train_set.classes)
     labels = labels[kept].to(device)
     batches = _epoch_sizes(len(images), request.batch_size)
-    while run.epoch < request.epochs:
+    resumed_at = run.epoch
+    while run.epoch < request.epochs and not stopped_early(run):
+        if run.epoch > resumed_at and _out_of_time(run, mine, until):
+            raise TrainingPaused(f"time is up after epoch {run.epoch} of {request.epochs}")
         started = time.perf_counter()
         loss, accuracy = _epoch(request, run, called, mine, images, labels, batches, on_step)
         run.epoch += 1
@@ -125,8 +131,9 @@ def _train(request: TrainRequest, device: torch.device, mine: Ranks, on_step: On
         }
         if held_out is not None:
             row["held_out_accuracy"] = clean_accuracy(network, held_out, device=device)
-            _keep_if_best(run, row["held_out_accuracy"])
         run.rows.append(row)
+        if held_out is not None:
+            judge_epoch(request, run, held_out, mine, device)
         if mine.first:
             write_log(request.log_path, run.rows)
             write_state(request.resume_path, run.state(request.identity()))
@@ -134,38 +141,23 @@ def _train(request: TrainRequest, device: torch.device, mine: Ranks, on_step: On
         network.load_state_dict(run.best)
     if request.half:
         network.load_state_dict(rounded(network.state_dict()))
-    if request.half or run.best_epoch not in (0, run.epoch):
-        run.rows[-1]["test_accuracy"] = clean_accuracy(network, test_set, device=device)
-    card = card_of(request, run, train_set, mean, std, origin)
+    last, test_accuracy = run.rows[-1], run.rows[-1]["test_accuracy"]
+    if request.half or math.isnan(test_accuracy) or run.kept_epoch != run.epoch:
+        test_accuracy = clean_accuracy(network, test_set, device=device)
+    if run.kept_epoch == run.epoch:
+        last["test_accuracy"] = test_accuracy  # as stored
+    card = card_of(request, run, train_set, mean, std, origin, test_accuracy)
     if not mine.first:
         return card
     write_log(request.log_path, run.rows)
-    write_whole(request.curve_path, curve_png(run.rows, f"{card.name}, width {card.width:g}, {card.data}"))
+    if curve:
+        write_whole(request.curve_path, curve_png(run.rows, f"{card.name}, width {card.width:g}, {card.data}"))
     save_checkpoint(request.out, network.state_dict(), card, half=request.half)
     request.resume_path.unlink(missing_ok=True)
     return card
 
 
-def _hold_out(request: TrainRequest, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Which training images are trained on, and which are held out to choose the best epoch."""
-    every = torch.arange(len(labels))
-    if request.keep == "last":
-        return every, None
-    if len(labels) < 20:
-        raise InputError(f"--keep best: {len(labels)} training images are too few to hold a tenth out")
-    held = stratified(labels, len(labels) // 10, request.seed)
-    kept = torch.ones(len(labels), dtype=torch.bool)
-    kept[held] = False
-    return every[kept], held
-
-
-def _keep_if_best(run: Run, accuracy: float) -> None:
-    if run.best is None or accuracy > max(row["held_out_accuracy"] for row in run.rows):
-        run.best = {name: tensor.detach().clone() for name, tensor in run.network.state_dict().items()}
-        run.best_epoch = run.epoch
-
-
-def _check_place(out: Path) -> None:
+def check_place(out: Path) -> None:
     """Finds out before the training, and not after it, that its result cannot be written."""
     if out.suffix != ".safetensors":
         raise InputError(f"cannot write {out}: the name of a checkpoint ends in .safetensors")
@@ -179,7 +171,8 @@ def _check_place(out: Path) -> None:
         raise InputError(f"cannot write {out}: no permission in {out.parent}")
 
 
-def _load(request: TrainRequest, split: str) -> Dataset:
+def load_split(request: TrainRequest, split: str) -> Dataset:
+    """The training or the test images of a request."""
     return datasets.load(
         request.data,
         split,
@@ -188,6 +181,14 @@ def _load(request: TrainRequest, split: str) -> Dataset:
         label_column=request.label_column,
         image_size=request.input_size,
     )
+
+
+def _out_of_time(run: Run, mine: Ranks, until: float | None) -> bool:
+    """Whether another epoch like the last would end too late; the first process decides for all."""
+    if until is None:
+        return False
+    late = mine.first and time.monotonic() + run.rows[-1]["seconds"] > until
+    return bool(mine.sums(torch.tensor(float(late), device=next(run.network.parameters()).device))[0])
 
 
 def _generator(seed: int, stream: int) -> torch.Generator:

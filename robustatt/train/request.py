@@ -1,65 +1,95 @@
-"""What is trained, on what and how: every setting of `robustatt train`, checked."""
+"""What is trained, on what and how: every setting of `robustatt train`, checked.
+
+The one declaration of the settings: the command line makes its flags of it, a training plan its keys. Imports no torch.
+"""
 
 from __future__ import annotations
 
 import json
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from robustatt.errors import InputError
 
-from robustatt.errors import InputError, first_mistake
-from robustatt.models import canonical
+Schedule = Literal["onecycle", "paper"]
+Method = Literal["fgsm", "pgd"]
+Keep = Literal["last", "best"]
+
+MACHINE = ("out", "data_root", "download", "device", "resume", "distributed")
+"""Settings that are of the machine and not of the network: a training plan does not say them."""
+UNDECISIVE = (*MACHINE, "half", "test_every")
+"""Settings that decide no number of the training itself."""
 
 
-class TrainRequest(BaseModel):
+def _about(text: str, usual: str = "", *, switch: bool = False) -> dict[str, Any]:
+    """A setting's line of help; `usual` says what None stands for, `switch` that it can only be turned on."""
+    return {"help": f"{text} [default: {usual}]" if usual else text, "switch": switch}
+
+
+@dataclass(frozen=True)
+class TrainRequest:
     """All that decides a training run. ``train_eps`` is in 1/255 steps; None: the data set's default.
 
     Raises:
-        InputError: a field is unknown or out of range (one line).
+        InputError: a value is out of range (one line).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model: str = field(metadata=_about("The network to train. See `robustatt models`."))
+    out: Path = field(metadata=_about("Where to write the weights (.safetensors)."))
+    data: str = field(default="digits", metadata=_about("A data set or path."))
+    width: float = field(default=1.0, metadata=_about("Multiplier on all channels; 1.0 is the paper's."))
+    epochs: int = field(default=30, metadata=_about("Passes over the training images."))
+    seed: int = field(default=0, metadata=_about("Seed of initial weights, order and augmentation."))
+    schedule: Schedule = field(default="onecycle", metadata=_about("onecycle, or paper (the published step schedule)."))
+    lr: float | None = field(default=None, metadata=_about("Peak learning rate.", "the schedule's"))
+    batch_size: int = field(default=128, metadata=_about("Images per batch."))
+    weight_decay: float = field(default=5e-4, metadata=_about("L2 penalty on all weights."))
+    dropout: float = field(default=1.0, metadata=_about("Multiplier on the paper's dropout rates; small networks want 0."))
+    label_smoothing: float = field(default=0.0, metadata=_about("Label smoothing, 0 to below 1."))
+    flip: bool | None = field(default=None, metadata=_about("Mirror images at random.", "by data set"))
+    crop: bool | None = field(default=None, metadata=_about("Crop at random after padding by 4.", "by data set"))
+    adversarial: Method | None = field(default=None, metadata=_about("Train on attacked images: fgsm (Wong et al. 2020) or pgd. Watched by PGD-10 on 500 held-out images."))
+    train_eps: float = field(default=8.0, metadata=_about("L-infinity radius of adversarial training, in steps of 1/255."))
+    init: Path | None = field(default=None, metadata=_about("Start from the weights of this checkpoint of the same network."))
+    keep: Keep = field(default="last", metadata=_about("Which epoch's weights: last, or best on training images that are held out."))
+    test_every: int | None = field(default=None, metadata=_about("Measure test accuracy every N epochs.", "by size"))
+    data_root: Path | None = field(default=None, metadata=_about(""))
+    download: bool = field(default=False, metadata=_about(""))
+    label_column: str | None = field(default=None, metadata=_about(""))
+    input_size: int | None = field(default=None, metadata=_about(""))
+    device: str = field(default="auto", metadata=_about("auto, cpu, cuda, ..."))
+    half: bool = field(default=False, metadata=_about("Store the weights as float16."))
+    resume: bool = field(default=True, metadata=_about("Resume an interrupted run of the same command."))
+    distributed: bool = field(default=False, metadata=_about("Split each batch among the processes started by torchrun.", switch=True))
 
-    model: str
-    data: str = "digits"
-    out: Path
-    width: float = 1.0
-    epochs: int = Field(default=30, ge=1, le=10_000)
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    schedule: Literal["onecycle", "paper"] = "onecycle"
-    lr: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    batch_size: int = Field(default=128, ge=2)
-    weight_decay: float = Field(default=5e-4, ge=0, allow_inf_nan=False)
-    dropout: float = Field(default=1.0, ge=0, lt=2)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    flip: bool | None = None
-    crop: bool | None = None
-    adversarial: Literal["fgsm", "pgd"] | None = None
-    train_eps: float = Field(default=8.0, gt=0, le=255)
-    data_root: Path | None = None
-    download: bool = False
-    label_column: str | None = None
-    input_size: int | None = Field(default=None, ge=32, le=4096)
-    device: str = "auto"
-    half: bool = False
-    resume: bool = True
-    distributed: bool = False
-    test_every: int | None = Field(default=None, ge=1)
-    init: Path | None = None
-    keep: Literal["last", "best"] = "last"
+    def __post_init__(self) -> None:
+        from robustatt.models.registry import canonical, family_of
+        from robustatt.plan.checks import require_at_least_one, require_choice, require_number, require_seed
 
-    def __init__(self, **fields: Any) -> None:
-        try:
-            super().__init__(**fields)
-        except ValidationError as error:
-            where, said = first_mistake(error)
-            raise InputError(f"{where or 'request'} {error.errors()[0]['input']!r}: {said}") from None
-
-    @field_validator("model")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        return canonical(name)
+        for name in ("out", "init", "data_root"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(path))
+        for setting in fields(self):
+            if str(setting.type).startswith("float") and (value := getattr(self, setting.name)) is not None:
+                object.__setattr__(self, setting.name, float(value))
+        object.__setattr__(self, "model", canonical(self.model))
+        require_number("--width", self.width, above=0, most=16)
+        require_number("--epochs", self.epochs, least=1, most=10_000)
+        require_seed(self.seed, bits=31)
+        require_choice("--schedule", self.schedule, get_args(Schedule))
+        if self.schedule == "paper" and family_of(self.model).published is None:
+            raise InputError(f"--schedule paper: {self.model} was not published with one: use onecycle")
+        require_number("--lr", self.lr, above=0)
+        require_number("--batch-size", self.batch_size, least=2)
+        require_number("--weight-decay", self.weight_decay, least=0)
+        require_number("--dropout", self.dropout, least=0, below=2)
+        require_number("--label-smoothing", self.label_smoothing, least=0, below=1)
+        require_choice("--adversarial", self.adversarial, get_args(Method))
+        require_number("--train-eps", self.train_eps, above=0, most=255)
+        require_number("--input-size", self.input_size, least=32, most=4096)
+        require_at_least_one("--test-every", self.test_every)
+        require_choice("--keep", self.keep, get_args(Keep))
 
     @property
     def resume_path(self) -> Path:
@@ -78,10 +108,14 @@ class TrainRequest(BaseModel):
 
     def identity(self) -> str:
         """Everything that decides the numbers, as text; where files lie and how they are kept is left out."""
-        return json.dumps(
-            self.model_dump(
-                mode="json",
-                exclude={"out", "data_root", "download", "device", "half", "resume", "test_every", "distributed"},
-            ),
-            sort_keys=True,
-        )
+        decisive = {setting.name: getattr(self, setting.name) for setting in fields(self) if setting.name not in UNDECISIVE}
+        decisive["data"] = Path(self.data).name  # a checkpoint may go on where the data lies elsewhere
+        decisive["init"] = None if self.init is None else str(self.init)
+        if self.adversarial is not None:
+            decisive["watched"] = True  # some images are held out, which was not always so
+        return json.dumps(decisive, sort_keys=True)
+
+
+def settings() -> tuple[Field[Any], ...]:
+    """The fields of a request in order; ``metadata["help"]`` is a line on each, empty where all commands share it."""
+    return fields(TrainRequest)

@@ -17,19 +17,31 @@ from robustatt.files import write_whole
 from robustatt.models import Network
 from robustatt.train.request import TrainRequest
 
+WAY_OUT = "delete it or train with --no-resume"
+
 
 @dataclass
 class Run:
-    """The moving parts of a training run: what a resume file has to hold."""
+    """The moving parts of a training run: what a resume file has to hold.
+
+    ``data`` is the fingerprint of the training data. ``best`` and ``best_epoch``: the weights to be kept, where those need
+    not be the last epoch's, and whose they are.
+    """
 
     network: Network
-    optimiser: torch.optim.SGD
+    optimiser: torch.optim.Optimizer
     order: torch.Generator
     noise: torch.Generator
+    data: str
     epoch: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Tensor] | None = None
     best_epoch: int = 0
+
+    @property
+    def kept_epoch(self) -> int:
+        """The epoch whose weights are kept, from 1."""
+        return self.best_epoch or self.epoch
 
     def state(self, identity: str) -> dict[str, Any]:
         rng = {
@@ -41,6 +53,7 @@ class Run:
             rng["cuda"] = torch.cuda.get_rng_state()
         return {
             "identity": identity,
+            "data": self.data,
             "epoch": self.epoch,
             "rows": self.rows,
             "best": self.best,
@@ -76,21 +89,34 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
     write_whole(path, content.getvalue())
 
 
-def try_resume(request: TrainRequest, run: Run) -> None:
-    """Goes on from the resume file, if there is one and it is asked for.
+def read_state(request: TrainRequest) -> dict[str, Any] | None:
+    """The state in the resume file; None if there is none or it is not asked for.
 
     Raises:
         InputError: the file is damaged or belongs to a run with other settings.
     """
     path = request.resume_path
     if not request.resume or not path.exists():
-        return
-    way_out = "delete it or train with --no-resume"
+        return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         same = state["identity"] == request.identity()
     except Exception as error:
-        raise InputError(f"{path} cannot be read: {way_out}") from error
+        raise InputError(f"{path} cannot be read: {WAY_OUT}") from error
     if not same:
-        raise InputError(f"{path} is of a run with other settings: {way_out}")
+        raise InputError(f"{path} is of a run with other settings: {WAY_OUT}")
+    return state
+
+
+def try_resume(request: TrainRequest, run: Run) -> None:
+    """Continues from the resume file, if there is one and it is asked for.
+
+    Raises:
+        InputError: the file is damaged or belongs to a run with other settings or other data.
+    """
+    state = read_state(request)
+    if state is None:
+        return
+    if state.get("data", run.data) != run.data:
+        raise InputError(f"{request.resume_path} is of a run on other data than {request.data!r} here: {WAY_OUT}")
     run.restore(state)

@@ -149,7 +149,7 @@ def test_running_out_of_memory_is_not_the_attacks_mistake(library: Callable[[Run
             lambda image: image.index_fill(0, torch.tensor([1]), torch.nan),
             r"NaN or infinite pixels for 1 of \d+ images",
         ),
-        (lambda image: image + 3, r"pixels in \[3\..*images must lie in \[0, 1\]"),
+        (lambda image: image + 3, r"pixels in \[3\..*images must be in \[0, 1\]"),
         (lambda image: image[:, :1], r"shape \(\d+, 1, 6, 6\)"),
         (lambda image: [image], "returned a list"),
     ],

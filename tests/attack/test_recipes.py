@@ -85,7 +85,7 @@ MISTAKES = {
     'algorithm = "pdg"': r"unknown algorithm 'pdg': did you mean 'pgd'\?.*torchattacks:DIFGSM",
     'algorithm = "advertorch:PGD"': "unknown algorithm 'advertorch:PGD'",
     "steps = 3": 'key "algorithm" is missing.*algorithm = "pgd"',
-    "algorithm = 3": 'key "algorithm" is missing or no text',
+    "algorithm = 3": 'key "algorithm" is missing or not text',
     'algorithm = "pgd': "not valid TOML",
     'algorithm = "apgd"\nrho = 1.5': r"key 'rho': .*less than 1.*for example rho = 0\.75",
     'algorithm = "square"\nnorm = "l1"': "key 'norm'.*'linf' or 'l2'",

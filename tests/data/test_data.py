@@ -16,7 +16,7 @@ from paths import SHARED
 from PIL import Image
 
 from robustatt import data
-from robustatt.data import TensorDataset
+from robustatt.data import Source, TensorDataset
 from robustatt.data.listing import listing
 from robustatt.data.views import Resized, Sample, stratified
 from robustatt.errors import InputError
@@ -106,7 +106,7 @@ def test_tensors_keep_their_type() -> None:
         (torch.zeros(4, 3, 5, 6, dtype=torch.int64), [0] * 4, "uint8"),
         (torch.rand(4, 3, 5, 6), [0] * 3, "one an image"),
         (torch.rand(4, 3, 5, 6), [0, 1, -2, 0], "label -2 of image 2"),
-        (torch.rand(4, 3, 5, 6), [0.0] * 4, "whole numbers"),
+        (torch.rand(4, 3, 5, 6), [0.0] * 4, "integers"),
         (torch.rand(0, 3, 5, 6), [], "shape"),
     ],
 )
@@ -184,7 +184,7 @@ def test_mixed_sizes_are_named(tmp_path: Path) -> None:
     [
         (lambda path: path.mkdir(), "no class folders"),
         (lambda path: (path / "ant").mkdir(parents=True), "no images"),
-        (lambda path: path.write_text("text"), "is no data"),
+        (lambda path: path.write_text("text"), "is not a data set"),
         (lambda _: None, "neither a name nor a path"),
     ],
 )
@@ -259,6 +259,17 @@ def test_parquet(tmp_path: Path) -> None:
         data.load(tmp_path / "set", "train")
 
 
+def test_a_named_set_is_also_read_from_parquet_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From ROOT/NAME, if the sizes are those of the set and torchvision's files are not there."""
+    squares: list[object] = [{"bytes": picture(i, (12, 12)), "path": None} for i in range(5)]
+    path = parquet(tmp_path / "cifar100", [1, 0, 2, 2, 1], squares, names=["x", "y", "z"])
+    with pytest.raises(InputError, match="no whole copy of cifar100"):
+        data.load("cifar100", root=tmp_path)
+    monkeypatch.setitem(data.SOURCES, "cifar100", Source("cifar100", "", 5, 5, 12, 3))
+    found = data.load("cifar100", root=tmp_path)
+    assert (found.name, len(found), found.fingerprint) == ("cifar100", 5, data.load(path).fingerprint)
+
+
 def test_parquet_of_raw_bytes_and_named_labels(tmp_path: Path) -> None:
     path = parquet(tmp_path / "set", ["cat", "ant", "cat"], [picture(i) for i in range(3)])
     made = data.load(path, label_column="label")
@@ -311,11 +322,11 @@ def test_wrong_parquet_names_the_file(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=said):
             data.load(path)
     broken = parquet(tmp_path / "broken", [0, 1], [{"bytes": picture(0)}, {"bytes": b"junk"}])
-    with pytest.raises(InputError, match=r"00001\.parquet row 1 is no image"):
+    with pytest.raises(InputError, match=r"00001\.parquet row 1 is not an image"):
         data.load(broken).tensors(range(2))
     file = next(broken.iterdir())
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(InputError, match="no whole Parquet file"):
+    with pytest.raises(InputError, match="not a complete Parquet file"):
         data.load(broken)
 
 
@@ -354,7 +365,7 @@ def test_wrong_npz_names_the_file(tmp_path: Path) -> None:
         ({"images": good}, "no array labels"),
         ({"images": good.astype(np.float32), "labels": [0, 1]}, "uint8 is needed"),
         ({"images": good, "labels": [0, -1]}, "label -1 of image 1"),
-        ({"images": good, "labels": [0.5, 1]}, "whole numbers"),
+        ({"images": good, "labels": [0.5, 1]}, "integers"),
         ({"images": good[0, 0], "labels": [0, 1]}, "have shape"),
         ({"images": good, "labels": [0, 1, 1]}, "one an image"),
         ({"images": np.array([{}, {}]), "labels": [0, 1]}, "plain arrays"),
@@ -364,7 +375,7 @@ def test_wrong_npz_names_the_file(tmp_path: Path) -> None:
             data.load(path)
         assert str(path) in str(caught.value)
     path.write_bytes(b"PK\x03\x04 cut")
-    with pytest.raises(InputError, match=r"set\.npz is no whole \.npz file"):
+    with pytest.raises(InputError, match=r"set\.npz is not a complete \.npz file"):
         data.load(path)
 
 

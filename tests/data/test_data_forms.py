@@ -113,11 +113,11 @@ class Noisy(Items):
         (lambda: [{"picture": IMAGES[0], "label": 1}], "no image among its keys picture, label"),
         (lambda: [(IMAGES[0], 0), (IMAGES[0][:, :4], 1)], "image 1 is"),
         (lambda: [("a.png", 0)], "image 0 is a str"),
-        (lambda: 7, "int is not taken"),
+        (lambda: 7, "int is not supported"),
         (lambda: (IMAGES.float() / 255 + 1e-4, LABELS), "must be in"),
-        (lambda: (IMAGES, ["a", None] * 5), "whole numbers are needed"),
-        (lambda: (IMAGES, LABELS + 0.5), "whole numbers are needed"),
-        (lambda: (IMAGES, 5), "labels are a int"),
+        (lambda: (IMAGES, ["a", None] * 5), "must be integers"),
+        (lambda: (IMAGES, LABELS + 0.5), "must be integers"),
+        (lambda: (IMAGES, 5), "one per image, not a int"),
     ],
 )
 def test_what_is_not_taken_is_one_line(wrong: Callable[[], Any], said: str) -> None:
@@ -314,7 +314,7 @@ def test_an_unclear_corruption_lists_what_is_there(tmp_path: Path, choice: str, 
 
 @pytest.mark.parametrize(("array", "said"), [
     (np.zeros((3, 4, 4, 3), np.uint8), "3 images and labels.npy 50 labels"), (np.zeros((50, 4, 4)), "shape"),
-    (np.array([{}], dtype=object), "no whole .npy file"),
+    (np.array([{}], dtype=object), "not a complete .npy file"),
 ])  # fmt: skip
 def test_a_damaged_corruption_is_named(tmp_path: Path, array: np.ndarray, said: str) -> None:
     root, _ = corruption_folder(tmp_path / "C")

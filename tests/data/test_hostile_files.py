@@ -217,5 +217,5 @@ def test_a_zip_file_that_python_cannot_read_is_said_to_be_none(field: int, value
         content[place + field] = value
         place = content.find(b"PK\x01\x02", place + 1)
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"no whole \.npz file"):
+    with pytest.raises(InputError, match=r"not a complete \.npz file"):
         data.load(str(path))

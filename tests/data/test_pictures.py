@@ -192,12 +192,12 @@ REFUSED: dict[str, list[tuple[Callable[[], bytes], str]]] = {
         )
     ],
     "any other format, damaged or cut short": [
-        (lambda: b"", "no image or a damaged one"),
-        (lambda: b"no picture", "no image or a damaged one"),
+        (lambda: b"", "not an image, or is damaged"),
+        (lambda: b"no picture", "not an image, or is damaged"),
         (lambda: saved(Image.fromarray(COLOURS))[:120], "damaged image"),
         (lambda: saved(Image.fromarray(np.tile(COLOURS, (9, 9, 1))), "JPEG")[:900], "damaged image"),
-        (lambda: saved(Image.fromarray(COLOURS), "ICO"), "no image or a damaged one"),
-        (lambda: saved(Image.fromarray(COLOURS), "TGA"), "no image or a damaged one"),
+        (lambda: saved(Image.fromarray(COLOURS), "ICO"), "not an image, or is damaged"),
+        (lambda: saved(Image.fromarray(COLOURS), "TGA"), "not an image, or is damaged"),
     ],
 }
 

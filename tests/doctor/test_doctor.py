@@ -17,7 +17,7 @@ from robustatt.models import Card, ResolvedModel
 from robustatt.plan import ModelEntry
 
 CPU = torch.device("cpu")
-KNOWN = {*TOPICS, "input range", "clean accuracy", "speed", "time of fgsm", "time of pgd", "time of autoattack"}
+KNOWN = {*TOPICS, "input range", "attention", "clean accuracy", "speed", "time of fgsm", "time of pgd", "time of autoattack"}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

@@ -226,7 +226,7 @@ def test_a_dry_run_counts_and_writes_nothing(
         (["--engine", "rya"], "did you mean 'ray'"),
         (["--workers", "many"], "--workers"),
         (["--engine", "ray", "--address", "nohost"], "HOST:PORT"),
-        (["--engine", "ray", "--address", "127.0.0.1:1"], "nobody answers"),
+        (["--engine", "ray", "--address", "127.0.0.1:1"], "no answer"),
         (["--records", "s4://bucket/x"], "did you mean 's3'"),
     ],
 )
@@ -242,7 +242,7 @@ def test_wrong_flags_are_one_line(
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"), [(b"HTTP/1.1 400 Bad Request", "not Ray"), (b"", "not Ray"), (None, "nobody answers")]
+    ("answer", "said"), [(b"HTTP/1.1 400 Bad Request", "not Ray"), (b"", "not Ray"), (None, "no answer")]
 )
 def test_an_address_where_nothing_is_ray(
     answer: bytes | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

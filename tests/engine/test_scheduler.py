@@ -36,7 +36,7 @@ from robustatt.progress import NoSweepProgress
 
 def plan_of(examples: int, models: int = 2, attacks: tuple[str, ...] = ("fgsm", "pgd")) -> BoundPlan:
     entries = tuple(ModelEntry(f"m{number}", "vgg") for number in range(models))
-    plan = Plan(entries, tuple(map(recipes.load, attacks)), parse_grid("1..16"))
+    plan = Plan(entries, tuple(map(recipes.load, attacks)), parse_grid("1..16"), drift_n=0)
     return BoundPlan(plan, examples, ("a", "b"), "data", tuple(f"f{number}" for number in range(models)))
 
 

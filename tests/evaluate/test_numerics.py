@@ -44,7 +44,7 @@ def line_between(image: Tensor, steps: int) -> Tensor:
 def test_screened_labels_are_those_of_float32_also_near_ties() -> None:
     net = trained_digits()
     image, _ = digits_data()
-    between = line_between(image[:40], 32)
+    between = line_between(image[:40], 256)
     index = torch.arange(len(between))
     label = torch.zeros(len(between), dtype=torch.int64)
     with frozen(net, "m", CPU, image[:16]) as plain, frozen(net, "m", CPU, image[:16], SCREEN) as screened:

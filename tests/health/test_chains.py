@@ -80,7 +80,7 @@ def test_a_single_attack_has_no_parts() -> None:
     result = robustatt.sweep(nets.trained(nets.linear, 400), DATA, attacks=["fgsm"], eps="8")
     assert "broken_by" not in result.records.columns
     assert "broken_by" not in result.summary["curves"][0]["points"][0]
-    with pytest.raises(InputError, match="'fgsm' is no chain"):
+    with pytest.raises(InputError, match="'fgsm' is not a chain"):
         result.parts("fgsm")
 
 

@@ -1,4 +1,4 @@
-"""Networks from outside: what can be named, which weights files are understood, that no file runs code."""
+"""External networks: what can be named, which weights files are understood, that no file runs code."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_safetensors_and_folders_of_the_hub(tmp_path: Path) -> None:
         got = models.resolve("outsiders:build", weights=path)
         assert torch.equal(got.module.state_dict()["1.weight"], state["1.weight"])
     (shards / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../w.safetensors"}}))
-    with pytest.raises(InputError, match="no file of its folder"):
+    with pytest.raises(InputError, match="not a file in its folder"):
         read_weights(shards)
     with pytest.raises(InputError, match="neither"):
         read_weights(tmp_path)

@@ -194,5 +194,5 @@ def test_options_and_bundled_weights_are_read_from_flags_and_plan() -> None:
     for text in ("size", "=3", "a b=1"):
         with pytest.raises(InputError, match="write KEY=VALUE"):
             model_entries(["m:f"], [], None, [text])
-    with pytest.raises(InputError, match="only models from outside take options"):
+    with pytest.raises(InputError, match="only external models take options"):
         model_entries(["vgg"], [], None, ["a=1"])

@@ -23,7 +23,7 @@ from robustatt.models.attention import Attention
 from robustatt.models.card import Card, read_card
 from robustatt.models.checkpoint import load_checkpoint, save_checkpoint
 
-VGG_NAMES = ("vgg", "vgg_gap", "vgg_pan", "vgg_att1", "vgg_att2", "vgg_att3", "vgg_att2_indep_dp")
+VGG_NAMES = ("vgg", "vgg_gap", "vgg_pan", "vgg_att1", "vgg_att2", "vgg_att3", "vgg_att2_indep_dp", "vgg_cbam")
 RESNET_NAMES = ("resnet164", "resnet164_att1", "resnet164_att2")
 
 
@@ -76,6 +76,8 @@ def test_the_stated_cost_is_the_counted_one(name: str) -> None:
         ("vgg_att1", ("l3",), (8,)),
         ("vgg_att2", ("l2", "l3"), (16, 8)),
         ("vgg_att3", ("l1", "l2", "l3"), (32, 16, 8)),
+        ("vgg_cbam", ("l1", "l2", "l3"), (32, 16, 8)),
+        ("vit", ("block1", "block2", "block3", "block4", "block5", "block6", "rollout"), (8,) * 7),
         ("resnet164_att1", ("l3",), (8,)),
         ("resnet164_att2", ("l2", "l3"), (16, 8)),
     ],
@@ -138,7 +140,7 @@ def test_attention_equals_a_plain_loop(compatibility: str, query: int) -> None:
         torch.testing.assert_close(vector[b], total, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", [*VGG_NAMES, *RESNET_NAMES])
+@pytest.mark.parametrize("name", [*VGG_NAMES, *RESNET_NAMES, "vit"])
 @pytest.mark.parametrize("side", [32, 50])
 def test_maps_are_distributions(name: str, side: int) -> None:
     network = small(name)
@@ -268,7 +270,7 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
     }
     for content in bad.values():
         path.write_bytes(content)
-        with pytest.raises(InputError, match="no whole safetensors file") as caught:
+        with pytest.raises(InputError, match="not a complete safetensors file") as caught:
             load_checkpoint(path)
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="no weights file"):

@@ -12,7 +12,7 @@ import pytest
 from robustatt.errors import InputError
 from robustatt.results import gate
 from robustatt.results.gate import Change, CheckResult, PointCheck, check, judge, plan_changes
-from robustatt.results.reference import Reference, ReferenceCurve
+from robustatt.results.reference import Identity, MadeBy, Reference, ReferenceCurve
 from robustatt.results.summary import Summary
 
 EPS = ("0/255", "1/255", "2/255")
@@ -32,7 +32,11 @@ def reference_of(rows: Rows, **identity: Any) -> Reference:
     for (model, attack), marks in rows.items():
         correct = right(marks)[::-1]
         curves.append(ReferenceCurve(model, attack, EPS, np.arange(len(correct))[::-1] + 10, correct))
-    return Reference(WHOLE | identity, {}, tuple(curves))
+    return Reference(identity_of(**WHOLE | identity), MadeBy(), tuple(curves))
+
+
+def identity_of(**fields: Any) -> Identity:
+    return Identity.model_validate({"data": {}, "models": {}, "attacks": {}, "eps": [], **fields})
 
 
 def records_of(rows: Rows, eps: Sequence[str] = EPS) -> pd.DataFrame:
@@ -179,7 +183,7 @@ def test_every_field_of_a_plan_is_compared() -> None:
         "eps": ["1/255", "0.5/255", "2/255"],
         "seed": 0,
         "evaluation": "4",
-        "semantics": "s",
+        "semantics": 4,
     }
     now = {
         "data": {"name": "cifar10", "split": "test", "n": 90, "fingerprint": "d2", "extra": 1},
@@ -189,8 +193,8 @@ def test_every_field_of_a_plan_is_compared() -> None:
         "seed": 1,
         "evaluation": "5",
     }
-    assert plan_changes(was, was) == []
-    assert plan_changes(was, now) == [
+    assert plan_changes(identity_of(**was), identity_of(**was)) == []
+    assert plan_changes(identity_of(**was), identity_of(**now)) == [
         Change("data", "data (name)", "digits", "cifar10"),
         Change("data", "data (n)", "100", "90"),
         Change("data", "data (fingerprint)", "d1", "d2"),
@@ -203,18 +207,18 @@ def test_every_field_of_a_plan_is_compared() -> None:
         Change("eps", "eps", "1/255, 2/255", "no such radius"),
         Change("seed", "seed", "0", "1"),
         Change("evaluation", "evaluation", "4", "5"),
-        Change("evaluation", "semantics", "s", "None"),
+        Change("evaluation", "semantics", "4", "None"),
     ]
-    assert plan_changes({}, now | {"seed": None, "evaluation": None}) == []
-    assert [change.field for change in plan_changes(was, {})][-1] == "semantics"
+    assert plan_changes(identity_of(), identity_of(**now | {"seed": None, "evaluation": None})) == []
+    assert [change.field for change in plan_changes(identity_of(**was), identity_of())][-1] == "semantics"
 
 
 def test_the_same_images_are_the_same_data_whatever_they_are_called() -> None:
-    was = {"data": {"name": "here", "split": "test", "n": 100, "fingerprint": "d1", "classes": 10}}
-    assert plan_changes(was, {"data": {"name": "there", "n": 100, "fingerprint": "d1", "classes": 10}}) == []
-    other = plan_changes(was, {"data": {"name": "there", "n": 90, "fingerprint": "d1", "classes": 9}})
+    was = identity_of(data={"name": "here", "split": "test", "n": 100, "fingerprint": "d1", "classes": 10})
+    assert plan_changes(was, identity_of(data={"name": "there", "n": 100, "fingerprint": "d1", "classes": 10})) == []
+    other = plan_changes(was, identity_of(data={"name": "there", "n": 90, "fingerprint": "d1", "classes": 9}))
     assert [change.field for change in other] == ["data (n)", "data (classes)"]
-    unknown = plan_changes({"data": {"name": "here"}}, {"data": {"name": "there"}})
+    unknown = plan_changes(identity_of(data={"name": "here"}), identity_of(data={"name": "there"}))
     assert unknown == [Change("data", "data (name)", "here", "there")], "without a fingerprint the name decides"
 
 
@@ -228,5 +232,5 @@ def test_the_same_images_are_the_same_data_whatever_they_are_called() -> None:
     ],
 )
 def test_a_long_value_is_cut_where_it_says_least(value: str, shown: str) -> None:
-    (change,) = plan_changes({"models": {"m": {"fingerprint": value}}}, {"models": {"m": {}}})
+    (change,) = plan_changes(identity_of(models={"m": {"fingerprint": value}}), identity_of(models={"m": {}}))
     assert (change.reference, change.run) == (shown, "none")

@@ -122,7 +122,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     ("arguments", "says"),
     [
         (["cut.jpg"], "cut.jpg is a damaged image"),
-        (["text.png"], "text.png is no image or a damaged one"),
+        (["text.png"], "text.png is not an image, or is damaged"),
         (["none.png"], "no image none.png"),
         (["."], "no image ."),
         (["good.png", "--eps", "1..4"], "--eps 1..4: give one radius"),

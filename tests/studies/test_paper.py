@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +17,24 @@ from robustatt.data import TensorDataset, load
 from robustatt.models import Card, build, save_checkpoint
 from robustatt.results.outcomes import Outcomes
 from robustatt.results.statistics import Estimate
-from robustatt.studies.paper.claims import Measured, _overlap, claims, paired_accuracy
-from robustatt.studies.paper.finding import HELD, OPEN, REVERSED, Claim, Finding, negative, points, verdict
+from robustatt.studies.paper.accuracy import paired_accuracy
+from robustatt.studies.paper.claims import claims, overlap
+from robustatt.studies.paper.finding import (
+    HELD,
+    OPEN,
+    REVERSED,
+    Claim,
+    Evidence,
+    Finding,
+    Measured,
+    negative,
+    points,
+    verdict,
+)
 from robustatt.studies.paper.page import page, write_figures
 from robustatt.studies.paper.plan import DataPlace, Places
-from robustatt.studies.paper.reproduction import Evidence
+from robustatt.studies.segment.aggregate import MEANS
+from robustatt.studies.segment.result import MapComparison, MapName, SegmentSummary
 
 PLAN = """
 [sweep]
@@ -70,26 +82,26 @@ def test_a_claim_counts_its_comparisons() -> None:
     assert Claim(1, "", findings).summary() == "held: 2, not decided: 1, not tested here: 1"
 
 
-def entry(a: tuple[str, str], b: tuple[str, str]) -> dict[str, Any]:
-    sides = ({"model": model, "method": method} for model, method in (a, b))
-    return dict(zip("ab", sides, strict=True)) | {"difference": 0.1, "low": 0.05, "high": 0.15, "p_holm": 0.01}
+def entry(a: tuple[str, str], b: tuple[str, str], measure: str = "jaccard_otsu") -> MapComparison:
+    first, second = (MapName(model=model, method=method) for model, method in (a, b))
+    return MapComparison(a=first, b=second, measure=measure, difference=0.1, low=0.05, high=0.15, p=0.01, p_holm=0.01)
 
 
 def test_overlaps_are_of_attention_against_something_else_whichever_way_they_were_compared() -> None:
-    first = _overlap(entry(("vgg_att2", "product"), ("vgg", "gradcam")), "x")
+    first = overlap(entry(("vgg_att2", "product"), ("vgg", "gradcam")), "x")
     assert first is not None
     assert (first.what, first.verdict) == ("`vgg_att2` product against `vgg` gradcam on x", HELD)
-    turned = _overlap(entry(("vgg_gap", "cam"), ("vgg_att2", "product")), "x")
+    turned = overlap(entry(("vgg_gap", "cam"), ("vgg_att2", "product")), "x")
     assert turned is not None
     assert (turned.verdict, turned.here) == (REVERSED, "Jaccard -0.100 (-0.150 to -0.050)")
-    floor = _overlap(entry(("vgg_att2", "product"), ("floor", "gaussian")), "x")
+    floor = overlap(entry(("vgg_att2", "product"), ("floor", "gaussian")), "x")
     assert floor is not None
     assert "the floor `gaussian`" in floor.what
-    assert _overlap(entry(("vgg_att2", "product"), ("vgg_att3", "product")), "x") is None
-    own = _overlap(entry(("vgg_att2", "prior"), ("vgg_att2", "product")), "x")
+    assert overlap(entry(("vgg_att2", "product"), ("vgg_att3", "product")), "x") is None
+    own = overlap(entry(("vgg_att2", "prior"), ("vgg_att2", "product")), "x")
     assert own is not None
     assert (own.what, own.verdict) == ("`vgg_att2` product against its own mean map on x", REVERSED)
-    assert _overlap(entry(("vgg", "gradcam"), ("floor", "gaussian")), "x") is None
+    assert overlap(entry(("vgg", "gradcam"), ("floor", "gaussian")), "x") is None
 
 
 def test_clean_accuracies_are_compared_on_the_images_that_both_saw() -> None:
@@ -102,31 +114,30 @@ def test_clean_accuracies_are_compared_on_the_images_that_both_saw() -> None:
     assert change.value == pytest.approx(1 / 3)
 
 
-def segmented() -> dict[str, Any]:
-    """segment.json of two networks and a floor, with what the page reads of it."""
+def segmented() -> SegmentSummary:
+    """segment.json of two networks, as it is read."""
     mean = {"mean": 0.3, "low": 0.2, "high": 0.4}
-    trend = {
-        "model": "vgg_att2",
-        "lower": "l2",
-        "higher": "l3",
-        "difference": 0.05,
-        "low": 0.01,
-        "high": 0.09,
-        "p_holm": 0.02,
-    }
-    mass = {"model": "vgg_att2", "level": "l3", "ratio": {"mean": 1.2, "low": 1.1, "high": 1.3}}
-    curve = [{"eps": eps, "n": 5, "jaccard_otsu": mean} for eps in ("0/255", "4/255")]
+    change = {"difference": 0.05, "low": 0.01, "high": 0.09}
+    trend = change | {"lower": "l2", "higher": "l3", "p": 0.01, "p_holm": 0.02}
+    mass = {"model": "vgg_att2", "level": "l3", "n": 5, "mass": mean, "object_share": mean}
+    shown = [*MEANS, "pointing", "fooling_rate"]
+    curve = [{"eps": eps, "n": 5, "change": change, **dict.fromkeys(shown, mean)} for eps in ("0/255", "4/255")]
     both = {"model": "vgg", "method": "gradcam"}, {"model": "vgg_att2", "method": "product"}
-    return {
-        "methods": [side | {"headline": True, "n": 5, "jaccard_otsu": mean} for side in both],
-        "comparisons": [
-            entry(("vgg_att2", "product"), ("vgg", "gradcam")) | {"measure": "jaccard_otsu"},
-            entry(("vgg_att2", "product"), ("vgg", "gradcam")) | {"measure": "average_precision"},
-        ],
-        "level_trend": [trend, trend | {"model": "vgg_pan"}],
-        "attention_mass": [mass],
-        "robustness": [{"model": "vgg_att2", "method": "product", "headline": True, "points": curve}],
-    }
+    scores = {"kind": "", "headline": True, "n": 5, "threshold": 0.5, **dict.fromkeys(shown, mean)}
+    compared = [entry(("vgg_att2", "product"), ("vgg", "gradcam"), name) for name in ("jaccard_otsu", "average_precision")]
+    return SegmentSummary.model_validate(
+        {
+            "schema": 1, "models": [], "standing": [], "provenance": {},
+            "data": {"name": "shapes", "fingerprint": "", "n": 6, "held_out": 1, "reported": 5, "object_share": 0.2},
+            "settings": {"trained_on": "cifar10", "scales": {}, "quantile": 0.75, "gaussian_width": 0.3, "seed": 0,
+                         "attack": "pgd", "eps": ["4/255"], "held_out_share": 0.2},
+            "methods": [side | scores for side in both],
+            "comparisons": [it.as_dict() for it in compared],
+            "level_trend": [trend | {"model": "vgg_att2"}, trend | {"model": "vgg_pan"}],
+            "attention_mass": [mass | {"ratio": {"mean": 1.2, "low": 1.1, "high": 1.3}}],
+            "robustness": [both[1] | {"kind": "combination", "headline": True, "points": curve}],
+        }
+    )  # fmt: skip
 
 
 def test_the_page_of_what_was_measured(tmp_path: Path) -> None:
@@ -260,7 +271,7 @@ def test_the_whole_page(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
         raise AssertionError("measured twice")
 
     monkeypatch.setattr("robustatt.studies.paper.run.segment", refuse)
-    monkeypatch.setattr("robustatt.studies.paper.run.transfers.transfer", refuse)
+    monkeypatch.setattr("robustatt.studies.paper.run.transfer", refuse)
     before = sorted((here / "page" / "out").rglob("*.parquet"))
     assert run() == 0
     assert (here / "page" / "README.md").read_text() == text

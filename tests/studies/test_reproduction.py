@@ -11,8 +11,8 @@ from synthetic_records import card_of, make_plan, make_records
 
 from robustatt.errors import InputError
 from robustatt.results.aggregate import summarise
-from robustatt.studies.paper import reproduction
 from robustatt.studies.paper.finding import difference
+from robustatt.studies.paper.page import reproduce
 
 
 def checkpoint(folder: Path, name: str, accuracy: float) -> None:
@@ -30,7 +30,7 @@ def records() -> pd.DataFrame:
 def table(records: pd.DataFrame, weights: Path, data: str = "cifar10") -> str:
     plan = make_plan(records)
     plan["data"] = {"name": data, "n": 200, "fingerprint": "0" * 64}
-    return reproduction.reproduce(records, summarise(records, plan, {}, []), weights)
+    return reproduce(records, summarise(records, plan, {}, []), weights)
 
 
 def test_the_table(tmp_path: Path, records: pd.DataFrame) -> None:
@@ -52,7 +52,7 @@ def test_other_data_or_a_file_without_card_is_one_line(tmp_path: Path, records: 
     with pytest.raises(InputError, match="are for cifar10"):
         table(records, tmp_path, "digits")
     (tmp_path / "vgg.safetensors").write_bytes(b"\x05\0\0\0\0\0\0\0{}")
-    with pytest.raises(InputError, match="no whole safetensors file"):
+    with pytest.raises(InputError, match="not a complete safetensors file"):
         table(records, tmp_path)
 
 

@@ -23,10 +23,10 @@ from robustatt.errors import InputError
 from robustatt.evaluate.classifier import frozen
 from robustatt.models import build
 from robustatt.studies.segment import floors
-from robustatt.studies.segment.binarise import THRESHOLDS, jaccard_by_threshold
 from robustatt.studies.segment.floors import FLOORS, floor_maps
 from robustatt.studies.segment.maps import Floors, Prior, Viewer, combine, to_scale
 from robustatt.studies.segment.masks import open_masked
+from robustatt.studies.segment.measures import THRESHOLDS, jaccard_by_threshold
 from robustatt.studies.segment.perturb import build_attack, perturb
 from robustatt.studies.segment.request import choose, split
 

@@ -58,7 +58,7 @@ def test_parquet_rows_come_in_order_with_their_indices(tmp_path: Path) -> None:
 
 def test_row_groups_without_a_wanted_row_are_not_decoded(tmp_path: Path) -> None:
     broken = rows(9)
-    broken[0] = (b"no picture", b"no picture")
+    broken[0] = (b"not an image", b"no picture")
     parquet(tmp_path / "x.parquet", broken)
     assert [example.index for example in open_masked(tmp_path / "x.parquet").read([4])] == [4]
 
@@ -111,7 +111,7 @@ def test_a_bad_mask_is_named(tmp_path: Path, words: str) -> None:
 
 
 @pytest.mark.parametrize(("image", "mask", "words"), [
-    (None, b"", "row 1 is missing"), (b"x", None, "column mask is missing"), (b"x", b"x", "no picture"),
+    (None, b"", "row 1 is missing"), (b"x", None, "column mask is missing"), (b"x", b"x", "not an image"),
 ])  # fmt: skip
 def test_a_missing_or_damaged_picture_is_named(tmp_path: Path, image: Any, mask: Any, words: str) -> None:
     parquet(tmp_path / "x.parquet", [*rows(1), (image, mask)])
@@ -135,7 +135,7 @@ def test_sets_without_masks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="masks are the column"):
         open_masked(tmp_path, tmp_path)
     (tmp_path / "x.parquet").write_bytes(b"PAR1 cut short")
-    with pytest.raises(InputError, match="no whole Parquet file"):
+    with pytest.raises(InputError, match="not a complete Parquet file"):
         open_masked(tmp_path)
 
 

@@ -10,10 +10,22 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.metrics import average_precision_score, jaccard_score
 
-from robustatt.studies.segment import binarise, result
-from robustatt.studies.segment.binarise import THRESHOLDS, above, is_constant, jaccard_by_threshold, otsu, upper_share
+from robustatt.results.statistics import Estimate
+from robustatt.studies.segment import aggregate, measures
 from robustatt.studies.segment.floors import gaussian
-from robustatt.studies.segment.measures import average_precision, mass_on_object, measure, overlap, pointing
+from robustatt.studies.segment.measures import (
+    THRESHOLDS,
+    above,
+    average_precision,
+    is_constant,
+    jaccard_by_threshold,
+    mass_on_object,
+    measure,
+    otsu,
+    overlap,
+    pointing,
+    upper_share,
+)
 
 SHAPE = (12, 18)
 
@@ -51,7 +63,7 @@ def test_a_constant_map_is_worth_what_chance_is(level: float) -> None:
     mask = a_mask()
     found = measure(np.full(SHAPE, level, np.float32), mask, threshold=0.5, quantile=0.9)
     share = mask.mean()
-    for way in binarise.WAYS:
+    for way in measures.WAYS:
         assert found[f"jaccard_{way}"] == found[f"precision_{way}"] == pytest.approx(share)
         assert found[f"recall_{way}"] == 1.0
     assert found["average_precision"] == found["pointing"] == found["mass"] == pytest.approx(share)
@@ -158,28 +170,29 @@ def test_an_empty_mask_has_no_overlap() -> None:
 def test_paired_differences_of_known_values() -> None:
     rng = np.random.default_rng(0)
     base = rng.random(60)
-    same, shifted = result.paired(base, base, seed=1), result.paired(base + 0.1, base, seed=1)
-    assert (same["difference"], same["low"], same["high"], same["p"]) == (0, 0, 0, 1)
-    assert shifted["difference"] == pytest.approx(0.1)
-    assert shifted["p"] < 1e-10
-    alike = result.paired(rng.random(60), rng.random(60), seed=1)
-    assert alike["low"] < 0 < alike["high"]
-    assert alike["p"] > 0.05
+    (same, p_same), (shifted, p_shifted) = aggregate.paired(base, base, seed=1), aggregate.paired(base + 0.1, base, seed=1)
+    assert (*same, p_same) == (0, 0, 0, 1)
+    assert shifted.value == pytest.approx(0.1)
+    assert p_shifted < 1e-10
+    alike, p_alike = aggregate.paired(rng.random(60), rng.random(60), seed=1)
+    assert alike.low < 0 < alike.high
+    assert p_alike > 0.05
 
 
 def test_holm_is_over_all_comparisons_of_a_table() -> None:
-    found = result.adjusted([{"p": 0.01}, {"p": 0.04}, {"p": 0.03}])
-    assert [entry["p_holm"] for entry in found] == pytest.approx([0.03, 0.06, 0.06])
+    found = aggregate.adjusted([(Estimate(0.1, 0.0, 0.2), p) for p in (0.01, 0.04, 0.03)])
+    assert [entry.p_holm for entry in found] == pytest.approx([0.03, 0.06, 0.06])
 
 
 def test_intervals_stay_shares() -> None:
-    assert result.mean([1.0]) == {"mean": 1.0, "low": None, "high": None}
-    wide = result.mean([1.0, 1.0, 0.2])
-    assert wide["high"] == 1.0
-    assert 0 <= wide["low"] < wide["mean"]
-    none = result.hits([0.0] * 20)
-    assert none["low"] == 0
-    assert 0.1 < none["high"] < 0.2  # Wilson: no hit among 20 says little
+    assert aggregate.mean([1.0]).as_dict() == {"mean": 1.0, "low": None, "high": None}
+    wide = aggregate.mean([1.0, 1.0, 0.2])
+    assert wide.high == 1.0
+    assert wide.low is not None
+    assert 0 <= wide.low < wide.mean
+    low, high = aggregate.hits([0.0] * 20).ends
+    assert low == 0
+    assert 0.1 < high < 0.2  # Wilson: no hit among 20 says little
 
 
 def test_the_level_trend_is_higher_minus_lower() -> None:
@@ -195,7 +208,7 @@ def test_the_level_trend_is_higher_minus_lower() -> None:
         for level, mass in (("l3", 0.6), ("l1", 0.2), ("l2", 0.3))
         for index in range(9)
     ]
-    (trend,) = result.level_trend(pd.DataFrame(rows), seed=0)
-    assert (trend["lower"], trend["higher"]) == ("l1", "l3")
-    assert trend["difference"] == pytest.approx(0.4)
-    assert trend["p_holm"] < 0.01
+    (trend,) = aggregate.level_trend(pd.DataFrame(rows), seed=0)
+    assert (trend.lower, trend.higher) == ("l1", "l3")
+    assert trend.difference == pytest.approx(0.4)
+    assert trend.p_holm < 0.01

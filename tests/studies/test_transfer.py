@@ -15,9 +15,10 @@ from robustatt import cli
 from robustatt.data import load
 from robustatt.errors import InputError
 from robustatt.results import statistics
+from robustatt.results.summary import Provenance
 from robustatt.studies.transfer import svm
 from robustatt.studies.transfer.report import markdown
-from robustatt.studies.transfer.result import DataSet, Subject, Transfer, read, summarise
+from robustatt.studies.transfer.result import DataSet, Subject, Transfer, TransferSettings, read, summarise
 
 
 def blobs(count: int, apart: float, seed: int = 0, width: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -89,9 +90,12 @@ def made(right: dict[tuple[str, str], list[int]]) -> Transfer:
         for (m, d), r in right.items()
     ]
     names, sets = list(dict.fromkeys(m for m, _ in right)), list(dict.fromkeys(d for _, d in right))
-    subjects = [Subject(name, name, "", "", 32, 8) for name in names]
-    data = [DataSet(name, "test part", len(right[names[0], name]), 9, 2, 0.5, "") for name in sets]
-    return summarise(subjects, data, frames, dict.fromkeys(right, (1.0,)), {"folds": 5}, {})
+    subjects = [Subject(name=name, spec=name, weights="", fingerprint="", side=32, width=8) for name in names]
+    data = [
+        DataSet(name=name, protocol="test part", n=len(right[names[0], name]), trained=9, classes=2, floor=0.5, fingerprint="")
+        for name in sets
+    ]
+    return summarise(subjects, data, frames, dict.fromkeys(right, (1.0,)), TransferSettings(folds=5), Provenance())
 
 
 def test_shares_differences_and_tests_are_those_of_the_answers() -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from robustatt import models
 from robustatt.data import TensorDataset
-from robustatt.errors import InputError, TrainingDiverged
+from robustatt.errors import InputError, TrainingDiverged, TrainingPaused
 from robustatt.train import (
     TrainRequest,
     adversarial_images,
@@ -172,20 +172,29 @@ def test_a_resume_file_of_another_run_or_a_damaged_one(tmp_path: Path) -> None:
     assert not asked.resume_path.exists()
 
 
+def test_a_resume_file_goes_with_its_data_wherever_that_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TrainingPaused):
+        train(request(tmp_path / "w.safetensors", data="here/tiny"), until=0.0)
+    with pytest.raises(TrainingPaused, match="epoch 2 of 3"):
+        train(request(tmp_path / "w.safetensors", data="there/tiny"), until=0.0)
+    monkeypatch.setattr("robustatt.data.load", lambda _, split, **__: tiny("test" if split == "train" else "train"))
+    with pytest.raises(InputError, match="of a run on other data than 'there/tiny'"):
+        train(request(tmp_path / "w.safetensors", data="there/tiny"))
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
         ({"model": "vgg_at1"}, "did you mean 'vgg_att1'"),
-        ({"epochs": 0}, "epochs 0"),
-        ({"lr": float("nan")}, "lr nan"),
-        ({"lr": -1.0}, "lr -1"),
-        ({"batch_size": 1}, "batch_size 1"),
+        ({"epochs": 0}, "--epochs 0: give a number at least 1 and at most 10,000"),
+        ({"lr": float("nan")}, "--lr nan"),
+        ({"lr": -1.0}, "--lr -1"),
+        ({"batch_size": 1}, "--batch-size 1"),
         ({"schedule": "onecyle"}, "onecycle"),
         ({"adversarial": "cw"}, "fgsm"),
-        ({"train_eps": 0}, "train_eps 0"),
-        ({"seed": -1}, "seed -1"),
-        ({"label_smoothing": 1.0}, "label_smoothing 1.0"),
-        ({"epoch": 3}, "epoch 3"),
+        ({"train_eps": 0}, "--train-eps 0.0: give a number above 0 and at most 255"),
+        ({"seed": -1}, "--seed -1"),
+        ({"label_smoothing": 1.0}, "--label-smoothing 1.0"),
     ],
 )
 def test_a_wrong_field_is_one_line(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
@@ -245,6 +254,22 @@ def test_adversarial_images_stay_in_the_ball_and_raise_the_loss(method: Any) -> 
     loss = nn.functional.cross_entropy
     assert loss(network(moved), y) > loss(network(x), y) + 0.01
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(("method", "steps", "size"), [("fgsm", 1, 1.25), ("pgd", 7, 0.25)])
+def test_adversarial_images_are_those_of_the_papers(method: Any, steps: int, size: float) -> None:
+    """Wong et al. 2020, algorithm 3, and Madry et al. 2018, written out; of a linear classifier the gradient's sign is known."""
+    eps, generator = 8 / 255, torch.Generator().manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+    x, y = torch.rand(16, 3, 8, 8), torch.arange(16) % 2
+    rise = (network[1].weight[1] - network[1].weight[0]).detach().view(3, 8, 8)
+    uphill = torch.where((y == 0).view(-1, 1, 1, 1), rise, -rise).sign()
+    start = torch.empty(x.shape, memory_format=torch.channels_last).uniform_(-1, 1, generator=generator)
+    expected = (x + eps * start).clamp(0, 1)
+    for _ in range(steps):
+        expected = (x + (expected + size * eps * uphill - x).clamp(-eps, eps)).clamp(0, 1)
+    found = adversarial_images(network, x, y, method, eps, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found, expected)
 
 
 def test_channel_statistics_of_many_images() -> None:

@@ -1,18 +1,66 @@
-"""One comparison that a claim of the paper rests on: what the paper says, what was measured here, and the verdict."""
+"""What a claim of the paper is judged by, and what a judgement is: what the paper says, what was measured, the verdict."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from robustatt.results import statistics
+from robustatt.results.outcomes import Outcomes
 from robustatt.results.statistics import Estimate
+
+if TYPE_CHECKING:
+    from robustatt.models.card import Card
+    from robustatt.studies.segment.result import SegmentSummary
+    from robustatt.studies.transfer.result import Transfer
+
+ATTENTION = ("vgg_att1", "vgg_att2", "vgg_att3")
+PLAIN = "vgg"
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "cifar10"
+Curves = Mapping[tuple[str, str], Outcomes]
+"""Outcomes by model and attack."""
 
 HELD, REVERSED, OPEN = "**held here**", "**did not hold here** (the reverse was measured)", "**not decided here**"
 UNTESTED = "not tested here"
 SIGNIFICANT = 0.05
 SHORT = {HELD: "held", REVERSED: "reversed", OPEN: "not decided", UNTESTED: UNTESTED}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Of CIFAR-10: the cards of the trained networks by name, and the curves of a sweep."""
+
+    cards: Mapping[str, Card]
+    curves: Curves = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What there is to judge by; None or missing where nothing was measured.
+
+    ``sweep``: of ``sweep_name``, CIFAR-10, with the cards; ``fine``: curves of the fine-grained sweep; ``segments``:
+    segment.json by data set; ``absent``: why a data set was not measured, by the part of the plan and its name there.
+    """
+
+    sweep: Evidence
+    sweep_name: str = "cifar10"
+    fine: Curves = field(default_factory=dict)
+    fine_name: str = ""
+    transfer: Transfer | None = None
+    transfer_names: Sequence[str] = ()
+    segments: Mapping[str, SegmentSummary] = field(default_factory=dict)
+    segment_names: Sequence[str] = ()
+    absent: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+
+def cards_in(folder: Path) -> dict[str, Card]:
+    """The cards of all checkpoints in a folder, by file name."""
+    from robustatt.models.card import read_card
+
+    return {file.stem: read_card(file) for file in sorted(folder.glob("*.safetensors"))}
 
 
 @dataclass(frozen=True)
@@ -63,9 +111,15 @@ def negative(change: Estimate) -> Estimate:
     return Estimate(-change.value, -change.high, -change.low)
 
 
-def signed(share: float) -> str:
+def share(right: int, n: int, sign: str = " %") -> str:
+    """A share in per cent with Wilson's interval."""
+    low, high = statistics.wilson(right, n)
+    return f"{100 * right / n:.1f}{sign} ({100 * float(low):.1f} to {100 * float(high):.1f})"
+
+
+def signed(change: float) -> str:
     """A difference of shares in points."""
-    return f"{100 * share:+.1f}"
+    return f"{100 * change:+.1f}"
 
 
 def points(change: Estimate) -> str:

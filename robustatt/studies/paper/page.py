@@ -1,26 +1,42 @@
-"""The page: claim by claim what the paper says, what was measured here, and the command."""
+"""Both pages: of `robustatt paper` on all six claims, and of `robustatt reproduce` on a sweep of CIFAR-10.
+
+Nothing is filled in that was not measured: a network without bundled weights has empty cells, and a claim that needs it is
+left open.
+"""
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from robustatt.errors import InputError
 from robustatt.files import write_atomically
-from robustatt.report.draw import draw, theme
-from robustatt.report.figures import FigureSpec, Panel, Series, fooling_figure
+from robustatt.report.draw import draw, png_bytes, theme
+from robustatt.report.figures import FigureSpec, Panel, fooling_figure
 from robustatt.report.markdown import table
-from robustatt.report.style import SeriesStyle, looks
+from robustatt.report.style import looks
+from robustatt.results import statistics
+from robustatt.results.outcomes import Outcomes, curves_of
 from robustatt.results.summary import Summary
-from robustatt.studies.paper.claims import Measured, interval
-from robustatt.studies.paper.finding import Claim, Finding
-from robustatt.studies.segment.result import HEADLINE, Entry
+from robustatt.studies.paper import accuracy
+from robustatt.studies.paper.accuracy import PAPER_ACCURACY, TEST_IMAGES, UNTRAINED
+from robustatt.studies.paper.claims import ROUND
+from robustatt.studies.paper.finding import UNTESTED, WEIGHTS, Claim, Evidence, Finding, Measured, cards_in, share
+from robustatt.studies.segment.figures import curve_series
+from robustatt.studies.segment.result import HEADLINE
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HEADS = ("comparison", "the paper", "here, with its 95 % interval", "verdict", "")
 FIGURE_DPI = 120
 WIDTH = 120
+IDLE = (
+    "An attack in several steps leaves an image alone once it is misclassified, and so every image that is wrong from\n"
+    "the start: this rate cannot exceed the clean accuracy, and networks of different accuracy are not to be compared by it."
+)
 
 
 def page(found: Sequence[Claim], measured: Measured, plan: str, figures: Mapping[str, str]) -> str:
@@ -87,25 +103,18 @@ def _table(claim: Claim) -> list[str]:
 
 def _under_attack(measured: Measured) -> Iterator[str]:
     """Beyond the paper: whether the maps still find the object in attacked images."""
-    rows = [
-        [data, f"`{entry['model']}` {entry['method'].replace('_', ' ')}", *(interval(point[HEADLINE]) for point in entry["points"])]
-        for data, entry in _attacked(measured)
-    ]
-    if not rows:
+    attacked = [(data, entry) for data, summary in measured.segments.items() for entry in summary.judged]
+    if not attacked:
         return
-    entries = [entry for _, entry in _attacked(measured)]
-    radii = [point["eps"] for point in max(entries, key=lambda it: len(it["points"]))["points"]]
+    rows = [
+        [data, f"`{it.model}` {it.method.replace('_', ' ')}", *(point.jaccard_otsu.text(ROUND) for point in it.points)]
+        for data, it in attacked
+    ]
+    radii = [point.eps for point in max((entry for _, entry in attacked), key=lambda it: len(it.points)).points]
     yield "## Beyond the paper: do the maps still find the object under attack?\n"
     yield "Jaccard index of the map binarised by Otsu's threshold, attacked images against the same masks.\n"
     heads = ["data", "map", *("clean" if eps.startswith("0") else eps for eps in radii)]
     yield from table(heads, rows, range(2, len(heads)))
-
-
-def _attacked(measured: Measured) -> Iterator[tuple[str, Entry]]:
-    for data, summary in measured.segments.items():
-        for entry in summary["robustness"]:
-            if entry["headline"]:
-                yield data, entry
 
 
 def write_figures(
@@ -134,38 +143,129 @@ def write_figures(
 
 def _localisation_panels(measured: Measured) -> tuple[Panel, ...]:
     """A panel for each data set whose images were attacked, all of one height."""
-    curves: dict[str, list[Series]] = {}
-    for data, entry in _attacked(measured):
-        drawn = curves.setdefault(data, [])
-        drawn.append(_series(entry, SeriesStyle(len(drawn))))
+    judged = {data: summary.judged for data, summary in measured.segments.items()}
+    curves = {data: curve_series(maps, HEADLINE) for data, maps in judged.items() if maps}
     ends = [end for drawn in curves.values() for one in drawn for end in (*one.y, *one.high) if end is not None]
     top = min(1.0, 1.05 * max(ends, default=1.0))
     return tuple(
-        Panel(data, data, "Jaccard index", tuple(drawn), percent=False, y_range=(0.0, top))
-        for data, drawn in curves.items()
-    )
-
-
-def _series(entry: Entry, look: SeriesStyle) -> Series:
-    points = [point[HEADLINE] for point in entry["points"]]
-    return Series(
-        f"{entry['model']} {entry['method'].replace('_', ' ')}",
-        look,
-        tuple(point["eps"] for point in entry["points"]),
-        tuple(point["mean"] for point in points),
-        tuple(point["low"] for point in points),
-        tuple(point["high"] for point in points),
-        tuple(point["n"] for point in entry["points"]),
+        Panel(data, data, "Jaccard index", drawn, percent=False, y_range=(0.0, top)) for data, drawn in curves.items()
     )
 
 
 def _png(spec: FigureSpec, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     with theme():
-        figure = draw(spec)
-    figure.set_dpi(FIGURE_DPI)
-    raster: Any = FigureCanvasAgg(figure)
-    drawing = io.BytesIO()
-    raster.print_png(drawing, metadata={"Software": None})
-    write_atomically(path, drawing.getvalue())
+        write_atomically(path, png_bytes(draw(spec), FIGURE_DPI, compress_level=6))
+
+
+# robustatt reproduce ---------------------------------------------------------------------------------------
+
+
+def reproduce(records: pd.DataFrame, summary: Summary, weights: Path = WEIGHTS) -> str:
+    """The reproduction table of a run on CIFAR-10 as Markdown.
+
+    Args:
+        records: of the run, a row for each model, attack, radius and example.
+        summary: of the run.
+        weights: the folder of the checkpoints whose cards hold the clean accuracy on all 10,000 test images.
+
+    Raises:
+        InputError: the run is of other data, or a card cannot be read.
+    """
+    data = summary.plan.data.name
+    if data != "cifar10":
+        raise InputError(f"the run is on {data}, and the paper's numbers here are for cifar10")
+    evidence = Evidence(cards_in(weights), curves_of(records))
+    listed = dict.fromkeys(attack for model, attack in evidence.curves if model in PAPER_ACCURACY)
+    attacks = [attack for attack in listed if not summary.is_control(attack)]
+    parts = [_run_head(evidence, summary), _accuracy_table(evidence), *(_fooling_table(evidence, it) for it in attacks)]
+    return "\n\n".join([*parts, _sentences(evidence), _commands()]) + "\n"
+
+
+def _run_head(evidence: Evidence, summary: Summary) -> str:
+    data, origin = summary.plan.data, summary.provenance
+    commit = origin.git.removesuffix("+changes")
+    where = origin.hardware.get("name", "unknown hardware")
+    widths = sorted({f"{card.width:g}" for card in evidence.cards.values()})
+    epochs = sorted({card.epochs or 0 for card in evidence.cards.values()})
+    return f"""# CIFAR-10: the paper's claims, held against small networks
+
+Written by `robustatt reproduce`; not edited by hand. The paper trains networks of width 1 for 300 epochs. These are of
+width {_list(widths)} and had {_list(epochs)} epochs on one CPU core, so their accuracies reproduce nothing: what can be
+asked of them is whether the paper's comparisons already point the same way. Cells of networks that were not
+trained are empty. Fooling rate: the share of images whose predicted label changes, whether it was right or not.
+
+The intervals speak of other test images, not of other seeds: each network was trained once.
+
+Attacked: the first {data.n:,} test images, `{data.fingerprint[:16]}`; {where}{f"; commit {commit}" if commit else ""}. Intervals: 95 %,
+Wilson for shares, Newcombe for differences."""
+
+
+def _list(values: Sequence[object]) -> str:
+    return " and ".join(", ".join(map(str, values)).rsplit(", ", 1)) or "none"
+
+
+def _accuracy_table(evidence: Evidence) -> str:
+    rows = []
+    for name, paper in PAPER_ACCURACY.items():
+        card = evidence.cards.get(name)
+        published = "" if paper is None else f"{paper:g}"
+        if card is None:
+            rows.append([f"`{name}`", published, "", UNTRAINED, "", ""])
+            continue
+        right = accuracy.right(card)
+        low, high = (f"{100 * float(end):.2f}" for end in statistics.wilson(right, TEST_IMAGES))
+        here = f"{100 * right / TEST_IMAGES:.2f}"
+        rows.append([f"`{name}`", published, here, f"{low} to {high}", f"{card.width:g}", str(card.epochs)])
+    heads = ["network", "paper, %", "here, %", "95 % interval", "width", "epochs"]
+    return "\n".join(["## Accuracy on the 10,000 test images\n", *table(heads, rows, range(1, 6))])
+
+
+def _fooling_table(evidence: Evidence, attack: str) -> str:
+    columns = [evidence.curves.get((name, attack)) for name in PAPER_ACCURACY]
+    radii = next(outcomes.eps for outcomes in columns if outcomes is not None)
+    heads = [f"`{name}`" for name in PAPER_ACCURACY]
+    note = [] if attack == "fgsm" else [f"{IDLE}\n"]
+    rows = [[eps, *(_fooled(outcomes, place) for outcomes in columns)] for place, eps in enumerate(radii[1:], start=1)]
+    lines = table(["eps", *heads], rows, range(1, len(heads) + 1))
+    return "\n".join([f"## Fooling rate under `{attack}`, %\n", *note, *lines])
+
+
+def _fooled(outcomes: Outcomes | None, place: int) -> str:
+    if outcomes is None:
+        return ""
+    return share(int(outcomes.fooled[:, place].sum()), int(outcomes.present[:, place].sum()), "")
+
+
+def _sentences(evidence: Evidence) -> str:
+    lines = ["## Did the paper's claims hold here?\n"]
+    groups = (
+        ("Claim 1, attention classifies better than the plain network", accuracy.classification(evidence)),
+        ("Claim 2, the last two or three levels beat the alternatives", accuracy.rivals(evidence)),
+        ("Claim 5, attention is fooled less by FGSM at small eps", accuracy.resistance(evidence)),
+    )
+    for say, findings in groups:
+        lines += [f"- {say}: {_sentence(finding)}" for finding in findings]
+    return "\n".join(lines)
+
+
+def _sentence(finding: Finding) -> str:
+    if finding.verdict == UNTESTED:
+        return f"{finding.what}: open, {finding.why}"
+    paper = f" (the paper: {finding.paper})" if finding.paper else ""
+    more = f"; {finding.why}" if finding.why else ""
+    return f"{finding.what}: {finding.verdict}; {finding.here}{paper}{more}"
+
+
+def _commands() -> str:
+    return """## The commands
+
+The weights: `robustatt/weights/cifar10/README.md` has the line that trained each. Everything on this page, with DIR the
+folder of torchvision's CIFAR-10 files (or `--download` in its place):
+
+```
+robustatt sweep --plan reports/cifar10/plan.toml --data-root DIR --out reports/cifar10/out
+robustatt reproduce reports/cifar10/out --out reports/cifar10/README.md
+```
+
+`make cifar10 DATA=DIR` runs both. A network trained later joins by its name in `plan.toml`; what was computed
+before is not computed again."""

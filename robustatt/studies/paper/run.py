@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from robustatt.api import Result, sweep
 from robustatt.data import load
@@ -19,10 +18,12 @@ from robustatt.models import bundled, bundled_path, canonical, load_checkpoint
 from robustatt.models.card import read_card
 from robustatt.plan import ModelEntry
 from robustatt.progress import TransferProgress
-from robustatt.results.outcomes import outcomes_by_curve
+from robustatt.results.outcomes import Outcomes, curves_of
 from robustatt.results.summary import Summary
-from robustatt.studies.paper import commands, reproduction
-from robustatt.studies.paper.claims import Measured
+from robustatt.studies.output import read_document
+from robustatt.studies.paper import commands
+from robustatt.studies.paper.accuracy import PAPER_ACCURACY
+from robustatt.studies.paper.finding import WEIGHTS, Evidence, Measured, cards_in
 from robustatt.studies.paper.plan import (
     PARTS,
     DataPlace,
@@ -36,10 +37,11 @@ from robustatt.studies.paper.plan import (
     names_of,
     parts_of,
 )
-from robustatt.studies.paper.reproduction import WEIGHTS, Evidence
 from robustatt.studies.segment.floors import require_libraries
 from robustatt.studies.segment.request import SegmentRequest
-from robustatt.studies.segment.result import Entry
+from robustatt.studies.segment.result import FILE as SEGMENT_FILE
+from robustatt.studies.segment.result import SegmentSummary
+from robustatt.studies.segment.run import Progress as SegmentProgress
 from robustatt.studies.segment.run import segment
 from robustatt.studies.segment.run import write as write_segment
 from robustatt.studies.transfer.report import write as write_transfer
@@ -52,7 +54,6 @@ from robustatt.version import __version__
 
 TRAINED_ON = "cifar10"
 ADVERSARIAL = "_adv"
-SEGMENT_FILE = "segment.json"
 STAMP = "measured.sha256"
 
 
@@ -65,7 +66,7 @@ class Watch(Protocol):
     def transfer(self) -> AbstractContextManager[TransferProgress]:
         """The progress of extracting features."""
 
-    def segment(self, name: str) -> AbstractContextManager[Any]:
+    def segment(self, name: str) -> AbstractContextManager[SegmentProgress]:
         """The progress of holding maps against masks: called with label, done, total."""
 
 
@@ -106,12 +107,11 @@ class _Run:
 
     def everything(self) -> PaperOutcome:
         plan = self._plan
-        cards = {file.stem: read_card(file) for file in sorted(WEIGHTS.glob("*.safetensors"))}
         swept, fine = self._sweep(), self._fine_grained()
         measured = Measured(
-            sweep=Evidence(cards, _layout(swept)),
+            sweep=Evidence(cards_in(WEIGHTS), _curves(swept)),
             sweep_name=plan.sweep.data if plan.sweep else "",
-            fine=_layout(fine),
+            fine=_curves(fine),
             fine_name=plan.fine_grained.data if plan.fine_grained else "",
             transfer=self._transfer(),
             transfer_names=plan.transfer.data if plan.transfer else (),
@@ -185,7 +185,7 @@ class _Run:
             write_atomically(out / STAMP, stamp.encode())
         return read_transfer(out)
 
-    def _segments(self) -> dict[str, Entry]:
+    def _segments(self) -> dict[str, SegmentSummary]:
         part, found = self._plan.segment, {}
         lacking = _lacking()
         for name in part.data if part else ():
@@ -199,7 +199,7 @@ class _Run:
                 found[name] = self._segment(part, name)
         return found
 
-    def _segment(self, part: SegmentPart, name: str) -> Entry:
+    def _segment(self, part: SegmentPart, name: str) -> SegmentSummary:
         entries, out = _entries(part.models), self._out / f"segment-{name}"
         self._note(commands.segment(part, name, [entry.name for entry in entries], out, self._plan.seed), 4, 6)
         place = self._places[name]
@@ -213,8 +213,7 @@ class _Run:
                 measured = segment(request, progress)
             write_segment(measured, out)
             write_atomically(out / STAMP, stamp.encode())
-        summary: Entry = json.loads((out / SEGMENT_FILE).read_text(encoding="utf-8"))
-        return summary
+        return read_document(SegmentSummary, out / SEGMENT_FILE, "robustatt segment")
 
 
 def _lacking() -> str:
@@ -226,8 +225,8 @@ def _lacking() -> str:
     return ""
 
 
-def _layout(swept: Result | None) -> dict[tuple[str, str], Any]:
-    return {} if swept is None else {(outcomes.model, outcomes.attack): outcomes for outcomes in outcomes_by_curve(swept.records)}
+def _curves(swept: Result | None) -> dict[tuple[str, str], Outcomes]:
+    return {} if swept is None else curves_of(swept.records)
 
 
 def _entries(wanted: Sequence[str]) -> tuple[ModelEntry, ...]:
@@ -239,7 +238,7 @@ def _entries(wanted: Sequence[str]) -> tuple[ModelEntry, ...]:
     have = bundled().get(TRAINED_ON, ())
     for name in wanted:
         canonical(name.removesuffix(ADVERSARIAL))
-    order = tuple(reproduction.PAPER_ACCURACY)
+    order = tuple(PAPER_ACCURACY)
     usual = sorted(
         (name for name in have if not name.endswith(ADVERSARIAL)), key=lambda name: (*order, name).index(name)
     )
@@ -254,7 +253,7 @@ def _entries(wanted: Sequence[str]) -> tuple[ModelEntry, ...]:
 def _fine_weights(part: FinePart) -> dict[str, Path]:
     """The checkpoints for fine-grained classes by network, in the paper's order."""
     folder = part.weights or WEIGHTS.parent / part.data
-    order = [name for name in reproduction.PAPER_ACCURACY if not part.models or name in part.models]
+    order = [name for name in PAPER_ACCURACY if not part.models or name in part.models]
     return {name: folder / f"{name}.safetensors" for name in order if (folder / f"{name}.safetensors").is_file()}
 
 

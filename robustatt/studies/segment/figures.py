@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from robustatt.eps import CLEAN
-from robustatt.report.draw import save, theme, write_csv, write_figure
-from robustatt.report.figures import FigureSpec, Panel, Series
+from robustatt.report.draw import save_with_table, theme, write_figure
+from robustatt.report.figures import FigureSpec, Panel, Series, file_safe
 from robustatt.report.style import LIGHT, SeriesStyle
 from robustatt.studies.segment.floors import FLOOR
-from robustatt.studies.segment.result import HEADLINE, Entry
+from robustatt.studies.segment.result import HEADLINE, AttackedMap, MapScores, Mean, SegmentSummary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,24 +38,15 @@ PANELS = (
 def write_all(result: Localisation, folder: Path) -> list[Path]:
     """Every figure the result holds data for; the paths written."""
     summary = result.summary
-    written = _finish(_dots(summary), folder / "jaccard", _dots_table(summary))
-    if summary["attention_mass"]:
-        written += _finish(_mass(summary), folder / "attention-mass", _mass_table(summary))
-    if summary["robustness"]:
+    written = save_with_table(_dots(summary), folder / "jaccard", _dots_table(summary))
+    if summary.attention_mass:
+        written += save_with_table(_mass(summary), folder / "attention-mass", _mass_table(summary))
+    if summary.robustness:
         written += [path for spec in _robust(result) for path in write_figure(spec, folder)]
     for model in dict.fromkeys(picture.model for picture in result.pictures):
         pictures = [picture for picture in result.pictures if picture.model == model]
-        stem = folder / f"examples-{''.join(c if c.isalnum() or c in '-_' else '_' for c in model)}"
-        written += _finish(_examples(pictures), stem, _examples_table(pictures))
+        written += save_with_table(_examples(pictures), folder / f"examples-{file_safe(model)}", _examples_table(pictures))
     return written
-
-
-def _finish(figure: Figure, stem: Path, table: pd.DataFrame) -> list[Path]:
-
-    with theme():
-        paths = save(figure, stem)
-    write_csv(table, stem.with_suffix(".csv"))
-    return [*paths, stem.with_suffix(".csv")]
 
 
 def _styled(width: float, height: float, **margins: float) -> Figure:
@@ -70,11 +61,11 @@ def _styled(width: float, height: float, **margins: float) -> Figure:
     return figure
 
 
-def _dots(summary: Entry) -> Figure:
+def _dots(summary: SegmentSummary) -> Figure:
     """A line for each map: dots with intervals; the dashed line is the best floor."""
-
-    listed = summary["methods"]
-    height = ROW * _places(listed)[-1] + 1.1
+    listed = summary.methods
+    places = _places([it.model for it in listed])
+    height = ROW * places[-1] + 1.1
     with theme():
         figure = _styled(7.6, height, left=1.9, right=0.15, bottom=0.66, top=0.32)
         axes = figure.subplots(1, len(PANELS), sharey=True)
@@ -82,14 +73,10 @@ def _dots(summary: Entry) -> Figure:
             axis.set_title(title)
             for name, label, marker, filled in kinds:
                 _dot_row(axis, listed, name, label, marker, filled)
-            axis.axvline(
-                max(it[kinds[0][0]]["mean"] for it in listed if it["model"] == FLOOR),
-                color=GREY,
-                dashes=(4, 3),
-                linewidth=1,
-            )
+            best = max(it.by(kinds[0][0]).mean for it in listed if it.of_floor)
+            axis.axvline(best, color=GREY, dashes=(4, 3), linewidth=1)
             axis.grid(axis="y", visible=False)
-        _name_rows(axes[0], listed, [f"{it['model']}  {_starred(it)}" for it in listed])
+        _name_rows(axes[0], places, [f"{it.model}  {it.starred}" for it in listed])
         handles = axes[0].get_legend_handles_labels()
         figure.legend(*handles, loc="lower left", ncols=2, borderaxespad=0.3)
         figure.text(
@@ -98,124 +85,113 @@ def _dots(summary: Entry) -> Figure:
     return figure
 
 
-def _dot_row(axis: Axes, listed: Sequence[Entry], name: str, label: str, marker: str, filled: bool) -> None:
-    models = list(dict.fromkeys(it["model"] for it in listed if it["model"] != FLOOR))
+def _dot_row(axis: Axes, listed: Sequence[MapScores], name: str, label: str, marker: str, filled: bool) -> None:
+    models = list(dict.fromkeys(it.model for it in listed if not it.of_floor))
     lift = 0.0 if filled else 0.22
-    for place, entry in zip(_places(listed), listed, strict=True):
-        colour = GREY if entry["model"] == FLOOR else LIGHT[models.index(entry["model"]) % len(LIGHT)]
-        number = entry[name]
-        if number["low"] is not None:
-            axis.plot([number["low"], number["high"]], [place + lift] * 2, color=colour, linewidth=1.4)
+    for place, entry in zip(_places([it.model for it in listed]), listed, strict=True):
+        colour = GREY if entry.of_floor else LIGHT[models.index(entry.model) % len(LIGHT)]
+        number = entry.by(name)
+        if number.ends:
+            axis.plot(number.ends, [place + lift] * 2, color=colour, linewidth=1.4)
         axis.plot(
-            number["mean"], place + lift, marker=marker, color=colour, markersize=4.6, linestyle="none",
+            number.mean, place + lift, marker=marker, color=colour, markersize=4.6, linestyle="none",
             markerfacecolor=colour if filled else "white", label=label if place == 0 else None,
         )  # fmt: skip
 
 
-def _starred(entry: Entry) -> str:
-    """The method, with a star if its model is judged by it."""
-    return f"{entry['method']} *" if entry["headline"] and entry["model"] != FLOOR else str(entry["method"])
-
-
-def _places(listed: Sequence[Entry]) -> list[float]:
+def _places(models: Sequence[str]) -> list[float]:
     """Where each line of a dot plot lies, with a gap between models."""
-    gaps = [0.0] + [0.5 * (a["model"] != b["model"]) for a, b in itertools.pairwise(listed)]
+    gaps = [0.0] + [0.5 * (a != b) for a, b in itertools.pairwise(models)]
     return [place + gap for place, gap in enumerate(itertools.accumulate(gaps))]
 
 
-def _name_rows(axis: Axes, listed: Sequence[Entry], names: Sequence[str]) -> None:
-    places = _places(listed)
+def _name_rows(axis: Axes, places: Sequence[float], names: Sequence[str]) -> None:
     axis.set_yticks(places, names)
     axis.set_ylim(places[-1] + 0.6, -0.6)
 
 
-def _dots_table(summary: Entry) -> pd.DataFrame:
+def _row(measure: str, n: int, number: Mean, **names: str) -> dict[str, object]:
+    return {**names, "measure": measure, "n": n, "value": number.mean, "ci_low": number.low, "ci_high": number.high}
+
+
+def _dots_table(summary: SegmentSummary) -> pd.DataFrame:
     names = [name for _, kinds in PANELS for name, *_ in kinds]
     return pd.DataFrame(
-        [
-            {"model": it["model"], "method": it["method"], "measure": name, "n": it["n"], **_flat(it[name])}
-            for it in summary["methods"]
-            for name in names
-        ]
+        [_row(name, it.n, it.by(name), model=it.model, method=it.method) for it in summary.methods for name in names]
     )
 
 
-def _flat(number: Entry) -> Entry:
-    return {"value": number["mean"], "ci_low": number["low"], "ci_high": number["high"]}
-
-
-def _mass(summary: Entry) -> Figure:
+def _mass(summary: SegmentSummary) -> Figure:
     """How many times its share of the picture the object gets of each level's attention."""
-
-    listed = summary["attention_mass"]
-    models = list(dict.fromkeys(it["model"] for it in listed))
-    height = ROW * 1.3 * _places(listed)[-1] + 0.95
+    listed = summary.attention_mass
+    models = list(dict.fromkeys(it.model for it in listed))
+    places = _places([it.model for it in listed])
     with theme():
-        figure = _styled(5.4, height, left=1.6, right=0.15, bottom=0.55, top=0.12)
+        figure = _styled(5.4, ROW * 1.3 * places[-1] + 0.95, left=1.6, right=0.15, bottom=0.55, top=0.12)
         axis = figure.subplots()
-        for place, entry in zip(_places(listed), listed, strict=True):
-            colour = LIGHT[models.index(entry["model"]) % len(LIGHT)]
-            axis.plot([entry["ratio"]["low"], entry["ratio"]["high"]], [place] * 2, color=colour, linewidth=1.6)
-            axis.plot(entry["ratio"]["mean"], place, "o", color=colour, markersize=5)
+        for place, entry in zip(places, listed, strict=True):
+            colour = LIGHT[models.index(entry.model) % len(LIGHT)]
+            axis.plot(entry.ratio.ends, [place] * 2, color=colour, linewidth=1.6)
+            axis.plot(entry.ratio.mean, place, "o", color=colour, markersize=5)
         axis.axvline(1.0, color=GREY, dashes=(4, 3), linewidth=1)
         axis.grid(axis="y", visible=False)
         axis.set_xlabel("attention on the object / the object's share of the picture")
-        _name_rows(axis, listed, [f"{it['model']}  {it['level']}" for it in listed])
+        _name_rows(axis, places, [f"{it.model}  {it.level}" for it in listed])
     return figure
 
 
-def _mass_table(summary: Entry) -> pd.DataFrame:
+def _mass_table(summary: SegmentSummary) -> pd.DataFrame:
     return pd.DataFrame(
         [
-            {"model": it["model"], "level": it["level"], "measure": name, "n": it["n"], **_flat(it[name])}
-            for it in summary["attention_mass"]
-            for name in ("mass", "object_share", "ratio")
+            _row(name, it.n, number, model=it.model, level=it.level)
+            for it in summary.attention_mass
+            for name, number in (("mass", it.mass), ("object_share", it.object_share), ("ratio", it.ratio))
         ]
     )
 
 
 def _robust(result: Localisation) -> list[FigureSpec]:
     """Localisation and fooling rate against the radius, by the map that each model is judged by."""
-    curves = [entry for entry in result.summary["robustness"] if entry["headline"]]
+    curves = result.summary.judged
     panels = [
         Panel(
-            name, title, title, (*_series(curves, name), _floor(result, curves[0], name)), percent=False, y_range=None
+            name, title, title, (*curve_series(curves, name), _floor(result, curves[0], name)), percent=False, y_range=None
         )
         for name, title in ((HEADLINE, "Jaccard index (Otsu)"), ("average_precision", "average precision"))
     ]
-    attack = result.summary["settings"]["attack"]
-    band = f"{attack} on the predicted class, run to its last step. Bands: 95 % intervals."
-    fooled = Panel("fooling", "Fooling rate", "fooling rate", _series(curves, FOOLED))
+    band = f"{result.summary.settings.attack} on the predicted class, run to its last step. Bands: 95 % intervals."
+    fooled = Panel("fooling", "Fooling rate", "fooling rate", curve_series(curves, FOOLED))
     return [
         *(FigureSpec(f"{slug}-eps", panel.title, band, (panel,)) for slug, panel in zip(("jaccard", "precision"), panels, strict=True)),
         FigureSpec("fooling-eps", "Fooling rate", band, (fooled,)),
     ]  # fmt: skip
 
 
-def _series(curves: Iterable[Entry], name: str) -> tuple[Series, ...]:
-    return tuple(
-        Series(
-            entry["model"] if name == FOOLED else f"{entry['model']} {entry['method']}", SeriesStyle(place),
-            tuple(point["eps"] for point in entry["points"]),
-            tuple(point[name]["mean"] for point in entry["points"]),
-            tuple(point[name]["low"] for point in entry["points"]),
-            tuple(point[name]["high"] for point in entry["points"]),
-            tuple(point["n"] for point in entry["points"]),
-            {"model": entry["model"], "method": entry["method"]},
-        )
-        for place, entry in enumerate(curves)
-    )  # fmt: skip
+def curve_series(curves: Iterable[AttackedMap], name: str) -> tuple[Series, ...]:
+    """One measure of some maps over the radii."""
+    found = []
+    for place, entry in enumerate(curves):
+        numbers = [getattr(point, name) for point in entry.points]
+        found.append(
+            Series(
+                entry.model if name == FOOLED else f"{entry.model} {entry.method}", SeriesStyle(place),
+                tuple(point.eps for point in entry.points), tuple(number.mean for number in numbers),
+                tuple(number.low for number in numbers), tuple(number.high for number in numbers),
+                tuple(point.n for point in entry.points), {"model": entry.model, "method": entry.method},
+            )
+        )  # fmt: skip
+    return tuple(found)
 
 
-def _floor(result: Localisation, curve: Entry, name: str) -> Series:
+def _floor(result: Localisation, curve: AttackedMap, name: str) -> Series:
     """The best floor on the same images, clean: a level line."""
     images = result.images
     attacked = images.loc[images["eps"] != CLEAN, "index"].unique()
     floors = images[(images["model"] == FLOOR) & images["index"].isin(attacked)]
     means = floors.groupby("method")[name].mean()
-    method, count = str(means.idxmax()), len(curve["points"])
+    method, count = str(means.idxmax()), len(curve.points)
     return Series(
-        f"floor {method}, clean images", SeriesStyle(7, (3, 2)), tuple(point["eps"] for point in curve["points"]),
+        f"floor {method}, clean images", SeriesStyle(7, (3, 2)), tuple(point.eps for point in curve.points),
         (float(means.max()),) * count, (None,) * count, (None,) * count, (len(attacked),) * count,
         {"model": FLOOR, "method": method},
     )  # fmt: skip

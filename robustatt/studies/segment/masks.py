@@ -168,7 +168,7 @@ def _open_parquet(file: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file} is no whole Parquet file: {first_line(error)}") from error
+        raise InputError(f"{file} is not a complete Parquet file: {first_line(error)}") from error
 
 
 def _columns(names: Sequence[str], file: Path) -> str:

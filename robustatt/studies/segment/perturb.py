@@ -21,6 +21,7 @@ from robustatt.attack.norms import measure, per_row
 from robustatt.attack.recipe import Recipe
 from robustatt.attack.rng import ExampleRng
 from robustatt.errors import InputError
+from robustatt.evaluate.step_runner import run_to_end
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -54,24 +55,13 @@ def perturb(
     """
     with torch.no_grad():
         logits = forward(images)
-    label = logits.argmax(1)
-    limit = torch.full((len(images),), eps, device=images.device)
-    batch = Batch(images, label, limit, index, torch.zeros_like(label), logits, torch.full_like(label, -1))
+    batch = Batch.at(eps, images, logits.argmax(1), logits, index)
     oracle, rng = Oracle(forward, border_margin(forward, images)), ExampleRng(seed, attack.name)
     if isinstance(attack, SingleDirectionAttack):
-        direction, _ = attack.direction(replace(batch, eps=torch.ones_like(limit)), oracle, rng)
-        attacked = (images + per_row(limit, images) * direction).clamp(0.0, 1.0)
+        direction, _ = attack.direction(replace(batch, eps=torch.ones_like(batch.eps)), oracle, rng)
+        attacked = (images + per_row(batch.eps, images) * direction).clamp(0.0, 1.0)
     else:
         assert isinstance(attack, SteppedAttack)
-        attacked = _climb(attack, batch, oracle, rng)
-    measure(attack.norm, images, attacked, limit, attack.name, index)
-    return attacked.clamp(0.0, 1.0), label
-
-
-def _climb(attack: SteppedAttack, batch: Batch, oracle: Oracle, rng: ExampleRng) -> Tensor:
-    state = attack.start(batch, rng)
-    for _ in range(attack.steps):
-        query, loss = attack.query(state), attack.objective(batch, state)
-        output = oracle.query(query, batch.label, loss, gradient=attack.needs_gradient, passes=attack.eot)
-        state = attack.step(batch, state, output)
-    return attack.candidate(state)
+        attacked = run_to_end(attack, batch, oracle, attack.start(batch, rng))
+    measure(attack.norm, images, attacked, batch.eps, attack.name, index)
+    return attacked.clamp(0.0, 1.0), batch.label

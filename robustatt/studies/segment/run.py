@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,24 +18,36 @@ from robustatt.data import SOURCES
 from robustatt.eps import CLEAN, format_radius
 from robustatt.errors import InputError
 from robustatt.evaluate.classifier import frozen
-from robustatt.files import subfolder, write_atomically
+from robustatt.files import subfolder
 from robustatt.models import resolve_entry
 from robustatt.models.device import choose_device, hardware
 from robustatt.models.resolve import ResolvedModel
 from robustatt.plan import ModelEntry
-from robustatt.results import provenance
-from robustatt.studies.segment.binarise import THRESHOLDS, jaccard_by_threshold, otsu
+from robustatt.results.summary import Provenance
+from robustatt.studies.output import write_files
+from robustatt.studies.segment.aggregate import summarise
 from robustatt.studies.segment.figures import write_all as write_figures
 from robustatt.studies.segment.floors import WIDTH, require_libraries
 from robustatt.studies.segment.maps import Floors, Images, Observer, Prior, Viewer, default_scales
 from robustatt.studies.segment.masks import Example, MaskedImages, batches, open_masked, survey
-from robustatt.studies.segment.measures import measure
+from robustatt.studies.segment.measures import THRESHOLDS, jaccard_by_threshold, measure, otsu
+from robustatt.studies.segment.page import markdown
 from robustatt.studies.segment.perturb import build_attack, perturb
 from robustatt.studies.segment.request import HELD_OUT, SegmentRequest, Split, choose, split
-from robustatt.studies.segment.result import HEADLINE, PRIOR, Entry, markdown, summarise
+from robustatt.studies.segment.result import (
+    FILE,
+    HEADLINE,
+    PRIOR,
+    MaskedData,
+    SegmentModel,
+    SegmentSettings,
+    SegmentSummary,
+)
 
 Progress = Callable[[str, int, int], None]
 """Called with what is looked at, how many looks are done and how many there are."""
+Row = dict[str, str | int | float | bool | None]
+"""A row of images.parquet."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ class ImageMaps:
 class Localisation:
     """What was found: ``summary`` is segment.json, ``images`` has a row for each image, model, method and radius."""
 
-    summary: Entry
+    summary: SegmentSummary
     images: pd.DataFrame
     pictures: list[ImageMaps]
 
@@ -89,28 +99,20 @@ def segment(request: SegmentRequest, progress: Progress = lambda *_: None) -> Lo
         used[entry.name] = list(scales)
     work.measure(Floors())
     images = pd.concat(work.tables, ignore_index=True)
-    summary = {
-        "schema": 1,
-        "data": {
-            "name": source.name, "fingerprint": seen.fingerprint, "n": len(chosen), "held_out": len(parts.held_out),
-            "reported": len(parts.reported), "object_share": seen.object_share,
-        },
-        "settings": {
-            "trained_on": request.trained_on, "scales": used, "quantile": request.quantile, "gaussian_width": WIDTH,
-            "seed": request.seed, "attack": recipe.name if request.eps else None,
-            "eps": [format_radius(eps) for eps in request.eps], "held_out_share": HELD_OUT,
-        },
-        "models": [
-            {"name": entry.name, "spec": entry.spec, "source": found.source}
-            for entry, found in zip(request.models, resolved, strict=True)
-        ],
-        **summarise(images, work.thresholds, request.seed),
-        "provenance": {
-            "versions": provenance.versions(), "hardware": hardware(str(device)),
-            "git": provenance.git_state(), "command": provenance.command(),
-        },
-    }  # fmt: skip
-    return Localisation(summary, images, work.pictures)
+    data = MaskedData(
+        name=source.name, fingerprint=seen.fingerprint, n=len(chosen), held_out=len(parts.held_out),
+        reported=len(parts.reported), object_share=seen.object_share,
+    )  # fmt: skip
+    settings = SegmentSettings(
+        trained_on=request.trained_on, scales=used, quantile=request.quantile, gaussian_width=WIDTH, seed=request.seed,
+        attack=recipe.name if request.eps else None, eps=[format_radius(eps) for eps in request.eps], held_out_share=HELD_OUT,
+    )  # fmt: skip
+    models = [
+        SegmentModel(name=entry.name, spec=entry.spec, source=found.source)
+        for entry, found in zip(request.models, resolved, strict=True)
+    ]
+    origin = Provenance.now(hardware(str(device)))
+    return Localisation(summarise(images, work.thresholds, data, settings, models, origin), images, work.pictures)
 
 
 def _recipe(request: SegmentRequest) -> Recipe:
@@ -156,7 +158,7 @@ class _Work:
         """Thresholds from the held-out images, then a row for each reported image, method and radius."""
         threshold, prior = self._fit(observer)
         self.thresholds |= {(observer.label, method): value for method, value in threshold.items()}
-        rows: list[Entry] = []
+        rows: list[Row] = []
         for batch, images, index in self._batches(self.parts.reported):
             look = observer.look(images, index)
             rows += self._rows(observer, look.maps, batch, CLEAN, look.prediction, look.prediction, threshold)
@@ -190,7 +192,7 @@ class _Work:
 
     def _attacked(
         self, viewer: Viewer, batch: list[Example], images: Images, index: Tensor, threshold: dict[str, float]
-    ) -> Iterator[Entry]:
+    ) -> Iterator[Row]:
         rows = [row for row, example in enumerate(batch) if example.index in self.attacked]
         if not rows:
             return
@@ -205,7 +207,7 @@ class _Work:
     def _rows(
         self, observer: Observer, maps: dict[str, Tensor], batch: list[Example], eps: str,
         clean: Tensor | None, now: Tensor | None, threshold: dict[str, float],
-    ) -> Iterator[Entry]:  # fmt: skip
+    ) -> Iterator[Row]:  # fmt: skip
         before = [-1] * len(batch) if clean is None else clean.tolist()
         after = [-1] * len(batch) if now is None else now.tolist()
         for method, drawn in maps.items():
@@ -251,14 +253,8 @@ def write(result: Localisation, folder: Path) -> list[Path]:
         pictures = subfolder(folder, "figures")
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be written to ({error.strerror})") from error
-    buffer = io.BytesIO()
-    result.images.to_parquet(buffer, index=False)
-    written = [folder / "images.parquet", *write_figures(result, pictures)]
-    write_atomically(written[0], buffer.getvalue())
-    for name, text in (
-        ("segment.md", markdown(result.summary)),
-        ("segment.json", json.dumps(result.summary, indent=1, allow_nan=False)),
-    ):
-        write_atomically(folder / name, text.encode())
-        written.append(folder / name)
-    return written
+    figures = write_figures(result, pictures)
+    rows, *texts = write_files(
+        folder, {"images.parquet": result.images, "segment.md": markdown(result.summary), FILE: result.summary}
+    )
+    return [rows, *figures, *texts]

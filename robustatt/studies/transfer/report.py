@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from robustatt.errors import InputError
-from robustatt.files import write_atomically
-from robustatt.report.draw import save, shorten, theme
+from robustatt.report.draw import save_with_table, shorten, theme
 from robustatt.report.markdown import plain_table
 from robustatt.report.style import looks
+from robustatt.studies.output import write_files
 from robustatt.studies.transfer.result import FILE, PREDICTIONS, Comparison, Transfer
 
 if TYPE_CHECKING:
@@ -31,22 +31,14 @@ def write(result: Transfer, folder: Path) -> list[Path]:
     Raises:
         InputError: the folder cannot be written to.
     """
-    answers = io.BytesIO()
-    result.predictions.to_parquet(answers, index=False)
-    contents = {
-        PREDICTIONS: answers.getvalue(),
-        FIGURE + ".csv": _table(result).encode(),
-        PAGE: markdown(result).encode(),
-        FILE: (json.dumps(result.document(), indent=1) + "\n").encode(),
-    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        pictures = save_figure(result, folder / FIGURE)
-        for name, content in contents.items():
-            write_atomically(folder / name, content)
+        with theme():
+            figure = draw(result)
+        figures = save_with_table(figure, folder / FIGURE, _table(result))
+        return [*figures, *write_files(folder, {PREDICTIONS: result.predictions, PAGE: markdown(result), FILE: result})]
     except OSError as problem:
         raise InputError(f"cannot write to {folder}: {problem.strerror}") from problem
-    return [*pictures, *(folder / name for name in contents)]
 
 
 def percent(share: float) -> str:
@@ -105,7 +97,7 @@ def _comparison_row(entry: Comparison) -> list[str]:
 
 def markdown(result: Transfer) -> str:
     """The page: what was done, both tables, the figure, the command."""
-    folds = result.settings["folds"]
+    folds = result.settings.folds
     lines = [
         "# Transfer: a linear SVM on fixed features\n",
         "Accuracy in % with 95 % Wilson intervals, on images the SVM was not fitted on: those of the test part, or all",
@@ -123,9 +115,8 @@ def markdown(result: Transfer) -> str:
             "",
         ]
     lines += ["## Models\n", *plain_table(*_model_rows(result))]
-    command = result.provenance.get("command")
-    if command:
-        lines += ["\n## The command\n", "```", command, "```"]
+    if result.provenance.command:
+        lines += ["\n## The command\n", "```", result.provenance.command, "```"]
     return "\n".join(lines) + "\n"
 
 
@@ -140,13 +131,6 @@ def _model_rows(result: Transfer) -> tuple[list[str], list[list[str]]]:
         for model in result.models
     ]
     return ["model", "weights", "images", "features"], rows
-
-
-def save_figure(result: Transfer, stem: Path) -> list[Path]:
-    """The bar figure as PNG and SVG."""
-
-    with theme():
-        return save(draw(result), stem)
 
 
 def draw(result: Transfer) -> Figure:
@@ -182,13 +166,8 @@ def _bars(axis: Axes, result: Transfer, name: str, number: int, left: Sequence[f
     below = [score.accuracy - score.ci_low for score in found]
     above = [score.ci_high - score.accuracy for score in found]
     colour = looks([model.name for model in result.models], [""])[name, ""].light
-    style: dict[str, Any] = {
-        "color": colour,
-        "edgecolor": "white",
-        "linewidth": 0.6,
-        "hatch": HATCHES[number % len(HATCHES)],
-    }
-    axis.bar(left, heights, width, label=shorten(name), **style)
+    hatch = HATCHES[number % len(HATCHES)]
+    axis.bar(left, heights, width, label=shorten(name), color=colour, edgecolor="white", linewidth=0.6, hatch=hatch)
     axis.errorbar(left, heights, (below, above), fmt="none", ecolor="#222222", elinewidth=1, capsize=2.2)
     for x, score in zip(left, found, strict=True):
         axis.annotate(
@@ -208,17 +187,10 @@ def _axes(axis: Axes, names: Sequence[str]) -> None:
     axis.set_ylabel("accuracy of a linear SVM")
 
 
-def _table(result: Transfer) -> str:
-    heads = ("data", "model", "n", "accuracy", "ci_low", "ci_high", "largest_class")
+def _table(result: Transfer) -> pd.DataFrame:
     floors = {data.name: data.floor for data in result.sets}
     rows = [
         (score.data, score.model, score.n, score.accuracy, score.ci_low, score.ci_high, floors[score.data])
         for score in result.scores
     ]
-    import csv
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(heads)
-    writer.writerows(rows)
-    return text.getvalue()
+    return pd.DataFrame(rows, columns=["data", "model", "n", "accuracy", "ci_low", "ci_high", "largest_class"])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from robustatt.errors import InputError
 from robustatt.plan import ModelEntry
 from robustatt.plan.checks import require_at_least_one, require_one_choice, require_seed, require_some, require_unique
+from robustatt.studies.transfer.result import TransferSettings
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class TransferRequest:
     of the path). ``trained_on`` says whose bundled weights the paper's networks have, and how many
     outputs a torchvision or timm network has unless ``classes`` does. ``folds`` serve sets without a test part.
     ``n`` and ``sample`` limit each part of a set: the first so many, or so many drawn by ``seed``. ``input_size`` is
-    the side of the images for networks from outside; the paper's have their own.
+    the side of the images for external networks; the paper's have their own.
     """
 
     models: tuple[ModelEntry, ...]
@@ -56,7 +56,8 @@ class TransferRequest:
         short = [Path(spec).name or spec for spec in self.data]
         return {spec: name if short.count(name) == 1 else spec for spec, name in zip(self.data, short, strict=True)}
 
-    def settings(self) -> dict[str, Any]:
-        """What decides the numbers besides models and data, as transfer.json holds it."""
-        chosen = {"folds": self.folds, "n": self.n, "sample": self.sample, "seed": self.seed}
-        return {**chosen, "trained_on": self.trained_on, "input_size": self.input_size}
+    def settings(self) -> TransferSettings:
+        """What decides the numbers besides models and data."""
+        return TransferSettings(
+            folds=self.folds, n=self.n, sample=self.sample, seed=self.seed, trained_on=self.trained_on, input_size=self.input_size
+        )

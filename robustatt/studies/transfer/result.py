@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
 
 from robustatt.errors import InputError, first_line
 from robustatt.results import statistics
-
-if TYPE_CHECKING:
-    import pandas as pd
+from robustatt.results.statistics import Estimate
+from robustatt.results.summary import Part, Provenance
+from robustatt.studies.output import read_document
 
 SCHEMA = 1
 FILE, PREDICTIONS = "transfer.json", "predictions.parquet"
 
 
-@dataclass(frozen=True)
-class Subject:
+class Subject(Part):
     """A model: its label, what it was loaded from, the hash of its weights, the side of its images, its features.
 
     ``side`` is None where images keep their size.
@@ -38,8 +36,7 @@ class Subject:
     width: int
 
 
-@dataclass(frozen=True)
-class DataSet:
+class DataSet(Part):
     """A data set: what was answered for and how; ``floor`` is the share of its largest class."""
 
     name: str
@@ -51,8 +48,7 @@ class DataSet:
     fingerprint: str
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(Part):
     """A model on a data set: images answered right, as a share with its 95 % Wilson interval, and the C of each fold."""
 
     model: str
@@ -62,11 +58,10 @@ class Score:
     accuracy: float
     ci_low: float
     ci_high: float
-    penalties: tuple[float, ...]
+    penalties: list[float]
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(Part):
     """Model a minus model b on the same images: Newcombe's interval, exact McNemar, Holm over all of the run."""
 
     data: str
@@ -82,8 +77,7 @@ class Comparison:
     p_holm: float
 
 
-@dataclass(frozen=True)
-class Average:
+class Average(Part):
     """The mean over data sets of a minus b, with its 95 % interval."""
 
     a: str
@@ -94,58 +88,62 @@ class Average:
     ci_high: float
 
 
-@dataclass(frozen=True)
-class Transfer:
-    """All of a run. ``predictions``: columns model, data, index, label, prediction, fold."""
+class TransferSettings(Part):
+    """What decides the numbers besides models and data: see `robustatt.studies.transfer.request.TransferRequest`."""
 
-    models: tuple[Subject, ...]
-    sets: tuple[DataSet, ...]
-    scores: tuple[Score, ...]
-    comparisons: tuple[Comparison, ...]
-    averages: tuple[Average, ...]
-    settings: dict[str, Any]
-    provenance: dict[str, Any]
-    predictions: pd.DataFrame
+    folds: int
+    n: int | None = None
+    sample: int | None = None
+    seed: int = 0
+    trained_on: str = ""
+    input_size: int | None = None
+
+
+class Transfer(Part):
+    """The whole of transfer.json, and beside it ``predictions``: columns model, data, index, label, prediction, fold."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    version: int = Field(alias="schema")
+    settings: TransferSettings
+    provenance: Provenance
+    models: list[Subject]
+    sets: list[DataSet]
+    scores: list[Score]
+    comparisons: list[Comparison]
+    averages: list[Average]
+    predictions: pd.DataFrame = Field(default_factory=pd.DataFrame, exclude=True)
 
     def score(self, model: str, data: str) -> Score:
         """One model on one data set."""
         return next(score for score in self.scores if (score.model, score.data) == (model, data))
-
-    def document(self) -> dict[str, Any]:
-        """What transfer.json holds."""
-        parts = {key: [asdict(entry) for entry in getattr(self, key)] for key in _PARTS}
-        return {"schema": SCHEMA, "settings": self.settings, "provenance": self.provenance, **parts}
-
-
-_PARTS: dict[str, type] = {
-    "models": Subject, "sets": DataSet, "scores": Score, "comparisons": Comparison, "averages": Average,
-}  # fmt: skip
 
 
 def summarise(
     models: Sequence[Subject],
     sets: Sequence[DataSet],
     answers: Sequence[pd.DataFrame],
-    penalties: dict[tuple[str, str], tuple[float, ...]],
-    settings: dict[str, Any],
-    provenance: dict[str, Any],
+    penalties: Mapping[tuple[str, str], Sequence[float]],
+    settings: TransferSettings,
+    provenance: Provenance,
 ) -> Transfer:
     """Shares, intervals and tests of the answers (frames as ``Transfer.predictions``) of every model on every set."""
-    import pandas as pd
-
     predictions = pd.concat(answers, ignore_index=True)
-    right = {key: _right(group) for key, group in predictions.groupby(["model", "data"], sort=False)}
-    scores = [
-        _score(model.name, data.name, right[model.name, data.name], penalties[model.name, data.name])
-        for data in sets
-        for model in models
-    ]
+    right = {(str(m), str(d)): _right(group) for (m, d), group in predictions.groupby(["model", "data"], sort=False)}
+    keys = [(model.name, data.name) for data in sets for model in models]
     pairs = [(b.name, a.name) for a, b in itertools.combinations(models, 2)]
-    comparisons = _comparisons(right, [data.name for data in sets], pairs)
-    averages = tuple(_average(comparisons, a, b) for a, b in pairs) if len(sets) > 1 else ()
+    compared = _comparisons(right, [data.name for data in sets], pairs)
     return Transfer(
-        tuple(models), tuple(sets), tuple(scores), comparisons, averages, settings, provenance, predictions
-    )  # fmt: skip
+        schema=SCHEMA,
+        settings=settings,
+        provenance=provenance,
+        models=list(models),
+        sets=list(sets),
+        scores=[_score(*key, right[key], penalties[key]) for key in keys],
+        comparisons=compared,
+        averages=[_average(compared, a, b) for a, b in pairs] if len(sets) > 1 else [],
+        predictions=predictions,
+    )
 
 
 def _right(answers: pd.DataFrame) -> NDArray[np.bool_]:
@@ -154,54 +152,48 @@ def _right(answers: pd.DataFrame) -> NDArray[np.bool_]:
     return np.asarray(ordered["label"].to_numpy() == ordered["prediction"].to_numpy(), dtype=bool)
 
 
-def _score(model: str, data: str, right: NDArray[np.bool_], penalties: tuple[float, ...]) -> Score:
-    count = int(right.sum())
-    low, high = statistics.wilson(count, len(right))
-    return Score(model, data, len(right), count, count / len(right), float(low), float(high), penalties)
-
-
-def _comparisons(
-    right: dict[Any, NDArray[np.bool_]], sets: Sequence[str], pairs: Sequence[tuple[str, str]]
-) -> tuple[Comparison, ...]:
-    found = [(data, a, b, statistics.PairedCounts.of(right[a, data], right[b, data])) for data in sets for a, b in pairs]
-    p = [float(statistics.mcnemar_exact(counts.only_a, counts.only_b)) for *_, counts in found]
-    return tuple(
-        Comparison(
-            data, a, b, counts.n, counts.only_a, counts.only_b, *statistics.newcombe_paired(counts), alone, float(adjusted)
-        )
-        for (data, a, b, counts), alone, adjusted in zip(found, p, statistics.holm(p), strict=True)
+def _score(model: str, data: str, right: NDArray[np.bool_], penalties: Sequence[float]) -> Score:
+    count, n = int(right.sum()), len(right)
+    low, high = statistics.wilson(count, n)
+    return Score(
+        model=model, data=data, n=n, right=count, accuracy=count / n, ci_low=float(low), ci_high=float(high),
+        penalties=list(penalties),
     )  # fmt: skip
 
 
-def _average(comparisons: Sequence[Comparison], a: str, b: str) -> Average:
+def _comparisons(
+    right: Mapping[tuple[str, str], NDArray[np.bool_]], sets: Sequence[str], pairs: Sequence[tuple[str, str]]
+) -> list[Comparison]:
+    found = [(data, a, b, statistics.PairedCounts.of(right[a, data], right[b, data])) for data in sets for a, b in pairs]
+    p = [float(statistics.mcnemar_exact(counts.only_a, counts.only_b)) for *_, counts in found]
+    return [
+        Comparison(
+            data=data, a=a, b=b, n=counts.n, only_a=counts.only_a, only_b=counts.only_b,
+            **_interval(statistics.newcombe_paired(counts)), p=alone, p_holm=float(adjusted),
+        )
+        for (data, a, b, counts), alone, adjusted in zip(found, p, statistics.holm(p), strict=True)
+    ]  # fmt: skip
+
+
+def _interval(change: Estimate) -> dict[str, float]:
+    return {"difference": change.value, "ci_low": change.low, "ci_high": change.high}
+
+
+def _average(compared: Sequence[Comparison], a: str, b: str) -> Average:
     """The mean of independent estimates; their distances to their limits are added in squares (Zou & Donner 2008)."""
-    mine = [entry for entry in comparisons if (entry.a, entry.b) == (a, b)]
+    mine = [entry for entry in compared if (entry.a, entry.b) == (a, b)]
     centre = statistics.mean([entry.difference for entry in mine])
     down = math.hypot(*(entry.difference - entry.ci_low for entry in mine)) / len(mine)
     up = math.hypot(*(entry.ci_high - entry.difference for entry in mine)) / len(mine)
-    return Average(a, b, len(mine), centre, centre - down, centre + up)
+    return Average(a=a, b=b, sets=len(mine), **_interval(Estimate(centre, centre - down, centre + up)))
 
 
 def read(folder: Path) -> Transfer:
     """The result that ``write`` left in a folder; InputError if it is missing or damaged."""
-    import pandas as pd
-
-    path = folder / FILE
+    found = read_document(Transfer, folder / FILE, "robustatt transfer")
+    if found.version != SCHEMA:
+        raise InputError(f"{folder / FILE} is of schema {found.version}, {SCHEMA} is needed: run robustatt transfer again")
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document["schema"] != SCHEMA:
-            raise InputError(
-                f"{path} is of schema {document['schema']}, {SCHEMA} is needed: run robustatt transfer again"
-            )
-        parts = {key: tuple(_entry(kind, entry) for entry in document[key]) for key, kind in _PARTS.items()}
-        predictions = pd.read_parquet(folder / PREDICTIONS)
-        return Transfer(
-            **parts, settings=document["settings"], provenance=document["provenance"], predictions=predictions
-        )
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        reason = first_line(problem)
-        raise InputError(f"{path} cannot be read ({reason}): run robustatt transfer again") from None
-
-
-def _entry(kind: type, fields: dict[str, Any]) -> Any:
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+        return found.model_copy(update={"predictions": pd.read_parquet(folder / PREDICTIONS)})
+    except (OSError, ValueError) as problem:
+        raise InputError(f"{folder / PREDICTIONS} cannot be read ({first_line(problem)}): run robustatt transfer again") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,7 +15,7 @@ from robustatt.models import Network, ResolvedModel, resolve_entry
 from robustatt.models.device import choose_device, hardware
 from robustatt.plan import ModelEntry
 from robustatt.progress import NoTransferProgress, TransferProgress
-from robustatt.results import provenance
+from robustatt.results.summary import Provenance
 from robustatt.studies.transfer import svm
 from robustatt.studies.transfer.features import FeatureExtractor, feature_extractor
 from robustatt.studies.transfer.parts import Parts, answered, by_test_part, check, describe, load_parts, numbers
@@ -58,7 +58,7 @@ def transfer(request: TransferRequest, progress: TransferProgress | None = None,
             penalties[entry.name, name] = answers.penalties
         subjects.append(trial.subject())
     described = [describe(request, names[spec], parts) for spec, parts in sets.items()]
-    return summarise(subjects, described, frames, penalties, request.settings(), _origin(device))
+    return summarise(subjects, described, frames, penalties, request.settings(), Provenance.now(hardware(str(device))))
 
 
 def _resolved(request: TransferRequest, entry: ModelEntry) -> ResolvedModel:
@@ -100,7 +100,8 @@ class _Trial:
     def subject(self) -> Subject:
         """The model as the result holds it."""
         return Subject(
-            self._entry.name, self._entry.spec, self._model.source, self._key, self._side, self._width
+            name=self._entry.name, spec=self._entry.spec, weights=self._model.source, fingerprint=self._key,
+            side=self._side, width=self._width,
         )  # fmt: skip
 
 
@@ -124,12 +125,3 @@ def _frame(model: str, data: str, part: Dataset, answers: svm.Answers) -> pd.Dat
             "fold": answers.fold,
         }
     )
-
-
-def _origin(device: torch.device) -> dict[str, Any]:
-    return {
-        "command": provenance.command(),
-        "versions": provenance.versions(),
-        "hardware": hardware(str(device)),
-        "git": provenance.git_state(),
-    }

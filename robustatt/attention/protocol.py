@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from robustatt.attention.placement import shares
 from robustatt.errors import InputError
-from robustatt.evaluate.gradcam import as_shares
 from robustatt.results.columns import GRADCAM
 
 Maps = list[Float[Tensor, "n h w"]]
@@ -30,7 +30,7 @@ LOGIT_TOLERANCE = 1e-3
 """How far the logits of ``attend`` may lie from those of a forward pass, in shares of the largest."""
 
 
-class AttentionReader:
+class OwnProtocol:
     """Reads the maps of one network. ``levels`` are their names, in the order of depth; none for a network without any.
 
     Raises:
@@ -85,7 +85,7 @@ class AttentionReader:
         if len(maps) != len(self.levels):
             raise self._wrong(f"its attend returned {len(maps)} maps for {len(self.levels)} levels")
         pairs = zip(self.levels, maps, strict=True)
-        return answer[0], [as_shares(level) if name in self.unnormalised else level for name, level in pairs]
+        return answer[0], [shares(level) if name in self.unnormalised else level for name, level in pairs]
 
     def _maps_in(self, answer: Any, count: int) -> Sequence[Any]:
         form = "its attend(images) must return (logits, [map of each level])"
@@ -96,7 +96,7 @@ class AttentionReader:
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != count:
             raise self._wrong(f"{form}; its logits are {_form(logits)} for {count} images")
         if not maps:
-            raise self._wrong(f"{form}; there are no maps")
+            raise self._wrong(f"{form}; no maps can be read")
         return maps
 
     def _named(self, declared: Any) -> tuple[str, ...]:
@@ -109,24 +109,50 @@ class AttentionReader:
 
     def _checked(self, maps: Sequence[Any], count: int) -> Maps:
         names = self.levels or tuple(f"l{i + 1}" for i in range(len(maps)))
-        return [self._map(level, name, count) for name, level in zip(names, maps, strict=False)]
-
-    def _map(self, level: Any, name: str, count: int) -> Tensor:
-        if not isinstance(level, Tensor) or not level.is_floating_point():
-            raise self._wrong(f"its map of level {name} is {_form(level)}: a floating tensor (n, h, w) is needed")
-        flat = level[:, 0] if level.ndim == 4 and level.shape[1] == 1 else level
-        if flat.ndim != 3 or len(flat) != count or 0 in flat.shape:
-            raise self._wrong(f"its map of level {name} has shape {tuple(level.shape)} for {count} images: (n, h, w) is needed")
-        if not bool(flat.isfinite().all()):
-            raise self._wrong(f"its map of level {name} holds NaN or infinite values")
-        lowest = float(flat.min())
-        if lowest < -NEGATIVE_TOLERANCE:
-            raise self._wrong(f"its map of level {name} holds negative values, down to {lowest:.3g}: a map says shares of attention")
-        flat = flat.float()
-        return flat if lowest >= 0 else flat.clamp_min(0)
+        return [checked(level, name, count, self._label) for name, level in zip(names, maps, strict=False)]
 
     def _wrong(self, what: str) -> InputError:
         return InputError(f"model {self._label!r}: {what}")
+
+
+class WrongMap(InputError):
+    """A map that is none, of one image; `row` is its place in the batch."""
+
+    def __init__(self, what: str, row: int) -> None:
+        super().__init__(f"{what} (image {row} of the batch)")
+        self.what, self.row = what, row
+
+    def of_example(self, index: int) -> InputError:
+        """The same, saying which example of the data it is."""
+        return InputError(f"{self.what} (example {index})")
+
+
+def checked(level: Any, name: str, count: int, label: str) -> Float[Tensor, "n h w"]:
+    """A map as float32 ``(n, h, w)``, not negative.
+
+    Raises:
+        InputError: it has another form, or one image's (WrongMap) is not finite or zero everywhere.
+    """
+    of = f"model {label!r}: its map of level {name}"
+    if not isinstance(level, Tensor) or not level.is_floating_point():
+        raise InputError(f"{of} is {_form(level)}: a floating tensor (n, h, w) is needed")
+    flat = level[:, 0] if level.ndim == 4 and level.shape[1] == 1 else level
+    if flat.ndim != 3 or len(flat) != count or 0 in flat.shape:
+        raise InputError(f"{of} has shape {tuple(level.shape)} for {count} images: (n, h, w) is needed")
+    if not bool(flat.isfinite().all()):
+        raise WrongMap(f"{of} holds NaN or infinite values", _first(~flat.isfinite()))
+    lowest = float(flat.min())
+    if lowest < -NEGATIVE_TOLERANCE:
+        raise InputError(f"{of} holds negative values, down to {lowest:.3g}: a map says shares of attention")
+    flat = flat.float()
+    flat = flat if lowest >= 0 else flat.clamp_min(0)
+    if not bool((highest := flat.amax(dim=(1, 2))).all()):
+        raise WrongMap(f"{of} is zero everywhere: it says nothing", int((highest == 0).nonzero()[0]))
+    return flat
+
+
+def _first(wrong: Tensor) -> int:
+    return int(wrong.flatten(1).any(1).nonzero()[0])
 
 
 def _form(value: Any) -> str:

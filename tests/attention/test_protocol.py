@@ -80,7 +80,7 @@ WRONG: dict[str, tuple[ModelOutput, str]] = {
     "one map too few": (lambda z, m: (z, m[:1]), "its attend returned 1 maps for 2 levels (early, late)"),
     "no tuple": (lambda z, _: z, r"must return (logits, [map of each level]), not a tensor of shape"),
     "maps first": (lambda z, m: (m, z), "must return (logits, [map of each level])"),
-    "no maps": (lambda z, _: (z, []), "there are no maps"),
+    "no maps": (lambda z, _: (z, []), "no maps can be read"),
     "flat maps": (lambda z, m: (z, [m[0].flatten(1), m[1]]), "map of level early has shape"),
     "heads left in": (lambda z, m: (z, [m[0], m[1][:, None].expand(-1, 3, -1, -1)]), "map of level late has shape"),
     "summed over images": (lambda z, m: (z, [m[0].sum(0, keepdim=True), m[1]]), "map of level early has shape"),

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
 
+from robustatt.attack.base import Batch, Oracle, SteppedAttack
+from robustatt.attack.builder import build
+from robustatt.attack.recipe import PgdRecipe, Recipe, RFgsmRecipe
+from robustatt.attack.rng import ExampleRng
 from robustatt.data import SOURCES
+from robustatt.evaluate.step_runner import run_to_end
 from robustatt.train.ranks import ALONE, Ranks
 from robustatt.train.request import TrainRequest
+
+#: Cross-entropy as in the papers: BatchNorm in training mode makes an image's gradient depend on the losses of the whole batch,
+#: and so on how they are weighed against each other.
+TRAINED_ON: dict[str, Recipe] = {
+    "fgsm": RFgsmRecipe(name="fgsm-rs", algorithm="r-fgsm", start="uniform", start_size=1.0, step_size=1.25, loss="ce"),
+    "pgd": PgdRecipe(name="pgd", algorithm="pgd", steps=7, step_size=0.25, loss="ce"),
+}
 
 
 def augmentation(request: TrainRequest) -> tuple[bool, bool]:
@@ -56,18 +68,26 @@ def adversarial_images(
 ) -> Tensor:
     """Training images inside the L-infinity ball of radius ``eps`` (pixel scale [0, 1]) and inside [0, 1].
 
-    ``fgsm`` is one step of 1.25 eps from a random start (Wong et al. 2020); ``pgd`` is 7 steps of eps/4 from
-    a random start (Madry et al. 2018). The network stays in training mode, as in both papers.
+    ``fgsm`` is one step of 1.25 eps from a uniform random point of the ball (Wong et al. 2020); ``pgd`` is 7 steps of
+    eps/4 from such a point (Madry et al. 2018). The network stays in training mode, as in both papers.
     ``x`` may be this process's share of a batch of ``batch`` images.
     """
-    batch = batch or len(x)
-    steps, size = (1, 1.25 * eps) if method == "fgsm" else (7, eps / 4)
-    start = torch.empty((batch, *x.shape[1:]), memory_format=torch.channels_last).uniform_(-eps, eps, generator=noise)
-    moved = (x + ranks.share(start).to(x.device)).clamp(0, 1)
-    for _ in range(steps):
-        moved.requires_grad_(True)
-        loss = ranks.mean_loss(network(moved).float(), y, batch)
-        (gradient,) = torch.autograd.grad(loss, moved)
-        moved = moved.detach() + size * gradient.sign()
-        moved = torch.minimum(torch.maximum(moved, x - eps), x + eps).clamp(0, 1)
-    return moved
+    attack = build(TRAINED_ON[method])
+    assert isinstance(attack, SteppedAttack)
+    rows = Batch.at(eps, x, y, clean=x.new_zeros(len(y), 0))  # clean logits are for attacks that choose a target class
+    start = attack.start(rows, _StepNoise(noise, ranks, batch or len(y)))
+    return run_to_end(attack, rows, Oracle(lambda query: network(query).float()), start)
+
+
+@final
+class _StepNoise(ExampleRng):
+    """Random numbers of one training step: drawn for the whole batch, of which a process takes its rows."""
+
+    def __init__(self, noise: torch.Generator, ranks: Ranks, batch: int) -> None:
+        super().__init__(0, "training")
+        self._noise, self._ranks, self._batch = noise, ranks, batch
+
+    def uniform(self, batch: Batch, draw: int = 0) -> Tensor:  # noqa: ARG002
+        shape = (self._batch, *batch.image.shape[1:])
+        drawn = torch.empty(shape, memory_format=torch.channels_last).uniform_(-1, 1, generator=self._noise)
+        return self._ranks.share(drawn).to(batch.image.device)

@@ -1,0 +1,8 @@
+"""Where a network looks: its own protocol, the attention of a transformer, or gates, read in its forward pass."""
+
+from __future__ import annotations
+
+from robustatt.attention.find import Attention, Heads, Own, find
+from robustatt.attention.protocol import Maps
+
+__all__ = ["Attention", "Heads", "Maps", "Own", "find"]

@@ -1,0 +1,228 @@
+"""The attention of a network, found: its levels, and a forward pass that gives their maps beside the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from robustatt.attention.levels import NONE, Level, Levels, by_pattern, by_themselves
+from robustatt.attention.listening import Kind, Listener, Place, listening
+from robustatt.attention.placement import Tokens, shares
+from robustatt.attention.protocol import Maps, OwnProtocol, checked
+from robustatt.attention.survey import survey
+from robustatt.errors import InputError, typed_line
+from robustatt.models.vit import rolled_out
+from robustatt.models.wrappers import core_of
+from robustatt.plan.entries import AUTO
+
+Heads = Literal["mean", "max"] | int
+
+
+class Attention:
+    """How the maps of a network are read. `levels` are their names in the order of depth; none if there is nothing to read."""
+
+    levels: tuple[str, ...] = ()
+    #: levels whose maps do not sum to 1 as the network hands them out, and are divided by their sum
+    unnormalised: tuple[str, ...] = ()
+    #: why there is nothing to read, where something was looked for
+    reason: str = ""
+
+    def attend(self, module: nn.Module, images: Float[Tensor, "n c h w"]) -> tuple[Any, Maps]:
+        """What the module returns for images, and the map of each level: non-negative, each image's summing to 1.
+
+        The module is the one that was looked at, or a copy of it. Raises InputError for what are no maps.
+        """
+        return module(images), []
+
+
+@final
+class Nothing(Attention):
+    """No attention that could be read."""
+
+    def __init__(self, reason: str = "") -> None:
+        self.reason = reason
+
+
+@final
+class Own(Attention):
+    """The protocol `levels` and `attend(x)`."""
+
+    def __init__(self, protocol: OwnProtocol) -> None:
+        self._protocol = protocol
+        self.levels, self.unnormalised = protocol.levels, protocol.unnormalised
+
+    def attend(self, module: nn.Module, images: Tensor) -> tuple[Any, Maps]:
+        attend: Callable[[Tensor], Any] = module.attend  # type: ignore[assignment]
+        return self._protocol.read(attend(images), len(images))
+
+    def compiled(self, module: nn.Module) -> Callable[[Tensor], tuple[Any, Maps]]:
+        """The same for one module, its `attend` compiled."""
+        own: Callable[[Tensor], Any] = module.attend  # type: ignore[assignment]
+        attend = torch.compile(own, dynamic=True)
+        return lambda images: self._protocol.read(attend(images), len(images))
+
+
+@final
+class Heard(Attention):
+    """Attention and gates heard in the pass, of any network whose submodules take hooks."""
+
+    def __init__(self, label: str, levels: Levels, heads: Heads) -> None:
+        self._label, self._levels, self._heads = label, levels, heads
+        self.levels = levels.names
+
+    def attend(self, module: nn.Module, images: Tensor) -> tuple[Any, Maps]:
+        reading = _Reading(self._levels, self._heads, len(images), self._label)
+        names = {level.place.module for level in (*self._levels.chosen, *self._levels.rollout) if not level.output}
+        with ExitStack() as stack:
+            stack.enter_context(_returned(module, self._levels.chosen, reading.returned))
+            if names:
+                stack.enter_context(listening(module, names, reading))
+            output = module(images)
+        return output, reading.maps()
+
+
+class _Reading(Listener):
+    """The maps of one pass: of a block the row that its map is made of, of a rollout the product so far."""
+
+    def __init__(self, levels: Levels, heads: Heads, images: int, label: str) -> None:
+        self.levels, self.fuse, self.images, self.label = levels, heads, images, label
+        self.by_place = {level.place: level for level in (*levels.rollout, *levels.chosen) if not level.output}
+        self.rolling = {level.place for level in levels.rollout}
+        self.rows: dict[Place, list[Tensor]] = {}
+        self.direct: dict[Place, Tensor] = {}
+        self.rolled: Tensor | None = None
+
+    def wants(self, place: Place, kind: Kind) -> bool:  # noqa: ARG002
+        return place in self.by_place
+
+    def weights(self, place: Place, weights: Tensor, start: int, total: int) -> None:
+        level = self.by_place[place]
+        fused = self._fused(weights, level)
+        self.rows.setdefault(place, []).append(level.placement.rows(fused) if fused.ndim == 3 else fused)
+        if place in self.rolling:
+            self._roll(fused / fused.sum(dim=2, keepdim=True) if self.fuse == "max" else fused, start, total // level.heads)
+
+    def _fused(self, weights: Tensor, level: Level) -> Tensor:
+        """The heads as one: ``(b, queries, keys)``."""
+        if weights.ndim == 2:
+            return weights
+        by_head = weights.view(-1, level.heads, *weights.shape[1:]) if weights.ndim == 3 else weights.flatten(0, -4)
+        if self.fuse == "mean":
+            return by_head.mean(dim=1)
+        if self.fuse == "max":
+            return by_head.amax(dim=1)
+        if self.fuse >= by_head.shape[1]:
+            raise InputError(f"model {self.label!r}: level {level.name} has {by_head.shape[1]} heads, there is no head {self.fuse}")
+        return by_head[:, self.fuse]
+
+    def _roll(self, weights: Tensor, start: int, total: int) -> None:
+        first = self.rolled is None or tuple(self.rolled.shape) != (total, *weights.shape[1:])
+        if len(weights) == total:
+            self.rolled = rolled_out(weights, None if first else self.rolled)
+            return
+        if first:
+            self.rolled = torch.eye(weights.shape[2], device=weights.device).repeat(total, 1, 1)
+        assert self.rolled is not None
+        rows = slice(start, start + len(weights))
+        self.rolled[rows] = rolled_out(weights, self.rolled[rows])
+
+    def gate(self, place: Place, gate: Tensor) -> None:
+        self.direct[place] = gate.detach()[:, 0]
+
+    def returned(self, place: Place, output: Any) -> None:
+        self.direct[place] = output.detach()
+
+    def maps(self) -> Maps:
+        """Every level's, in order."""
+        found = [self._map(level) for level in self.levels.chosen]
+        if self.levels.rollout:
+            last = self.levels.rollout[-1]
+            assert self.rolled is not None
+            assert isinstance(last.placement, Tokens)
+            found.append(last.placement.maps(last.placement.rows(self.rolled)))
+        return [checked(level, name, self.images, self.label) for name, level in zip(self.levels.names, found, strict=True)]
+
+    def _map(self, level: Level) -> Tensor:
+        if level.place in self.direct:
+            return shares(checked(self.direct[level.place], level.name, self.images, self.label))
+        if level.place not in self.rows:
+            raise InputError(f"model {self.label!r}: level {level.name} was not computed in this pass: the network takes another way")
+        return level.placement.maps(torch.cat(self.rows[level.place]))
+
+
+@contextmanager
+def _returned(module: nn.Module, levels: tuple[Level, ...], take: Callable[[Place, Any], None]) -> Iterator[None]:
+    """While inside, the outputs of submodules that are maps themselves are taken."""
+    wanted = {level.place for level in levels if level.output}
+    turns = dict.fromkeys({place.module for place in wanted}, 0)
+    handles = []
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hear(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            place = Place(name, turns[name])
+            turns[name] += 1
+            if place in wanted:
+                take(place, output)
+
+        return hear
+
+    try:
+        for name in turns:
+            handles.append(module.get_submodule(name).register_forward_hook(hook(name)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def find(
+    module: nn.Module, label: str, probe: Float[Tensor, "n c h w"], attention: str = AUTO, heads: Heads = "mean"
+) -> Attention:
+    """The attention of a module in evaluation mode, found with a few images.
+
+    Args:
+        attention: ``auto`` for the module's own protocol, or else what is found by itself; ``none``; or a glob over names
+            of submodules and levels, such as ``layer4.*.spatial``, ``blocks.1?.attn`` or ``block12``.
+        heads: how the heads of a block become one map: their mean, their maximum, or one of them, counted from 0.
+
+    Raises:
+        InputError: a pattern that fits nothing, or nothing with a map; a protocol that is not kept.
+    """
+    if attention == NONE:
+        return Nothing()
+    if attention == AUTO:
+        protocol = OwnProtocol(module, label, probe)
+        if protocol.levels or getattr(core_of(module)[0], "levels", None) == ():
+            return Own(protocol)
+    core, prefix = core_of(module)
+    closed = _closed(core)
+    if closed and attention == AUTO:
+        return Nothing(closed)
+    if closed:
+        raise InputError(f"model {label!r}: --attention {attention!r} cannot be read: {closed}")
+    try:
+        found = survey(module, probe)
+    except Exception as problem:  # the module's own code, which ran before without being listened to
+        if attention == AUTO:
+            return Nothing(f"listening to it raised {typed_line(problem)}")
+        raise InputError(f"model {label!r}: listening to it raised {typed_line(problem)}") from problem
+    levels = by_themselves(found, prefix) if attention == AUTO else by_pattern(found, prefix, attention, label)
+    if not levels.names:
+        return Nothing("no attention over positions and no spatial gate was found in it (channel attention, as in SE and ECA, has no map)")
+    return Heard(label, levels, heads)
+
+
+def _closed(core: nn.Module) -> str:
+    """Why nothing inside a network can be heard, if so."""
+    if isinstance(core, torch.jit.ScriptModule):
+        return "a TorchScript program takes no hooks: give the module that it was made from, or one with levels and attend(x)"
+    if isinstance(core, torch.fx.GraphModule):
+        return "an exported program has no submodules to listen to: give the module that it was made from"
+    if isinstance(core, torch._dynamo.eval_frame.OptimizedModule):
+        return "a compiled module cannot be listened to: give the module itself and --compile, or one with levels and attend(x)"
+    return ""
