@@ -61,7 +61,7 @@ def held_up_to(correct: ArrayLike) -> BoolArray:
     Norm balls are nested, so an image that fools the model inside a small ball also lies in every larger one.
     The mean over examples is the worst-case accuracy, which never rises with the radius.
     """
-    held: BoolArray = np.logical_and.accumulate(np.asarray(correct, dtype=bool), axis=1)
+    held: BoolArray = np.logical_and.accumulate(np.asarray(correct), axis=1)
     return held
 
 
@@ -165,8 +165,6 @@ def holm(pvalues: ArrayLike) -> FloatArray:
     dependence between the tests.
     """
     p = np.asarray(pvalues, np.float64)
-    if p.size == 0:
-        return p.copy()
     if not np.all((p >= 0) & (p <= 1)):  # NaN is neither
         raise ValueError("p-values must lie between 0 and 1")
     order = np.argsort(p)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robustatt.attack.base import Batch
 from robustatt.attack.fab import nearest
-from robustatt.attack.norms import NORMS, measure, per_row, project
+from robustatt.attack.norms import NORMS, inside_box, measure, per_row, project
 from robustatt.attack.rng import ExampleRng, counter_uniform
 from robustatt.errors import ThreatModelViolation
 
@@ -30,6 +30,59 @@ def rows_of(image: Tensor, eps: Tensor, index: list[int] | None = None) -> Batch
     n = len(image)
     zero = torch.zeros(n, dtype=torch.int64)
     return Batch(image, zero, eps, torch.tensor(index or range(n)), zero, torch.zeros(n, 4), zero - 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "eps", "expected"),
+    [
+        ("linf", [3.0, -0.5, 0.0, -4.0], 1.0, [1.0, -0.5, 0.0, -1.0]),
+        ("l2", [3.0, 0.0, -4.0, 0.0], 1.0, [0.6, 0.0, -0.8, 0.0]),
+        ("l2", [0.3, 0.0, -0.4, 0.0], 1.0, [0.3, 0.0, -0.4, 0.0]),
+        ("l1", [3.0, -1.0, 0.0, 0.0], 2.0, [2.0, 0.0, 0.0, 0.0]),  # all shrink by 1
+        ("l1", [3.0, -2.0, 0.5, 0.0], 3.0, [2.0, -1.0, 0.0, 0.0]),  # all shrink by 1
+        ("l1", [3.0, -2.0, 1.0, 0.0], 3.6, [2.2, -1.2, 0.2, 0.0]),  # all shrink by 0.8
+        ("l1", [0.5, -0.25, 0.25, 0.0], 1.0, [0.5, -0.25, 0.25, 0.0]),
+        ("l1", [0.5, -0.25, 0.25, 0.0], 0.0, [0.0, 0.0, 0.0, 0.0]),
+    ],
+)
+def test_projection_by_hand(name: str, change: list[float], eps: float, expected: list[float]) -> None:
+    """Beside a row that stays as it is."""
+    rows = torch.tensor([change, [0.125, 0.0, 0.0, 0.0]]).reshape(2, 1, 2, 2)
+    moved = NORMS[name].project(rows, torch.tensor([eps, 10.0])).flatten(1)
+    torch.testing.assert_close(moved[0], torch.tensor(expected), atol=2e-5, rtol=0)
+    assert moved[1].tolist() == [0.125, 0, 0, 0]
+
+
+def test_directions_by_hand() -> None:
+    """Also of gradients so small that their squares are 0 in float32, beside one that is not."""
+    grad = torch.tensor([[3.0, 0.0, -4.0, 0.0], [3e-35, 0.0, -4e-35, 0.0], [0.0, 0.0, 0.0, 0.0]]).reshape(3, 1, 2, 2)
+    for name, expected in (("linf", [1.0, 0.0, -1.0, 0.0]), ("l2", [0.6, 0.0, -0.8, 0.0]), ("l1", [0.0, 0.0, -1.0, 0.0])):
+        rows = torch.tensor([expected, expected, [0.0] * 4])
+        torch.testing.assert_close(NORMS[name].steepest_direction(grad).flatten(1), rows)
+
+
+def test_random_points_by_hand() -> None:
+    """Which numbers are used is part of every record of an attack with a random start."""
+    uniform = torch.tensor([[-0.25, 0.5, 0.0, 1.0], [0.0625, 0.5, 0.5, 0.5]]).reshape(2, 1, 2, 2)
+    normal = torch.tensor([[3.0, -4.0, 0.0, 0.0], [0.0, 1.0, 2.0, 2.0]]).reshape(2, 1, 2, 2)
+    assert torch.equal(NORMS["linf"].random_in_unit_ball(uniform, normal), uniform)
+    l2 = NORMS["l2"].random_in_unit_ball(uniform, normal).flatten(1)
+    root = 0.25**0.25
+    torch.testing.assert_close(l2, torch.tensor([[0.6 * root, -0.8 * root, 0.0, 0.0], [0.0, 1 / 6, 1 / 3, 1 / 3]]))
+    l1 = NORMS["l1"].random_in_unit_ball(uniform, normal).flatten(1)
+    sizes = -np.log([0.25, 0.5, 1e-30, 1.0]), -np.log([0.0625, 0.5, 0.5, 0.5])
+    first, second = sizes[0] / (sizes[0].sum() + 12.5), sizes[1] / (sizes[1].sum() + 0.5)
+    expected = np.array([first * [-1, 1, 0, 1], second])
+    torch.testing.assert_close(l1, torch.tensor(expected, dtype=torch.float32))
+
+
+def test_pixels_are_kept_off_the_border_and_gradients_pass() -> None:
+    image = torch.tensor([0.0, 0.05, 0.5, 0.95, 1.0], requires_grad=True)
+    inner = inside_box(image, 0.1)
+    torch.testing.assert_close(inner, torch.tensor([0.1, 0.1, 0.5, 0.9, 0.9]))
+    inner.sum().backward()
+    assert image.grad is not None
+    assert image.grad.tolist() == [1] * 5
 
 
 @quick
@@ -136,6 +189,44 @@ def test_a_violation_names_attack_example_and_numbers(bad: float, what: str) -> 
     image[1, 0, 0, 0] += bad
     with pytest.raises(ThreatModelViolation, match=f"'pgd'.*example 42.*{what}"):
         measure(NORMS["linf"], clean, image, torch.full((2,), 0.15), "pgd", torch.tensor([41, 42]))
+
+
+@pytest.mark.parametrize(
+    ("pixel", "eps", "allowed"),
+    [
+        (0.6 + 5e-7, 0.1, True),
+        (0.6 + 1.5e-6, 0.1, False),
+        (1 + 5e-7, 2.0, True),
+        (1 + 1e-5, 2.0, False),
+        (1.5, 2.0, False),
+        (-5e-7, 2.0, True),
+        (-1e-5, 2.0, False),
+    ],
+)
+def test_a_violation_begins_beyond_rounding(pixel: float, eps: float, allowed: bool) -> None:
+    clean = torch.full((1, 1, 1, 2), 0.5, dtype=torch.float64)
+    image = torch.tensor([[[[0.5, pixel]]]], dtype=torch.float64)
+    try:
+        distance = measure(NORMS["linf"], clean, image, torch.tensor([eps]), "pgd", torch.tensor([0]))
+    except ThreatModelViolation:
+        assert not allowed
+    else:
+        assert allowed
+        assert distance.tolist() == pytest.approx([abs(pixel - 0.5)])
+        assert distance.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("beyond", "allowed"), [(1e-5, True), (3e-5, False)])
+def test_a_large_radius_rounds_in_proportion(beyond: float, allowed: bool) -> None:
+    """16 in the L1 norm, over 64 pixels."""
+    clean = torch.zeros(1, 1, 8, 8, dtype=torch.float64)
+    image = clean + (16 + beyond) / 64
+    try:
+        measure(NORMS["l1"], clean, image, torch.tensor([16.0]), "pgd", torch.tensor([0]))
+    except ThreatModelViolation:
+        assert not allowed
+    else:
+        assert allowed
 
 
 @quick

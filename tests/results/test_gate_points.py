@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from robustatt.errors import InputError
+from robustatt.results import gate
 from robustatt.results.gate import Change, CheckResult, PointCheck, check, judge, plan_changes
 from robustatt.results.reference import Identity, MadeBy, Reference, ReferenceCurve
 from robustatt.results.summary import Summary
@@ -122,6 +123,19 @@ def test_impossible_limits_are_refused(alpha: float, max_drop: float) -> None:
         compare(WAS, WAS, alpha=alpha, max_drop=max_drop)
 
 
+def test_a_loss_of_more_than_a_point_at_one_percent_is_a_regression_by_default() -> None:
+    marks = "1" * 500
+    was: Rows = {("m", "a"): (marks, marks, marks)}
+    for lost, verdict in ((5, "noise"), (7, "regression")):
+        assert compare({("m", "a"): (marks, "0" * lost + marks[lost:], marks)}, was).verdict == verdict
+    assert compare({("m", "a"): (marks, "0" * 6 + marks[6:], marks)}, was).verdict == "noise", "p is 1/64"
+
+
+def test_of_no_points_none_is_testable() -> None:
+    able = gate.testable(np.array([], dtype=np.int64), 0.05)
+    assert (able.size, able.dtype) == (0, bool)
+
+
 @pytest.mark.parametrize("max_drop", [0.0, 100.0])
 def test_limits_at_their_ends_are_allowed(max_drop: float) -> None:
     assert compare(WAS, WAS, max_drop=max_drop).exit_code == 0
@@ -148,7 +162,8 @@ def test_records_that_are_not_there_are_named() -> None:
     assert len(none.changes) == 1, "the first that is not there"
     other = check(records.assign(model="o"), summary, reference_of(alone, seed=1))
     assert other.changes == (Change("seed", "seed", "1", "0"),), "of another plan the records need not be there"
-    several = check(records, summary, reference_of(alone, seed=1, evaluation="4"), allow=["data"])
+    several = check(records, summary, reference_of(alone, seed=1, evaluation="4", data={"name": "e"}), 2.0, 0.05, allow=["data"])
+    assert (several.noted, several.max_drop, several.alpha) == ((Change("data", "data (name)", "e", "d"),), 2.0, 0.05)
     assert several.headline == "not comparable: seed: the reference has 1, this run has 0, and 1 more"
 
 
@@ -163,7 +178,7 @@ def test_more_examples_are_another_data_set_and_more_radii_are_not() -> None:
 def test_every_field_of_a_plan_is_compared() -> None:
     was = {
         "data": {"name": "digits", "split": "test", "n": 100, "fingerprint": "d1", "classes": 10},
-        "models": {"m": {"fingerprint": "w1"}, "gone": {"fingerprint": "w2"}, "kept": {"fingerprint": "w3"}},
+        "models": {"gone": {"fingerprint": "w2"}, "m": {"fingerprint": "w1"}, "kept": {"fingerprint": "w3"}},
         "attacks": {"pgd": {"norm": "linf", "fingerprint": "a1"}, "lost": {}, "same": {"norm": "l2"}},
         "eps": ["1/255", "0.5/255", "2/255"],
         "seed": 0,
@@ -184,8 +199,8 @@ def test_every_field_of_a_plan_is_compared() -> None:
         Change("data", "data (n)", "100", "90"),
         Change("data", "data (fingerprint)", "d1", "d2"),
         Change("data", "data (classes)", "10", "none"),
-        Change("weights", "weights of m (fingerprint)", "w1", "w9"),
         Change("missing", "model gone", "it", "nothing of that name"),
+        Change("weights", "weights of m (fingerprint)", "w1", "w9"),
         Change("attack", "pgd (norm)", "linf", "l2"),
         Change("attack", "pgd (radii)", "none", "['1/255']"),
         Change("missing", "attack lost", "it", "nothing of that name"),

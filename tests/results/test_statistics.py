@@ -31,10 +31,10 @@ def test_wilson_refuses_impossible_counts(k: int, n: int, said: str) -> None:
         statistics.wilson(k, n)
 
 
-@pytest.mark.parametrize("n", [1, 3, 10, 49, 256, 10_000])
-def test_wilson_ends_at_0_and_1_exactly(n: int) -> None:
-    assert statistics.wilson(0, n)[0] == 0
-    assert statistics.wilson(n, n)[1] == 1
+def test_wilson_ends_at_0_and_1_exactly() -> None:
+    n = np.arange(1, 1000)
+    assert (statistics.wilson(0, n)[0] == 0).all()
+    assert (statistics.wilson(n, n)[1] == 1).all()
 
 
 @pytest.mark.parametrize("confidence", [0, 1, 1.5, -0.5])
@@ -209,6 +209,7 @@ def test_paired_bootstrap_of_a_constant_and_of_many_values() -> None:
     a = np.random.default_rng(8).normal(size=1000)
     many = statistics.paired_bootstrap(a, np.zeros(1000), seed=1, resamples=5000, confidence=0.5)  # in two draws
     error = a.std() / 1000**0.5
+    assert many == statistics.paired_bootstrap(a, np.zeros(1000), seed=1, resamples=5000, confidence=0.5)
     assert many.value == pytest.approx(a.mean())
     assert many.low == pytest.approx(a.mean() - 0.6745 * error, abs=0.08 * error)
     assert many.high == pytest.approx(a.mean() + 0.6745 * error, abs=0.08 * error)
@@ -227,10 +228,10 @@ def test_power_by_simulation() -> None:
 
 
 def test_power_by_hand() -> None:
-    """d sqrt(n) = 3, z sqrt(psi) = 2.5 and sqrt(psi - d^2) = 0.5: the power is Phi(1)."""
-    alpha = 2 * (1 - NormalDist().cdf(2.5 / 0.34**0.5))
-    assert statistics.mcnemar_power(100, 0.3, 0.34, alpha) == pytest.approx(0.841344746)
-    assert statistics.mcnemar_power(100, -0.3, 0.34, alpha) == pytest.approx(0.841344746)
+    """d sqrt(n) = 3, z sqrt(psi) = 2.4 and sqrt(psi - d^2) = 0.6: the power is Phi(1)."""
+    alpha = 2 * NormalDist().cdf(-2.4 / 0.45**0.5)
+    assert statistics.mcnemar_power(100, 0.3, 0.45, alpha) == pytest.approx(0.841344746)
+    assert statistics.mcnemar_power(100, -0.3, 0.45, alpha) == pytest.approx(0.841344746)
 
 
 def test_power_where_every_example_changes_sides_alike() -> None:
