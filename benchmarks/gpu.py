@@ -29,9 +29,9 @@ os.environ["GIT_PYTHON_REFRESH"] = "quiet"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from bench import forward_gflop
 from bench_peers import LIBRARIES, Strength
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import robustatt
 from robustatt import data as datasets
@@ -208,7 +208,7 @@ def _trained(setting: Setting, name: str, adversarial: str | None, seconds: floa
     card = train(TrainRequest(**request, epochs=epochs))
     rows = setting.weights(label).with_suffix(".csv").read_text().splitlines()
     last = dict(zip(rows[0].split(","), rows[-1].split(","), strict=True))
-    speed, gflop = float(last["images_per_second"]), _forward_gflop(setting, name)
+    speed, gflop = float(last["images_per_second"]), forward_gflop(models.build(name, 10, setting.width))
     return {
         "clean_accuracy": card.clean_accuracy, "epochs": epochs, "width": setting.width, "images_per_second": speed,
         "gflop_forward": round(gflop, 4), "tflops": round(3 * gflop * speed / 1e3, 3),
@@ -232,14 +232,6 @@ def _epoch_seconds(request: dict[str, Any]) -> float:
         train(TrainRequest(**request, epochs=2), note)
     half = len(times) // 2
     return total * (times[-1] - times[half - 1]) / max(1, len(times) - half)
-
-
-def _forward_gflop(setting: Setting, name: str) -> float:
-    """GFLOP of a forward pass of one image, a multiply and an add counted as two."""
-    network = models.build(name, 10, setting.width).eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(1, 3, 32, 32))
-    return float(counter.get_total_flops()) / 1e9
 
 
 def _network(setting: Setting, label: str) -> nn.Module:

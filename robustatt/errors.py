@@ -108,6 +108,15 @@ def raised_by(what: str) -> Iterator[None]:
         raise InputError(f"{what} raised {describe(problem)}") from problem
 
 
+@contextmanager
+def said_of(where: str) -> Iterator[None]:
+    """An InputError raised inside says its place in front, such as "plan sweep.toml"."""
+    try:
+        yield
+    except InputError as problem:
+        raise InputError(f"{where}: {problem}") from None
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of an error line: the nearest valid name if one is near, and the valid names."""
     names = sorted(known)

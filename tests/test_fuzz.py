@@ -46,7 +46,7 @@ from robustatt.results.gallery import GALLERY_FILE, read_gallery, write_gallery
 from robustatt.results.gate import check
 from robustatt.results.records import Store, encode
 from robustatt.results.reference import make_reference, read_reference, write_reference
-from robustatt.results.summary import read_summary, write_summary
+from robustatt.results.summary_file import read_summary, write_summary
 
 TARGETS = 20
 TOTAL = int(os.environ.get("ROBUSTATT_FUZZ", "500"))

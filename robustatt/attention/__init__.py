@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustatt.attention.find import Attention, Heads, Own, find
+from robustatt.attention.find import AttentionReader, Heads, Own, find
 from robustatt.attention.protocol import Maps
 
-__all__ = ["Attention", "Heads", "Maps", "Own", "find"]
+__all__ = ["AttentionReader", "Heads", "Maps", "Own", "find"]

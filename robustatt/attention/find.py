@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Literal, final
 
 import torch
@@ -11,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from robustatt.attention.levels import NONE, Level, Levels, by_pattern, by_themselves
-from robustatt.attention.listening import Kind, Listener, Place, listening
+from robustatt.attention.listening import Kind, Listener, Place, listening, outputs
 from robustatt.attention.placement import Tokens, shares
 from robustatt.attention.protocol import Maps, OwnProtocol, checked
 from robustatt.attention.survey import survey
@@ -23,7 +24,7 @@ from robustatt.plan.entries import AUTO
 Heads = Literal["mean", "max"] | int
 
 
-class Attention:
+class AttentionReader:
     """How the maps of a network are read. `levels` are their names in the order of depth; none if there is nothing to read."""
 
     levels: tuple[str, ...] = ()
@@ -41,7 +42,7 @@ class Attention:
 
 
 @final
-class Nothing(Attention):
+class Nothing(AttentionReader):
     """No attention that could be read."""
 
     def __init__(self, reason: str = "") -> None:
@@ -49,7 +50,7 @@ class Nothing(Attention):
 
 
 @final
-class Own(Attention):
+class Own(AttentionReader):
     """The protocol `levels` and `attend(x)`."""
 
     def __init__(self, protocol: OwnProtocol) -> None:
@@ -68,7 +69,7 @@ class Own(Attention):
 
 
 @final
-class Heard(Attention):
+class Heard(AttentionReader):
     """Attention and gates heard in the pass, of any network whose submodules take hooks."""
 
     def __init__(self, label: str, levels: Levels, heads: Heads) -> None:
@@ -79,7 +80,7 @@ class Heard(Attention):
         reading = _Reading(self._levels, self._heads, len(images), self._label)
         names = {level.place.module for level in (*self._levels.chosen, *self._levels.rollout) if not level.output}
         with ExitStack() as stack:
-            stack.enter_context(_returned(module, self._levels.chosen, reading.returned))
+            stack.enter_context(outputs(module, {place.module for place in reading.outputs}, reading.returned))
             if names:
                 stack.enter_context(listening(module, names, reading))
             output = module(images)
@@ -94,6 +95,8 @@ class _Reading(Listener):
         self.by_place = {level.place: level for level in (*levels.rollout, *levels.chosen) if not level.output}
         self.rolling = {level.place for level in levels.rollout}
         self.rows: dict[Place, list[Tensor]] = {}
+        self.outputs = {level.place for level in levels.chosen if level.output}
+        self.calls: Counter[str] = Counter()  # of the submodules whose outputs are maps
         self.direct: dict[Place, Tensor] = {}
         self.rolled: Tensor | None = None
 
@@ -134,8 +137,11 @@ class _Reading(Listener):
     def gate(self, place: Place, gate: Tensor) -> None:
         self.direct[place] = gate.detach()[:, 0]
 
-    def returned(self, place: Place, output: Any) -> None:
-        self.direct[place] = output.detach()
+    def returned(self, name: str, output: Any) -> None:
+        place = Place(name, self.calls[name])
+        self.calls[name] += 1
+        if place in self.outputs:
+            self.direct[place] = output.detach()
 
     def maps(self) -> Maps:
         """Every level's, in order."""
@@ -155,34 +161,9 @@ class _Reading(Listener):
         return level.placement.maps(torch.cat(self.rows[level.place]))
 
 
-@contextmanager
-def _returned(module: nn.Module, levels: tuple[Level, ...], take: Callable[[Place, Any], None]) -> Iterator[None]:
-    """While inside, the outputs of submodules that are maps themselves are taken."""
-    wanted = {level.place for level in levels if level.output}
-    turns = dict.fromkeys({place.module for place in wanted}, 0)
-    handles = []
-
-    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hear(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            place = Place(name, turns[name])
-            turns[name] += 1
-            if place in wanted:
-                take(place, output)
-
-        return hear
-
-    try:
-        for name in turns:
-            handles.append(module.get_submodule(name).register_forward_hook(hook(name)))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def find(
     module: nn.Module, label: str, probe: Float[Tensor, "n c h w"], attention: str = AUTO, heads: Heads = "mean"
-) -> Attention:
+) -> AttentionReader:
     """The attention of a module in evaluation mode, found with a few images.
 
     Args:

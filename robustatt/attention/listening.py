@@ -185,6 +185,23 @@ class _ProductAttention:
 
 
 @contextmanager
+def outputs(module: nn.Module, names: Iterable[str], look: Callable[[str, Any], Any]) -> Iterator[None]:
+    """While inside, what each submodule of these names returns is shown to a function, which may return something in its place."""
+    handles = []
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        return lambda _module, _inputs, output: look(name, output)
+
+    try:
+        for name in names:
+            handles.append(module.get_submodule(name).register_forward_hook(hook(name)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def listening(module: nn.Module, names: Iterable[str], listener: Listener) -> Iterator[None]:
     """While inside, the listener hears what the submodules of these names compute; no hook is left behind.
 

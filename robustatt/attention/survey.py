@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from robustatt.attention.listening import Kind, Listener, Place, listening
+from robustatt.attention.listening import Kind, Listener, Place, listening, outputs
 from robustatt.attention.placement import Grid, Placement, Tokens, Windows, grid_of, is_upright, windows_of
 
 IMAGES = 3
@@ -64,10 +63,10 @@ def survey(module: nn.Module, images: Tensor) -> Survey:
     if torch.equal(few[0], few[-1]):  # images that are all the same tell nothing apart
         few = few + 0.01 * torch.arange(IMAGES, device=few.device).view(-1, 1, 1, 1)
     parts = {name: part for name, part in module.named_modules() if not isinstance(part, torch.jit.ScriptModule)}
-    names = list(parts)
+    names = [name for name in parts if name]
     working = [name for name, part in parts.items() if part._modules or part._parameters]  # else its parent does the work
     seen = _Surveyor(few, _has_class_token(module))
-    with torch.no_grad(), _outputs(module, names, seen.output), listening(module, working, seen):
+    with torch.no_grad(), outputs(module, names, seen.output), listening(module, working, seen):
         module(few)
     if seen.cut:
         _place_windows(module, few, names, working, seen)
@@ -192,28 +191,7 @@ class _Placer(Listener):
 
 def _place_windows(module: nn.Module, images: Tensor, names: list[str], working: list[str], seen: _Surveyor) -> None:
     placer = _Placer(seen)
-    with torch.enable_grad(), _outputs(module, names, placer.begin_anew), listening(module, working, placer):
+    with torch.enable_grad(), outputs(module, names, placer.begin_anew), listening(module, working, placer):
         module(images)
     for place, number in seen.cut.items():
         seen.survey.found[number] = replace(seen.survey.found[number], placement=placer.found.get(place))
-
-
-class _outputs:
-    """While inside, what each submodule returns is shown to a function, which may return something in its place."""
-
-    def __init__(self, module: nn.Module, names: list[str], look: Callable[[str, Any], Any]) -> None:
-        self.module, self.names, self.look = module, names, look
-        self.handles: list[Any] = []
-
-    def __enter__(self) -> None:
-        for name in self.names:
-            if name:
-                hook = self._hook(name)
-                self.handles.append(self.module.get_submodule(name).register_forward_hook(hook))
-
-    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
-        return lambda _module, _inputs, output: self.look(name, output)
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self.handles:
-            handle.remove()

@@ -50,7 +50,7 @@ def models(
                 f"{card.width:g}",
                 _or_dash(card.epochs),
                 _or_dash(card.seed),
-                "-" if card.clean_accuracy is None else f"{card.clean_accuracy:.2%}",
+                card.accuracy,
                 "clean images" if card.adversarial is None else f"images attacked by {card.adversarial['method']}, {card.adversarial['eps']}",
             ]
             for data, name, card in bundled_cards()

@@ -63,7 +63,7 @@ def _train_one(request: TrainRequest, minutes: float | None) -> None:
         return
     if "stopped" in card.history:
         print(f"Stopped early: {card.history['stopped']}")
-    print(f"Wrote {request.out}: clean test accuracy {card.clean_accuracy:.2%}")
+    print(f"Wrote {request.out}: clean test accuracy {card.accuracy}")
     print(f"Log: {request.log_path}, curve: {request.curve_path}")
     size = f" --input-size {request.input_size}" if request.input_size else ""
     print(f"Next: robustatt sweep --eps 1..16 --model {request.model} --data {request.data}{size} --weights {request.out}")
@@ -90,7 +90,7 @@ def _train_plan(path: Path, only: list[str] | None, minutes: float | None, machi
         states = train_plan(chosen, minutes, _say_which, bar)
     print_table(
         ["network", "epochs", "state", "clean test accuracy"],
-        [[state.name, f"{state.epochs} of {state.planned}", _state(state.card, state.epochs), _accuracy(state.card)] for state in states],
+        [[state.name, f"{state.epochs} of {state.planned}", _state(state.card, state.epochs), state.card.accuracy if state.card else "-"] for state in states],
     )
     print(f"Weights, README.md and {CURVES} are in {plan.folder}")
     if any(state.card is None for state in states):
@@ -105,7 +105,3 @@ def _state(card: Card | None, epochs: int) -> str:
     if card is None:
         return "begun" if epochs else "missing"
     return "stopped early" if "stopped" in card.history else "trained"
-
-
-def _accuracy(card: Card | None) -> str:
-    return "-" if card is None or card.clean_accuracy is None else f"{card.clean_accuracy:.2%}"

@@ -22,7 +22,8 @@ from robustatt.health.warning import UNEXPLAINED
 from robustatt.plan import BoundPlan, Cell
 from robustatt.results.aggregate import summarise
 from robustatt.results.records import DRIFT_SUFFIX, Store
-from robustatt.results.summary import SUMMARY_FILE, HealthNote, Summary, as_stored, read_summary
+from robustatt.results.summary import HealthNote, Summary
+from robustatt.results.summary_file import SUMMARY_FILE, as_stored, read_summary
 
 TOLERANCE = 1e-9
 """How far a number of summary.json may lie from the one that the records give: both are computed in float64."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,8 @@ from robustatt.results.aggregate import summarise
 from robustatt.results.file_names import write_file_names
 from robustatt.results.gallery import GALLERY_FILE, GalleryEntry, write_gallery
 from robustatt.results.records import DRIFT_SUFFIX, Store
-from robustatt.results.summary import Provenance, Summary, read_summary, write_summary
+from robustatt.results.summary import Provenance, Summary
+from robustatt.results.summary_file import read_summary, write_summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +95,7 @@ def bound(plan: Plan, dataset: Dataset, load: Loader, out: Path, execution: Exec
     store = Store(records)
     store.check()
     where = records if "://" in records else str(Path(records).absolute())
-    cells = len(BoundPlan(plan, examples, dataset.classes, "", ("",) * len(plan.models)).keys())
+    cells = sum(1 for kind in BoundPlan(plan, examples, dataset.classes, "", ("",) * len(plan.models)).kinds() for _ in kind)
     threads = execution.cell_threads(cells, torch.get_num_threads()) if execution else None
     batch_size = plan.batch_size or automatic_batch_size(dataset.image_shape, device)
     with _cluster(execution), _threads(threads) as available, FrozenModels(load, device, chosen, plan) as models:
@@ -251,12 +253,11 @@ def _keep_pictures(bound: BoundPlan, dataset: Dataset, models: FrozenModels, rec
     plan = bound.plan
     channels, height, width = dataset.image_shape
     attack = attack_to_show(plan.attacks, records)
-    shown = (
-        choose(records, attack, height * width, plan.seed) if attack is not None and channels == 3 and any(map(plan.radii_of, plan.attacks)) else []
-    )
+    possible = attack is not None and channels == 3 and any(map(plan.radii_of, plan.attacks))
+    shown = choose(records, attack, height * width, plan.seed) if attack is not None and possible else []
     entries: list[GalleryEntry] = []
     for entry in plan.models if shown else ():
-        candidates = [cell for cells in (bound.drift_cells(), bound.cells()) for cell in cells]  # at full strength first
+        candidates = chain(bound.drift_cells(), bound.cells())  # at full strength first
         cell = next(cell for cell in candidates if cell.model == entry.name and cell.attack.name == attack)
         batch_size = automatic_batch_size(dataset.image_shape, models.device)
         entries += pictures(cell, models.get(entry), dataset, shown, batch_size)

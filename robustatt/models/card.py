@@ -34,6 +34,11 @@ class Card(BaseModel):
     adversarial: dict[str, Any] | None = None
     history: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def accuracy(self) -> str:
+        """Clean test accuracy as tables show it, such as ``83.50 %``; a dash where it was not measured."""
+        return "-" if self.clean_accuracy is None else f"{100 * self.clean_accuracy:.2f} %"
+
 
 def damaged(path: Path, error: Exception) -> InputError:
     return InputError(
@@ -56,6 +61,11 @@ def read_card(path: str | Path) -> Card:
     except (SafetensorError, OSError, ValueError) as error:
         raise damaged(path, error) from error
     return parse_card(path, metadata)
+
+
+def read_cards(folder: Path) -> dict[str, Card]:
+    """The cards of all checkpoints in a folder, by file name without its ending."""
+    return {path.stem: read_card(path) for path in sorted(folder.glob("*.safetensors"))}
 
 
 def parse_card(path: Path, metadata: dict[str, str]) -> Card:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from robustatt.models.attention import Images, Map, Network, head
-from robustatt.models.vgg import BN_EPS, TINY, Shape, bottom, global_branch, run
+from robustatt.models.vgg import BN_EPS, TINY, Shape, global_branch, stages
 
 REDUCTION = 16
 KERNEL = 7
@@ -81,9 +81,7 @@ class CbamVGG(Network):
         super().__init__()
         c256, c512 = shape.channels(256), shape.channels(512)
         self.normalise = shape.normalise()
-        self.bottom = bottom(shape)
-        self.middle = nn.Sequential(nn.MaxPool2d(2), run(shape, c256, (512, 512, 512)))
-        self.top = nn.Sequential(nn.MaxPool2d(2), run(shape, c512, (512, 512, 512)))
+        self.bottom, self.middle, self.top = stages(shape)
         self.gates = nn.ModuleList(Gates(channels) for channels in (c256, c512, c512))
         self.descriptor = global_branch(shape)
         self.head = head("concat", (c512,), shape.classes, shape.rate(0.5))

@@ -79,6 +79,16 @@ def bottom(shape: Shape) -> nn.Sequential:
     )
 
 
+def stage(shape: Shape, inputs: int) -> nn.Sequential:
+    """A pooling and three convolutions of 512."""
+    return nn.Sequential(nn.MaxPool2d(2), run(shape, inputs, (512, 512, 512)))
+
+
+def stages(shape: Shape) -> tuple[nn.Sequential, nn.Sequential, nn.Sequential]:
+    """The trunk of the attention networks in three parts, which end in l1, l2 and l3."""
+    return bottom(shape), stage(shape, shape.channels(256)), stage(shape, shape.channels(512))
+
+
 def global_branch(shape: Shape) -> nn.Sequential:
     """Local features to the global descriptor g: pooling, two convolutions, and a linear layer."""
     c512 = shape.channels(512)
@@ -137,9 +147,7 @@ class AttentionVGG(AttendingNetwork):
         c256, c512 = shape.channels(256), shape.channels(512)
         self.levels = ("l1", "l2", "l3")[-attended:]
         self.normalise = shape.normalise()
-        self.bottom = bottom(shape)
-        self.middle = nn.Sequential(nn.MaxPool2d(2), run(shape, c256, (512, 512, 512)))
-        self.top = nn.Sequential(nn.MaxPool2d(2), run(shape, c512, (512, 512, 512)))
+        self.bottom, self.middle, self.top = stages(shape)
         self.descriptor = global_branch(shape)
         widths = (c256, c512, c512)[-attended:]
         self.attention = nn.ModuleList(Attention(width, c512, compatibility, shape.rate(0.5)) for width in widths)
@@ -166,13 +174,10 @@ class GapVGG(Network):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        c256, c512 = shape.channels(256), shape.channels(512)
         self.normalise = shape.normalise()
-        self.bottom = bottom(shape)
-        self.middle = nn.Sequential(nn.MaxPool2d(2), run(shape, c256, (512, 512, 512)))
-        self.top = nn.Sequential(nn.MaxPool2d(2), run(shape, c512, (512, 512, 512)))
+        self.bottom, self.middle, self.top = stages(shape)
         self.dropout = nn.Dropout(shape.rate(0.5))
-        self.classify = nn.Linear(c512, shape.classes)
+        self.classify = nn.Linear(shape.channels(512), shape.classes)
 
     def _local(self, x: Images) -> Tensor:
         l3: Tensor = self.top(self.middle(self.bottom(self.normalise(x))))
@@ -211,11 +216,11 @@ class ProgressiveVGG(Network):
         c256, c512 = shape.channels(256), shape.channels(512)
         self.normalise = shape.normalise()
         self.bottom = bottom(shape)
-        self.middle = nn.Sequential(nn.MaxPool2d(2), run(shape, c256, (512, 512, 512)))
+        self.middle = stage(shape, c256)
         self.descriptor = global_branch(shape)
         self.gate_local = nn.Conv2d(c512, 1, 1)
         self.gate_global = nn.Linear(c512, 1, bias=False)
-        self.top = nn.Sequential(nn.MaxPool2d(2), run(shape, c512, (512, 512, 512)))
+        self.top = stage(shape, c512)
         self.attention = Attention(c512, c512, compatibility, shape.rate(0.5))
         self.head = head("concat", (c512,), shape.classes, shape.rate(0.5))
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -88,38 +89,31 @@ class BoundPlan:
 
     def cells(self) -> Iterator[Cell]:
         """Every Cell of the sweep, model by model, attack by attack."""
-        for entry, fingerprint in self._models():
-            for attack in self.plan.attacks:
-                yield from self._of_kind(entry, fingerprint, attack, self.plan.radii_of(attack), None)
+        return (cell for kind in self.kinds() for cell in kind if cell.drift is None)
 
     def drift_cells(self) -> Iterator[Cell]:
         """The Cells in which drift is measured at full strength, in the same order."""
-        sample, attacks = self.drift_sample()
-        for entry, fingerprint in self._models():
-            for attack, radii in attacks:
-                yield from self._of_kind(entry, fingerprint, attack, radii, sample)
+        return (cell for kind in self.kinds() for cell in kind if cell.drift is not None)
 
     def kinds(self) -> Iterator[Iterator[Cell]]:
-        """For each model and attack its Cells, the longest first; then those of the drift sample."""
-        sample, attacks = self.drift_sample()
-        for entry, fingerprint in self._models():
+        """For each model the Cells of each attack, then those of its drift sample."""
+        sample, attacks = self.drift_sample
+        for entry, fingerprint in zip(self.plan.models, self.model_fingerprints, strict=True):
             for attack in self.plan.attacks:
                 yield self._of_kind(entry, fingerprint, attack, self.plan.radii_of(attack), None)
             for attack, radii in attacks:
                 yield self._of_kind(entry, fingerprint, attack, radii, sample)
 
     def keys(self) -> list[str]:
-        """The keys of all Cells, those of the drift sample last."""
-        return [cell.key for cells in (self.cells(), self.drift_cells()) for cell in cells]
+        """The keys of all Cells, model by model."""
+        return [cell.key for kind in self.kinds() for cell in kind]
 
+    @cached_property
     def drift_sample(self) -> tuple[DriftSample | None, list[tuple[Recipe, Radii]]]:
         """The examples whose drift is measured at full strength, and the attacks it is measured under, with their radii."""
         attacks = measured_attacks([(entry, self.plan.radii_of(entry)) for entry in self.plan.attacks])
         count = sample_size(attacks, self.examples, self.plan.drift_n)
         return (DriftSample(count, self.examples), attacks) if count else (None, [])
-
-    def _models(self) -> Iterator[tuple[ModelEntry, str]]:
-        return zip(self.plan.models, self.model_fingerprints, strict=True)
 
     def _of_kind(
         self, entry: ModelEntry, fingerprint: str, attack: Recipe, radii: Radii, drift: DriftSample | None

@@ -31,6 +31,20 @@ def require_number(
     raise InputError(f"{flag} {value}: give a number {said}")
 
 
+def require_known(keys: Iterable[str], known: Iterable[str], of: str = "") -> None:
+    """Every key of a table is known; `of` is what the table describes."""
+    names = tuple(known)
+    for key in keys:
+        if key not in names:
+            raise InputError(f"unknown key {key!r}{of}: {did_you_mean(key, names)}")
+
+
+def require_type(key: str, value: object, kind: type, example: str) -> None:
+    """The value of a key has its type; True is no whole number."""
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise InputError(f"key {key!r} has the wrong type: write for example {example}")
+
+
 def require_choice(flag: str, value: str | None, known: Iterable[str]) -> None:
     """A choice that is made is one of those there are."""
     if value is not None and value not in known:

@@ -9,7 +9,8 @@ from typing import Any
 
 from robustatt.attack import recipe_files as recipes
 from robustatt.attack.recipe import Recipe
-from robustatt.errors import InputError, did_you_mean
+from robustatt.errors import InputError
+from robustatt.plan.checks import require_known
 
 #: in place of a weights file: the weights that come with the package
 BUNDLED = "bundled"
@@ -112,10 +113,7 @@ def model_from_toml(entry: Any) -> ModelEntry:
         raise InputError(
             'a model is a name or a table of texts, such as {name = "mine", spec = "vgg", weights = "f.safetensors"}'
         )
-    known = {"name", "spec", "weights", "normalize", "options", "attention"}
-    for key in entry:
-        if key not in known:
-            raise InputError(f"unknown key {key!r} of a model: {did_you_mean(key, known)}")
+    require_known(entry, {"name", "spec", "weights", "normalize", "options", "attention"}, " of a model")
     spec = entry.get("spec", entry.get("name"))
     if not spec:
         raise InputError('a model needs a name, such as {name = "vgg_att3"}')

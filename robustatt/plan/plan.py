@@ -11,8 +11,16 @@ from typing import Any
 
 from robustatt.attack.recipe import Recipe
 from robustatt.eps import DEFAULT_GRIDS, UNITS, WHOLE_BOX, format_radius, parse_grid, parse_radius
-from robustatt.errors import InputError, did_you_mean
-from robustatt.plan.checks import require_at_least_one, require_one_choice, require_seed, require_some, require_unique
+from robustatt.errors import InputError, did_you_mean, said_of
+from robustatt.plan.checks import (
+    require_at_least_one,
+    require_known,
+    require_one_choice,
+    require_seed,
+    require_some,
+    require_type,
+    require_unique,
+)
 from robustatt.plan.entries import ModelEntry, attack_entry, model_from_toml, model_to_toml
 
 #: radii by the name of an attack
@@ -131,27 +139,19 @@ class Plan:
     @staticmethod
     def from_toml(document: dict[str, Any], where: str) -> Plan:
         """A plan from a TOML document; every mistake is an InputError that begins with `where`."""
-        known = {*SIMPLE_KEYS, "models", "attacks", "eps", "eps_unit"}
-        for key in document:
-            if key not in known and key != "bound":
-                raise InputError(f"{where}: unknown key {key!r}: {did_you_mean(key, known)}")
-        for key, (kind, example) in {**SIMPLE_KEYS, "models": (list, '["vgg"]'), "attacks": (list, '["fgsm"]')}.items():
-            if key in document and (
-                not isinstance(document[key], kind) or (kind is int and isinstance(document[key], bool))
-            ):
-                raise InputError(f"{where}: key {key!r} has the wrong type: write for example {key} = {example}")
-        simple = {key: document[key] for key in SIMPLE_KEYS if key in document}
-        grid = document.get("eps", [])
-        texts = [str(text) for text in (grid if isinstance(grid, list) else [grid])]
-        try:
+        typed = {**SIMPLE_KEYS, "models": (list, '["vgg"]'), "attacks": (list, '["fgsm"]')}
+        with said_of(where):
+            require_known(document, {*typed, "eps", "eps_unit", "bound"})
+            for key, (kind, example) in typed.items():
+                if key in document:
+                    require_type(key, document[key], kind, f"{key} = {example}")
+            grid = document.get("eps", [])
+            texts = [str(text) for text in (grid if isinstance(grid, list) else [grid])]
             attacks = tuple(attack_entry(entry) for entry in document.get("attacks", ["fgsm"]))
             eps, grids = radii_by_attack(attacks, texts, parse_unit(document.get("eps_unit")))
-            return Plan(
-                models=tuple(model_from_toml(entry) for entry in document.get("models", [])), attacks=attacks, eps=eps,
-                grids=grids, **simple,
-            )  # fmt: skip
-        except InputError as problem:
-            raise InputError(f"{where}: {problem}") from None
+            models = tuple(model_from_toml(entry) for entry in document.get("models", []))
+            simple = {key: document[key] for key in SIMPLE_KEYS if key in document}
+            return Plan(models=models, attacks=attacks, eps=eps, grids=grids, **simple)
 
 
 def radii_by_attack(

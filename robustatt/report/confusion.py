@@ -13,24 +13,24 @@ from numpy.typing import NDArray
 
 from robustatt.report.draw import save, theme, write_csv
 from robustatt.report.heatmaps import class_name
+from robustatt.report.style import shades
 from robustatt.results.summary import Confusion, Summary
 
 MAX_CLASSES = 12
-LEVELS = 4
 
 
 @dataclass(frozen=True)
 class Matrix:
     """The confusion of one model under one attack at one radius, for the classes that are shown.
 
-    `counts` and `levels` (shades, 0 to `LEVELS`) are ``(true class, predicted class)``; `left_out` is the number of
+    `counts` and `shades` are ``(true class, predicted class)``; `left_out` is the number of
     fooled images outside them.
     """
 
     entry: Confusion
     names: list[str]
     counts: NDArray[np.int64]
-    levels: NDArray[np.int64]
+    shades: NDArray[np.int64]
     left_out: int
 
 
@@ -49,10 +49,8 @@ def _matrix(entry: Confusion, classes: Sequence[str]) -> Matrix:
     for true, taken, count in entry.flows:
         if true in shown and taken in shown:
             counts[shown.index(true), shown.index(taken)] = count
-    top = max(1, int(counts.max(initial=0)))
     names = [class_name(number, classes) for number in shown]
-    levels = np.ceil(LEVELS * counts / top).astype(int)
-    return Matrix(entry, names, counts, levels, int(entry.n_fooled - counts.sum()))
+    return Matrix(entry, names, counts, shades(counts, int(counts.max(initial=0))), int(entry.n_fooled - counts.sum()))
 
 
 def write_confusion(summary: Summary, attack: str | None, classes: Sequence[str], folder: Path) -> list[Path]:

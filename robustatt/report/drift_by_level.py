@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from robustatt.eps import parse_radius
 from robustatt.report.draw import save, theme, write_csv
+from robustatt.report.style import shades
 from robustatt.results.columns import DRIFT_METRICS, kind_of, level_title
 from robustatt.results.summary import DriftRow, Summary
 
 METRIC = "js"
-SHADES = 4
 MAX_COLUMNS = 10
 """Radii on the page; a finer grid is thinned out there, and whole in the figure and the CSV file."""
 
@@ -25,7 +25,7 @@ MAX_COLUMNS = 10
 class LevelTable:
     """Mean drift of one model's attention under one attack, ``(level, radius)``; NaN where nothing was measured.
 
-    `shades` are 0 to `SHADES`, on one scale for all models of a page.
+    `shades` are on one scale for all models of a page.
     """
 
     model: str
@@ -67,8 +67,7 @@ def _table(rows: Sequence[DriftRow], top: float) -> LevelTable:
     for row in rows:
         place = levels.index(row.level), radii.index(row.eps)
         drift[place], n[place] = row.mean, row.n
-    shades = np.ceil(SHADES * np.nan_to_num(drift) / max(top, 1e-12)).astype(np.int64)
-    return LevelTable(rows[0].model, rows[0].attack, levels, radii, drift, n, shades)
+    return LevelTable(rows[0].model, rows[0].attack, levels, radii, drift, n, shades(drift, top))
 
 
 def write_level_figure(summary: Summary, attack: str | None, folder: Path) -> list[Path]:

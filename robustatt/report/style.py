@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 LIGHT = ("#0072b2", "#c84e00", "#00795a", "#a23b7e", "#8a6a00", "#4b4fb0", "#7a3b12", "#4d5963")
 DARK = ("#5ab4ef", "#ff9350", "#35c99e", "#e58cc8", "#e3bd45", "#a5a9ff", "#d79a72", "#a9b5c0")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
@@ -33,6 +36,15 @@ class SeriesStyle:
         """The marker, in matplotlib's letters."""
         round_, place = divmod(self.colour, len(LIGHT))
         return MARKERS[(place + TURN * round_) % len(MARKERS)]
+
+
+SHADES = 4
+"""How many shades of a table's cells there are beside none."""
+
+
+def shades(values: ArrayLike, top: float) -> NDArray[np.int64]:
+    """The shade of each cell, 0 to `SHADES`: its value's share of the largest, rounded up."""
+    return np.ceil(SHADES * np.nan_to_num(values) / (top or 1.0)).astype(np.int64)
 
 
 def dash(number: int) -> tuple[float, ...]:

@@ -1,15 +1,12 @@
-"""What a run found, typed: summary.json as it is written and read. Built once, by `robustatt.results.aggregate.summarise`.
+"""What a run found, typed: the content of summary.json. Built once, by `robustatt.results.aggregate.summarise`.
 
 Everything that shows or judges a run reads this. Keys that are not declared here may stand in the file and are kept.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -20,12 +17,9 @@ from robustatt.attack import recipe_files
 from robustatt.attack.recipe import Category, Recipe
 from robustatt.eps import NORM_TITLES, parse_radius
 from robustatt.errors import InputError, first_mistake
-from robustatt.files import write_atomically
 from robustatt.results import provenance, statistics
 
 SCHEMA = 1
-SUMMARY_FILE = "summary.json"
-
 
 def _is_radius(text: str) -> str:
     try:
@@ -326,52 +320,6 @@ class Summary(Part):
         except ValidationError as problem:
             place, said = first_mistake(problem)
             raise InputError(f"{where} is not a summary: {place or 'the whole'}: {said}; run the sweep again to rewrite it") from None
-
-
-def write_summary(directory: Path, summary: Summary) -> Path:
-    """Write ``directory/summary.json`` whole or not at all: temporary file, fsync, rename."""
-    directory = Path(directory)
-    text = json.dumps(_jsonable(summary.as_dict()), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    directory.mkdir(parents=True, exist_ok=True)
-    write_atomically(directory / SUMMARY_FILE, text.encode())
-    return directory / SUMMARY_FILE
-
-
-def _jsonable(value: Any) -> Any:
-    """The value with nothing that JSON does not know: NaN and infinity become null."""
-    if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
-
-
-def as_stored(value: Any) -> Any:
-    """What writing a value as JSON and reading it again gives."""
-    return json.loads(json.dumps(_jsonable(value), allow_nan=False))
-
-
-def read_summary(path: Path) -> Summary:
-    """Read a summary file, or the one of a run's folder; raises InputError with one line on anything else."""
-    path = Path(path) / SUMMARY_FILE if Path(path).is_dir() else Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        where = path.parent
-        raise InputError(f"no {path.name} in {where}: run `robustatt sweep --out {where}` first") from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError):
-        raise InputError(f"{path} is not a summary: broken JSON; run the sweep again to rewrite it") from None
-    if not isinstance(content, dict) or "schema" not in content:
-        raise InputError(f"{path} is not a summary: it has no 'schema'")
-    if content["schema"] != SCHEMA:
-        raise InputError(f"{path} has schema {content['schema']!r}; this version reads schema {SCHEMA}")
-    return Summary.parse(content, str(path))
 
 
 def curve_frame(summary: Summary, model: str, attack: str) -> pd.DataFrame:

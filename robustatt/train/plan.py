@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -14,11 +13,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from robustatt import data as datasets
 from robustatt.data import SOURCES
-from robustatt.errors import InputError, did_you_mean, first_mistake
+from robustatt.errors import InputError, did_you_mean, first_mistake, said_of
 from robustatt.models import read_card
 from robustatt.models.families import ADVERSARIAL
 from robustatt.plan import read_plan
-from robustatt.plan.checks import require_some, require_unique
+from robustatt.plan.checks import require_known, require_some, require_type, require_unique
 from robustatt.train.loop import check_place, load_split
 from robustatt.train.recipe import TrainingRecipe
 from robustatt.train.request import MACHINE, TrainRequest, settings
@@ -82,7 +81,7 @@ class TrainingPlan:
         """
         missing, loaded = [], set()
         for network in self.networks:
-            with _said_of(f"plan {self.path}: {network.name}"):
+            with said_of(f"plan {self.path}: {network.name}"):
                 if network.done():
                     continue
                 missing.append(network)
@@ -95,15 +94,6 @@ class TrainingPlan:
         return missing
 
 
-@contextmanager
-def _said_of(where: str) -> Iterator[None]:
-    """Whatever is wrong is said with the place in front."""
-    try:
-        yield
-    except InputError as problem:
-        raise InputError(f"{where}: {problem}") from None
-
-
 def read_training_plan(path: Path, **machine: Any) -> TrainingPlan:
     """The plan in a TOML file: keys ``out``, ``[defaults]`` and ``[[networks]]``; ``machine`` are the settings in `MACHINE`.
 
@@ -113,46 +103,41 @@ def read_training_plan(path: Path, **machine: Any) -> TrainingPlan:
         InputError: names the file, the network and the key, and the nearest valid one.
     """
     document = read_plan(path)
-    for key in document:
-        if key not in ("out", "defaults", "networks"):
-            raise InputError(f"plan {path}: unknown key {key!r}: {did_you_mean(key, ('out', 'defaults', 'networks'))}")
-    folder, shared, tables = document.get("out", "."), document.get("defaults", {}), document.get("networks", [])
-    for key, value, kind, example in (
-        ("out", folder, str, 'out = "trained"'),
-        ("defaults", shared, dict, "[defaults]"),
-        ("networks", tables, list, "[[networks]]"),
-    ):
-        if not isinstance(value, kind) or (kind is list and not all(isinstance(entry, dict) for entry in value)):
-            raise InputError(f"plan {path}: key {key!r} has the wrong type: write for example {example}")
-    require_some(tables, f"plan {path}: no network: give at least one, as [[networks]] with a model")
-    beside = path.parent / folder
-    networks = tuple(_network(path, beside, {**shared, **entry}, f"network {place}", machine) for place, entry in enumerate(tables, 1))
-    with _said_of(f"plan {path}"):
+    with said_of(f"plan {path}"):
+        require_known(document, ("out", "defaults", "networks"))
+        folder, shared, tables = document.get("out", "."), document.get("defaults", {}), document.get("networks", [])
+        require_type("out", folder, str, 'out = "trained"')
+        require_type("defaults", shared, dict, "[defaults]")
+        require_type("networks", tables, list, "[[networks]]")
+        for entry in tables:
+            require_type("networks", entry, dict, "[[networks]]")
+        require_some(tables, "no network: give at least one, as [[networks]] with a model")
+        networks = []
+        for place, entry in enumerate(tables, 1):
+            with said_of(str(entry.get("name", f"network {place}"))):
+                networks.append(_network(path.parent, folder, {**shared, **entry}, machine))
         require_unique("network", [network.name for network in networks])
-    return TrainingPlan(path, beside, networks)
+    return TrainingPlan(path, path.parent / folder, tuple(networks))
 
 
-def _network(path: Path, folder: Path, entry: Mapping[str, Any], place: str, machine: Mapping[str, Any]) -> PlannedNetwork:
-    where = f"plan {path}: {entry.get('name', place)}"
+def _network(beside: Path, folder: str, entry: Mapping[str, Any], machine: Mapping[str, Any]) -> PlannedNetwork:
+    require_known(entry, (*KEYS, "name"))
     for key, value in entry.items():
-        if key not in (*KEYS, "name"):
-            raise InputError(f"{where}: unknown key {key!r}: {did_you_mean(key, (*KEYS, 'name'))}")
         try:
             _type_of(key).validate_python(value, strict=True)
         except ValidationError as problem:
-            raise InputError(f"{where}: key {key!r}, {value!r}: {first_mistake(problem)[1].lower()}") from None
+            raise InputError(f"key {key!r}, {value!r}: {first_mistake(problem)[1].lower()}") from None
     if "model" not in entry:
-        raise InputError(f"{where}: key 'model' is missing: write for example model = \"vgg\"")
+        raise InputError("key 'model' is missing: write for example model = \"vgg\"")
     fields = {key: value for key, value in entry.items() if key != "name"}
     for key in ("data", "init"):
-        if key in fields and fields[key] not in SOURCES and (path.parent / fields[key]).exists():
-            fields[key] = str(path.parent / fields[key])
-    with _said_of(where):
-        request = TrainRequest(out=Path(), **fields, **machine)
+        if key in fields and fields[key] not in SOURCES and (beside / fields[key]).exists():
+            fields[key] = str(beside / fields[key])
+    request = TrainRequest(out=Path(), **fields, **machine)
     name = entry.get("name", f"{request.model}{ADVERSARIAL if request.adversarial else ''}-seed{request.seed}")
     if not NAMES.fullmatch(name):
-        raise InputError(f"{where}: name {name!r}: letters, digits and any of _ - + . are possible, as it names files")
-    return PlannedNetwork(name, replace(request, out=folder / f"{name}.safetensors"))
+        raise InputError(f"name {name!r}: letters, digits and any of _ - + . are possible, as it names files")
+    return PlannedNetwork(name, replace(request, out=beside / folder / f"{name}.safetensors"))
 
 
 @cache

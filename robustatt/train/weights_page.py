@@ -10,25 +10,13 @@ from pathlib import Path
 
 from robustatt.errors import InputError
 from robustatt.files import write_whole
-from robustatt.models import Card, read_card
+from robustatt.models.card import Card, read_cards
 from robustatt.report.markdown import table
 from robustatt.train.recipe import TrainingRecipe
 from robustatt.train.watch import ROBUST
 
 BEGIN = "<!-- from the cards: written by `robustatt models --readme`, not by hand -->"
 END = "<!-- end of what is from the cards -->"
-
-
-def cards_in(folder: Path) -> dict[str, Card]:
-    """The cards of all weights of a folder, by file name without its ending.
-
-    Raises:
-        InputError: there are none, or one cannot be read.
-    """
-    found = {path.stem: read_card(path) for path in sorted(folder.glob("*.safetensors"))}
-    if not found:
-        raise InputError(f"{folder}: no .safetensors here: give a folder of weights, such as robustatt/weights/cifar10")
-    return found
 
 
 def check_readme(folder: Path) -> None:
@@ -54,9 +42,11 @@ def readme_text(folder: Path, place: str, title: str = "Weights") -> str:
     Raises:
         InputError: there are no weights, or a README without the marks.
     """
-    path = folder / "README.md"
+    cards, path = read_cards(folder), folder / "README.md"
+    if not cards:
+        raise InputError(f"{folder}: no .safetensors here: give a folder of weights, such as robustatt/weights/cifar10")
     before, after = _around(path) if path.exists() else (f"# {title}\n\n", "")
-    return f"{before}{BEGIN}\n\n{_described(cards_in(folder), place)}\n{END}\n{after}"
+    return f"{before}{BEGIN}\n\n{_described(cards, place)}\n{END}\n{after}"
 
 
 def write_readme(folder: Path, title: str = "Weights") -> Path:
@@ -93,8 +83,7 @@ def _table(cards: Mapping[str, Card], recipes: Mapping[str, TrainingRecipe]) -> 
     heads += ["trained on", "under PGD-10, held-out images"] if attacked else []
     rows = []
     for stem, card in cards.items():
-        clean = "-" if card.clean_accuracy is None else f"{card.clean_accuracy:.2%}".replace("%", " %")
-        rows.append([f"`{stem}`", f"{card.width:g}", str(card.epochs), str(card.seed), clean])
+        rows.append([f"`{stem}`", f"{card.width:g}", str(card.epochs), str(card.seed), card.accuracy])
         if attacked:
             recipe, held = recipes[stem], card.history.get(ROBUST)
             images = f"{recipe.adversarial}, {recipe.train_eps}" if recipe.adversarial else "clean images"

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from robustatt.report.drift_by_level import SHADES, level_tables, write_level_figure
+from robustatt.report.drift_by_level import level_tables, write_level_figure
+from robustatt.report.style import SHADES
 from robustatt.results.summary import DriftRow, FullStrength, Summary
 
 

@@ -15,7 +15,8 @@ from robustatt.errors import InputError
 from robustatt.results import statistics
 from robustatt.results.aggregate import summarise
 from robustatt.results.outcomes import outcomes_by_curve
-from robustatt.results.summary import curve_frame, read_summary, write_summary
+from robustatt.results.summary import curve_frame
+from robustatt.results.summary_file import read_summary, write_summary
 
 
 def by_hand(rows: dict[int, list[int]], labels: list[int], eps: list[str]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustatt.models.card import Card, read_card
+from robustatt.models.card import Card
 from robustatt.results import statistics
 from robustatt.results.outcomes import Outcomes
 from robustatt.results.statistics import Estimate
@@ -54,11 +54,6 @@ class Measured:
     segments: Mapping[str, SegmentSummary] = field(default_factory=dict)
     segment_names: Sequence[str] = ()
     absent: Mapping[tuple[str, str], str] = field(default_factory=dict)
-
-
-def cards_in(folder: Path) -> dict[str, Card]:
-    """The cards of all checkpoints in a folder, by file name."""
-    return {file.stem: read_card(file) for file in sorted(folder.glob("*.safetensors"))}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from robustatt.errors import InputError
 from robustatt.files import write_atomically
+from robustatt.models.card import read_cards
 from robustatt.report.draw import draw, png_bytes, theme
 from robustatt.report.figures import FigureSpec, Panel, fooling_figure
 from robustatt.report.markdown import table
@@ -23,7 +24,7 @@ from robustatt.results.summary import Summary
 from robustatt.studies.paper import accuracy
 from robustatt.studies.paper.accuracy import PAPER_ACCURACY, TEST_IMAGES, UNTRAINED
 from robustatt.studies.paper.claims import ROUND
-from robustatt.studies.paper.finding import UNTESTED, WEIGHTS, Claim, Evidence, Finding, Measured, cards_in, share
+from robustatt.studies.paper.finding import UNTESTED, WEIGHTS, Claim, Evidence, Finding, Measured, share
 from robustatt.studies.segment.figures import curve_series
 from robustatt.studies.segment.result import HEADLINE
 
@@ -174,7 +175,7 @@ def reproduce(records: pd.DataFrame, summary: Summary, weights: Path = WEIGHTS) 
     data = summary.plan.data.name
     if data != "cifar10":
         raise InputError(f"the run is on {data}, and the paper's numbers here are for cifar10")
-    evidence = Evidence(cards_in(weights), curves_of(records))
+    evidence = Evidence(read_cards(weights), curves_of(records))
     listed = dict.fromkeys(attack for model, attack in evidence.curves if model in PAPER_ACCURACY)
     attacks = [attack for attack in listed if not summary.is_control(attack)]
     parts = [_run_head(evidence, summary), _accuracy_table(evidence), *(_fooling_table(evidence, it) for it in attacks)]

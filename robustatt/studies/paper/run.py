@@ -15,7 +15,7 @@ from robustatt.eps import parse_grid
 from robustatt.errors import InputError, did_you_mean
 from robustatt.files import write_atomically
 from robustatt.models import bundled, bundled_path, canonical, load_checkpoint
-from robustatt.models.card import read_card
+from robustatt.models.card import read_card, read_cards
 from robustatt.models.families import ADVERSARIAL
 from robustatt.plan import ModelEntry
 from robustatt.progress import StudyProgress
@@ -23,7 +23,7 @@ from robustatt.results.outcomes import Outcomes, curves_of
 from robustatt.results.summary import Summary
 from robustatt.studies.output import read_document
 from robustatt.studies.paper.accuracy import PAPER_ACCURACY
-from robustatt.studies.paper.finding import WEIGHTS, Evidence, Measured, cards_in
+from robustatt.studies.paper.finding import WEIGHTS, Evidence, Measured
 from robustatt.studies.paper.plan import (
     PARTS,
     DataPlace,
@@ -104,7 +104,7 @@ class _Run:
         plan = self._plan
         swept, fine = self._sweep(), self._fine_grained()
         measured = Measured(
-            sweep=Evidence(cards_in(WEIGHTS), _curves(swept)),
+            sweep=Evidence(read_cards(WEIGHTS), _curves(swept)),
             sweep_name=plan.sweep.data if plan.sweep else "",
             fine=_curves(fine),
             fine_name=plan.fine_grained.data if plan.fine_grained else "",
