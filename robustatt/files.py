@@ -81,3 +81,9 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def file_safe(name: str) -> str:
+    """A name from a user as part of a file name: letters, digits, dot, dash and underscore only."""
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in name).strip(".-")
+    return safe[:60] or "unnamed"

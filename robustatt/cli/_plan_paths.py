@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from robustatt.data import SOURCES
+from robustatt.plan.entries import Document
 
 PATH_KEYS = ("data", "data_root", "class_names")
 
 
-def located(document: Mapping[str, Any], plan: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def located(document: Document, plan: Path, say: Callable[[str], None]) -> Document:
     """The document of a plan file with every path that exists beside the file made a path from the working folder.
 
     `say` is told where that changes what is read: where the working folder has something of that name too.

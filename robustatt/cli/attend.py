@@ -57,10 +57,9 @@ def attend(
     recipe = recipes.load(attack)
     radius = _one_radius(eps, recipe.norm)
     from robustatt.data.labels import read_class_names
-    from robustatt.files import write_whole
+    from robustatt.files import file_safe, write_whole
     from robustatt.models.resolution import resolve_entry
     from robustatt.plan import model_entries
-    from robustatt.report.figures import file_safe
     from robustatt.studies.attend import PictureRow, attended_png, map_note, read_picture
     from robustatt.studies.attend import attend as look
 

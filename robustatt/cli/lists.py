@@ -51,7 +51,7 @@ def models(
                 _or_dash(card.epochs),
                 _or_dash(card.seed),
                 card.accuracy,
-                "clean images" if card.adversarial is None else f"images attacked by {card.adversarial['method']}, {card.adversarial['eps']}",
+                "clean images" if card.adversarial is None else f"images attacked by {card.adversarial.method}, {card.adversarial.eps}",
             ]
             for data, name, card in bundled_cards()
         ],

@@ -12,6 +12,16 @@ from robustatt.errors import InputError, first_mistake
 from robustatt.version import __version__
 
 
+class AdversarialTraining(BaseModel):
+    """How the images of training were attacked: ``method`` fgsm or pgd, a norm and a radius as text."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    method: str
+    norm: str = "linf"
+    eps: str
+
+
 class Card(BaseModel):
     """What a checkpoint says of itself: accuracy as a share, mean and std of images in [0, 1]."""
 
@@ -31,7 +41,7 @@ class Card(BaseModel):
     seed: int | None = None
     epochs: int | None = None
     code_version: str = __version__
-    adversarial: dict[str, Any] | None = None
+    adversarial: AdversarialTraining | None = None
     history: dict[str, Any] = Field(default_factory=dict)
 
     @property

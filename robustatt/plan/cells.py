@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import tomli_w
 
@@ -16,7 +15,7 @@ from robustatt.attack.recipe import Recipe
 from robustatt.errors import InputError
 from robustatt.files import write_atomically
 from robustatt.plan.drift_sample import DriftSample, Radii, at_full_strength, measured_attacks, sample_size
-from robustatt.plan.entries import ModelEntry
+from robustatt.plan.entries import Document, ModelEntry
 from robustatt.plan.plan import Plan, read_plan
 
 #: part of every key: raise it when the same Cell would give other numbers
@@ -125,7 +124,7 @@ class BoundPlan:
                 self.plan.seed, self.plan.independent, self.plan.precision, drift, entry.attention,
             )  # fmt: skip
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Document:
         """The plan as summary.json holds it."""
         plan = self.plan
         return {

@@ -18,6 +18,8 @@ BUNDLED = "bundled"
 AUTO = "auto"
 #: keyword arguments of the callable that builds an external network
 Options = tuple[tuple[str, Any], ...]
+#: a table of TOML
+Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def _attention(text: str | None) -> str | None:
 
 def _options(texts: Sequence[str]) -> Options:
     """``KEY=VALUE`` texts as keyword arguments: a value is read as TOML writes it, and otherwise taken as text."""
-    found: dict[str, Any] = {}
+    found: Document = {}
     for text in texts:
         key, sign, value = text.partition("=")
         if not sign or not key.isidentifier():
@@ -94,11 +96,11 @@ def _options(texts: Sequence[str]) -> Options:
     return _hashable(found)
 
 
-def _hashable(options: Mapping[str, Any]) -> Options:
+def _hashable(options: Document) -> Options:
     return tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in options.items())
 
 
-def model_to_toml(entry: ModelEntry) -> dict[str, Any]:
+def model_to_toml(entry: ModelEntry) -> Document:
     """A model as plan files write it."""
     table = {key: value for key, value in vars(entry).items() if value is not None and key != "options"}
     return table | ({"options": dict(entry.options)} if entry.options else {})

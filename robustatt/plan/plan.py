@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from robustatt.attack.recipe import Recipe
 from robustatt.eps import DEFAULT_GRIDS, UNITS, WHOLE_BOX, format_radius, parse_grid, parse_radius
@@ -21,7 +20,7 @@ from robustatt.plan.checks import (
     require_type,
     require_unique,
 )
-from robustatt.plan.entries import ModelEntry, attack_entry, model_from_toml, model_to_toml
+from robustatt.plan.entries import Document, ModelEntry, attack_entry, model_from_toml, model_to_toml
 
 #: radii by the name of an attack
 Grids = tuple[tuple[str, tuple[Fraction, ...]], ...]
@@ -113,9 +112,9 @@ class Plan:
             return (WHOLE_BOX,)
         return tuple(format_radius(eps, attack.norm) for eps in self._grid_of(attack))
 
-    def to_toml(self) -> dict[str, Any]:
+    def to_toml(self) -> Document:
         """The plan as a document that `Plan.from_toml` reads back; attacks by their whole recipe."""
-        document: dict[str, Any] = {
+        document: Document = {
             "data": self.data,
             "split": self.split,
             "eps": ",".join(self.radii()) or "0",
@@ -137,7 +136,7 @@ class Plan:
         return document
 
     @staticmethod
-    def from_toml(document: dict[str, Any], where: str) -> Plan:
+    def from_toml(document: Document, where: str) -> Plan:
         """A plan from a TOML document; every mistake is an InputError that begins with `where`."""
         typed = {**SIMPLE_KEYS, "models": (list, '["vgg"]'), "attacks": (list, '["fgsm"]')}
         with said_of(where):
@@ -201,7 +200,7 @@ def parse_unit(unit: str | int | float | None) -> Fraction | None:
     return value
 
 
-def read_plan(path: Path) -> dict[str, Any]:
+def read_plan(path: Path) -> Document:
     """The TOML document of a plan file; InputError if it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

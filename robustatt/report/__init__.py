@@ -98,7 +98,7 @@ def _write_figures(
 def drift_figures(summary: Summary) -> list[FigureSpec]:
     """One figure for each model and measure, of attention before those of saliency, under the strongest attack of the
     first norm."""
-    import robustatt.report.figures as figures
+    import robustatt.report.drift_curves as curves
     import robustatt.report.text as text
     from robustatt.results.columns import DRIFT_METRICS
 
@@ -107,9 +107,9 @@ def drift_figures(summary: Summary) -> list[FigureSpec]:
     if attack is None:
         return []
     found = [
-        figures.drift_figure(summary, model, attack, metric, kind)
-        for kind in figures.KIND_WORDS
-        for model in figures.drift_models(summary, kind)
+        curves.drift_figure(summary, model, attack, metric, kind)
+        for kind in curves.KIND_WORDS
+        for model in curves.drift_models(summary, kind)
         for metric in DRIFT_METRICS
     ]
     return [spec for spec in found if spec is not None]

@@ -15,7 +15,8 @@ import pandas as pd
 
 from robustatt.errors import InputError, did_you_mean
 from robustatt.files import write_atomically
-from robustatt.report.figures import FigureSpec, Panel, Series, accuracy_panel, drift_panel, fooling_figure
+from robustatt.report.drift_curves import drift_panel
+from robustatt.report.figures import FigureSpec, Panel, Series, accuracy_panel, fooling_figure
 from robustatt.report.style import looks
 from robustatt.report.text import first_norm, strongest_attack
 

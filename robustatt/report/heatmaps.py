@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from robustatt.files import file_safe
 from robustatt.report.draw import save, theme, write_csv
-from robustatt.report.figures import file_safe
 from robustatt.results.columns import level_title, map_title, shown_levels
 from robustatt.results.gallery import GalleryEntry, as_float, by_example
 

@@ -18,8 +18,9 @@ from robustatt.report.charts import chart, hover_data, swatch
 from robustatt.report.confusion import matrices
 from robustatt.report.drift_by_level import CAPTION as LEVELS_CAPTION
 from robustatt.report.drift_by_level import level_tables
+from robustatt.report.drift_curves import KIND_WORDS
 from robustatt.report.examples import explorer_data
-from robustatt.report.figures import KIND_WORDS, FigureSpec, Panel, attack_title
+from robustatt.report.figures import FigureSpec, Panel, attack_title
 from robustatt.report.heatmaps import page_gallery
 from robustatt.report.style import DARK, LIGHT, SeriesStyle, looks
 from robustatt.results.chains import part_tables

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from robustatt.attack.recipe import Category
 from robustatt.eps import NORM_TITLES, parse_radius
 from robustatt.models.families import baseline_of
-from robustatt.report.figures import drift_models
+from robustatt.report.drift_curves import drift_models
 from robustatt.results.columns import kind_of, level_title
 from robustatt.results.summary import Point, Summary
 

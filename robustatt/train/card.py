@@ -11,6 +11,7 @@ from torch import Tensor
 from robustatt.data import Dataset
 from robustatt.errors import InputError
 from robustatt.models import Card, Network, load_checkpoint
+from robustatt.models.card import AdversarialTraining
 from robustatt.models.families import family_of
 from robustatt.train.held_out import robustness, selection
 from robustatt.train.images import augmentation
@@ -81,7 +82,7 @@ def card_of(
     flip, crop = augmentation(request)
     adversarial = None
     if request.adversarial is not None:
-        adversarial = {"method": request.adversarial, "norm": "linf", "eps": f"{request.train_eps:g}/255"}
+        adversarial = AdversarialTraining(method=request.adversarial, eps=f"{request.train_eps:g}/255")
     architecture = run.network.architecture
     kept = run.rows[run.kept_epoch - 1]
     return Card(

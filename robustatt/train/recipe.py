@@ -81,7 +81,7 @@ class TrainingRecipe:
         Raises:
             InputError: it does not say how the weights came to be.
         """
-        history, attacked = card.history, card.adversarial or {}
+        history, attacked = card.history, card.adversarial
         missing = [key for key in SAID if key not in history]
         if missing:
             raise InputError(f"the card of {card.name} does not say its {missing[0]}, so `robustatt train` did not write it")
@@ -91,7 +91,7 @@ class TrainingRecipe:
             schedule=history["schedule"], lr=history["lr"], batch_size=history["batch_size"],
             weight_decay=history.get("weight_decay", TrainRequest.weight_decay), dropout=card.options.get("dropout", 1.0),
             label_smoothing=history["label_smoothing"], flip=history["flip"], crop=history["crop"],
-            adversarial=attacked.get("method"), train_eps=attacked.get("eps"),
+            adversarial=attacked.method if attacked else None, train_eps=attacked.eps if attacked else None,
             init=None if init is None else Origin(init["name"], init["data"], init["epochs"]),
             keep="best" if "best" in history["selection"] else "last",
             input_size=card.input_size, half=history["stored_as"] == "float16",

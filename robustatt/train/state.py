@@ -7,15 +7,40 @@ import io
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import StateDict
 
 from robustatt.errors import InputError
 from robustatt.files import write_whole
 from robustatt.models import Network
 from robustatt.train.request import TrainRequest
+
+
+class SavedRng(TypedDict):
+    """States of the random generators; ``cuda`` where training is on a GPU."""
+
+    order: Tensor
+    noise: Tensor
+    torch: Tensor
+    cuda: NotRequired[Tensor]
+
+
+class SavedRun(TypedDict):
+    """What a resume file holds; files of older versions lack some of it."""
+
+    identity: str
+    data: NotRequired[str]
+    epoch: int
+    rows: list[dict[str, float]]
+    best: NotRequired[dict[str, Tensor] | None]
+    best_epoch: NotRequired[int]
+    network: dict[str, Tensor]
+    optimiser: StateDict
+    rng: SavedRng
+
 
 WAY_OUT = "delete it or train with --no-resume"
 
@@ -43,8 +68,8 @@ class Run:
         """The epoch whose weights are kept, from 1."""
         return self.best_epoch or self.epoch
 
-    def state(self, identity: str) -> dict[str, Any]:
-        rng = {
+    def state(self, identity: str) -> SavedRun:
+        rng: SavedRng = {
             "order": self.order.get_state(),
             "noise": self.noise.get_state(),
             "torch": torch.get_rng_state(),
@@ -63,7 +88,7 @@ class Run:
             "rng": rng,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: SavedRun) -> None:
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.rows = state["epoch"], state["rows"]
@@ -83,13 +108,13 @@ def write_log(path: Path, rows: list[dict[str, float]]) -> None:
     write_whole(path, text.getvalue().encode())
 
 
-def write_state(path: Path, state: dict[str, Any]) -> None:
+def write_state(path: Path, state: SavedRun) -> None:
     content = io.BytesIO()
     torch.save(state, content)
     write_whole(path, content.getvalue())
 
 
-def read_state(request: TrainRequest) -> dict[str, Any] | None:
+def read_state(request: TrainRequest) -> SavedRun | None:
     """The state in the resume file; None if there is none or it is not asked for.
 
     Raises:
@@ -99,7 +124,7 @@ def read_state(request: TrainRequest) -> dict[str, Any] | None:
     if not request.resume or not path.exists():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: SavedRun = torch.load(path, map_location="cpu", weights_only=True)
         same = state["identity"] == request.identity()
     except Exception as error:
         raise InputError(f"{path} cannot be read: {WAY_OUT}") from error

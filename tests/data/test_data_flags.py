@@ -14,6 +14,7 @@ from robustatt import cli, models
 from robustatt.data import load
 from robustatt.data.views import stratified
 from robustatt.errors import InputError
+from robustatt.models.card import AdversarialTraining
 from robustatt.models.checkpoint import save_checkpoint
 from robustatt.plan import BoundPlan
 from robustatt.results.records import Store
@@ -111,7 +112,7 @@ def test_names_of_adversarial_weights(tmp_path: Path, monkeypatch: pytest.Monkey
     card = models.Card(
         name="vgg_att1", width=0.03125, classes=10, mean=(0, 0, 0), std=(1, 1, 1), data="tiny", options={"dropout": 1.0}
     )
-    attacked = card.model_copy(update={"adversarial": {"method": "fgsm", "norm": "linf", "eps": "8/255"}})
+    attacked = card.model_copy(update={"adversarial": AdversarialTraining(method="fgsm", eps="8/255")})
     place = tmp_path / "weights" / "tiny"
     save_checkpoint(place / "vgg_att1.safetensors", network.state_dict(), card)
     save_checkpoint(place / "vgg_att1_adv.safetensors", network.state_dict(), attacked)

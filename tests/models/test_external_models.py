@@ -14,6 +14,7 @@ from torch import nn
 
 from robustatt import models
 from robustatt.errors import InputError
+from robustatt.models.card import AdversarialTraining
 from robustatt.models.external import read_weights, statistics
 
 SOURCE = """
@@ -211,7 +212,7 @@ def test_family_names_take_bundled_weights_or_a_checkpoint(tmp_path: Path) -> No
     assert models.resolve("vgg_att3_pc", weights=path).label == "vgg_att3"
     with pytest.raises(InputError, match="holds vgg_att3, not vgg: say --model vgg_att3"):
         models.resolve("vgg", weights=path)
-    card = got.card.model_copy(update={"adversarial": {"method": "fgsm"}})
+    card = got.card.model_copy(update={"adversarial": AdversarialTraining(method="fgsm", eps="8/255")})
     models.save_checkpoint(tmp_path / "adv.safetensors", got.module.state_dict(), card)
     assert models.resolve("vgg_att3", weights=tmp_path / "adv.safetensors").label == "vgg_att3_adv"
     with pytest.raises(InputError, match="leave out --normalize"):

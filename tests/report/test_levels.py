@@ -10,7 +10,7 @@ from synthetic_records import make_records
 
 from robustatt.report import drift_figures
 from robustatt.report.drift_by_level import level_tables
-from robustatt.report.figures import drift_panel
+from robustatt.report.drift_curves import drift_panel
 from robustatt.results.aggregate import summarise
 from robustatt.results.columns import ROLLOUT, level_title, map_title, shown_levels
 from robustatt.results.gallery import GalleryEntry, read_gallery, write_gallery

@@ -15,6 +15,7 @@ from robustatt import cli
 from robustatt.data import TensorDataset
 from robustatt.errors import InputError
 from robustatt.models import read_card
+from robustatt.models.card import AdversarialTraining
 from robustatt.train import TrainRequest, train
 from robustatt.train.plan import read_training_plan
 from robustatt.train.recipe import TrainingRecipe
@@ -82,7 +83,7 @@ def test_a_plan_trains_what_is_missing_and_the_second_time_nothing(capsys: pytes
     assert {path.stem for path in Path("weights").glob("*.safetensors")} == {"other", "vgg-seed0", "vgg_adv-seed1"}
     card = read_card("weights/vgg_adv-seed1.safetensors")
     assert (card.name, card.seed, card.epochs, card.data) == ("vgg", 1, 2, "tiny")
-    assert card.adversarial == {"method": "fgsm", "norm": "linf", "eps": "8/255"}
+    assert card.adversarial == AdversarialTraining(method="fgsm", eps="8/255")
     for name in ("vgg-seed0", "vgg_adv-seed1", "other"):
         assert f"`{name}`" in Path("weights/README.md").read_text()
         assert len(list(csv.DictReader(Path(f"weights/{name}.csv").read_text().splitlines()))) == 2

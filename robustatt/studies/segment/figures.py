@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from robustatt.eps import CLEAN
+from robustatt.files import file_safe
 from robustatt.report.draw import save_with_table, theme, write_figure
-from robustatt.report.figures import FigureSpec, Panel, Series, file_safe
+from robustatt.report.figures import FigureSpec, Panel, Series
 from robustatt.report.style import LIGHT, SeriesStyle
 from robustatt.studies.segment.floors import FLOOR
 from robustatt.studies.segment.result import HEADLINE, AttackedMap, MapScores, Mean, SegmentSummary
