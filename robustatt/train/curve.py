@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustatt.report.draw import png_bytes, theme
-from robustatt.report.style import SeriesStyle
+from robustatt.report.style import SeriesStyle, dash
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Rows = Sequence[Mapping[str, float]]
+
+PANELS = 3
+"""Panels in a row of a figure of many trainings."""
 
 LOSS = "train_loss"
 ACCURACIES = {
@@ -52,15 +55,27 @@ def curves_png(runs: Mapping[str, Rows]) -> bytes:
     """A PNG of many trainings by name: a panel for the loss and for each accuracy that any of them has measured."""
     measured = [key for key in ACCURACIES if any(_points(rows, key) for rows in runs.values())]
     with theme():
-        figure = _figure(1 + len(measured), height=3.2 + 0.2 * -(-len(runs) // 6))
-        panels = figure.subplots(1, 1 + len(measured))
-        for axes, key in zip(panels, [LOSS, *measured], strict=True):
-            for number, (name, rows) in enumerate(runs.items()):
-                _line(axes, rows, key, name, SeriesStyle(number))
-            _finish(axes, "training loss" if key == LOSS else f"accuracy, {ACCURACIES[key][0]}", percent=key != LOSS)
+        columns = min(PANELS, 1 + len(measured))
+        lines = -(-(1 + len(measured)) // columns)
+        figure = _figure(columns, 2.9 * lines + 0.3 + 0.2 * -(-len(runs) // (2 * columns)))
+        panels = list(figure.subplots(lines, columns, squeeze=False).flat)
+        for axes, key in zip(panels, [LOSS, *measured], strict=False):
+            for (name, rows), look in zip(runs.items(), _looks(list(runs)), strict=True):
+                _line(axes, rows, key, name, look)
+            _finish(axes, "", percent=key != LOSS)
+            axes.set_title("training loss" if key == LOSS else f"accuracy, {ACCURACIES[key][0]}", loc="left")
+        for spare in panels[1 + len(measured) :]:
+            spare.set_axis_off()
         handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=6)
+        figure.legend(handles, names, loc="outside lower center", ncols=2 * columns)
         return png_bytes(figure)
+
+
+def _looks(names: Sequence[str]) -> list[SeriesStyle]:
+    """A colour for each network, a dash pattern for each of its seeds."""
+    networks = [name.rpartition("-seed")[0] or name for name in names]
+    colours = {network: number for number, network in enumerate(dict.fromkeys(networks))}
+    return [SeriesStyle(colours[network], dash(networks[:place].count(network))) for place, network in enumerate(networks)]
 
 
 def _figure(panels: int, height: float = 3.2) -> Figure:
@@ -76,7 +91,10 @@ def _points(rows: Rows, key: str) -> list[tuple[float, float]]:
 def _line(axes: Axes, rows: Rows, key: str, label: str, look: SeriesStyle) -> None:
     points = _points(rows, key)
     if points:
-        axes.plot(*zip(*points, strict=True), color=look.light, marker=look.marker, markersize=3, linewidth=1.2, label=label)
+        axes.plot(
+            *zip(*points, strict=True), color=look.light, dashes=look.dash, marker=look.marker, markersize=3, linewidth=1.2,
+            label=label,
+        )  # fmt: skip
 
 
 def _finish(axes: Axes, label: str, *, percent: bool) -> None:
