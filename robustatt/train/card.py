@@ -109,6 +109,7 @@ def card_of(
             "label_smoothing": request.label_smoothing,
             "flip": flip,
             "crop": crop,
+            "precision": request.precision_on(next(run.network.parameters()).device.type),
             "stored_as": "float16" if request.half else "float32",
             "selection": selection(request, run),
             **({"init": origin} if origin else {}),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -242,8 +241,7 @@ def _step(
     request: TrainRequest, run: Run, called: nn.Module, mine: Ranks, x: Tensor, y: Tensor, batch: int
 ) -> tuple[Tensor, Tensor]:
     """One step on this process's rows of a batch; the loss is its part of the mean loss of all."""
-    autocast = torch.autocast("cuda", dtype=torch.bfloat16) if x.is_cuda else nullcontext()
-    with autocast:
+    with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=request.precision_on(x.device.type) == "bf16"):
         if request.adversarial is not None:
             x = adversarial_images(
                 run.network, x, y, request.adversarial, request.train_eps / 255, run.noise, mine, batch

@@ -32,7 +32,7 @@ class Origin:
 class TrainingRecipe:
     """The settings of `TrainRequest` that decide weights, with nothing left to a default; ``data`` is the set's name.
 
-    ``epochs`` are those that were planned. ``input_size`` is None where the images keep their own size.
+    ``epochs`` are those that were planned. ``input_size`` is None where the images keep their own size, ``precision`` where the device decides.
     """
 
     model: str
@@ -51,6 +51,7 @@ class TrainingRecipe:
     adversarial: str | None
     train_eps: str | None
     init: Origin | None
+    precision: str | None
     keep: str
     input_size: int | None
     half: bool
@@ -71,7 +72,7 @@ class TrainingRecipe:
             flip=flip, crop=crop, adversarial=request.adversarial,
             train_eps=None if request.adversarial is None else f"{request.train_eps:g}/255",
             init=None if init is None else Origin(init.name, init.data, init.epochs),
-            keep=request.keep, input_size=request.input_size, half=request.half,
+            precision=request.precision, keep=request.keep, input_size=request.input_size, half=request.half,
         )  # fmt: skip
 
     @staticmethod
@@ -93,16 +94,16 @@ class TrainingRecipe:
             label_smoothing=history["label_smoothing"], flip=history["flip"], crop=history["crop"],
             adversarial=attacked.method if attacked else None, train_eps=attacked.eps if attacked else None,
             init=None if init is None else Origin(init["name"], init["data"], init["epochs"]),
-            keep="best" if "best" in history["selection"] else "last",
+            precision=history.get("precision", "float32"), keep="best" if "best" in history["selection"] else "last",
             input_size=card.input_size, half=history["stored_as"] == "float16",
         )  # fmt: skip
 
     def differences(self, other: TrainingRecipe) -> list[str]:
-        """Where another recipe differs from this one, such as ``epochs 3, not 20``; an ``input_size`` of None is any."""
+        """Where another recipe differs from this one, such as ``epochs 3, not 20``; an ``input_size`` or ``precision`` of None is any."""
         found = []
         for name in (part.name for part in fields(self)):
             mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs and not (name == "input_size" and mine is None):
+            if mine != theirs and not (name in ("input_size", "precision") and mine is None):
                 found.append(f"{name} {theirs}, not {mine}")
         return found
 
@@ -138,6 +139,8 @@ class TrainingRecipe:
         usual = TrainRequest(model=self.model, out=Path(), data=self.data, schedule=self.schedule)  # type: ignore[arg-type]
         if name in ("flip", "crop"):
             return bool(value == augmentation(usual)[name == "crop"])
+        if name == "precision":
+            return value in (None, "float32")
         if name == "lr":
             return bool(value == peak_rate(usual))
         if name == "input_size":

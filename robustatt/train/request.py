@@ -15,6 +15,7 @@ from robustatt.errors import InputError
 Schedule = Literal["onecycle", "paper"]
 Method = Literal["fgsm", "pgd"]
 Keep = Literal["last", "best"]
+Precision = Literal["float32", "bf16"]
 
 MACHINE = ("out", "data_root", "download", "device", "resume", "distributed")
 """Settings that are of the machine and not of the network: a training plan does not say them."""
@@ -51,6 +52,7 @@ class TrainRequest:
     crop: bool | None = field(default=None, metadata=_about("Crop at random after padding by 4.", "by data set"))
     adversarial: Method | None = field(default=None, metadata=_about("Train on attacked images: fgsm (Wong et al. 2020) or pgd. Watched by PGD-10 on 500 held-out images."))
     train_eps: float = field(default=8.0, metadata=_about("L-infinity radius of adversarial training, in steps of 1/255."))
+    precision: Precision | None = field(default=None, metadata=_about("float32, or bf16 for the passes while the weights stay float32.", "bf16 on a GPU, else float32"))
     init: Path | None = field(default=None, metadata=_about("Start from the weights of this checkpoint of the same network."))
     keep: Keep = field(default="last", metadata=_about("Which epoch's weights: last, or best on training images that are held out."))
     test_every: int | None = field(default=None, metadata=_about("Measure test accuracy every N epochs.", "by size"))
@@ -89,6 +91,7 @@ class TrainRequest:
         require_number("--train-eps", self.train_eps, above=0, most=255)
         require_number("--input-size", self.input_size, least=32, most=4096)
         require_at_least_one("--test-every", self.test_every)
+        require_choice("--precision", self.precision, get_args(Precision))
         require_choice("--keep", self.keep, get_args(Keep))
 
     @property
@@ -106,6 +109,10 @@ class TrainRequest:
         """The learning curve, drawn from the log."""
         return self.out.with_suffix(".png")
 
+    def precision_on(self, device: str) -> Precision:
+        """In which precision passes are computed on a type of device, such as cpu."""
+        return self.precision or ("bf16" if device == "cuda" else "float32")
+
     def identity(self) -> str:
         """Everything that decides the numbers, as text; where files lie and how they are kept is left out."""
         decisive = {setting.name: getattr(self, setting.name) for setting in fields(self) if setting.name not in UNDECISIVE}
@@ -113,6 +120,8 @@ class TrainRequest:
         decisive["init"] = None if self.init is None else str(self.init)
         if self.adversarial is not None:
             decisive["watched"] = True  # some images are held out, which was not always so
+        if self.precision is None:
+            del decisive["precision"]  # files of versions without it are continued
         return json.dumps(decisive, sort_keys=True)
 
 

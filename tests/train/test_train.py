@@ -278,3 +278,16 @@ def test_channel_statistics_of_many_images() -> None:
     exact = pixels.double() / 255
     np.testing.assert_allclose(mean, exact.mean(dim=(0, 2, 3)), atol=6e-5)
     np.testing.assert_allclose(std, exact.std(dim=(0, 2, 3), correction=0), atol=6e-5)
+
+
+def test_passes_in_bf16_leave_the_weights_in_float32(tmp_path: Path) -> None:
+    """Another arithmetic, so other weights, but nearly the same; the card and the resume file say which it was."""
+    runs = {}
+    for precision in ("float32", "bf16"):
+        asked = request(tmp_path / f"{precision}.safetensors", precision=precision, epochs=1, dropout=0.0, lr=0.01)
+        assert train(asked).history["precision"] == precision
+        runs[precision] = load_file(asked.out)
+    assert request(tmp_path / "a", precision="bf16").identity() != request(tmp_path / "a").identity()
+    assert all(tensor.dtype != torch.bfloat16 for tensor in runs["bf16"].values())
+    moved = [(runs["float32"][key] - runs["bf16"][key]).abs().max() for key in runs["bf16"] if key.endswith("0.weight")]
+    assert 0 < max(moved) < 0.1
