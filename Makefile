@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 OUT := reports/digits/out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report cifar10 gpu test test-slow lint bench check fuzz mutants clean
+.PHONY: help setup report cifar10 cifar100 gpu test test-slow lint bench check fuzz mutants clean
 
 help: ## list all targets, one line each
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -29,6 +29,10 @@ cifar10: $(READY) ## attack the bundled CIFAR-10 networks and write the reproduc
 	$(BIN)/robustatt sweep --plan reports/cifar10/plan.toml --out reports/cifar10/out $(if $(DATA),--data-root $(DATA),--download)
 	$(BIN)/robustatt report reports/cifar10/out
 	$(BIN)/robustatt reproduce reports/cifar10/out --out reports/cifar10/README.md
+
+cifar100: $(READY) ## the same for CIFAR-100
+	$(BIN)/robustatt sweep --plan reports/cifar100/plan.toml --out reports/cifar100/out $(if $(DATA),--data-root $(DATA),--download)
+	$(BIN)/robustatt reproduce reports/cifar100/out --out reports/cifar100/README.md
 
 gpu: ## train the paper's networks at full width and measure; one H100-class GPU, 12 minutes; DATA=DIR has CIFAR-10
 	$(PYTHON) benchmarks/gpu.py $(if $(DATA),--data-root $(DATA))

@@ -25,7 +25,7 @@ def paper(
     ] = None,
     skip: Annotated[
         list[str] | None,
-        typer.Option(help="Leave a part out: sweep, fine_grained, transfer, segment; repeat for several."),
+        typer.Option(help="Leave a part out: sweep, transfer, segment; repeat for several."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the page; results go to its folder out.")] = Path(
         "reports/paper"
@@ -45,7 +45,7 @@ def paper(
     outcome = run(wanted, places, out / "out", _Watch(), skip or [])
     found = claims(outcome.measured, outcome.commands)
     transfer = out / "out" / "transfer" / "transfer.png" if outcome.measured.transfer is not None else None
-    figures = write_figures(outcome.measured, outcome.summaries, transfer, out)
+    figures = write_figures(found, outcome.measured, outcome.summaries, transfer, out)
     named = f"DIR/{plan.name}" if plan.is_absolute() else plan.as_posix()
     write_atomically(out / "README.md", page(found, outcome.measured, named, figures).encode())
     print_table(["claim", "", "comparisons here"], [[str(it.number), it.title, it.summary()] for it in found])

@@ -224,6 +224,32 @@ def paired_bootstrap(
     return Estimate(float(difference.mean()), float(low), float(high))
 
 
+def difference_over_seeds(
+    a: ArrayLike, b: ArrayLike, image_variance: float, images: int, confidence: float = 0.95
+) -> tuple[Estimate, float]:
+    """Mean of a minus mean of b, each a value by training seed, for new images and new seeds at once; its two-sided p-value.
+
+    The variance of the difference is that of the images (`image_variance`, of the means over seeds) plus that of the seeds of
+    each side; Student's t with Satterthwaite's (1946) degrees of freedom. A side with one value is taken as it is: its
+    seeds' spread is unknown.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    sides = [np.asarray(values, np.float64) for values in (a, b)]
+    difference = mean(sides[0]) - mean(sides[1])
+    parts = [(image_variance, images - 1), *((float(v.var(ddof=1)) / v.size, v.size - 1) for v in sides if v.size > 1)]
+    parts = [(variance, freedom) for variance, freedom in parts if variance > 0]
+    if not parts:
+        return Estimate(difference, difference, difference), float(difference == 0)
+    if min(freedom for _, freedom in parts) < 1:
+        raise ValueError("the spread over images is not known from a single one")
+    total = sum(variance for variance, _ in parts)
+    freedom = total**2 / sum(variance**2 / degrees for variance, degrees in parts)
+    half = float(stdtrit(freedom, 0.5 + confidence / 2)) * total**0.5
+    p = 2 * float(stdtr(freedom, -abs(difference) / total**0.5))
+    return Estimate(difference, difference - half, difference + half), p
+
+
 # Power ----------------------------------------------------------------------------------------------------
 
 

@@ -284,6 +284,7 @@ def test_from_the_command_line_to_the_files(tmp_path: Path, capsys: pytest.Captu
     names = {path.stem for path in (out / "figures").glob("*.png")}
     assert names == {
         "jaccard",
+        "thresholds",
         "attention-mass",
         "jaccard-eps",
         "precision-eps",

@@ -44,6 +44,7 @@ def a_mask() -> np.ndarray:
 def test_the_mask_itself_is_a_perfect_map() -> None:
     mask = a_mask()
     found = measure(mask.astype(np.float32), mask, threshold=0.5, quantile=1 - mask.mean())
+    assert found.pop("jaccard_area") == pytest.approx(1.0, abs=1e-4)  # at the threshold 0 every pixel is marked
     assert all(value == 1.0 for value in found.values()), found
 
 
@@ -212,3 +213,12 @@ def test_the_level_trend_is_higher_minus_lower() -> None:
     assert (trend.lower, trend.higher) == ("l1", "l3")
     assert trend.difference == pytest.approx(0.4)
     assert trend.p_holm < 0.01
+
+
+def test_the_area_over_thresholds_is_the_mean_of_what_thresholds_drawn_evenly_give() -> None:
+    rng = np.random.default_rng(0)
+    mask = np.zeros(SHAPE, bool)
+    mask[:4] = True
+    values = (rng.random(SHAPE) + mask).astype(np.float32)
+    drawn = [overlap(above(values, threshold), mask).jaccard for threshold in rng.random(4000)]
+    assert measure(values, mask, threshold=0.5, quantile=0.5)["jaccard_area"] == pytest.approx(np.mean(drawn), abs=0.01)

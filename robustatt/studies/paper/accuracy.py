@@ -1,201 +1,232 @@
-"""Claims 1, 2 and 5: clean accuracy on CIFAR-10 and on fine-grained classes, and fooling rates under FGSM."""
+"""Claims 1, 2 and 5: clean accuracy, and fooling rates under FGSM."""
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 
-from robustatt.models.card import Card
-from robustatt.results import statistics
+import numpy as np
+
 from robustatt.results.outcomes import Outcomes
-from robustatt.results.statistics import Estimate
+from robustatt.results.statistics import FloatArray
 from robustatt.studies.paper.finding import (
     ATTENTION,
     HELD,
+    ONE_SEED,
     OPEN,
     PLAIN,
     REVERSED,
-    Curves,
-    Evidence,
+    ComparisonTest,
     Finding,
     Measured,
-    difference,
-    negative,
+    Swept,
+    judge,
     points,
-    share,
     signed,
-    verdict,
 )
+from robustatt.studies.seeds import BySeed, SeedComparison, by_network, compare, compare_counts, shares
 
-TEST_IMAGES = 10_000
-PAPER_ACCURACY: dict[str, float | None] = {
-    "vgg": 92.3,
-    "vgg_gap": None,
-    "vgg_pan": None,
-    "vgg_att1": 94.39,
-    "vgg_att2": 94.58,
-    "vgg_att3": 93.55,
-    "vgg_att3_adv": None,
+TEST_IMAGES = {"cifar10": 10_000, "cifar100": 10_000}
+"""Of the sets that cards have the accuracy on the whole test set of."""
+
+PAPER_ACCURACY = {
+    "cifar10": {"vgg": 92.3, "vgg_att1": 94.39, "vgg_att2": 94.58, "vgg_att3": 93.55},
+    "cifar100": {"vgg": 69.29, "vgg_att1": 76.45, "vgg_att2": 76.83, "vgg_att3": 77.02},
+    "cub20": {"vgg": 65.19, "vgg_att2": 73.13, "vgg_att3": 73.21},
 }
-"""Top-1 accuracy in per cent on CIFAR-10 at width 1, as far as known; the order in which networks are listed."""
+"""Top-1 accuracy in per cent at width 1, as far as known; on all 200 classes of CUB-200-2011."""
 
 PAPER_GAP = 5.0
 """Percentage points by which attention is fooled less than VGG at 1/255, as reported."""
 
-PAPER_CUB = {"vgg": 65.19, "vgg_att2": 73.13, "vgg_att3": 73.21}
-UNTRAINED = "not trained"
-TRAINED = "The command that trained and measured each stands in `robustatt/weights/cifar10/README.md`."
-
-
-def _on(findings: Sequence[Finding], data: str) -> list[Finding]:
-    return [replace(finding, what=f"{finding.what} on {data}") for finding in findings]
+ATTACK = "fgsm"
 
 
 # Claims 1 and 2: accuracy ---------------------------------------------------------------------------------
 
 
-def classification(evidence: Evidence) -> list[Finding]:
-    """Claim 1 on CIFAR-10: attention improves classification over the plain network."""
-    return [_accuracy(evidence, name, PLAIN) for name in ATTENTION]
+def accuracy_tests(swept: Swept, pairs: Sequence[tuple[str, str]]) -> list[ComparisonTest]:
+    """Clean accuracy of the first network of each pair minus that of the second, for the pairs that were both trained."""
+    found = []
+    for name, rival in pairs:
+        compared = _accuracy_compared(swept, name, rival)
+        if compared is not None:
+            found.append(ComparisonTest(f"`{name}` against `{rival}` on {swept.data}", compared, _paper_difference(swept.data, name, rival)))
+    return found
 
 
-def rivals(evidence: Evidence) -> list[Finding]:
-    """Claim 2: two or three levels beat one, activation maps and progressive attention."""
-    pairs = itertools.product(("vgg_att2", "vgg_att3"), ("vgg_att1", "vgg_gap", "vgg_pan"))
-    return [_accuracy(evidence, name, rival) for name, rival in pairs]
+def _accuracy_compared(swept: Swept, name: str, rival: str) -> SeedComparison | None:
+    """On the same images if the sweep has all of them, otherwise by the counts on the cards."""
+    counts, n = counted(swept)
+    if name not in counts or rival not in counts:
+        return None
+    if swept.data in TEST_IMAGES and not swept.whole:
+        return compare_counts(counts[name], counts[rival], n)
+    return compare(*aligned(swept, (name, rival), _clean_right, _any_attack(swept)))
 
 
-def _accuracy(evidence: Evidence, name: str, rival: str) -> Finding:
-    what = f"`{name}` against `{rival}`"
-    mine, theirs = PAPER_ACCURACY[name], PAPER_ACCURACY[rival]
-    paper = "" if mine is None or theirs is None else f"{mine - theirs:+.1f} points"
-    missing = [it for it in (name, rival) if it not in evidence.cards]
-    if missing:
-        return Finding(what, paper, why=f"`{'` and `'.join(missing)}` {UNTRAINED}")
-    change = difference(right(evidence.cards[name]), right(evidence.cards[rival]), TEST_IMAGES)
-    return Finding(what, paper, f"accuracy {points(change)}", verdict(change))
+def counted(swept: Swept) -> tuple[dict[str, list[int]], int]:
+    """How many images each network classifies right, by seed, and of how many."""
+    if swept.data in TEST_IMAGES and not swept.whole:
+        n = TEST_IMAGES[swept.data]
+        cards = {label: card for label, card in swept.cards.items() if card.clean_accuracy is not None}
+        return {
+            network: [round((cards[label].clean_accuracy or 0.0) * n) for label in labels]
+            for network, labels in by_network(cards).items()
+        }, n
+    curves = {model: outcomes for (model, attack), outcomes in swept.curves.items() if attack == _any_attack(swept)}
+    right = {label: int(_clean_right(outcomes).sum()) for label, outcomes in curves.items()}
+    n = max((len(outcomes.index) for outcomes in curves.values()), default=0)
+    return {network: [right[label] for label in labels] for network, labels in by_network(right).items()}, n
 
 
-def right(card: Card) -> int:
-    """How many of the 10,000 test images a network classifies right, by its card."""
-    return round((card.clean_accuracy or 0.0) * TEST_IMAGES)
+def _any_attack(swept: Swept) -> str:
+    return next((attack for _, attack in swept.curves), ATTACK)
+
+
+def _clean_right(outcomes: Outcomes) -> FloatArray:
+    right: FloatArray = (outcomes.clean_pred == outcomes.label).astype(np.float64)
+    return right
+
+
+def aligned(
+    swept: Swept, networks: tuple[str, str], values: Callable[[Outcomes], FloatArray], attack: str
+) -> tuple[BySeed, BySeed]:
+    """A number for each image of two networks, all seeds, on the images that all of them have."""
+    labels = by_network(model for model, name in swept.curves if name == attack)
+    chosen = [[swept.curves[label, attack] for label in labels[network]] for network in networks]
+    every = [outcomes.index for side in chosen for outcomes in side]
+    common = functools.reduce(np.intersect1d, every)
+    first, second = (
+        BySeed(np.stack([values(outcomes)[np.searchsorted(outcomes.index, common)] for outcomes in side])) for side in chosen
+    )
+    return first, second
+
+
+def _paper_difference(data: str, name: str, rival: str) -> str:
+    known = PAPER_ACCURACY.get(data, {})
+    return f"{known[name] - known[rival]:+.1f} points" if name in known and rival in known else ""
+
+
+def missing(swept: Swept, pairs: Sequence[tuple[str, str]]) -> list[Finding]:
+    """What cannot be compared on a data set, and why."""
+    counts, _ = counted(swept)
+    found = []
+    for name, rival in pairs:
+        lacking = [it for it in (name, rival) if it not in counts]
+        if lacking:
+            what = f"`{name}` against `{rival}` on {swept.data}"
+            why = swept.absent or f"`{'` and `'.join(lacking)}` not trained"
+            found.append(Finding(what, _paper_difference(swept.data, name, rival), why=why))
+    return found
+
+
+CLASSIFICATION = [(name, PLAIN) for name in ATTENTION]
+RIVALS = list(itertools.product(("vgg_att2", "vgg_att3"), ("vgg_att1", "vgg_gap", "vgg_pan")))
 
 
 def claim_1(measured: Measured) -> list[Finding]:
     """On every data set: attention classifies better than the plain network."""
-    return [
-        *_on(classification(measured.sweep), "CIFAR-10"),
-        *_fine_grained(measured),
-        Finding("on CIFAR-100 and SVHN", why="no weights: `robustatt train --data cifar100` makes them"),
-    ]
+    tests = [test for swept in measured.sweeps for test in accuracy_tests(swept, CLASSIFICATION)]
+    absent = [finding for swept in measured.sweeps if not swept.absent for finding in missing(swept, CLASSIFICATION)]
+    gone = [Finding(f"on {swept.data}", why=swept.absent) for swept in measured.sweeps if swept.absent and not counted(swept)[0]]
+    return [*judge(tests), *absent, *gone]
+
+
+def claim_2(measured: Measured) -> list[Finding]:
+    """On CIFAR-10: two or three levels beat one, activation maps and progressive attention."""
+    swept = measured.sweeps[:1]
+    tests = [test for it in swept for test in accuracy_tests(it, RIVALS)]
+    return [*judge(tests), *(finding for it in swept for finding in missing(it, RIVALS))]
 
 
 def notes_1(measured: Measured) -> list[str]:
     """The accuracies themselves."""
-    shares = ", ".join(f"`{name}` {share(right(card), TEST_IMAGES)}" for name, card in measured.sweep.cards.items())
-    notes = [f"Accuracy on all {TEST_IMAGES:,} test images of CIFAR-10, as the cards of the weights have it: {shares}. {TRAINED}"]
-    curves = _by_model(measured.fine)
-    if curves:
-        fine = ", ".join(
-            f"`{name}` {share(int((it.clean_pred == it.label).sum()), len(it.index))}" for name, it in curves.items()
-        )
-        notes.append(f"Accuracy on {measured.fine_name}, {len(next(iter(curves.values())).index):,} images: {fine}.")
+    notes = []
+    for swept in measured.sweeps:
+        counts, n = counted(swept)
+        said = ", ".join(f"`{name}` {shares(rights, n)}" for name, rights in counts.items())
+        if said:
+            cards = ", as the cards of the weights have it" if swept.data in TEST_IMAGES and not swept.whole else ""
+            notes.append(f"Accuracy on {n:,} test images of {swept.data}{cards}: {said}.")
     return notes
-
-
-def _by_model(curves: Curves) -> dict[str, Outcomes]:
-    return {model: outcomes for (model, _), outcomes in curves.items()}
-
-
-def _fine_grained(measured: Measured) -> Iterator[Finding]:
-    """Clean accuracy on fine-grained classes, paired on the same test images."""
-    name, curves = measured.fine_name, _by_model(measured.fine)
-    if ("fine_grained", name) in measured.absent:
-        yield Finding(f"on {name}", _paper_difference("vgg_att2"), why=measured.absent["fine_grained", name])
-        return
-    for model in (model for model in ATTENTION if model in curves and PLAIN in curves):
-        change = paired_accuracy(curves[model], curves[PLAIN])
-        what = f"`{model}` against `{PLAIN}` on {name}"
-        yield Finding(what, _paper_difference(model), f"accuracy {points(change)}", verdict(change))
-
-
-def _paper_difference(model: str) -> str:
-    return f"{PAPER_CUB[model] - PAPER_CUB[PLAIN]:+.1f} points (all 200 classes)" if model in PAPER_CUB else ""
-
-
-def paired_accuracy(a: Outcomes, b: Outcomes) -> Estimate:
-    """Clean accuracy of a minus that of b on the images both saw."""
-    mine, theirs = a.align(b)
-    correct = (a.clean_pred == a.label)[mine], (b.clean_pred == b.label)[theirs]
-    return statistics.newcombe_paired(statistics.PairedCounts.of(*correct))
 
 
 # Claim 5: FGSM --------------------------------------------------------------------------------------------
 
 
-def resistance(evidence: Evidence) -> list[Finding]:
-    """Claim 5: less fooling by FGSM at small radii, the gap narrowing as the radius grows."""
-    return [finding for name in ("vgg_att2", "vgg_att3") for finding in _resistance(evidence, name)]
-
-
-def _resistance(evidence: Evidence, name: str) -> Iterator[Finding]:
-    gaps = fooling_gaps(evidence.curves, name, PLAIN, "fgsm")
-    what = f"`{name}` against `{PLAIN}`"
-    if not gaps:
-        paper = f"about {-PAPER_GAP:+g} points at 1/255"
-        yield Finding(what, paper, why=f"`{name}` or `{PLAIN}` {UNTRAINED} or not attacked")
-        return
-    first, last = min(gaps), max(gaps)
-    paper = f"about {-PAPER_GAP:+g} points" if first == 1 else ""
-    here = f"fooling rate {points(gaps[first])}"
-    yield Finding(f"{what} at {first}/255", paper, here, verdict(negative(gaps[first])))
-    sizes = ", ".join(f"{signed(gaps[eps].value)} at {eps}/255" for eps in (1, 2, 4, 8, 16) if eps in gaps)
-    yield Finding(f"{what}: the gap as eps grows", "narrows", sizes, *_narrowing(gaps[first], gaps[last]))
-
-
-def _narrowing(first: Estimate, last: Estimate) -> tuple[str, str]:
-    """Verdict and reason: a gap in the paper's sense must be there, and be smaller beyond both intervals."""
-    if first.high >= 0:
-        return OPEN, "no gap in the paper's sense beyond chance at the smallest radius"
-    if first.high < last.low:
-        return HELD, ""
-    return (REVERSED, "it widens") if last.high < first.low else (OPEN, "")
-
-
-def fooling_gaps(curves: Curves, name: str, rival: str, attack: str) -> dict[int, Estimate]:
-    """Fooling rate of one network minus another's on the same images, by radius in whole steps of 1/255."""
-    mine, theirs = curves.get((name, attack)), curves.get((rival, attack))
-    if mine is None or theirs is None or mine.eps != theirs.eps:
+def fooled_by_radius(swept: Swept, name: str, rival: str = PLAIN, attack: str = ATTACK) -> dict[int, tuple[BySeed, BySeed]]:
+    """Which images fooled two networks, by radius in whole steps of 1/255."""
+    labels = by_network(model for model, it in swept.curves if it == attack)
+    if name not in labels or rival not in labels:
         return {}
-    a, b = mine.align(theirs)
+    radii = {swept.curves[label, attack].eps for network in (name, rival) for label in labels[network]}
+    if len(radii) > 1:
+        return {}
     found = {}
-    for place, eps in enumerate(mine.eps):
+    for place, eps in enumerate(radii.pop()):
         steps = eps.partition("/")[0]
         if steps.isdecimal() and int(steps):
-            counts = statistics.PairedCounts.of(mine.fooled[a, place], theirs.fooled[b, place])
-            found[int(steps)] = statistics.newcombe_paired(counts)
+            at = functools.partial(_fooled_at, place)
+            found[int(steps)] = aligned(swept, (name, rival), at, attack)
     return found
 
 
+def _fooled_at(place: int, outcomes: Outcomes) -> FloatArray:
+    fooled: FloatArray = outcomes.fooled[:, place].astype(np.float64)
+    return fooled
+
+
 def claim_5(measured: Measured) -> list[Finding]:
-    """On both sweeps: attention is fooled less at small radii, and the gap narrows."""
-    on_cifar = _on(resistance(measured.sweep), "CIFAR-10")
-    if ("sweep", measured.sweep_name) in measured.absent:
-        on_cifar = [Finding("on CIFAR-10", on_cifar[0].paper, why=measured.absent["sweep", measured.sweep_name])]
-    fine = resistance(replace(measured.sweep, curves=measured.fine)) if measured.fine else []
-    tested = _on([finding for finding in fine if finding.here], measured.fine_name)
-    return [*on_cifar, *(replace(finding, paper="") for finding in tested)]
+    """On every data set: attention is fooled less at small radii, and the gap narrows."""
+    tests, narrowing, absent = list[ComparisonTest](), list[Finding](), list[Finding]()
+    for swept in measured.sweeps:
+        if swept.absent:
+            absent.append(Finding(f"on {swept.data}", f"about {-PAPER_GAP:+g} points at 1/255", why=swept.absent))
+            continue
+        for name in ("vgg_att2", "vgg_att3"):
+            sides = fooled_by_radius(swept, name)
+            if not sides:
+                absent.append(Finding(f"`{name}` against `{PLAIN}` on {swept.data}", why=f"`{name}` or `{PLAIN}` not trained or not attacked"))
+                continue
+            first = min(sides)
+            paper = f"about {-PAPER_GAP:+g} points" if first == 1 and swept.data == "cifar10" else ""
+            what = f"`{name}` against `{PLAIN}` on {swept.data}"
+            tests.append(ComparisonTest(f"{what} at {first}/255", compare(*sides[first]), paper, "fooling rate {}", less=True))
+            narrowing.append(_narrowing(f"{what}: the gap as eps grows", sides))
+    return [*judge(tests), *narrowing, *absent]
+
+
+def _narrowing(what: str, sides: dict[int, tuple[BySeed, BySeed]]) -> Finding:
+    """A gap in the paper's sense must be there, and grow towards 0 on the same images."""
+    first, last = min(sides), max(sides)
+    gap = compare(*sides[first])
+    a, b = (BySeed(late.values - early.values) for early, late in zip(sides[first], sides[last], strict=True))
+    change = compare(a, b)
+    sizes = ", ".join(f"{signed(compare(*sides[eps]).change.value)} at {eps}/255" for eps in (1, 2, 4, 8, 16) if eps in sides)
+    here = f"{sizes}; from the first to the last {points(change.change)}"
+    if not gap.over_seeds:
+        return Finding(what, "narrows", here, ONE_SEED)
+    if gap.change.high >= 0:
+        return Finding(what, "narrows", here, OPEN, "no gap in the paper's sense beyond chance at the smallest radius")
+    if change.change.low > 0:
+        return Finding(what, "narrows", here, HELD)
+    return Finding(what, "narrows", here, REVERSED if change.change.high < 0 else OPEN, "it widens" if change.change.high < 0 else "")
 
 
 def notes_5(measured: Measured) -> list[str]:
     """The fooling rates themselves at the smallest radius."""
-    lines = []
-    for data, curves in ((measured.sweep_name, measured.sweep.curves), (measured.fine_name, measured.fine)):
-        shown = [it for (_, attack), it in curves.items() if attack == "fgsm" and len(it.eps) > 1]
-        if shown:
-            said = ", ".join(
-                f"`{it.model}` {share(int(it.fooled[:, 1].sum()), int(it.present[:, 1].sum()))}" for it in shown
-            )
-            lines.append(f"Fooling rate under FGSM at {shown[0].eps[1]} on {data}: {said}.")
-    return lines
+    return [line for swept in measured.sweeps for line in _fooling_rates(swept)]
+
+
+def _fooling_rates(swept: Swept) -> Iterator[str]:
+    curves = {model: it for (model, attack), it in swept.curves.items() if attack == ATTACK and len(it.eps) > 1}
+    if curves:
+        eps = next(iter(curves.values())).eps[1]
+        n = max(int(it.present[:, 1].sum()) for it in curves.values())
+        said = ", ".join(
+            f"`{network}` {shares([int(curves[label].fooled[:, 1].sum()) for label in labels], n)}"
+            for network, labels in by_network(curves).items()
+        )
+        yield f"Fooling rate under FGSM at {eps} on {swept.data}, {n:,} images: {said}."

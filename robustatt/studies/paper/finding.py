@@ -2,56 +2,67 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustatt.models.card import Card
 from robustatt.results import statistics
 from robustatt.results.outcomes import Outcomes
 from robustatt.results.statistics import Estimate
+from robustatt.studies.seeds import SeedComparison
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from robustatt.studies.segment.result import SegmentSummary
     from robustatt.studies.transfer.result import Transfer
 
 ATTENTION = ("vgg_att1", "vgg_att2", "vgg_att3")
 PLAIN = "vgg"
-WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "cifar10"
 Curves = Mapping[tuple[str, str], Outcomes]
 """Outcomes by model and attack."""
 
 HELD, REVERSED, OPEN = "**held here**", "**did not hold here** (the reverse was measured)", "**not decided here**"
+ONE_SEED = "**one seed**"
 UNTESTED = "not tested here"
 SIGNIFICANT = 0.05
-SHORT = {HELD: "held", REVERSED: "reversed", OPEN: "not decided", UNTESTED: UNTESTED}
+SHORT = {HELD: "held", REVERSED: "reversed", OPEN: "not decided", ONE_SEED: "one seed", UNTESTED: UNTESTED}
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """Of CIFAR-10: the cards of the trained networks by name, and the curves of a sweep."""
+class Swept:
+    """A sweep of one data set: the cards of its networks by label, and its curves.
 
-    cards: Mapping[str, Card]
+    ``whole``: all test images were attacked. ``absent``: why it was not measured, if so.
+    """
+
+    data: str
+    cards: Mapping[str, Card] = field(default_factory=dict)
     curves: Curves = field(default_factory=dict)
+    whole: bool = False
+    absent: str = ""
+
+
+@dataclass(frozen=True)
+class Localised:
+    """What `segment` measured on a data set: segment.json, and a row for each image, network, map and radius."""
+
+    summary: SegmentSummary
+    images: pd.DataFrame
 
 
 @dataclass(frozen=True)
 class Measured:
     """What there is to judge by; None or missing where nothing was measured.
 
-    ``sweep``: of ``sweep_name``, CIFAR-10, with the cards; ``fine``: curves of the fine-grained sweep; ``segments``:
-    segment.json by data set; ``absent``: why a data set was not measured, by the part of the plan and its name there.
+    ``absent``: why a data set was not measured, by the part of the plan and its name there.
     """
 
-    sweep: Evidence
-    sweep_name: str = "cifar10"
-    fine: Curves = field(default_factory=dict)
-    fine_name: str = ""
+    sweeps: Sequence[Swept] = ()
     transfer: Transfer | None = None
     transfer_names: Sequence[str] = ()
-    segments: Mapping[str, SegmentSummary] = field(default_factory=dict)
+    segments: Mapping[str, Localised] = field(default_factory=dict)
     segment_names: Sequence[str] = ()
     absent: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
@@ -61,7 +72,7 @@ class Finding:
     """A comparison, for example ``what`` = "`vgg_att2` against `vgg`".
 
     ``paper`` is its number there, empty where unknown; ``here`` ours with its interval; ``why`` the reason for a
-    comparison that was not tested, or what has to be known to read the number.
+    comparison that was not tested, or what has to be known to read the number. ``measured`` is what a figure draws.
     """
 
     what: str
@@ -69,17 +80,23 @@ class Finding:
     here: str = ""
     verdict: str = UNTESTED
     why: str = ""
+    measured: SeedComparison | None = None
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, its findings, what has to be said with them, and the commands the numbers come from."""
+    """A claim of the paper, its findings, what has to be said with them, and the commands the numbers come from.
+
+    ``axis`` is what the findings' numbers are, for the figure; ``percent``: they are shares, shown in points.
+    """
 
     number: int
     title: str
     findings: Sequence[Finding]
     notes: Sequence[str] = ()
     commands: Sequence[str] = ()
+    axis: str = ""
+    percent: bool = True
 
     def summary(self) -> str:
         """How many comparisons held, in words."""
@@ -87,27 +104,42 @@ class Claim:
         return ", ".join(f"{word}: {count}" for word, count in counts.items() if count) or UNTESTED
 
 
-def verdict(change: Estimate, p: float = 0.0) -> str:
-    """Held where the whole interval is above 0, reversed where it is below, otherwise open.
+@dataclass(frozen=True)
+class ComparisonTest:
+    """A comparison to be judged. ``form`` prints it, in points or, if not ``percent``, as it is; ``less``: the paper's side is below 0."""
 
-    ``p``: of a test adjusted for all comparisons made with it; above 0.05 nothing is decided.
-    """
-    if p > SIGNIFICANT:
+    what: str
+    comparison: SeedComparison
+    paper: str = ""
+    form: str = "accuracy {}"
+    percent: bool = True
+    less: bool = False
+
+
+def judge(tests: Sequence[ComparisonTest]) -> list[Finding]:
+    """The comparisons of a claim. Those over several seeds are decided by the interval and by p after Holm, over all of them."""
+    over_seeds = [test for test in tests if test.comparison.over_seeds]
+    adjusted = dict(zip(map(id, over_seeds), statistics.holm([test.comparison.p for test in over_seeds]), strict=True))
+    found = []
+    for test in tests:
+        p = adjusted.get(id(test))
+        said = test.form.format((points if test.percent else index)(test.comparison.change))
+        verdict = ONE_SEED if p is None else decided(test.comparison.change, float(p), less=test.less)
+        why = "" if p is None else f"p {p:.2g} after Holm"
+        found.append(Finding(test.what, test.paper, said, verdict, why, test.comparison))
+    return found
+
+
+def decided(change: Estimate, p: float = 0.0, *, less: bool = False) -> str:
+    """Held where the whole interval is on the paper's side of 0, reversed where it is on the other, otherwise open."""
+    if p > SIGNIFICANT or change.low <= 0 <= change.high:
         return OPEN
-    if change.low > 0:
-        return HELD
-    return REVERSED if change.high < 0 else OPEN
+    return HELD if (change.high < 0) == less else REVERSED
 
 
-def negative(change: Estimate) -> Estimate:
-    """The same difference the other way round."""
-    return Estimate(-change.value, -change.high, -change.low)
-
-
-def share(right: int, n: int, sign: str = " %") -> str:
-    """A share in per cent with Wilson's interval."""
-    low, high = statistics.wilson(right, n)
-    return f"{100 * right / n:.1f}{sign} ({100 * float(low):.1f} to {100 * float(high):.1f})"
+def index(change: Estimate) -> str:
+    """A difference of numbers from 0 to 1 with its interval."""
+    return f"{change.value:+.3f} ({change.low:+.3f} to {change.high:+.3f})"
 
 
 def signed(change: float) -> str:
@@ -116,16 +148,5 @@ def signed(change: float) -> str:
 
 
 def points(change: Estimate) -> str:
-    """A difference of shares in points, with its interval."""
+    """A difference of shares in percentage points, with its interval."""
     return f"{signed(change.value)} points ({signed(change.low)} to {signed(change.high)})"
-
-
-def difference(right: int, other: int, n: int) -> Estimate:
-    """The difference of two shares of n by Newcombe's score interval for independent samples (1998, method 10).
-
-    On the same images it is wider than the paired one, for which the predictions would be needed.
-    """
-    (a, b), (low, high) = (right / n, other / n), statistics.wilson([right, other], [n, n])
-    down = math.hypot(a - float(low[0]), float(high[1]) - b)
-    up = math.hypot(float(high[0]) - a, b - float(low[1]))
-    return Estimate(a - b, a - b - down, a - b + up)

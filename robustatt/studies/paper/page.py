@@ -11,26 +11,41 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from robustatt.errors import InputError
 from robustatt.files import write_atomically
-from robustatt.models.card import read_cards
+from robustatt.models import bundled_path
+from robustatt.models.card import read_card
+from robustatt.plan.entries import BUNDLED as BUNDLED_WEIGHTS
 from robustatt.report.draw import draw, png_bytes, theme
 from robustatt.report.figures import FigureSpec, Panel, fooling_figure
 from robustatt.report.markdown import table
 from robustatt.report.style import looks
 from robustatt.results import statistics
 from robustatt.results.outcomes import Outcomes, curves_of
-from robustatt.results.summary import Summary
-from robustatt.studies.paper import accuracy
-from robustatt.studies.paper.accuracy import PAPER_ACCURACY, TEST_IMAGES, UNTRAINED
-from robustatt.studies.paper.claims import ROUND
-from robustatt.studies.paper.finding import UNTESTED, WEIGHTS, Claim, Evidence, Finding, Measured, share
-from robustatt.studies.segment.figures import curve_series
-from robustatt.studies.segment.result import HEADLINE
+from robustatt.results.summary import ModelInfo, Summary
+from robustatt.studies.paper.accuracy import PAPER_ACCURACY, TEST_IMAGES, claim_1, claim_2, claim_5, counted
+from robustatt.studies.paper.claims import by_measure
+from robustatt.studies.paper.finding import Claim, Finding, Localised, Measured, Swept
+from robustatt.studies.paper.forest import forest_png
+from robustatt.studies.seeds import HOW, by_network, spread
+from robustatt.studies.segment.figures import curve_series, threshold_figure
+from robustatt.studies.segment.result import HEADLINE, AttackedMap
 
 if TYPE_CHECKING:
     import pandas as pd
 
+FOREST = "claim-{}.png"
+THRESHOLDS = "thresholds.png"
+ROUND = "{:.3f} ({:.3f} to {:.3f})"
+TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+VERDICTS = (
+    "What can be asked is whether the paper's comparisons point the same way. **Held here**: the whole 95 % interval lies on the "
+    "paper's side of 0, and the test of the difference says so after Holm's correction over all comparisons of the claim too (p at "
+    "most 0.05). **Did not hold here**: the same on the other side. **Not decided here**: neither. **One seed**: one of the two "
+    "networks was trained once, so that nothing is decided, whatever the interval."
+)
 HEADS = ("comparison", "the paper", "here, with its 95 % interval", "verdict", "")
 FIGURE_DPI = 120
 WIDTH = 120
@@ -49,29 +64,18 @@ def page(found: Sequence[Claim], measured: Measured, plan: str, figures: Mapping
         plan: the path of the plan, as the command is given it.
         figures: captions by file name, of figures beside the page.
     """
-    parts = [_head(measured, plan), _overview(found), *(_section(claim) for claim in found)]
-    robust = list(_under_attack(measured))
-    if robust:
-        parts.append("\n".join(robust))
-    if figures:
-        parts.append(
-            "\n\n".join(["## Figures", *(f"![{caption}]({name})\n\n{caption}" for name, caption in figures.items())])
-        )
+    parts = [_head(measured, plan), _overview(found), *(_section(claim, figures) for claim in found)]
+    parts += ["\n".join(lines) for lines in (list(_thresholds(measured)), list(_under_attack(measured))) if lines]
+    forests = {FOREST.format(claim.number) for claim in found}
+    others = [f"![{caption}]({name})\n\n{caption}" for name, caption in figures.items() if name not in forests]
+    if others:
+        parts.append("\n\n".join(["## Figures", *others]))
     return "\n\n".join(parts) + "\n"
 
 
 def _head(measured: Measured, plan: str) -> str:
-    cards = measured.sweep.cards
-    names = ", ".join(f"`{name}` (width {card.width:g}, {card.epochs} epochs)" for name, card in cards.items())
-    prose = textwrap.fill(
-        f"The networks are those that come with the package: {names}. The paper's are of width 1 and had 300 epochs, so no "
-        "number here reproduces one of the paper; what can be asked is whether its comparisons point the same way. **Held "
-        "here**: the whole 95 % interval lies on the paper's side of 0 and, where several comparisons were made on the same "
-        "images, the paired test says so after Holm's correction too (p at most 0.05). **Did not hold here**: the same on "
-        "the other side. Otherwise the comparison is **not decided here**. Each network was trained once: the intervals "
-        "speak of other images, not of other seeds.",
-        WIDTH,
-    )
+    prose = [textwrap.fill(line, WIDTH, break_on_hyphens=False) for line in (*_networks(measured), VERDICTS, HOW)]
+    body = "\n\n".join(prose)
     return f"""# *Learn To Pay Attention*: its claims, measured here
 
 Written by `robustatt paper`; not edited by hand. Jetley, Lord, Lee & Torr, ICLR 2018, arXiv 1804.02391. Everything on
@@ -81,7 +85,24 @@ this page, with DIR the folder of the data sets:
 robustatt paper --plan {plan} --data-root DIR
 ```
 
-{prose}"""
+{body}"""
+
+
+def _networks(measured: Measured) -> Iterator[str]:
+    """Which networks were measured, with how many seeds and epochs."""
+    for swept in measured.sweeps:
+        if swept.cards:
+            yield f"Networks for {swept.data}: {_described(swept)}. The paper's are of width 1 and had 300 epochs."
+
+
+def _described(swept: Swept) -> str:
+    found = []
+    for network, labels in by_network(swept.cards).items():
+        cards = [swept.cards[label] for label in labels]
+        epochs = sorted({card.epochs or 0 for card in cards})
+        seeds = "one seed" if len(cards) == 1 else f"{len(cards)} seeds"
+        found.append(f"`{network}` (width {cards[0].width:g}, {_list(epochs)} epochs, {seeds})")
+    return ", ".join(found)
 
 
 def _overview(found: Sequence[Claim]) -> str:
@@ -89,8 +110,11 @@ def _overview(found: Sequence[Claim]) -> str:
     return "\n".join(table(["", "claim", "comparisons here"], rows))
 
 
-def _section(claim: Claim) -> str:
-    lines = [f'<a id="claim-{claim.number}"></a>\n\n## {claim.number}. {claim.title}\n', *_table(claim)]
+def _section(claim: Claim, figures: Mapping[str, str]) -> str:
+    lines = [f'<a id="claim-{claim.number}"></a>\n\n## {claim.number}. {claim.title}\n']
+    name = FOREST.format(claim.number)
+    lines += [f"![{figures[name]}]({name})\n"] if name in figures else []
+    lines += _table(claim)
     lines += ["\n" + textwrap.fill(note, WIDTH, break_on_hyphens=False) for note in claim.notes]
     if claim.commands:
         lines += ["\n```", *claim.commands, "```"]
@@ -102,9 +126,24 @@ def _table(claim: Claim) -> list[str]:
     return table(HEADS, [[it.what, it.paper, it.here, it.verdict, it.why] for it in findings])
 
 
+def _thresholds(measured: Measured) -> Iterator[str]:
+    """What the rule that binarises a map means for claim 4."""
+    if not measured.segments:
+        return
+    yield "## Claim 4 by other rules than Otsu's\n"
+    said = (
+        "The paper binarises a map before it is held against the mask, and a map that is sharper than another loses by the rule "
+        "alone: Otsu's threshold lies high where few pixels hold most of the attention, as in a product of two maps. Average "
+        "precision needs no threshold and does not change if a map is raised to a power; the area under the curve of the Jaccard "
+        "index over thresholds needs none either, but favours flat maps. The same comparisons as above:"
+    )
+    yield textwrap.fill(said, WIDTH) + "\n"
+    yield from table(["data", "measure", "comparisons here"], [list(row) for row in by_measure(measured)])
+
+
 def _under_attack(measured: Measured) -> Iterator[str]:
     """Beyond the paper: whether the maps still find the object in attacked images."""
-    attacked = [(data, entry) for data, summary in measured.segments.items() for entry in summary.judged]
+    attacked = [(data, entry) for data, found in measured.segments.items() for entry in _first_seeds(found)]
     if not attacked:
         return
     rows = [
@@ -113,16 +152,26 @@ def _under_attack(measured: Measured) -> Iterator[str]:
     ]
     radii = [point.eps for point in max((entry for _, entry in attacked), key=lambda it: len(it.points)).points]
     yield "## Beyond the paper: do the maps still find the object under attack?\n"
-    yield "Jaccard index of the map binarised by Otsu's threshold, attacked images against the same masks.\n"
+    yield "Jaccard index of the map binarised by Otsu's threshold, attacked images against the same masks; intervals over images.\n"
     heads = ["data", "map", *("clean" if eps.startswith("0") else eps for eps in radii)]
     yield from table(heads, rows, range(2, len(heads)))
 
 
+def _first_seeds(found: Localised) -> list[AttackedMap]:
+    """The maps over the radii that networks are judged by, of the first seed of each."""
+    judged = {entry.model: entry for entry in found.summary.judged}
+    return [judged[labels[0]] for labels in by_network(judged).values()]
+
+
 def write_figures(
-    measured: Measured, summaries: Mapping[str, Summary], transfer: Path | None, folder: Path
+    found: Sequence[Claim], measured: Measured, summaries: Mapping[str, Summary], transfer: Path | None, folder: Path
 ) -> dict[str, str]:
-    """Curve and bar figures beside the page, none of which shows a picture of a data set; captions by file name."""
+    """Figures beside the page, none of which shows a picture of a data set; captions by file name."""
     written = {}
+    for claim in found:
+        if (drawn := forest_png(claim)) is not None:
+            write_atomically(folder / FOREST.format(claim.number), drawn)
+            written[FOREST.format(claim.number)] = f"Every comparison of claim {claim.number} with its 95 % interval."
     for data, summary in summaries.items():
         name = f"fooling-{data}.png"
         _png(fooling_figure(summary, looks(*summary.curve_names())), folder / name)
@@ -132,19 +181,24 @@ def write_figures(
         written["transfer.png"] = (
             "A linear SVM on fixed features (claim 3); dashed: always answering the largest class."
         )
+    if measured.segments:
+        curves = threshold_figure({name: found.summary for name, found in measured.segments.items()})
+        with theme():
+            write_atomically(folder / THRESHOLDS, png_bytes(curves, FIGURE_DPI, compress_level=6))
+        written[THRESHOLDS] = "Mean Jaccard index of each network's map (first seed) and of the floors over the threshold that binarises them."
     shown = _localisation_panels(measured)
     if shown:
         spec = FigureSpec("localisation", "Localisation under attack", "", shown)
         _png(spec, folder / "localisation.png")
         written["localisation.png"] = (
-            "Jaccard index of each network's map over the radius of the attack; bands: 95 % intervals."
+            "Jaccard index of each network's map (first seed) over the radius of the attack; bands: 95 % intervals over images."
         )
     return written
 
 
 def _localisation_panels(measured: Measured) -> tuple[Panel, ...]:
     """A panel for each data set whose images were attacked, all of one height."""
-    judged = {data: summary.judged for data, summary in measured.segments.items()}
+    judged = {data: _first_seeds(found) for data, found in measured.segments.items()}
     curves = {data: curve_series(maps, HEADLINE) for data, maps in judged.items() if maps}
     ends = [end for drawn in curves.values() for one in drawn for end in (*one.y, *one.high) if end is not None]
     top = min(1.0, 1.05 * max(ends, default=1.0))
@@ -161,112 +215,113 @@ def _png(spec: FigureSpec, path: Path) -> None:
 # robustatt reproduce ---------------------------------------------------------------------------------------
 
 
-def reproduce(records: pd.DataFrame, summary: Summary, weights: Path = WEIGHTS) -> str:
-    """The reproduction table of a run on CIFAR-10 as Markdown.
+def reproduce(records: pd.DataFrame, summary: Summary) -> str:
+    """The reproduction table of a run on CIFAR-10 or CIFAR-100 as Markdown.
 
     Args:
         records: of the run, a row for each model, attack, radius and example.
-        summary: of the run.
-        weights: the folder of the checkpoints whose cards hold the clean accuracy on all 10,000 test images.
+        summary: of the run; the cards of its weights hold the clean accuracy on all 10,000 test images.
 
     Raises:
-        InputError: the run is of other data, or a card cannot be read.
+        InputError: the run is of other data, or weights are no longer there.
     """
     data = summary.plan.data.name
-    if data != "cifar10":
-        raise InputError(f"the run is on {data}, and the paper's numbers here are for cifar10")
-    evidence = Evidence(read_cards(weights), curves_of(records))
-    listed = dict.fromkeys(attack for model, attack in evidence.curves if model in PAPER_ACCURACY)
-    attacks = [attack for attack in listed if not summary.is_control(attack)]
-    parts = [_run_head(evidence, summary), _accuracy_table(evidence), *(_fooling_table(evidence, it) for it in attacks)]
-    return "\n\n".join([*parts, _sentences(evidence), _commands()]) + "\n"
+    if data not in TEST_IMAGES:
+        raise InputError(f"the run is on {data}, and the paper's numbers here are for {' and '.join(TEST_IMAGES)}")
+    cards = {model.name: read_card(_weights_of(model, data)) for model in summary.plan.models}
+    swept = Swept(data, cards, curves_of(records), whole=summary.plan.data.n == TEST_IMAGES[data])
+    measured = Measured(sweeps=[swept])
+    attacks = [it for it in dict.fromkeys(attack for _, attack in swept.curves) if not summary.is_control(it)]
+    judged = [("Claim 1", claim_1(measured)), ("Claim 2", claim_2(measured)), ("Claim 5", claim_5(measured))]
+    parts = [_run_head(swept, summary), _accuracy_table(swept), *(_fooling_table(swept, it) for it in attacks), _sentences(judged)]
+    return "\n\n".join([*parts, _commands(data)]) + "\n"
 
 
-def _run_head(evidence: Evidence, summary: Summary) -> str:
+def _weights_of(model: ModelInfo, data: str) -> Path:
+    if model.weights not in (None, BUNDLED_WEIGHTS):
+        return Path(model.weights)
+    return bundled_path(model.spec, data)
+
+
+def _run_head(swept: Swept, summary: Summary) -> str:
     data, origin = summary.plan.data, summary.provenance
     commit = origin.git.removesuffix("+changes")
     where = origin.hardware.get("name", "unknown hardware")
-    widths = sorted({f"{card.width:g}" for card in evidence.cards.values()})
-    epochs = sorted({card.epochs or 0 for card in evidence.cards.values()})
-    return f"""# CIFAR-10: the paper's claims, held against small networks
+    networks = textwrap.fill(
+        f"Networks: {_described(swept)}. The paper's are of width 1 and had 300 epochs, so no accuracy here reproduces one of the "
+        "paper: what can be asked is whether its comparisons point the same way. Fooling rate: the share of images whose "
+        "predicted label changes, whether it was right or not.", WIDTH, break_on_hyphens=False,
+    )  # fmt: skip
+    attacked = textwrap.fill(
+        f"Attacked: the first {data.n:,} test images, `{data.fingerprint[:16]}`; {where}{f'; commit {commit}' if commit else ''}. {HOW}",
+        WIDTH, break_on_hyphens=False,
+    )  # fmt: skip
+    return f"""# {TITLES[swept.data]}: the paper's claims, held against small networks
 
-Written by `robustatt reproduce`; not edited by hand. The paper trains networks of width 1 for 300 epochs. These are of
-width {_list(widths)} and had {_list(epochs)} epochs on one CPU core, so their accuracies reproduce nothing: what can be
-asked of them is whether the paper's comparisons already point the same way. Cells of networks that were not
-trained are empty. Fooling rate: the share of images whose predicted label changes, whether it was right or not.
+Written by `robustatt reproduce`; not edited by hand.
 
-The intervals speak of other test images, not of other seeds: each network was trained once.
+{networks}
 
-Attacked: the first {data.n:,} test images, `{data.fingerprint[:16]}`; {where}{f"; commit {commit}" if commit else ""}. Intervals: 95 %,
-Wilson for shares, Newcombe for differences."""
+{attacked}"""
 
 
 def _list(values: Sequence[object]) -> str:
     return " and ".join(", ".join(map(str, values)).rsplit(", ", 1)) or "none"
 
 
-def _accuracy_table(evidence: Evidence) -> str:
+def _accuracy_table(swept: Swept) -> str:
+    known, (counts, n) = PAPER_ACCURACY[swept.data], counted(swept)
     rows = []
-    for name, paper in PAPER_ACCURACY.items():
-        card = evidence.cards.get(name)
-        published = "" if paper is None else f"{paper:g}"
-        if card is None:
-            rows.append([f"`{name}`", published, "", UNTRAINED, "", ""])
-            continue
-        right = accuracy.right(card)
-        low, high = (f"{100 * float(end):.2f}" for end in statistics.wilson(right, TEST_IMAGES))
-        here = f"{100 * right / TEST_IMAGES:.2f}"
-        rows.append([f"`{name}`", published, here, f"{low} to {high}", f"{card.width:g}", str(card.epochs)])
-    heads = ["network", "paper, %", "here, %", "95 % interval", "width", "epochs"]
-    return "\n".join(["## Accuracy on the 10,000 test images\n", *table(heads, rows, range(1, 6))])
+    for network, rights in counts.items():
+        values = np.asarray(rights) / n
+        low, high = (f"{100 * float(end):.2f}" for end in statistics.wilson(round(float(values.mean()) * n), n))
+        each = ", ".join(f"{100 * value:.2f}" for value in values)
+        deviation = f"{spread(values):.2f}" if len(values) > 1 else "one seed"
+        published = f"{known[network]:g}" if network in known else ""
+        rows.append([f"`{network}`", published, f"{100 * values.mean():.2f}", f"{low} to {high}", each, deviation])
+    heads = ["network", "paper, %", "here, %", "95 % interval over images", "by seed", "standard deviation over seeds"]
+    return "\n".join([f"## Accuracy on the {n:,} test images\n", *table(heads, rows, range(1, 6))])
 
 
-def _fooling_table(evidence: Evidence, attack: str) -> str:
-    columns = [evidence.curves.get((name, attack)) for name in PAPER_ACCURACY]
-    radii = next(outcomes.eps for outcomes in columns if outcomes is not None)
-    heads = [f"`{name}`" for name in PAPER_ACCURACY]
-    note = [] if attack == "fgsm" else [f"{IDLE}\n"]
-    rows = [[eps, *(_fooled(outcomes, place) for outcomes in columns)] for place, eps in enumerate(radii[1:], start=1)]
-    lines = table(["eps", *heads], rows, range(1, len(heads) + 1))
-    return "\n".join([f"## Fooling rate under `{attack}`, %\n", *note, *lines])
+def _fooling_table(swept: Swept, attack: str) -> str:
+    columns = by_network(model for model, name in swept.curves if name == attack)
+    radii = next(it.eps for (_, name), it in swept.curves.items() if name == attack)
+    heads = [f"`{network}`" for network in columns]
+    note = [f"{line}\n" for line in ([] if attack == "fgsm" else [IDLE])]
+    seeds = "Of several seeds the mean and the range; of one seed the 95 % interval over images.\n"
+    rows = [
+        [eps, *(_fooled([swept.curves[label, attack] for label in labels], place) for labels in columns.values())]
+        for place, eps in enumerate(radii[1:], start=1)
+    ]
+    return "\n".join([f"## Fooling rate under `{attack}`, %\n", *note, seeds, *table(["eps", *heads], rows, range(1, len(heads) + 1))])
 
 
-def _fooled(outcomes: Outcomes | None, place: int) -> str:
-    if outcomes is None:
-        return ""
-    return share(int(outcomes.fooled[:, place].sum()), int(outcomes.present[:, place].sum()), "")
+def _fooled(seeds: Sequence[Outcomes], place: int) -> str:
+    fooled = [int(it.fooled[:, place].sum()) for it in seeds]
+    n = int(seeds[0].present[:, place].sum())
+    values = [100 * count / n for count in fooled]
+    if len(seeds) > 1:
+        return f"{sum(values) / len(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+    low, high = statistics.wilson(fooled[0], n)
+    return f"{values[0]:.1f} ({100 * float(low):.1f} to {100 * float(high):.1f})"
 
 
-def _sentences(evidence: Evidence) -> str:
+def _sentences(judged: Sequence[tuple[str, Sequence[Finding]]]) -> str:
     lines = ["## Did the paper's claims hold here?\n"]
-    groups = (
-        ("Claim 1, attention classifies better than the plain network", accuracy.classification(evidence)),
-        ("Claim 2, the last two or three levels beat the alternatives", accuracy.rivals(evidence)),
-        ("Claim 5, attention is fooled less by FGSM at small eps", accuracy.resistance(evidence)),
-    )
-    for say, findings in groups:
-        lines += [f"- {say}: {_sentence(finding)}" for finding in findings]
+    lines += table(HEADS, [[f"{claim}: {it.what}", it.paper, it.here, it.verdict, it.why] for claim, found in judged for it in found])
     return "\n".join(lines)
 
 
-def _sentence(finding: Finding) -> str:
-    if finding.verdict == UNTESTED:
-        return f"{finding.what}: open, {finding.why}"
-    paper = f" (the paper: {finding.paper})" if finding.paper else ""
-    more = f"; {finding.why}" if finding.why else ""
-    return f"{finding.what}: {finding.verdict}; {finding.here}{paper}{more}"
+def _commands(data: str) -> str:
+    return f"""## The commands
 
-
-def _commands() -> str:
-    return """## The commands
-
-The weights: `robustatt/weights/cifar10/README.md` has the line that trained each. Everything on this page, with DIR the
-folder of torchvision's CIFAR-10 files (or `--download` in its place):
+The weights: `reports/{data}/trained/README.md` has the line that trained each. Everything on this page, with DIR the
+folder of the images (`--download` in its place fetches them):
 
 ```
-robustatt sweep --plan reports/cifar10/plan.toml --data-root DIR --out reports/cifar10/out
-robustatt reproduce reports/cifar10/out --out reports/cifar10/README.md
+robustatt sweep --plan reports/{data}/plan.toml --data-root DIR --out reports/{data}/out
+robustatt reproduce reports/{data}/out --out reports/{data}/README.md
 ```
 
-`make cifar10 DATA=DIR` runs both. A network trained later joins by its name in `plan.toml`; what was computed
+`make {data} DATA=DIR` runs both. A network trained later joins by its name in `plan.toml`; what was computed
 before is not computed again."""

@@ -6,17 +6,24 @@ And where each data set lies on this machine; commands say DIR for the folder of
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from robustatt.data.torchvision import PLACES, default_root
-from robustatt.errors import InputError, first_mistake
+from robustatt.errors import InputError, first_mistake, said_of
 from robustatt.plan import read_plan
+from robustatt.plan.checks import require_unique
+from robustatt.studies.seeds import network_of
 
-PARTS = ("sweep", "fine_grained", "transfer", "segment")
+BUNDLED = ""
+"""In place of a weights file: the weights that come with the package."""
+PARTS = ("sweep", "transfer", "segment")
+TRAINED_ON = "cifar10"
+"""Whose networks' features and maps are measured."""
 
 
 @dataclass(frozen=True)
@@ -56,37 +63,36 @@ def _root(places: Iterable[DataPlace]) -> Flag:
     return "--data-root", "DIR" if any(place.root is not None for place in places) else None
 
 
+def _networks(files: Mapping[str, str]) -> list[Flag]:
+    """Weights files by label; those that are bundled go by their network's name alone."""
+    if all(file == BUNDLED for file in files.values()):
+        return _each("--model", files)
+    return [*_each("--model", [f"{label}={network_of(label)}" for label in files]), *_each("--weights", files.values())]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class SweepPart(_Part):
-    """Attacked images of one data set. ``models``: by default all whose weights there are; ``n``: the first so many."""
+    """Attacked images of one data set. ``models``: by default all that have weights; ``n``: the first so many.
+
+    ``weights``: a folder of NAME.safetensors or NAME-seedN.safetensors; by default the plan's for CIFAR-10, and otherwise the
+    bundled ones of this data set.
+    """
 
     data: str
+    weights: Path | None = None
     models: tuple[str, ...] = ()
     attacks: tuple[str, ...] = ("fgsm",)
     eps: str = "1,2,4,8,16"
     n: int | None = Field(default=None, ge=1)
 
-    def command(self, place: DataPlace, models: Sequence[str], out: Path, seed: int) -> str:
-        """For networks with bundled weights."""
-        return self._line(place, [_root([place]), *_each("--model", models)], out, seed)
-
-    def _line(self, place: DataPlace, models: Sequence[Flag], out: Path, seed: int) -> str:
+    def command(self, place: DataPlace, files: Mapping[str, str], side: int | None, out: Path, seed: int) -> str:
+        """For weights files by label, on images of that side."""
         attacks = [*_each("--attack", self.attacks), ("--eps", self.eps), ("-n", self.n)]
-        return _command("sweep", seed, out, ("--data", _where(self.data, place)), *models, *attacks)
-
-
-class FinePart(SweepPart):
-    """Fine-grained classes. ``weights``: a folder of NAME.safetensors; by default the bundled ones of this data set."""
-
-    weights: Path | None = None
-
-    def fine_command(self, place: DataPlace, files: Mapping[str, str], side: int, out: Path, seed: int) -> str:
-        """For weights files by network, on images of that side."""
-        models = [("--input-size", side), *_each("--model", files), *_each("--weights", files.values())]
-        return self._line(place, models, out, seed)
+        where: list[Flag] = [("--data", _where(self.data, place)), _root([place]), ("--input-size", side)]
+        return _command("sweep", seed, out, *where, *_networks(files), *attacks)
 
 
 class TransferPart(_Part):
@@ -97,48 +103,60 @@ class TransferPart(_Part):
     folds: int = Field(default=5, ge=2)
     sample: int | None = Field(default=None, ge=1)
 
-    def command(self, places: Mapping[str, DataPlace], models: Sequence[str], out: Path, seed: int) -> str:
-        """For networks with bundled weights on the data sets that are there."""
+    def command(self, places: Mapping[str, DataPlace], files: Mapping[str, str], out: Path, seed: int) -> str:
+        """For weights files by label on the data sets that are there."""
         data = _each("--data", [_where(name, place) for name, place in places.items()])
         how: list[Flag] = [_root(places.values()), ("--folds", self.folds), ("--sample", self.sample)]
-        return _command("transfer", seed, out, *_each("--model", models), *data, *how)
+        return _command("transfer", seed, out, *_networks(files), *data, *how)
 
 
 class SegmentPart(_Part):
-    """Maps against masks; ``sample``: so many images of each set, of which the first ``attack_n`` are attacked too."""
+    """Maps against masks. ``sample``: so many images of a set by its name, else all; ``attack_n`` of those reported are attacked."""
 
     data: tuple[str, ...]
     models: tuple[str, ...] = ()
-    sample: int | None = Field(default=None, ge=5)
+    sample: dict[str, Annotated[int, Field(ge=5)]] = Field(default_factory=dict)
     eps: str | None = None
     attack: str = "pgd"
     attack_n: int | None = Field(default=None, ge=1)
 
-    def command(self, name: str, models: Sequence[str], out: Path, seed: int) -> str:
-        """For networks with bundled weights on one data set."""
+    def command(self, name: str, files: Mapping[str, str], out: Path, seed: int) -> str:
+        """For weights files by label on one data set."""
         attack: list[Flag] = [("--eps", self.eps), ("--attack", self.attack), ("--attack-n", self.attack_n)] if self.eps else []
-        data: list[Flag] = [("--data", f"DIR/{name}"), ("--sample", self.sample)]
-        return _command("segment", seed, out, *_each("--model", models), *data, *attack)
+        data: list[Flag] = [("--data", f"DIR/{name}"), ("--sample", self.sample.get(name))]
+        return _command("segment", seed, out, *_networks(files), *data, *attack)
 
 
 class PaperPlan(_Part):
-    """All parts; one that is left out is not measured."""
+    """All parts; one that is left out is not measured. The first sweep is the one of claim 2.
+
+    ``weights``: a folder of networks trained on CIFAR-10, NAME-seedN.safetensors; by default the bundled ones.
+    """
 
     seed: int = Field(default=0, ge=0, lt=2**32)
-    sweep: SweepPart | None = None
-    fine_grained: FinePart | None = None
+    weights: Path | None = None
+    sweep: tuple[SweepPart, ...] = ()
     transfer: TransferPart | None = None
     segment: SegmentPart | None = None
 
     @staticmethod
     def read(path: Path) -> PaperPlan:
-        """The plan in a TOML file; every mistake is one line that names the file and the key."""
+        """The plan in a TOML file; folders are meant from its own. Every mistake is one line that names the file and the key."""
         document = read_plan(path)
         try:
-            return PaperPlan.model_validate(document)
+            plan = PaperPlan.model_validate(document)
         except ValidationError as problem:
             key, said = first_mistake(problem)
             raise InputError(f"plan {path}: key {key!r}: {said.lower()}") from None
+        with said_of(f"plan {path}"):
+            require_unique("data", [part.data for part in plan.sweep])
+        beside = path.parent
+        sweeps = [part.model_copy(update={"weights": part.weights and beside / part.weights}) for part in plan.sweep]
+        return plan.model_copy(update={"weights": plan.weights and beside / plan.weights, "sweep": tuple(sweeps)})
+
+    def weights_for(self, part: SweepPart) -> Path | None:
+        """The folder of a sweep's networks; None for the bundled ones."""
+        return part.weights or (self.weights if part.data == TRAINED_ON else None)
 
 
 @dataclass(frozen=True)
@@ -198,11 +216,10 @@ def parse_places(root: Path | None, given: list[str]) -> Places:
 
 def parts_of(plan: PaperPlan) -> dict[str, tuple[str, ...]]:
     """The data sets of each part of the plan."""
-    single = {"sweep": plan.sweep, "fine_grained": plan.fine_grained}
-    several = {"transfer": plan.transfer, "segment": plan.segment}
     return {
-        **{part: (entry.data,) for part, entry in single.items() if entry is not None},
-        **{part: entry.data for part, entry in several.items() if entry is not None},
+        "sweep": tuple(part.data for part in plan.sweep),
+        "transfer": plan.transfer.data if plan.transfer else (),
+        "segment": plan.segment.data if plan.segment else (),
     }
 
 

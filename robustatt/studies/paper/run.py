@@ -9,25 +9,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from robustatt.api import Result, sweep
+import pandas as pd
+
+from robustatt.api import sweep
 from robustatt.data import load
 from robustatt.eps import parse_grid
 from robustatt.errors import InputError, did_you_mean
 from robustatt.files import write_atomically
 from robustatt.models import bundled, bundled_path, canonical, load_checkpoint
-from robustatt.models.card import read_card, read_cards
+from robustatt.models.card import Card, read_card
 from robustatt.models.families import ADVERSARIAL
 from robustatt.plan import ModelEntry
 from robustatt.progress import StudyProgress
-from robustatt.results.outcomes import Outcomes, curves_of
+from robustatt.results.outcomes import curves_of
 from robustatt.results.summary import Summary
 from robustatt.studies.output import read_document
-from robustatt.studies.paper.accuracy import PAPER_ACCURACY
-from robustatt.studies.paper.finding import WEIGHTS, Evidence, Measured
+from robustatt.studies.paper.accuracy import TEST_IMAGES
+from robustatt.studies.paper.finding import Localised, Measured, Swept
 from robustatt.studies.paper.plan import (
+    BUNDLED,
     PARTS,
+    TRAINED_ON,
     DataPlace,
-    FinePart,
     PaperPlan,
     Places,
     SegmentPart,
@@ -37,9 +40,11 @@ from robustatt.studies.paper.plan import (
     names_of,
     parts_of,
 )
+from robustatt.studies.seeds import SEED, by_network, network_of
 from robustatt.studies.segment.floors import require_libraries
 from robustatt.studies.segment.request import SegmentRequest
 from robustatt.studies.segment.result import FILE as SEGMENT_FILE
+from robustatt.studies.segment.result import ROWS as SEGMENT_ROWS
 from robustatt.studies.segment.result import SegmentSummary
 from robustatt.studies.segment.run import segment
 from robustatt.studies.segment.run import write as write_segment
@@ -51,7 +56,6 @@ from robustatt.studies.transfer.result import read as read_transfer
 from robustatt.studies.transfer.run import transfer
 from robustatt.version import __version__
 
-TRAINED_ON = "cifar10"
 STAMP = "measured.sha256"
 
 
@@ -102,12 +106,8 @@ class _Run:
 
     def everything(self) -> PaperOutcome:
         plan = self._plan
-        swept, fine = self._sweep(), self._fine_grained()
         measured = Measured(
-            sweep=Evidence(read_cards(WEIGHTS), _curves(swept)),
-            sweep_name=plan.sweep.data if plan.sweep else "",
-            fine=_curves(fine),
-            fine_name=plan.fine_grained.data if plan.fine_grained else "",
+            sweeps=[self._sweep(part) for part in plan.sweep],
             transfer=self._transfer(),
             transfer_names=plan.transfer.data if plan.transfer else (),
             segments=self._segments(),
@@ -120,48 +120,40 @@ class _Run:
         for claim in claims:
             self._commands.setdefault(claim, []).append(command)
 
-    def _sweep(self) -> Result | None:
-        part = self._plan.sweep
-        if part is None or ("sweep", part.data) in self._absent:
-            return None
-        entries = _entries(part.models)
-        names = [entry.name for entry in entries]
-        line = part.command(self._places[part.data], names, self._out / part.data, self._plan.seed)
-        self._note(line, 5)
-        return self._attack(part, {entry.name: Path(str(entry.weights)) for entry in entries}, None)
-
-    def _fine_grained(self) -> Result | None:
-        part = self._plan.fine_grained
-        if part is None or ("fine_grained", part.data) in self._absent:
-            return None
-        files = _fine_weights(part)
-        if not files:
-            self._absent["fine_grained", part.data] = (
-                "no weights: `robustatt train --init FILE --input-size 80` makes them (see the plan)"
-            )
-            return None
-        sides = {read_card(file).input_size for file in files.values()}
+    def _sweep(self, part: SweepPart) -> Swept:
+        networks = networks_of(self._plan.weights_for(part), part.data, part.models)
+        cards = {label: read_card(file) for label, file in networks.items()}
+        absent = self._absent.get(("sweep", part.data), "")
+        if not absent and not networks:
+            absent = f"no weights: `robustatt train --data {part.data}` makes them (docs/training.md)"
+        if absent:
+            return Swept(part.data, cards, absent=absent)
+        sides = {card.input_size for card in cards.values()}
         if len(sides) > 1:
-            raise InputError(
-                f"weights for {part.data} are for images of {sorted(sides)} pixels: give those of one size"
-            )
+            raise InputError(f"weights for {part.data} are for images of {sorted(sides)} pixels: give those of one size")
         (side,) = sides
-        shown = {name: _shown(file) for name, file in files.items()}
-        line = part.fine_command(self._places[part.data], shown, side, self._out / part.data, self._plan.seed)
-        self._note(line, 1, 5)
-        return self._attack(part, files, side)
-
-    def _attack(self, part: SweepPart, files: Mapping[str, Path], side: int | None) -> Result:
-        self._watch.stage(f"attacking {', '.join(files)} on {part.data}")
-        place = self._places[part.data]
-        dataset = load(place.spec, root=place.root, image_size=side)
-        modules = {name: load_checkpoint(file)[0] for name, file in files.items()}
-        found = sweep(
-            modules, dataset, part.attacks, part.eps, self._out / part.data, self._plan.seed,
-            n=None if part.n is None else min(part.n, len(dataset)),
-        )  # fmt: skip
+        place, out = self._places[part.data], self._out / part.data
+        usual = part.data in TEST_IMAGES
+        self._note(part.command(place, _shown(networks), None if usual else side, out, self._plan.seed), 1, 5)
+        self._watch.stage(f"attacking {', '.join(networks)} on {part.data}")
+        dataset = load(place.spec, root=place.root, image_size=None if usual else side)
+        modules = {label: load_checkpoint(file)[0] for label, file in networks.items()}
+        n = None if part.n is None else min(part.n, len(dataset))
+        found = sweep(modules, dataset, part.attacks, part.eps, out, self._plan.seed, n=n)
         self._summaries[part.data] = found.typed_summary
-        return found
+        return Swept(part.data, cards, curves_of(found.records), whole=n in (None, len(dataset)))
+
+    def _entries(self, wanted: Sequence[str]) -> tuple[ModelEntry, ...]:
+        """The networks whose features and maps are measured.
+
+        Raises:
+            InputError: a name that is no network, or none has weights.
+        """
+        networks = networks_of(self._plan.weights, TRAINED_ON, wanted)
+        if not networks:
+            have = list(networks_of(self._plan.weights, TRAINED_ON, ()))
+            raise InputError(f"models {', '.join(wanted)}: no weights for {TRAINED_ON} are there: {did_you_mean(wanted[0], have)}")
+        return tuple(ModelEntry(label, network_of(label), str(file)) for label, file in networks.items())
 
     def _transfer(self) -> Transfer | None:
         part = self._plan.transfer
@@ -170,8 +162,8 @@ class _Run:
         )
         if part is None or not places:
             return None
-        entries, out = _entries(part.models), self._out / "transfer"
-        self._note(part.command(places, [entry.name for entry in entries], out, self._plan.seed), 3)
+        entries, out = self._entries(part.models), self._out / "transfer"
+        self._note(part.command(places, _shown_entries(entries), out, self._plan.seed), 3)
         stamp = _stamp(self._plan.seed, part, entries, places)
         if not _is_done(out / TRANSFER_FILE, stamp):
             with self._watch.progress("fixed features and linear SVMs") as progress:
@@ -180,7 +172,7 @@ class _Run:
             write_atomically(out / STAMP, stamp.encode())
         return read_transfer(out)
 
-    def _segments(self) -> dict[str, SegmentSummary]:
+    def _segments(self) -> dict[str, Localised]:
         part, found = self._plan.segment, {}
         lacking = _lacking()
         for name in part.data if part else ():
@@ -194,21 +186,22 @@ class _Run:
                 found[name] = self._segment(part, name)
         return found
 
-    def _segment(self, part: SegmentPart, name: str) -> SegmentSummary:
-        entries, out = _entries(part.models), self._out / f"segment-{name}"
-        self._note(part.command(name, [entry.name for entry in entries], out, self._plan.seed), 4, 6)
+    def _segment(self, part: SegmentPart, name: str) -> Localised:
+        entries, out = self._entries(part.models), self._out / f"segment-{name}"
+        self._note(part.command(name, _shown_entries(entries), out, self._plan.seed), 4, 6)
         place = self._places[name]
         stamp = _stamp(self._plan.seed, part, entries, {name: place})
         if not _is_done(out / SEGMENT_FILE, stamp):
             request = SegmentRequest(
-                entries, Path(place.spec), trained_on=TRAINED_ON, sample=part.sample, attack=part.attack,
+                entries, Path(place.spec), trained_on=TRAINED_ON, sample=part.sample.get(name), attack=part.attack,
                 eps=parse_grid(part.eps) if part.eps else (), attack_n=part.attack_n, seed=self._plan.seed,
             )  # fmt: skip
             with self._watch.progress(f"maps against masks on {name}") as progress:
                 measured = segment(request, progress)
             write_segment(measured, out)
             write_atomically(out / STAMP, stamp.encode())
-        return read_document(SegmentSummary, out / SEGMENT_FILE, "robustatt segment")
+        summary = read_document(SegmentSummary, out / SEGMENT_FILE, "robustatt segment")
+        return Localised(summary, pd.read_parquet(out / SEGMENT_ROWS))
 
 
 def _lacking() -> str:
@@ -220,42 +213,46 @@ def _lacking() -> str:
     return ""
 
 
-def _curves(swept: Result | None) -> dict[tuple[str, str], Outcomes]:
-    return {} if swept is None else curves_of(swept.records)
+def networks_of(folder: Path | None, data: str, wanted: Sequence[str]) -> dict[str, Path]:
+    """Weights files by label, in the paper's order: of a folder every seed of a network, or those bundled for a data set.
 
-
-def _entries(wanted: Sequence[str]) -> tuple[ModelEntry, ...]:
-    """The networks with bundled CIFAR-10 weights: all but adversarially trained ones, or those wanted that there are.
+    Adversarially trained networks are there if they are ``wanted`` by name.
 
     Raises:
-        InputError: a name that is no network, or none of them has weights.
+        InputError: a name that is no network, or a card that cannot be read.
     """
-    have = bundled().get(TRAINED_ON, ())
     for name in wanted:
         canonical(name.removesuffix(ADVERSARIAL))
-    order = tuple(PAPER_ACCURACY)
-    usual = sorted(
-        (name for name in have if not name.endswith(ADVERSARIAL)), key=lambda name: (*order, name).index(name)
-    )
-    names = [name for name in wanted if name in have] if wanted else usual
-    if not names:
-        raise InputError(
-            f"models {', '.join(wanted)}: no weights for {TRAINED_ON} are bundled: {did_you_mean(wanted[0], have)}"
-        )
-    return tuple(ModelEntry(name, name, str(bundled_path(name, TRAINED_ON))) for name in names)
+    if folder is None:
+        files = {name: bundled_path(name, data) for name in bundled().get(data, ())}
+    else:
+        files = {path.stem: path for path in folder.glob("*.safetensors")}
+    chosen: dict[str, Path] = {}
+    for network, labels in by_network(files).items():
+        if network in wanted or (not wanted and not network.endswith(ADVERSARIAL)):
+            chosen |= {label: files[label] for label in labels if _is_named_as_trained(label, read_card(files[label]))}
+    return chosen
 
 
-def _fine_weights(part: FinePart) -> dict[str, Path]:
-    """The checkpoints for fine-grained classes by network, in the paper's order."""
-    folder = part.weights or WEIGHTS.parent / part.data
-    order = [name for name in PAPER_ACCURACY if not part.models or name in part.models]
-    return {name: folder / f"{name}.safetensors" for name in order if (folder / f"{name}.safetensors").is_file()}
+def _is_named_as_trained(label: str, card: Card) -> bool:
+    """Whether a file's name is that of its network, and of its seed if it names one."""
+    network = card.name + (ADVERSARIAL if card.adversarial else "")
+    return label in (network, f"{network}{SEED}{card.seed}")
 
 
-def _shown(file: Path) -> str:
-    """A weights file as the page names it: from the root of the repository, or by its name in a folder of the user's."""
-    inside = WEIGHTS.parents[2]
-    return file.relative_to(inside).as_posix() if file.is_relative_to(inside) else f"DIR/{file.name}"
+def _shown(networks: Mapping[str, Path]) -> dict[str, str]:
+    """Weights files as commands name them: nothing for bundled ones, else from the root of the repository or a folder DIR."""
+    root = Path(__file__).resolve().parents[3]
+    found = {}
+    for label, file in networks.items():
+        whole = file.resolve()
+        inside = whole.relative_to(root).as_posix() if whole.is_relative_to(root) else f"DIR/{file.name}"
+        found[label] = BUNDLED if whole == bundled_path(label, TRAINED_ON).resolve() else inside
+    return found
+
+
+def _shown_entries(entries: Sequence[ModelEntry]) -> dict[str, str]:
+    return _shown({entry.name: Path(str(entry.weights)) for entry in entries})
 
 
 def _transfer_request(

@@ -39,10 +39,12 @@ from robustatt.studies.segment.result import (
     SegmentModel,
     SegmentSettings,
     SegmentSummary,
+    ThresholdCurve,
 )
 
 MEANS = (
     *(f"{name}_{way}" for name in ("jaccard", "precision", "recall") for way in WAYS),
+    "jaccard_area",
     "average_precision",
     "mass",
 )
@@ -214,13 +216,13 @@ def _verdict(entry: MapScores, other: MapScores, name: str, called: str, tests: 
 
 
 def summarise(
-    images: pd.DataFrame, thresholds: Mapping[tuple[str, str], float], data: MaskedData, settings: SegmentSettings,
-    models: Sequence[SegmentModel], provenance: Provenance,
+    images: pd.DataFrame, thresholds: Mapping[tuple[str, str], float], curves: Sequence[ThresholdCurve], data: MaskedData,
+    settings: SegmentSettings, models: Sequence[SegmentModel], provenance: Provenance,
 ) -> SegmentSummary:  # fmt: skip
     """Every number of segment.json from the images' rows and the thresholds by model and method."""
     found, tests = methods(images, thresholds), comparisons(images, settings.seed)
     return SegmentSummary(
         schema=1, data=data, settings=settings, models=list(models), methods=found, comparisons=tests,
-        attention_mass=attention_mass(images, settings.seed), level_trend=level_trend(images, settings.seed),
+        threshold_curves=list(curves), attention_mass=attention_mass(images, settings.seed), level_trend=level_trend(images, settings.seed),
         robustness=robustness(images, settings.seed), standing=list(standing(found, tests)), provenance=provenance,
     )  # fmt: skip

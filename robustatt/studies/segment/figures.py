@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,9 @@ from robustatt.files import file_safe
 from robustatt.report.draw import save_with_table, theme, write_figure
 from robustatt.report.figures import FigureSpec, Panel, Series
 from robustatt.report.style import LIGHT, SeriesStyle
+from robustatt.studies.seeds import by_network
 from robustatt.studies.segment.floors import FLOOR
-from robustatt.studies.segment.result import HEADLINE, AttackedMap, MapScores, Mean, SegmentSummary
+from robustatt.studies.segment.result import HEADLINE, AttackedMap, MapScores, Mean, SegmentSummary, ThresholdCurve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,6 +41,7 @@ def write_all(result: Localisation, folder: Path) -> list[Path]:
     """Every figure the result holds data for; the paths written."""
     summary = result.summary
     written = save_with_table(_dots(summary), folder / "jaccard", _dots_table(summary))
+    written += save_with_table(threshold_figure({summary.data.name: summary}), folder / "thresholds", _thresholds_table(summary))
     if summary.attention_mass:
         written += save_with_table(_mass(summary), folder / "attention-mass", _mass_table(summary))
     if summary.robustness:
@@ -196,6 +198,39 @@ def _floor(result: Localisation, curve: AttackedMap, name: str) -> Series:
         (float(means.max()),) * count, (None,) * count, (None,) * count, (len(attacked),) * count,
         {"model": FLOOR, "method": method},
     )  # fmt: skip
+
+
+def threshold_figure(summaries: Mapping[str, SegmentSummary]) -> Figure:
+    """A panel for each data set: the mean Jaccard index of each network's map, of its first seed, and of the floors."""
+    with theme():
+        figure = _styled(0.9 + 3.2 * len(summaries), 3.7, left=0.55, right=0.15, bottom=1.3, top=0.3, wspace=0.12)
+        panels = figure.subplots(1, len(summaries), sharey=True, squeeze=False)[0]
+        for axis, (name, summary) in zip(panels, summaries.items(), strict=True):
+            curves = {curve.model: curve for curve in summary.threshold_curves if not curve.of_floor}
+            shown = [curves[labels[0]] for labels in by_network(curves).values()]
+            for place, curve in enumerate(shown):
+                axis.plot(curve.thresholds, curve.jaccard, color=LIGHT[place % len(LIGHT)], linewidth=1.4, label=str(curve))
+            for dashes, curve in zip(itertools.cycle(((4, 3), (1, 2), (6, 2, 1, 2), (2, 1))), _floors(summary), strict=False):
+                axis.plot(curve.thresholds, curve.jaccard, color=GREY, dashes=dashes, linewidth=1, label=str(curve))
+            axis.set(title=name, xlabel="threshold, share of the map's range", xlim=(0, 1), ylim=(0, None))
+        panels[0].set_ylabel("mean Jaccard index")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="lower center", ncols=2 + len(summaries), fontsize=7)
+    return figure
+
+
+def _floors(summary: SegmentSummary) -> list[ThresholdCurve]:
+    return [curve for curve in summary.threshold_curves if curve.of_floor]
+
+
+def _thresholds_table(summary: SegmentSummary) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"model": it.model, "method": it.method, "threshold": threshold, "jaccard": jaccard}
+            for it in summary.threshold_curves
+            for threshold, jaccard in zip(it.thresholds, it.jaccard, strict=True)
+        ]
+    )
 
 
 COLUMNS = ("image", "map", "marked (Otsu)", "mask")

@@ -69,6 +69,11 @@ def jaccard_by_threshold(values: Map, mask: Mask) -> NDArray[np.float64]:
     return np.asarray(hit / (inside.sum() + false), dtype=np.float64)
 
 
+def area_over_thresholds(curve: NDArray[np.float64]) -> float:
+    """The area under a curve of `jaccard_by_threshold`: its mean over thresholds drawn evenly from a map's range."""
+    return float(np.trapezoid(curve, THRESHOLDS))
+
+
 @dataclass(frozen=True)
 class Overlap:
     """A marked region against the mask: all three are 0 where they share no pixel."""
@@ -122,6 +127,7 @@ def measure(values: Map, mask: Mask, threshold: float, quantile: float) -> dict[
     found = {way: overlap(region, mask) for way, region in marked.items()}
     return {
         **{f"{name}_{way}": getattr(found[way], name) for way in WAYS for name in ("jaccard", "precision", "recall")},
+        "jaccard_area": area_over_thresholds(jaccard_by_threshold(values, mask)),
         "average_precision": average_precision(values, mask),
         "pointing": pointing(values, mask),
         "mass": mass_on_object(values, mask),

@@ -6,7 +6,7 @@ from robustatt.report.markdown import plain_table
 from robustatt.studies.segment.result import COMPARED, SegmentSettings, SegmentSummary, interval
 
 COLUMNS = {
-    "jaccard_otsu": "Jaccard, Otsu", "jaccard_quantile": "Jaccard, upper {:.0f} %", "jaccard_threshold": "Jaccard, fitted",
+    "jaccard_otsu": "Jaccard, Otsu", "jaccard_quantile": "Jaccard, upper {:.0f} %", "jaccard_threshold": "Jaccard, fitted", "jaccard_area": "Jaccard, area",
     "precision_otsu": "precision", "recall_otsu": "recall", "average_precision": "average precision",
     "pointing": "pointing", "mass": "mass on object",
 }  # fmt: skip
@@ -27,6 +27,8 @@ def markdown(summary: SegmentSummary) -> str:
         *(f"- {line}" for line in summary.standing),
         "",
         "![Jaccard index and average precision of every map](figures/jaccard.png)",
+        "",
+        "![Mean Jaccard index over thresholds](figures/thresholds.png)",
         "",
         *plain_table(heads, rows),
         "",
@@ -91,7 +93,7 @@ def _method_section(how: SegmentSettings) -> list[str]:
         "recollection; the others are ours. `cam`: the activation map of the predicted class; `gradcam` and `gradient`: "
         "saliency of the predicted class.",
         f"- Otsu's threshold; the pixels at or above the {how.quantile} quantile; one threshold a method, fitted on held-out images. "
-        "A constant map marks the whole picture.",
+        "A constant map marks the whole picture. Area: under the curve of the Jaccard index over thresholds from 0 to 1 of a map's range.",
         f"- Floors: the whole picture; a Gaussian in the middle, a standard deviation of {how.gaussian_width:.2f} of each side; spectral "
         "residual (Hou & Zhang 2007) and fine-grained saliency (Montabone & Soto 2010) by OpenCV. `prior`: see above.",
         "- Pointing game: the highest pixel is on the object, without a margin. Intervals: Student's t over images, Wilson's for "

@@ -8,11 +8,12 @@ from robustatt.results.statistics import Estimate
 from robustatt.results.summary import Part, Provenance
 from robustatt.studies.segment.floors import FLOOR
 
-FILE = "segment.json"
+FILE, ROWS = "segment.json", "images.parquet"
 HEADLINE = "jaccard_otsu"
 COMPARED = {
     HEADLINE: "Jaccard (Otsu)",
     "jaccard_threshold": "Jaccard (fitted threshold)",
+    "jaccard_area": "Jaccard (area over thresholds)",
     "average_precision": "average precision",
 }
 PRIOR = "prior"  # the mean, over the held-out images, of the map that a model is judged by
@@ -71,6 +72,7 @@ class MapScores(MapName):
     recall_otsu: Mean
     recall_quantile: Mean
     recall_threshold: Mean
+    jaccard_area: Mean
     average_precision: Mean
     mass: Mean
     pointing: Mean
@@ -85,6 +87,13 @@ class MapScores(MapName):
     def starred(self) -> str:
         """The method, with a star if its model is judged by it."""
         return f"{self.method} *" if self.headline and not self.of_floor else self.method
+
+
+class ThresholdCurve(MapName):
+    """The mean Jaccard index of a map over thresholds, which are shares of its range; of the maps models are judged by, and floors."""
+
+    thresholds: list[float]
+    jaccard: list[float]
 
 
 class PairedChange(Part):
@@ -141,6 +150,7 @@ class AttackedPoint(Part):
     n: int
     jaccard_otsu: Mean
     jaccard_threshold: Mean
+    jaccard_area: Mean
     average_precision: Mean
     mass: Mean
     pointing: Mean
@@ -197,6 +207,7 @@ class SegmentSummary(Part):
     models: list[SegmentModel]
     methods: list[MapScores]
     comparisons: list[MapComparison]
+    threshold_curves: list[ThresholdCurve]
     attention_mass: list[LevelMass]
     level_trend: list[LevelTrend]
     robustness: list[AttackedMap]

@@ -38,10 +38,12 @@ from robustatt.studies.segment.result import (
     FILE,
     HEADLINE,
     PRIOR,
+    ROWS,
     MaskedData,
     SegmentModel,
     SegmentSettings,
     SegmentSummary,
+    ThresholdCurve,
 )
 
 Row = dict[str, str | int | float | bool | None]
@@ -110,7 +112,7 @@ def segment(request: SegmentRequest, progress: StudyProgress | None = None) -> L
         for entry, found in zip(request.models, resolved, strict=True)
     ]
     origin = Provenance.now(hardware(str(device)))
-    return Localisation(summarise(images, work.thresholds, data, settings, models, origin), images, work.pictures)
+    return Localisation(summarise(images, work.thresholds, work.curves, data, settings, models, origin), images, work.pictures)
 
 
 def _recipe(request: SegmentRequest) -> Recipe:
@@ -143,6 +145,7 @@ class _Work:
         self.tables: list[pd.DataFrame] = []
         self.thresholds: dict[tuple[str, str], float] = {}
         self.pictures: list[ImageMaps] = []
+        self.curves: list[ThresholdCurve] = []
         clean = (len(request.models) + 1) * (len(parts.held_out) + len(parts.reported))
         self._progress = progress
         progress.begin(clean + len(request.models) * len(self.attacked) * len(request.eps))
@@ -152,14 +155,19 @@ class _Work:
         threshold, prior = self._fit(observer)
         self.thresholds |= {(observer.label, method): value for method, value in threshold.items()}
         rows: list[Row] = []
+        total = {method: np.zeros(len(THRESHOLDS)) for method in observer.headline}
         for batch, images, index in self._batches(self.parts.reported):
             look = observer.look(images, index)
             rows += self._rows(observer, look.maps, batch, CLEAN, look.prediction, look.prediction, threshold)
             self._progress.advance(observer.label, len(batch))
+            for method, curve in total.items():
+                for values, example in zip(look.maps[method].cpu().numpy(), batch, strict=True):
+                    curve += jaccard_by_threshold(values, example.mask)
             if isinstance(observer, Viewer):
                 mean = prior.at(*images.shape[2:]).expand(len(batch), -1, -1)
                 rows += self._rows(observer, {PRIOR: mean}, batch, CLEAN, look.prediction, look.prediction, threshold)
                 rows += self._attacked(observer, batch, images, index, threshold)
+        self.curves += [_thinned(observer.label, method, curve / len(self.parts.reported)) for method, curve in total.items()]
         table = pd.DataFrame(rows)
         self.tables.append(table)
         if isinstance(observer, Viewer):
@@ -236,6 +244,11 @@ class _Work:
             yield batch, pixels.to(self.device).float() / 255, index
 
 
+def _thinned(model: str, method: str, curve: NDArray[np.float64]) -> ThresholdCurve:
+    """Every fifth point of a curve over `THRESHOLDS`."""
+    return ThresholdCurve(model=model, method=method, thresholds=THRESHOLDS[::5].round(4).tolist(), jaccard=curve[::5].round(4).tolist())
+
+
 def write(result: Localisation, folder: Path) -> list[Path]:
     """``images.parquet``, ``figures/``, ``segment.md`` and, last, ``segment.json``; the paths written."""
     try:
@@ -244,6 +257,6 @@ def write(result: Localisation, folder: Path) -> list[Path]:
         raise InputError(f"--out {folder}: cannot be written to ({error.strerror})") from error
     figures = write_figures(result, pictures)
     rows, *texts = write_files(
-        folder, {"images.parquet": result.images, "segment.md": markdown(result.summary), FILE: result.summary}
+        folder, {ROWS: result.images, "segment.md": markdown(result.summary), FILE: result.summary}
     )
     return [rows, *figures, *texts]
