@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from types import MappingProxyType
 from typing import Any, Literal, final
 
 import torch
@@ -30,6 +31,8 @@ class AttentionReader:
     levels: tuple[str, ...] = ()
     #: levels whose maps do not sum to 1 as the network hands them out, and are divided by their sum
     unnormalised: tuple[str, ...] = ()
+    #: how many heads each level has, for those that have several
+    head_counts: Mapping[str, int] = MappingProxyType({})
     #: why there is nothing to read, where something was looked for
     reason: str = ""
 
@@ -75,6 +78,7 @@ class Heard(AttentionReader):
     def __init__(self, label: str, levels: Levels, heads: Heads) -> None:
         self._label, self._levels, self._heads = label, levels, heads
         self.levels = levels.names
+        self.head_counts = {level.name: level.head_count for level in levels.chosen if level.head_count > 1}
 
     def attend(self, module: nn.Module, images: Tensor) -> tuple[Any, Maps]:
         reading = _Reading(self._levels, self._heads, len(images), self._label)

@@ -20,13 +20,17 @@ MAX_SHOWN = 4
 
 @dataclass(frozen=True)
 class Level:
-    """A map: its name, where it comes from, and where its positions are. `output` is that of a submodule's n-th call."""
+    """A map: its name, where it comes from, and where its positions are. `output` is that of a submodule's n-th call.
+
+    `heads` are those that stand in the batch, `head_count` all that the weights have.
+    """
 
     name: str
     place: Place
     placement: Placement
     heads: int = 1
     output: bool = False
+    head_count: int = 1
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def _blocks(survey: Survey) -> list[Level]:
     """Attention with heads, numbered by depth."""
     found = [entry for entry in survey.found if entry.kind == "attention" and not entry.alone]
     return [
-        Level(f"block{number + 1}", entry.place, entry.placement, entry.heads)
+        Level(f"block{number + 1}", entry.place, entry.placement, entry.heads, head_count=entry.head_count)
         for number, entry in enumerate(found)
         if entry.placement is not None
     ]

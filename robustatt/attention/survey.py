@@ -31,6 +31,11 @@ class Found:
     alone: bool = False
 
     @property
+    def head_count(self) -> int:
+        """How many heads the weights have, wherever these stand; 1 for attention without heads."""
+        return self.shape[-3] if len(self.shape) > 3 else self.heads
+
+    @property
     def square(self) -> int | None:
         """The number of tokens, if each of them looks at all: such blocks can be multiplied to a rollout."""
         whole = isinstance(self.placement, Tokens) and self.shape[-1] == self.shape[-2]

@@ -31,6 +31,9 @@ def attend(
     attention: Annotated[
         str, typer.Option(metavar="auto|none|PATTERN", help="Which maps are read: see `robustatt sweep --help`.")
     ] = "auto",
+    heads: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="Also draw how far each head of one level moves, such as block3.")
+    ] = None,
     input_size: Annotated[
         int | None,
         typer.Option(
@@ -60,7 +63,7 @@ def attend(
     from robustatt.files import file_safe, write_whole
     from robustatt.models.resolution import resolve_entry
     from robustatt.plan import model_entries
-    from robustatt.studies.attend import PictureRow, attended_png, map_note, read_picture
+    from robustatt.studies.attend import PictureRow, attended_png, drift_by_head, heads_png, map_note, read_picture
     from robustatt.studies.attend import attend as look
 
     names = None if class_names is None else read_class_names(class_names)
@@ -84,6 +87,11 @@ def attend(
     ]
     file = out or Path(f"attend-{file_safe(found.label)}.png")
     write_whole(file, attended_png(rows, found.label, recipe.name, radius))
+    if heads is not None:
+        moved = drift_by_head(found.module, found.label, seen, heads, device=device, attention=attention)
+        by_head = file.with_name(f"{file.stem}-heads{file.suffix}")
+        title = f"Drift of the heads of {heads}, {found.label} under {recipe.name} at {radius}"
+        write_whole(by_head, heads_png([row.name for row in rows], moved, title))
     print_table(
         ["picture", "given to the network", "clean", f"{recipe.name} at {radius}"],
         [[row.name, one.picture.fitted, row.clean, row.attacked] for row, one in zip(rows, seen, strict=True)],
@@ -91,6 +99,10 @@ def attend(
     print(f"Levels: {', '.join(seen[0].entry.levels) or 'none'}")
     print(map_note(seen[0].entry))
     print(f"Figure: {file}")
+    if heads is not None:
+        mean = moved.mean(dim=0)
+        print(f"Drift of {heads} by head, mean over the pictures in bits: {', '.join(f'{float(value):.2g}' for value in mean)}")
+        print(f"Figure: {by_head}")
 
 
 def _one_radius(text: str, norm: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -96,6 +96,11 @@ class Classifier:
     def reason(self) -> str:
         """Why no attention is read, where it was looked for and not found."""
         return self._reader.reason
+
+    @property
+    def head_counts(self) -> Mapping[str, int]:
+        """How many heads each level of attention has, for those that have several."""
+        return self._reader.head_counts
 
     @property
     def levels(self) -> tuple[str, ...]:

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from robustatt.attack.recipe import Recipe
 from robustatt.data.dataset import TensorDataset
 from robustatt.data.grey import as_channels, channels_taken
 from robustatt.data.images import decode, resize
-from robustatt.errors import InputError
+from robustatt.errors import InputError, did_you_mean
 from robustatt.evaluate.cell import as_float
 from robustatt.evaluate.classifier import frozen
+from robustatt.evaluate.drift import AttentionMaps, drift
 from robustatt.evaluate.gallery_examples import pictures
 from robustatt.models.device import choose_device
 from robustatt.plan import Cell
@@ -122,6 +123,34 @@ def attend(
     ]
 
 
+def drift_by_head(
+    module: nn.Module, label: str, seen: Sequence[Seen], level: str, *, device: str = "auto", attention: str = AUTO
+) -> Float[Tensor, "pictures heads"]:
+    """How far each head of one level moved on each picture: Jensen-Shannon divergence in bits.
+
+    Raises:
+        InputError: the network has no such level, or it has no heads.
+    """
+    place = choose_device(device)
+    clean = torch.from_numpy(np.stack([pixels_as_float(one.entry.image) for one in seen])).permute(0, 3, 1, 2).to(place)
+    attacked = torch.from_numpy(np.stack([pixels_as_float(one.entry.adversarial) for one in seen])).permute(0, 3, 1, 2).to(place)
+    with frozen(module, label, place, clean[:BATCH], attention=attention) as classifier:
+        counts = classifier.head_counts
+    if level not in counts:
+        said = did_you_mean(level, counts) if counts else "none of its levels has heads"
+        raise InputError(f"model {label!r}: --heads {level!r}: {said}")
+    moved = []
+    for head in range(counts[level]):
+        with frozen(module, label, place, clean[:BATCH], attention=attention, heads=head) as classifier, torch.no_grad():
+            number = classifier.attended.index(level)
+            before, after = (
+                torch.cat([classifier.attend(part)[1][number] for part in torch.split(images, BATCH)]) for images in (clean, attacked)
+            )
+        size = (clean.shape[2], clean.shape[3])
+        moved.append(drift(AttentionMaps.of(before, size), AttentionMaps.of(after, size))["js"])
+    return torch.stack(moved, dim=1).cpu()
+
+
 @dataclass(frozen=True)
 class PictureRow:
     """A picture's file name, what the network said of it clean and attacked, and the images with their maps."""
@@ -135,6 +164,30 @@ class PictureRow:
 def map_note(entry: GalleryEntry) -> str:
     """What the maps of an entry are, in a sentence."""
     return NOTES[kind_of(entry.levels[0]) if entry.levels else "none"]
+
+
+def heads_png(names: Sequence[str], moved: Float[Tensor, "pictures heads"], title: str) -> bytes:
+    """A heatmap of drift: a row for each picture and one for their mean, a column for each head."""
+    import seaborn
+    from matplotlib.figure import Figure
+
+    values = torch.cat([moved, moved.mean(dim=0, keepdim=True)]).numpy()
+    rows = [*(shorten(name, 26) for name in names), "mean"]
+    left, height = 0.3 + 0.075 * max(map(len, rows)), 0.95 + 0.3 * len(rows)
+    width = left + 0.55 * values.shape[1] + 1.0
+    with theme(**{"axes.grid": False}):
+        figure = Figure(figsize=(width, height))
+        axes = figure.add_axes((left / width, 0.5 / height, (width - left - 1.0) / width, 1 - 0.9 / height))
+        bar = figure.add_axes((1 - 0.8 / width, 0.5 / height, 0.15 / width, 1 - 0.9 / height))
+        seaborn.heatmap(
+            values, ax=axes, cmap="Blues", vmin=0, yticklabels=rows, annot=values.shape[1] <= 16, fmt=".2g", linewidths=0.4,
+            annot_kws={"fontsize": 7}, cbar_ax=bar,
+        )  # fmt: skip
+        axes.tick_params(length=0)
+        axes.tick_params("y", rotation=0)
+        axes.set(xlabel="head", title=title)
+        bar.set_title("bits", fontsize="small", loc="left")
+        return png_bytes(figure)
 
 
 def attended_png(rows: Sequence[PictureRow], model: str, attack: str, eps: str) -> bytes:

@@ -15,7 +15,16 @@ from robustatt.attack import recipe_files as recipes
 from robustatt.errors import InputError
 from robustatt.evaluate.gradcam import grad_cam
 from robustatt.models import load
-from robustatt.studies.attend import Picture, PictureRow, attend, attended_png, map_note, read_picture
+from robustatt.studies.attend import (
+    Picture,
+    PictureRow,
+    attend,
+    attended_png,
+    drift_by_head,
+    heads_png,
+    map_note,
+    read_picture,
+)
 
 
 def photo(path: Path, width: int, height: int, mode: str = "RGB") -> Path:
@@ -157,3 +166,41 @@ def test_mistakes_are_one_line(
 def test_pictures_of_another_size_are_refused_by_side() -> None:
     with pytest.raises(InputError, match="input-size"):
         read_picture(Path("any"), 5000)
+
+
+def tokens_net() -> torch.nn.Module:
+    """A transformer of 16 patches and 4 heads whose first head looks at all patches alike, whatever the image."""
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = torch.nn.Conv2d(3, 16, 4, 4)
+            self.attend_to = torch.nn.MultiheadAttention(16, 4, batch_first=True)
+            self.classify = torch.nn.Linear(16, 10)
+            with torch.no_grad():
+                self.attend_to.in_proj_weight[:4] = 0  # the queries of the first head
+                self.attend_to.in_proj_weight[4:32] *= 8
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            tokens = self.embed(x).flatten(2).transpose(1, 2)
+            return self.classify(self.attend_to(tokens, tokens, tokens)[0].mean(1))
+
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+def test_drift_by_head_is_that_of_each_heads_own_map(tmp_path: Path) -> None:
+    shown = [read_picture(photo(tmp_path / f"{side}.png", side, 48), 16) for side in (48, 96)]
+    network = tokens_net()
+    seen = attend(network, "tokens", shown, recipes.load("pgd"), "32/255")
+    moved = drift_by_head(network, "tokens", seen, "block1")
+    assert moved.shape == (2, 4)
+    assert moved[:, 0].abs().max() < 1e-6  # uniform before and after
+    assert (moved[:, 1:] > 1e-4).all()
+    assert heads_png(["a.png", "b.png"], moved, "Drift")[:4] == b"\x89PNG"
+    with pytest.raises(InputError, match="did you mean 'block1'"):
+        drift_by_head(network, "tokens", seen, "block2")
+    plain = small_net()
+    seen = attend(plain, "small", shown, recipes.load("fgsm"), "8/255")
+    with pytest.raises(InputError, match="none of its levels has heads"):
+        drift_by_head(plain, "small", seen, "l1")
