@@ -63,7 +63,7 @@ def test_every_algorithm_says_what_the_program_must_know_of_it() -> None:
 def test_controls_and_single_steps_of_any_name(own: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     result = robustatt.sweep(MODEL, DATA, attacks=[own["my-fgsm"], own["shaken"], own["l2-noise"]], eps="8,16")
     summary = result.typed_summary
-    assert [summary.is_control(name) for name in ("my-fgsm", "shaken", "l2-noise")] == [False, True, True]
+    assert [not summary.is_adversary(name) for name in ("my-fgsm", "shaken", "l2-noise")] == [False, True, True]
     assert strongest_attack(summary.of_norm("linf")) == "my-fgsm"
     assert "Single steps alone were run (my-fgsm)" in limits(summary)[1]
     assert {entry.attack for entry in summary.confusion} == {"my-fgsm"}
