@@ -82,3 +82,14 @@ def test_a_network_without_attention_or_without_that_level_is_one_line() -> None
     recipe = recipe_files.load("attention").model_copy(update={"levels": "block*"})
     with pytest.raises(InputError, match="fits no level of the model: its levels are l1, l2, l3"):
         robustatt.sweep(load("vgg_att3"), digits, attacks=[recipe], eps="8")
+
+
+def test_batch_size_and_the_order_of_examples_change_nothing() -> None:
+    network, (images, labels) = load("vgg_att2"), robustatt.data.load("digits").tensors(range(6))
+    recipes = [recipe_files.load(name).model_copy(update={"steps": 5}) for name in ("attention", "attention-keep")]
+    whole, small = (
+        robustatt.sweep(network, (images, labels), attacks=recipes, eps="8,16", batch_size=size).records for size in (6, 4)
+    )
+    assert (whole["adv_pred"] == small["adv_pred"]).all()
+    for level in ("l2", "l3"):
+        torch.testing.assert_close(torch.tensor(whole[f"drift_js_{level}"]), torch.tensor(small[f"drift_js_{level}"]), atol=1e-3, rtol=0.1)

@@ -15,7 +15,7 @@ from robustatt.attack import recipe_files
 from robustatt.attack.algorithms import ALGORITHMS
 from robustatt.attack.base import Chain, MinimumNormAttack, SingleDirectionAttack, SteppedAttack
 from robustatt.attack.builder import build
-from robustatt.attack.recipe import ExternalRecipe, Recipe
+from robustatt.attack.recipe import NO_ADVERSARIES, ExternalRecipe, Recipe
 from robustatt.cli.sweep import _print_summary
 from robustatt.engine.scheduler import full_strength
 from robustatt.evaluate.gallery_examples import attack_to_show
@@ -53,7 +53,7 @@ def test_every_algorithm_says_what_the_program_must_know_of_it() -> None:
         assert isinstance(attack, SteppedAttack | SingleDirectionAttack | Chain)
         assert recipe.one_run == isinstance(attack, SingleDirectionAttack | MinimumNormAttack), name
         assert (recipe.category == "minimum-norm") == isinstance(attack, MinimumNormAttack), name
-        assert recipe.category in (*STRENGTH, "control"), name
+        assert recipe.category in (*STRENGTH, *NO_ADVERSARIES), name
         gradients, forwards = full_strength(recipe, 16, independent=False)
         assert (gradients == 0) == (recipe.category in ("black-box", "control")), name
         assert forwards >= 17
