@@ -10,6 +10,7 @@ from typing import get_args
 from robustatt.attack.recipe import (
     ApgdRecipe,
     ApgdTargetedRecipe,
+    AttentionRecipe,
     AutoAttackRecipe,
     FabRecipe,
     FgsmRecipe,
@@ -27,7 +28,7 @@ ALGORITHMS: dict[str, type[Recipe]] = {
     name: recipe
     for recipe in (
         FgsmRecipe, RFgsmRecipe, PgdRecipe, MomentumRecipe, NesterovRecipe, ApgdRecipe, ApgdTargetedRecipe, FabRecipe, FmnRecipe,
-        SquareRecipe, AutoAttackRecipe, NoiseRecipe,
+        SquareRecipe, AutoAttackRecipe, NoiseRecipe, AttentionRecipe,
     )
     for name in get_args(recipe.model_fields["algorithm"].annotation)
 }  # fmt: skip

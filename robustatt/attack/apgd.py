@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from robustatt.attack.base import Batch, ModelOutput, State, SteppedAttack
+from robustatt.attack.base import Batch, MapLoss, ModelOutput, State, SteppedAttack
 from robustatt.attack.gradient import still_zero_gradient
 from robustatt.attack.losses import LOSSES, Loss, target_margin, targeted_logits_ratio
 from robustatt.attack.norms import NORMS, per_row, project
@@ -74,7 +74,7 @@ class AutoPgd(SteppedAttack):
             state["target_class"] = kth_class(batch.clean, batch.label, batch.restart)
         return state
 
-    def objective(self, batch: Batch, state: State) -> Loss:
+    def objective(self, batch: Batch, state: State) -> Loss | MapLoss:
         if not self.ranked:
             return super().objective(batch, state)
         return lambda logits, label: self.target_loss(logits, label, state["target_class"])

@@ -82,18 +82,33 @@ class ModelOutput:
     loss: Float[Tensor, " n"]
     grad: Float[Tensor, "n channels height width"] | None
     slack: Float[Tensor, " n"] | float = 0.0
+    maps: tuple[Float[Tensor, "n h w"], ...] = ()  # of every level, for a loss of maps
+
+
+class MapLoss(ABC):
+    """A loss of where the model looks beside what it says."""
+
+    @abstractmethod
+    def __call__(self, logits: Tensor, label: Tensor, maps: dict[str, Tensor]) -> Float[Tensor, " n"]:
+        """The loss of each row; `maps` by level."""
 
 
 class Oracle:
-    """The model as an attack sees it: logits and gradients of a batch, and a count of what they cost."""
+    """The model as an attack sees it: logits and gradients of a batch, and a count of what they cost.
 
-    def __init__(self, forward: Callable[[Tensor], Tensor], box_margin: float = 0.0) -> None:
-        self._forward = forward
+    `attend` gives the maps of the `levels` beside the logits, for losses of maps.
+    """
+
+    def __init__(
+        self, forward: Callable[[Tensor], Tensor], box_margin: float = 0.0,
+        attend: Callable[[Tensor], tuple[Tensor, list[Tensor]]] | None = None, levels: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        self._forward, self._attend, self.levels = forward, attend, levels
         self._box_margin = box_margin
         self.gradients = 0
         self.forwards = 0
 
-    def query(self, query: Tensor, label: Tensor, loss: Loss, *, gradient: bool, passes: int = 1) -> ModelOutput:
+    def query(self, query: Tensor, label: Tensor, loss: Loss | MapLoss, *, gradient: bool, passes: int = 1) -> ModelOutput:
         """Logits and loss at the queries, and the loss's gradient if wanted (0 where the model has none).
 
         With several passes all three are means over them: expectation over transformation, for randomised
@@ -111,24 +126,32 @@ class Oracle:
             torch.stack(slacks).amax(0),
         )
 
-    def _once(self, query: Tensor, label: Tensor, loss: Loss, gradient: bool) -> ModelOutput:
+    def _said(self, query: Tensor, label: Tensor, loss: Loss | MapLoss) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Logits, losses and, for a loss of maps, the maps of every level."""
+        if not isinstance(loss, MapLoss):
+            logits = self._forward(query)
+            return logits, loss(logits, label), ()
+        assert self._attend is not None
+        logits, maps = self._attend(query)
+        return logits, loss(logits, label, dict(zip(self.levels, maps, strict=True))), tuple(level.detach() for level in maps)
+
+    def _once(self, query: Tensor, label: Tensor, loss: Loss | MapLoss, gradient: bool) -> ModelOutput:
         if not gradient:
             self.forwards += len(query)
             with torch.no_grad():
-                logits = self._forward(query)
-                return ModelOutput(logits, loss(logits, label), None)
+                logits, losses, _ = self._said(query, label, loss)
+                return ModelOutput(logits, losses, None)
         self.gradients += len(query)
         with torch.enable_grad():
             inside = query.detach()
             inside = (inside_box(inside, self._box_margin) if self._box_margin else inside).requires_grad_()
-            logits = self._forward(inside)
-            losses = loss(logits, label)
+            logits, losses, maps = self._said(inside, label, loss)
             grad = None
             if losses.requires_grad:
                 (grad,) = torch.autograd.grad(losses.sum(), inside, allow_unused=True)
         grad = torch.zeros_like(query) if grad is None else grad.detach().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         slack = SLACK_FACTOR * (grad * (inside.detach() - query)).flatten(1).abs().sum(1) if self._box_margin else 0.0
-        return ModelOutput(logits.detach(), losses.detach(), grad, slack)
+        return ModelOutput(logits.detach(), losses.detach(), grad, slack, maps)
 
 
 class State(dict[str, Tensor]):
@@ -151,6 +174,9 @@ class Attack(ABC):  # noqa: B024 (its kinds have nothing to do in common, only t
     def __init__(self, name: str, norm: Norm) -> None:
         self.name = name
         self.norm = norm
+
+    def prepare(self, oracle: Oracle) -> None:  # noqa: B027 (most attacks have nothing to prepare)
+        """Called once with the model that is attacked. InputError if the attack makes no sense for it."""
 
 
 class SingleDirectionAttack(Attack):
@@ -181,7 +207,7 @@ class SteppedAttack(Attack):
     #: whether each step is followed by a forward pass, without gradient, at the new query, for `looked`
     looks_after_step: bool = False
 
-    def objective(self, batch: Batch, state: State) -> Loss:  # noqa: ARG002
+    def objective(self, batch: Batch, state: State) -> Loss | MapLoss:  # noqa: ARG002
         """What to climb for these rows: the loss, or its targeted form."""
         return self.loss if self.targeted is None else towards(self.loss, batch.target_class)
 

@@ -11,7 +11,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 NormName = Literal["linf", "l2", "l1"]
 LossName = Literal["stable", "ce", "margin", "dlr"]
 TargetName = Literal["least-likely", "random", "next"]
-Category = Literal["single-step", "iterative", "minimum-norm", "black-box", "control", "external"]
+Category = Literal["single-step", "iterative", "minimum-norm", "black-box", "control", "attention", "external"]
+NO_ADVERSARIES: tuple[Category, ...] = ("control", "attention")
+"""What does not want mistakes, so that no worst case is taken over it."""
 Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -48,6 +50,8 @@ class Recipe(BaseModel):
     implementation: ClassVar[str] = ""
     #: whether one run serves every radius of the grid
     one_run: ClassVar[bool] = False
+    #: whether it is always run to its last step at every radius, as it looks for more than a mistake
+    to_the_end: ClassVar[bool] = False
 
     name: str
     algorithm: str
@@ -260,6 +264,30 @@ class NoiseRecipe(Recipe):
 
     def cost(self) -> tuple[int, int]:
         return 0, 1
+
+
+class AttentionRecipe(Recipe):
+    """Projected gradient ascent on where a network looks, run to its last step at every radius.
+
+    `keep` "label": moves the maps as far as possible while the prediction stays. `keep` "map": fools the network while its maps
+    stay as they are, as far as that goes. `levels` is a glob over the levels whose maps count.
+    """
+
+    usual_category = "iterative"
+    implementation = "robustatt.attack.attention:MapAscent"
+    to_the_end = True
+    algorithm: Literal["attention"]
+    keep: Literal["label", "map"] = "label"
+    levels: str = "*"
+    steps: Count = 40
+    step_size: Share = 0.1
+
+    @property
+    def category(self) -> Category:
+        return "attention" if self.keep == "label" else "iterative"
+
+    def cost(self) -> tuple[int, int]:
+        return self.steps + 1, 1
 
 
 class AutoAttackRecipe(Recipe):

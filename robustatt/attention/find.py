@@ -139,13 +139,13 @@ class _Reading(Listener):
         self.rolled[rows] = rolled_out(weights, self.rolled[rows])
 
     def gate(self, place: Place, gate: Tensor) -> None:
-        self.direct[place] = gate.detach()[:, 0]
+        self.direct[place] = gate[:, 0]
 
     def returned(self, name: str, output: Any) -> None:
         place = Place(name, self.calls[name])
         self.calls[name] += 1
         if place in self.outputs:
-            self.direct[place] = output.detach()
+            self.direct[place] = output
 
     def maps(self) -> Maps:
         """Every level's, in order."""

@@ -141,7 +141,7 @@ def checked(level: Any, name: str, count: int, label: str) -> Float[Tensor, "n h
         raise InputError(f"{of} has shape {tuple(level.shape)} for {count} images: (n, h, w) is needed")
     if not bool(flat.isfinite().all()):
         raise WrongMap(f"{of} holds NaN or infinite values", _first(~flat.isfinite()))
-    lowest = float(flat.min())
+    lowest = float(flat.detach().min())
     if lowest < -NEGATIVE_TOLERANCE:
         raise InputError(f"{of} holds negative values, down to {lowest:.3g}: a map says shares of attention")
     flat = flat.float()

@@ -275,7 +275,7 @@ def _print_summary(summary: Summary) -> None:
         _print_curves([curve for curve in summary.curves if curve.norm == norm], data)
     _print_parts(summary)
     _print_saliency(summary)
-    run = [name for name in summary.curve_names()[1] if not summary.is_control(name)]
+    run = [name for name in summary.curve_names()[1] if summary.is_adversary(name)]
     if run and all(summary.plan.attack(name).category == "single-step" for name in run):
         print(f"{' and '.join(run)} alone is an upper bound: an attack in several steps finds more. Add --attack pgd.")
     for warning in summary.health:

@@ -241,7 +241,7 @@ def full_strength(recipe: Recipe, radii: int, independent: bool) -> tuple[float,
     gradients, forwards = recipe.cost()
     if recipe.one_run:
         return gradients, forwards * radii + 1
-    runs = radii if independent else min(RUNS, radii)
+    runs = radii if independent or recipe.to_the_end else min(RUNS, radii)
     return gradients * runs, forwards * runs + radii + 1
 
 

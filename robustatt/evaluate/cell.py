@@ -77,7 +77,8 @@ def attack_examples(
     index = dataset.original(positions).to(classifier.device)
     target = AttackedBatch(classifier, attack.norm, attack.name, images, labels, index, radii, batch_size, keep)
     target.set_target_classes(attack, ExampleRng(cell.seed, attack.name))
-    oracle = Oracle(classifier.logits, classifier.box_margin)
+    oracle = Oracle(classifier.logits, classifier.box_margin, classifier.attend, classifier.attended)
+    attack.prepare(oracle)
     if cell.radii:
         return target, _run(attack, target, oracle, cell, done), oracle
     done(len(target))
@@ -91,7 +92,7 @@ def _run(attack: Attack, target: AttackedBatch, oracle: Oracle, cell: Cell, done
         return evaluate_along_direction(target, attack, oracle, rng, done)
     if isinstance(attack, MinimumNormAttack) or (isinstance(attack, ExternalAttack) and attack.minimum_norm):
         return evaluate_minimum_norm(target, attack, oracle, rng, done)
-    if cell.drift is not None and isinstance(attack, SteppedAttack):
+    if isinstance(attack, SteppedAttack) and (cell.attack.to_the_end or cell.drift is not None):
         return evaluate_at_full_strength(target, attack, oracle, rng, done)
     if isinstance(attack, SteppedAttack | ExternalAttack | Chain):
         parts = attack.parts if isinstance(attack, Chain) else [attack]

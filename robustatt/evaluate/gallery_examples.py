@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robustatt.attack.recipe import Recipe
+from robustatt.attack.recipe import NO_ADVERSARIES, Recipe
 from robustatt.data.dataset import Dataset
 from robustatt.evaluate.batch import map_columns
 from robustatt.evaluate.cell import attack_examples
@@ -28,7 +28,7 @@ def attack_to_show(attacks: Sequence[Recipe], records: pd.DataFrame) -> str | No
 
     One without a norm has no radii to be shown at.
     """
-    bounded = [entry for entry in attacks if not entry.unbounded and entry.category != "control"]
+    bounded = [entry for entry in attacks if not entry.unbounded and entry.category not in NO_ADVERSARIES]
     cheap = [entry.name for entry in bounded if sum(entry.cost()) <= MAX_COST]
     right = records["adv_pred"] == records["label"]
     means = {name: float(right[records["attack"] == name].mean()) for name in cheap}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from robustatt.attack.recipe import Category, ExternalRecipe, Recipe
+from robustatt.attack.recipe import NO_ADVERSARIES, Category, ExternalRecipe, Recipe
 from robustatt.eps import parse_radius
 from robustatt.results.outcomes import Outcomes
 
@@ -66,4 +66,4 @@ class AttackOutcome:
     @property
     def control(self) -> bool:
         """Whether it is a control, not an adversary."""
-        return self.recipe is not None and self.recipe.category == "control"
+        return self.recipe is not None and self.recipe.category in NO_ADVERSARIES

@@ -132,7 +132,7 @@ def _panels(first: Summary, second: Summary, names: Sequence[str]) -> Iterator[P
     series = [{tuple(s.keys.values()): s for s in accuracy_panel(summary, looks(*summary.curve_names())).series} for summary in (first, second)]
     for number, key in enumerate(key for key in series[0] if key in series[1]):
         model, attack = key
-        if first.is_control(attack):
+        if not first.is_adversary(attack):
             continue
         old = replace(series[0][key], label=names[0], look=replace(series[0][key].look, colour=0, dash=DASHES[1]))
         new = replace(series[1][key], label=names[1], look=replace(series[1][key].look, colour=1, dash=()))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from robustatt.eps import parse_radius
 from robustatt.report.draw import save, theme, write_csv
+from robustatt.report.figures import attack_title
 from robustatt.report.style import shades
 from robustatt.results.columns import DRIFT_METRICS, kind_of, level_title
 from robustatt.results.summary import DriftRow, Summary
@@ -56,18 +57,19 @@ def level_tables(summary: Summary, attack: str | None) -> list[LevelTable]:
         and kind_of(row.level) == "attention" and row.mean is not None
     ]  # fmt: skip
     top = max((row.mean or 0.0 for row in rows), default=0.0)
-    tables = [_table([row for row in rows if row.model == model], top) for model in dict.fromkeys(row.model for row in rows)]
+    heading = "" if attack is None else attack_title(summary, attack)
+    tables = [_table([row for row in rows if row.model == model], top, heading) for model in dict.fromkeys(row.model for row in rows)]
     return [table for table in tables if len(table.levels) > 1]
 
 
-def _table(rows: Sequence[DriftRow], top: float) -> LevelTable:
+def _table(rows: Sequence[DriftRow], top: float, attack: str) -> LevelTable:
     levels = list(dict.fromkeys(row.level for row in rows))
     radii = sorted({row.eps for row in rows}, key=parse_radius)
     drift, n = np.full((len(levels), len(radii)), np.nan), np.zeros((len(levels), len(radii)), dtype=np.int64)
     for row in rows:
         place = levels.index(row.level), radii.index(row.eps)
         drift[place], n[place] = row.mean, row.n
-    return LevelTable(rows[0].model, rows[0].attack, levels, radii, drift, n, shades(drift, top))
+    return LevelTable(rows[0].model, attack, levels, radii, drift, n, shades(drift, top))
 
 
 def write_level_figure(summary: Summary, attack: str | None, folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from robustatt.eps import parse_radius
 from robustatt.files import file_safe
-from robustatt.report.figures import FigureSpec, Panel, Series, one_scale
+from robustatt.report.figures import FigureSpec, Panel, Series, attack_title, one_scale
 from robustatt.report.style import GROUP_LOOKS, looks
 from robustatt.results.columns import DRIFT_METRICS, Kind, kind_of, level_title, shown_levels
 from robustatt.results.summary import DriftRow, Summary
@@ -64,7 +64,7 @@ def drift_figure(
     name, unit = DRIFT_METRICS[metric].title, DRIFT_METRICS[metric].unit
     norm = summary.norm_of(attack)
     attacks = dict.fromkeys([*summary.curve_names()[1], *(row.attack for row in rows)])
-    controls = {name: CONTROLS.get(name, f"{name} (control)") for name in attacks if summary.is_control(name)}
+    controls = {name: CONTROLS.get(name, attack_title(summary, name)) for name in attacks if not summary.is_adversary(name)}
     panels = []
     levels = list(dict.fromkeys(row.level for row in rows))
     shown = shown_levels(levels)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from robustatt.attack.recipe import Category
 from robustatt.eps import NORM_TITLES, axis_value, parse_radius
 from robustatt.report.style import SeriesStyle, looks
 from robustatt.results import statistics
@@ -32,6 +33,9 @@ class Series:
         """The radii in steps of 1/255, or for other norms than L-infinity in the scale of pixels in [0, 1]."""
         return tuple(axis_value(eps, self.norm) for eps in self.eps)
 
+
+AIMS: dict[Category, str] = {"control": "control", "attention": "label kept"}
+"""What is written behind the name of what is no adversary."""
 
 X_LABELS = {"linf": "radius ε, steps of 1/255", "l2": "L2 radius ε", "l1": "L1 radius ε"}
 
@@ -65,8 +69,9 @@ class FigureSpec:
 
 
 def attack_title(summary: Summary, attack: str) -> str:
-    """An attack's name, and that it is none where it is a control."""
-    return f"{attack} (control)" if summary.is_control(attack) else attack
+    """An attack's name, and what it is where it is no adversary."""
+    category = summary.plan.attack(attack).category
+    return f"{attack} ({AIMS[category]})" if category in AIMS else attack
 
 
 def sweep_figures(summary: Summary) -> list[FigureSpec]:
@@ -159,7 +164,7 @@ def gap_figure(summary: Summary, look: Looks) -> FigureSpec | None:
     norm = summary.norms()[0]
     groups: dict[tuple[str, str, str], list[Difference]] = {}
     for row in summary.differences:
-        if not summary.is_control(row.attack):
+        if summary.is_adversary(row.attack):
             groups.setdefault((row.model, row.baseline, row.attack), []).append(row)
     series = [
         _gap_series(f"{model} minus {base}, {attack}", look[model, attack], rows, norm)
@@ -198,7 +203,7 @@ def breaking_figure(summary: Summary, look: Looks) -> FigureSpec | None:
     for curve in _curves(summary, look, "worst_case_accuracy"):
         right = [round(y * n) for y, n in zip(curve.y, curve.n, strict=True)]
         whole = parse_radius(curve.eps[0]) == 0 and right[0] > 0 and len(set(curve.n)) == 1
-        if summary.is_control(curve.keys["attack"]) or not whole:
+        if not summary.is_adversary(curve.keys["attack"]) or not whole:
             continue
         broken = [right[0] - count for count in right]
         low, high = statistics.wilson(broken, right[0])

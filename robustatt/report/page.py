@@ -96,7 +96,7 @@ def example_parts(summary: Summary, records: pd.DataFrame | None, stored: Sequen
     strongest = text.strongest_attack(text.first_norm(summary))
     layout = list(outcomes_by_curve(records)) if records is not None and summary.curves else []
     models, attacks = summary.curve_names()
-    layout = [outcomes for outcomes in layout if not summary.is_control(outcomes.attack)]
+    layout = [outcomes for outcomes in layout if summary.is_adversary(outcomes.attack)]
     layout.sort(key=lambda g: (_place(g.model, models), _place(g.attack, attacks)))
     explorer = explorer_data(layout, strongest)
     return {
@@ -124,6 +124,7 @@ def context(summary: Summary, page: Page) -> Context:
     """Everything that the templates show."""
     models, attacks = summary.curve_names()
     strongest = text.strongest_by_norm(summary)
+    movers = [attack for attack in attacks if summary.plan.attack(attack).category == "attention"]
     return {
         **frame_parts(),
         "classes": class_names(summary),
@@ -140,11 +141,11 @@ def context(summary: Summary, page: Page) -> Context:
         "legend": legend(summary),
         "curves": [_figure(spec) for spec in page.curves],
         "drift": drift_groups(page.drift),
-        "drift_levels": level_tables(summary, next(iter(strongest.values()), None)),
+        "drift_levels": [table for attack in [*strongest.values()][:1] + movers for table in level_tables(summary, attack)],
         "drift_levels_caption": LEVELS_CAPTION,
         "attack_title": partial(attack_title, summary),
         "saliency_note": text.SALIENCY_NOTE,
-        "controls": [attack for attack in attacks if summary.is_control(attack)],
+        "controls": [attack for attack in attacks if not summary.is_adversary(attack)],
         "drift_metrics": DRIFT_METRICS,
         "drift_auc": text.prediction_rows(summary),
         "prediction_note": text.prediction_note(summary),
@@ -163,7 +164,7 @@ def headline(summary: Summary) -> dict[str, str]:
     """Title and one line of what was measured, on what."""
     models, attacks = summary.curve_names()
     models = models or [entry.name for entry in summary.plan.models]
-    attacks = [name for name in attacks or [entry.name for entry in summary.plan.attacks] if not summary.is_control(name)]
+    attacks = [name for name in attacks or [entry.name for entry in summary.plan.attacks] if summary.is_adversary(name)]
     name = summary.plan.data.name
     split = f" ({summary.plan.data.split})" if summary.plan.data.split else ""
     n = max((p.n for c in summary.curves for p in c.points), default=0)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from robustatt.attack.recipe import Category
+from robustatt.attack.recipe import NO_ADVERSARIES, Category
 from robustatt.eps import NORM_TITLES, parse_radius
 from robustatt.models.families import baseline_of
 from robustatt.report.drift_curves import drift_models
@@ -78,7 +78,7 @@ def strongest_attack(summary: Summary) -> str | None:
     """The attack under which accuracy, averaged over models and radii above 0, is lowest; all are of one norm."""
     sums: dict[str, list[float]] = {}
     for curve in summary.curves:
-        if not summary.is_control(curve.attack):
+        if summary.is_adversary(curve.attack):
             values = [p.accuracy for p in curve.points if parse_radius(p.eps) > 0]
             sums.setdefault(curve.attack, []).extend(values)
     means = {attack: sum(values) / len(values) for attack, values in sums.items() if values}
@@ -91,7 +91,7 @@ def strongest_attack(summary: Summary) -> str | None:
 def _strength(summary: Summary, attack: str) -> tuple[int, int, int]:
     """How strong an attack is by its recipe, for attacks that break as many: its sort, its parts, its gradients."""
     recipe = summary.plan.attack(attack).recipe
-    if recipe is None or recipe.category == "control":
+    if recipe is None or recipe.category in NO_ADVERSARIES:
         return -1, 0, 0
     return STRENGTH.index(recipe.category), len(recipe.parts()), recipe.cost()[0]
 
@@ -107,7 +107,7 @@ def as_strong(summary: Summary, attack: str) -> list[str]:
 
     mine = values(attack)
     names = summary.curve_names()[1]
-    return [name for name in names if name != attack and not summary.is_control(name) and values(name) == mine]
+    return [name for name in names if name != attack and summary.is_adversary(name) and values(name) == mine]
 
 
 def strongest_by_norm(summary: Summary) -> dict[str, str]:
@@ -285,7 +285,7 @@ def _tie(others: Sequence[str]) -> str:
 def limits(summary: Summary) -> list[str]:
     """What the numbers do not show, said beside the strongest attack that was run."""
     _, all_attacks = summary.curve_names()
-    run = [attack for attack in all_attacks if not summary.is_control(attack)]
+    run = [attack for attack in all_attacks if summary.is_adversary(attack)]
     strongest = strongest_by_norm(summary)
     if not strongest:
         return []

@@ -48,7 +48,7 @@ def summarise(
     content = {"schema": SCHEMA, "plan": dict(plan), "provenance": dict(provenance), "health": [dict(entry) for entry in health]}
     asked = Summary.parse(content, "the plan")
     layout = sorted(outcomes_by_curve(records), key=_plan_order(asked))
-    rivals = [outcomes for outcomes in layout if not asked.is_control(outcomes.attack)]
+    rivals = [outcomes for outcomes in layout if asked.is_adversary(outcomes.attack)]
     summary = Summary(
         schema=SCHEMA,
         plan=asked.plan,
@@ -68,7 +68,7 @@ def _full_strength(records: pd.DataFrame, asked: Summary) -> FullStrength:
     return FullStrength(
         n=max(outcomes.index.size for outcomes in layout),
         drift=[row for outcomes in layout for row in drift_rows(outcomes)],
-        drift_predicts_fooling=[row for outcomes in layout if not asked.is_control(outcomes.attack) for row in drift_auc(outcomes)],
+        drift_predicts_fooling=[row for outcomes in layout if asked.is_adversary(outcomes.attack) for row in drift_auc(outcomes)],
     )
 
 
@@ -81,7 +81,7 @@ def _plan_order(summary: Summary) -> Callable[[Outcomes], tuple[int, str, bool, 
     return lambda outcomes: (
         place(outcomes.model, models),
         outcomes.model,
-        summary.is_control(outcomes.attack),
+        not summary.is_adversary(outcomes.attack),
         place(outcomes.attack, attacks),
         outcomes.attack,
     )

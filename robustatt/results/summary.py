@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from robustatt.attack import recipe_files
-from robustatt.attack.recipe import Category, Recipe
+from robustatt.attack.recipe import NO_ADVERSARIES, Category, Recipe
 from robustatt.eps import NORM_TITLES, parse_radius
 from robustatt.errors import InputError, first_mistake
 from robustatt.results import provenance, statistics
@@ -270,11 +270,12 @@ class Summary(Part):
     def at_full_strength(self, attack: str) -> bool:
         """Whether an attack's drift is of images that took all its steps at every radius, as single steps always do."""
         measured = self.full_strength is not None and any(row.attack == attack for row in self.full_strength.drift)
-        return measured or self.plan.attack(attack).category in ("single-step", "control")
+        asked = self.plan.attack(attack)
+        return measured or asked.category in ("single-step", *NO_ADVERSARIES) or (asked.recipe is not None and asked.recipe.to_the_end)
 
-    def is_control(self, attack: str) -> bool:
-        """Whether an attack is a control, such as random noise, and no adversary."""
-        return self.plan.attack(attack).category == "control"
+    def is_adversary(self, attack: str) -> bool:
+        """Whether an attack wants mistakes: not a control, such as random noise, nor one that only moves attention."""
+        return self.plan.attack(attack).category not in NO_ADVERSARIES
 
     def norm_of(self, attack: str) -> str:
         """The norm of an attack's curves."""

@@ -15,7 +15,7 @@ from robustatt.attack import recipe_files
 from robustatt.attack.algorithms import ALGORITHMS
 from robustatt.attack.base import Chain, MinimumNormAttack, SingleDirectionAttack, SteppedAttack
 from robustatt.attack.builder import build
-from robustatt.attack.recipe import ExternalRecipe, Recipe
+from robustatt.attack.recipe import NO_ADVERSARIES, ExternalRecipe, Recipe
 from robustatt.cli.sweep import _print_summary
 from robustatt.engine.scheduler import full_strength
 from robustatt.evaluate.gallery_examples import attack_to_show
@@ -53,7 +53,7 @@ def test_every_algorithm_says_what_the_program_must_know_of_it() -> None:
         assert isinstance(attack, SteppedAttack | SingleDirectionAttack | Chain)
         assert recipe.one_run == isinstance(attack, SingleDirectionAttack | MinimumNormAttack), name
         assert (recipe.category == "minimum-norm") == isinstance(attack, MinimumNormAttack), name
-        assert recipe.category in (*STRENGTH, "control"), name
+        assert recipe.category in (*STRENGTH, *NO_ADVERSARIES), name
         gradients, forwards = full_strength(recipe, 16, independent=False)
         assert (gradients == 0) == (recipe.category in ("black-box", "control")), name
         assert forwards >= 17
@@ -63,7 +63,7 @@ def test_every_algorithm_says_what_the_program_must_know_of_it() -> None:
 def test_controls_and_single_steps_of_any_name(own: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     result = robustatt.sweep(MODEL, DATA, attacks=[own["my-fgsm"], own["shaken"], own["l2-noise"]], eps="8,16")
     summary = result.typed_summary
-    assert [summary.is_control(name) for name in ("my-fgsm", "shaken", "l2-noise")] == [False, True, True]
+    assert [not summary.is_adversary(name) for name in ("my-fgsm", "shaken", "l2-noise")] == [False, True, True]
     assert strongest_attack(summary.of_norm("linf")) == "my-fgsm"
     assert "Single steps alone were run (my-fgsm)" in limits(summary)[1]
     assert {entry.attack for entry in summary.confusion} == {"my-fgsm"}

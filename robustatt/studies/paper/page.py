@@ -231,7 +231,7 @@ def reproduce(records: pd.DataFrame, summary: Summary) -> str:
     cards = {model.name: read_card(_weights_of(model, data)) for model in summary.plan.models}
     swept = Swept(data, cards, curves_of(records), whole=summary.plan.data.n == TEST_IMAGES[data])
     measured = Measured(sweeps=[swept])
-    attacks = [it for it in dict.fromkeys(attack for _, attack in swept.curves) if not summary.is_control(it)]
+    attacks = [it for it in dict.fromkeys(attack for _, attack in swept.curves) if summary.is_adversary(it)]
     judged = [("Claim 1", claim_1(measured)), ("Claim 2", claim_2(measured)), ("Claim 5", claim_5(measured))]
     parts = [_run_head(swept, summary), _accuracy_table(swept), *(_fooling_table(swept, it) for it in attacks), _sentences(judged)]
     return "\n\n".join([*parts, _commands(data)]) + "\n"
