@@ -36,8 +36,8 @@ from robustatt.studies.paper.finding import (
     points,
 )
 from robustatt.studies.paper.page import page, write_figures
-from robustatt.studies.paper.plan import DataPlace, Places
-from robustatt.studies.paper.run import networks_of
+from robustatt.studies.paper.plan import BUNDLED, DataPlace, Places
+from robustatt.studies.paper.run import networks_of, shown
 from robustatt.studies.seeds import SeedComparison
 from robustatt.studies.segment.aggregate import MEANS
 from robustatt.studies.segment.result import SegmentSummary
@@ -239,6 +239,8 @@ def test_networks_are_found_with_all_their_seeds(tmp_path: Path) -> None:
     assert list(networks_of(tmp_path, "cifar10", ())) == ["vgg-seed0", "vgg-seed1", "vgg_att2"]
     assert list(networks_of(tmp_path, "cifar10", ("vgg_att2",))) == ["vgg_att2"]
     assert networks_of(tmp_path, "cifar10", ("vgg_pan",)) == {}
+    assert shown(networks_of(tmp_path, "cifar10", ("vgg",))) == {"vgg-seed0": "DIR/vgg-seed0.safetensors", "vgg-seed1": "DIR/vgg-seed1.safetensors"}
+    assert shown(networks_of(None, "cifar10", ("vgg",))) == {"vgg": BUNDLED}
 
 
 def test_data_is_found_by_name_in_the_root_or_where_it_is_said_to_be(

@@ -18,6 +18,7 @@ from robustatt.errors import InputError, did_you_mean
 from robustatt.files import write_atomically
 from robustatt.models import bundled, bundled_path, canonical, load_checkpoint
 from robustatt.models.card import Card, read_card
+from robustatt.models.checkpoint import WEIGHTS
 from robustatt.models.families import ADVERSARIAL
 from robustatt.plan import ModelEntry
 from robustatt.progress import StudyProgress
@@ -134,7 +135,7 @@ class _Run:
         (side,) = sides
         place, out = self._places[part.data], self._out / part.data
         usual = part.data in TEST_IMAGES
-        self._note(part.command(place, _shown(networks), None if usual else side, out, self._plan.seed), 1, 5)
+        self._note(part.command(place, shown(networks), None if usual else side, out, self._plan.seed), 1, 5)
         self._watch.stage(f"attacking {', '.join(networks)} on {part.data}")
         dataset = load(place.spec, root=place.root, image_size=None if usual else side)
         modules = {label: load_checkpoint(file)[0] for label, file in networks.items()}
@@ -240,19 +241,19 @@ def _is_named_as_trained(label: str, card: Card) -> bool:
     return label in (network, f"{network}{SEED}{card.seed}")
 
 
-def _shown(networks: Mapping[str, Path]) -> dict[str, str]:
+def shown(networks: Mapping[str, Path]) -> dict[str, str]:
     """Weights files as commands name them: nothing for bundled ones, else from the root of the repository or a folder DIR."""
     root = Path(__file__).resolve().parents[3]
     found = {}
     for label, file in networks.items():
         whole = file.resolve()
         inside = whole.relative_to(root).as_posix() if whole.is_relative_to(root) else f"DIR/{file.name}"
-        found[label] = BUNDLED if whole == bundled_path(label, TRAINED_ON).resolve() else inside
+        found[label] = BUNDLED if whole.parent == WEIGHTS / TRAINED_ON else inside
     return found
 
 
 def _shown_entries(entries: Sequence[ModelEntry]) -> dict[str, str]:
-    return _shown({entry.name: Path(str(entry.weights)) for entry in entries})
+    return shown({entry.name: Path(str(entry.weights)) for entry in entries})
 
 
 def _transfer_request(
