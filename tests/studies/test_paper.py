@@ -96,6 +96,8 @@ def test_holm_is_over_all_comparisons_of_several_seeds_and_one_seed_decides_noth
 def test_a_claim_counts_its_comparisons() -> None:
     findings = [Finding("a", verdict=HELD), Finding("b", verdict=HELD), Finding("c", verdict=ONE_SEED), Finding("d")]
     assert Claim(1, "", findings).summary() == "held: 2, one seed: 1, not tested here: 1"
+    alone = [ComparisonTest(name, compared(value, 0.5, over_seeds=False)) for name, value in (("a", 0.1), ("b", -0.1), ("c", 0.01), ("d", 0.2))]
+    assert Claim(1, "", judge(alone)).summary() == "one seed: 4 (over images alone 2 held, 1 reversed, 1 not decided)"
 
 
 def outcomes(model: str, fooled: list[list[int]], index: list[int] | None = None) -> Outcomes:

@@ -72,7 +72,8 @@ class Finding:
     """A comparison, for example ``what`` = "`vgg_att2` against `vgg`".
 
     ``paper`` is its number there, empty where unknown; ``here`` ours with its interval; ``why`` the reason for a
-    comparison that was not tested, or what has to be known to read the number. ``measured`` is what a figure draws.
+    comparison that was not tested, or what has to be known to read the number. ``measured`` is what a figure draws;
+    ``over_images`` the verdict that one seed would have if only other images were asked about.
     """
 
     what: str
@@ -81,6 +82,7 @@ class Finding:
     verdict: str = UNTESTED
     why: str = ""
     measured: SeedComparison | None = None
+    over_images: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,15 @@ class Claim:
     def summary(self) -> str:
         """How many comparisons held, in words."""
         counts = {word: sum(SHORT[entry.verdict] == word for entry in self.findings) for word in SHORT.values()}
-        return ", ".join(f"{word}: {count}" for word, count in counts.items() if count) or UNTESTED
+        said = [f"{word}: {count}{self._over_images() if word == SHORT[ONE_SEED] else ''}" for word, count in counts.items() if count]
+        return ", ".join(said) or UNTESTED
+
+    def _over_images(self) -> str:
+        """What the comparisons of one seed say of these networks, whatever other seeds would have given."""
+        words = [SHORT[entry.over_images] for entry in self.findings if entry.verdict == ONE_SEED and entry.over_images]
+        counts = {word: words.count(word) for word in (SHORT[HELD], SHORT[REVERSED], SHORT[OPEN])}
+        said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        return f" (over images alone {said})" if said else ""
 
 
 @dataclass(frozen=True)
@@ -126,7 +136,8 @@ def judge(tests: Sequence[ComparisonTest]) -> list[Finding]:
         said = test.form.format((points if test.percent else index)(test.comparison.change))
         verdict = ONE_SEED if p is None else decided(test.comparison.change, float(p), less=test.less)
         why = "" if p is None else f"p {p:.2g} after Holm"
-        found.append(Finding(test.what, test.paper, said, verdict, why, test.comparison))
+        alone = decided(test.comparison.change, less=test.less) if p is None else ""
+        found.append(Finding(test.what, test.paper, said, verdict, why, test.comparison, alone))
     return found
 
 

@@ -135,7 +135,8 @@ def _thresholds(measured: Measured) -> Iterator[str]:
         "The paper binarises a map before it is held against the mask, and a map that is sharper than another loses by the rule "
         "alone: Otsu's threshold lies high where few pixels hold most of the attention, as in a product of two maps. Average "
         "precision needs no threshold and does not change if a map is raised to a power; the area under the curve of the Jaccard "
-        "index over thresholds needs none either, but favours flat maps. The same comparisons as above:"
+        "index over thresholds needs none either, but favours flat maps. A fitted threshold is the one that is best for a map on the "
+        "held-out images. The same comparisons as above:"
     )
     yield textwrap.fill(said, WIDTH) + "\n"
     yield from table(["data", "measure", "comparisons here"], [list(row) for row in by_measure(measured)])

@@ -203,7 +203,7 @@ def _floor(result: Localisation, curve: AttackedMap, name: str) -> Series:
 def threshold_figure(summaries: Mapping[str, SegmentSummary]) -> Figure:
     """A panel for each data set: the mean Jaccard index of each network's map, of its first seed, and of the floors."""
     with theme():
-        figure = _styled(0.9 + 3.2 * len(summaries), 3.7, left=0.55, right=0.15, bottom=1.3, top=0.3, wspace=0.12)
+        figure = _styled(0.9 + 3.2 * len(summaries), 3.5, left=0.55, right=0.15, bottom=1.1, top=0.3, wspace=0.12)
         panels = figure.subplots(1, len(summaries), sharey=True, squeeze=False)[0]
         for axis, (name, summary) in zip(panels, summaries.items(), strict=True):
             curves = {curve.model: curve for curve in summary.threshold_curves if not curve.of_floor}
@@ -212,8 +212,9 @@ def threshold_figure(summaries: Mapping[str, SegmentSummary]) -> Figure:
                 axis.plot(curve.thresholds, curve.jaccard, color=LIGHT[place % len(LIGHT)], linewidth=1.4, label=str(curve))
             for dashes, curve in zip(itertools.cycle(((4, 3), (1, 2), (6, 2, 1, 2), (2, 1))), _floors(summary), strict=False):
                 axis.plot(curve.thresholds, curve.jaccard, color=GREY, dashes=dashes, linewidth=1, label=str(curve))
-            axis.set(title=name, xlabel="threshold, share of the map's range", xlim=(0, 1), ylim=(0, None))
-        panels[0].set_ylabel("mean Jaccard index")
+            axis.set(title=name, xlabel="threshold, share of the map's range", xlim=(0, 1))
+        highest = max(max(curve.jaccard) for summary in summaries.values() for curve in summary.threshold_curves)
+        panels[0].set(ylabel="mean Jaccard index", ylim=(0, 1.05 * highest))
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="lower center", ncols=2 + len(summaries), fontsize=7)
     return figure
