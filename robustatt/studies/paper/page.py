@@ -15,7 +15,6 @@ import numpy as np
 
 from robustatt.errors import InputError
 from robustatt.files import write_atomically
-from robustatt.models import bundled_path
 from robustatt.models.card import read_card
 from robustatt.plan.entries import BUNDLED as BUNDLED_WEIGHTS
 from robustatt.report.draw import draw, png_bytes, theme
@@ -239,6 +238,8 @@ def reproduce(records: pd.DataFrame, summary: Summary) -> str:
 
 
 def _weights_of(model: ModelInfo, data: str) -> Path:
+    from robustatt.models import bundled_path  # needs torch, which pages do without
+
     if model.weights not in (None, BUNDLED_WEIGHTS):
         return Path(model.weights)
     return bundled_path(model.spec, data)
