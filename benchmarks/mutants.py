@@ -38,7 +38,7 @@ class Target:
 
 TARGETS = {
     "statistics": Target(("results/statistics.py",), ("results/test_statistics.py",)),
-    "summary": Target(("results/summary.py", "results/summary_file.py", "results/aggregate.py"), ("results/test_summary.py",)),
+    "summary": Target(("results/summary.py", "results/summary_file.py", "results/aggregate.py"), ("results/test_summary.py", "results/test_aggregate.py")),
     "drift": Target(("evaluate/drift.py",), ("evaluate/test_drift.py",)),
     "gate": Target(("results/gate.py",), ("results/test_gate_points.py", "results/test_gate.py")),
     "eps": Target(("eps.py",), ("test_eps.py",)),
