@@ -144,9 +144,7 @@ class PgdRecipe(LossRecipe):
     @model_validator(mode="after")
     def _restarts_differ(self) -> Self:
         if self.restarts > 1 and not self.random_start:
-            raise ValueError(
-                "restarts = 1 is all that makes sense with random_start = false: every restart is the same"
-            )
+            raise ValueError("restarts = 1 is all that makes sense with random_start = false: every restart is the same")
         return self
 
 
@@ -314,13 +312,7 @@ class AutoAttackRecipe(Recipe):
             ApgdRecipe(name=f"{self.name}/apgd-ce", algorithm="apgd", loss="stable", **shared),
             ApgdTargetedRecipe(name=f"{self.name}/apgd-t", algorithm="apgd-t", targets=self.targets, **shared),
             FabRecipe(name=f"{self.name}/fab-t", algorithm="fab-t", targets=self.targets, **shared),
-            SquareRecipe(
-                name=f"{self.name}/square",
-                algorithm="square",
-                norm=self.norm,
-                queries=self.queries,
-                rescale=False,
-            ),
+            SquareRecipe(name=f"{self.name}/square", algorithm="square", norm=self.norm, queries=self.queries, rescale=False),
         ]
 
     def cost(self) -> tuple[int, int]:
