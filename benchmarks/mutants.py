@@ -43,7 +43,7 @@ TARGETS = {
     "gate": Target(("results/gate.py",), ("results/test_gate_points.py", "results/test_gate.py")),
     "eps": Target(("eps.py",), ("test_eps.py",)),
     "norms": Target(("attack/norms.py",), ("attack/test_norms.py",)),
-    "search": Target(("evaluate/threshold_search.py", "evaluate/bracket.py"), ("evaluate/test_bracket.py",)),
+    "search": Target(("evaluate/threshold_search.py", "evaluate/bracket.py"), ("evaluate/test_bracket.py", "evaluate/test_threshold_search.py")),
     "evaluate": Target(("evaluate/cell.py",), ("evaluate/test_bracket.py",)),
     "classifier": Target(("evaluate/classifier.py",), ("evaluate/test_numerics.py",)),
     "records": Target(("results/records.py",), ("results/test_records.py",)),

@@ -1,0 +1,160 @@
+"""The threshold search on two-class models whose thresholds are known exactly, however wrong its guesses are; and what it costs.
+
+A margin bent by a power keeps its zero, so thresholds are those of the linear model, but its gradient promises other radii: far
+too small ones for a cube, far too large ones for a cube root. Costs are counts, exact on every machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import Linear, exact_distance
+from torch import Tensor, nn
+
+from robustatt.attack import recipe_files
+from robustatt.attack.base import Chain, Oracle
+from robustatt.attack.builder import build
+from robustatt.attack.recipe import Recipe
+from robustatt.attack.rng import ExampleRng
+from robustatt.evaluate.batch import AttackedBatch, OutcomeTable
+from robustatt.evaluate.classifier import frozen
+from robustatt.evaluate.threshold_search import GridSearch
+
+STEPS = 64
+
+
+class Bent(nn.Module):
+    """The linear model with its margin m replaced by sign(m) |m| ** power."""
+
+    def __init__(self, power: float) -> None:
+        super().__init__()
+        self.linear, self.power = Linear(2), power
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits = self.linear(image)
+        margin = logits[:, 1] - logits[:, 0]
+        bent = margin.sign() * (margin.abs() + 1e-9) ** self.power
+        return torch.stack([-bent, bent], dim=1)
+
+
+def recipe(name: str, **changes: Any) -> Recipe:
+    return recipe_files.load(name).model_copy(update=changes)
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The outcomes ``(examples, radii)``, and what they cost: gradients, forwards of the attack, images judged, examples done."""
+
+    ledger: OutcomeTable
+    label: Tensor
+    cost: tuple[int, int, int, int]
+
+    @property
+    def wrong(self) -> np.ndarray:
+        found: np.ndarray = self.ledger.columns["adv_pred"] != self.label.numpy()[:, None]
+        return found
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """For each example the first radius, in steps, at which it is wrong; `STEPS` + 1 if none."""
+        return np.where(self.wrong.any(1), self.wrong.argmax(1) + 1, STEPS + 1)
+
+
+def searched(power: float, recipe: Recipe, n: int = 20, *, independent: bool = False) -> Searched:
+    model = Bent(power)
+    image, label = data(model.linear, n)
+    attack = build(recipe, 2)
+    radii, done = torch.arange(1, STEPS + 1) / 255, list[int]()
+    with frozen(model, "bent", torch.device("cpu"), image[:4]) as classifier:
+        target = AttackedBatch(classifier, attack.norm, attack.name, image, label, torch.arange(n), radii, batch_size=7)
+        oracle = Oracle(classifier.logits, classifier.box_margin)
+        parts = attack.parts if isinstance(attack, Chain) else [attack]
+        ledger = GridSearch(target, parts, oracle, lambda part: ExampleRng(0, part), done.append, independent).run()
+    return Searched(ledger, label, (oracle.gradients, oracle.forwards, target.forwards, sum(done)))
+
+
+def data(model: Linear, n: int) -> tuple[Tensor, Tensor]:
+    """Images from 0.3 steps to beyond the grid away from the boundary; every ninth is on the wrong side of it."""
+    with torch.no_grad():
+        across = model.weight[1] - model.weight[0]
+        middle = -(model.bias[1] - model.bias[0]) / across.abs().sum()
+    steps = 0.3 + (torch.arange(n) * 7.0) % (STEPS + 5)
+    wrong = torch.arange(n) % 9 == 4
+    shift = middle + torch.where(wrong, -1.0, 1.0) * steps / 255
+    return 0.5 + (shift[:, None] * across.sign()).view(n, 3, 6, 6), torch.ones(n, dtype=torch.long)
+
+
+def exact(n: int = 20) -> np.ndarray:
+    model = Bent(1).linear
+    distance = exact_distance(model, *data(model, n), "linf").numpy()
+    return np.where(distance < 0, 1, np.minimum(np.floor(255 * distance) + 1, STEPS + 1)).astype(int)
+
+
+ATTACKS = {
+    "pgd": recipe("pgd", steps=6, step_size=0.5, random_start=False),
+    "mi-fgsm": recipe("mi-fgsm", steps=4, step_size=0.5),
+    "restarts": recipe("pgd", steps=6, step_size=0.5, restarts=2),
+    "chain": recipe("autoattack", steps=4, targets=1, queries=3),
+}
+
+
+#: (gradients, forwards, images judged, examples done), and the rows attacked at full strength
+COSTS = {
+    ("chain", 1 / 3): ((468, 136, 747, 20), 101),
+    ("chain", 1.0): ((278, 136, 680, 20), 34),
+    ("chain", 3.0): ((702, 136, 786, 20), 140),
+    ("mi-fgsm", 1 / 3): ((391, 0, 696, 20), 101),
+    ("mi-fgsm", 1.0): ((142, 0, 629, 20), 34),
+    ("mi-fgsm", 3.0): ((566, 0, 735, 20), 140),
+    ("pgd", 1 / 3): ((461, 0, 696, 20), 101),
+    ("pgd", 1.0): ((176, 0, 629, 20), 34),
+    ("pgd", 3.0): ((812, 0, 735, 20), 140),
+    ("restarts", 1 / 3): ((667, 0, 723, 20), 96),
+    ("restarts", 1.0): ((278, 0, 646, 20), 34),
+    ("restarts", 3.0): ((1551, 0, 858, 20), 140),
+}
+
+
+@pytest.mark.parametrize(("name", "power"), sorted(COSTS))
+def test_every_threshold_is_the_exact_one_however_wrong_the_guess_and_costs_no_more_than_it_did(name: str, power: float) -> None:
+    found = searched(power, ATTACKS[name])
+    assert (found.thresholds == exact()).all()
+    for example, first in enumerate(found.thresholds):
+        assert found.wrong[example, first - 1 :].all(), "what broke stays broken"
+    assert (found.cost, int(found.ledger.columns["attacked"].sum())) == COSTS[name, power]
+
+
+@pytest.mark.parametrize("name", ["pgd", "chain"])
+def test_every_radius_afresh_gives_the_same_and_attacks_all_that_is_right(name: str) -> None:
+    found = searched(3.0, ATTACKS[name], independent=True)
+    assert (found.thresholds == exact()).all()
+    right = exact() > 1
+    right[0] = True  # its threshold lies below the first radius, and it is right when clean
+    assert found.ledger.columns["attacked"][right].all()
+    assert not found.ledger.columns["attacked"][~right].any()
+    assert found.cost[3] == 20
+
+
+def test_every_row_is_backed_by_an_image_of_its_own_ball_which_fills_it_where_the_example_held() -> None:
+    found = searched(1.0, ATTACKS["pgd"])
+    radii = np.arange(1, STEPS + 1) / 255
+    columns = found.ledger.columns
+    assert (columns["distance"] <= radii + 1e-6).all()
+    clean = exact() == 1
+    clean[0] = False
+    assert (columns["distance"][clean] == 0).all()
+    at = np.broadcast_to(radii, columns["distance"].shape)
+    held = ~found.wrong & ~clean[:, None]
+    assert columns["distance"][held] == pytest.approx(at[held], rel=1e-4), "below its threshold the failed image fills the ball"
+
+
+def test_a_chain_credits_the_part_that_broke_and_nothing_where_all_held() -> None:
+    found = searched(1.0, ATTACKS["chain"])
+    parts = found.ledger.columns["broken_by"]
+    reached = found.wrong & (exact() > 1)[:, None]
+    assert set(parts[reached]) == {"apgd-ce"}
+    assert set(parts[~found.wrong]) == {""}
