@@ -224,6 +224,7 @@ def test_ctrl_c_says_what_is_safe(npz: Path, tmp_path: Path) -> None:
         "pgd",
         "--eps",
         "1..16",
+        "--independent",
         "--out",
         tmp_path / "o",
     )
