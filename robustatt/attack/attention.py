@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from robustatt.attack.base import Batch, MapLoss, ModelOutput, Oracle, State, SteppedAttack
+from robustatt.attack.base import Batch, MapLoss, ModelOutput, Oracle, State
+from robustatt.attack.gradient import FixedSteps
 from robustatt.attack.losses import log_odds, logit_margin
 from robustatt.attack.norms import NORMS, per_row, project
 from robustatt.attack.recipe import AttentionRecipe
@@ -35,7 +36,7 @@ def _bits(p: Tensor) -> Tensor:
     return -(p * p.log2()).sum(1)
 
 
-class MapAscent(SteppedAttack):
+class MapAscent(FixedSteps):
     """Steps along the gradient of the mean drift of the chosen levels, while the condition holds, and back to it where not.
 
     With `keep` "label" a row whose prediction is about to change steps towards its clean prediction, and the image handed in is
@@ -43,7 +44,6 @@ class MapAscent(SteppedAttack):
     yet climbs the usual loss, one that is fooled lowers its drift, and of the fooled images that with the least drift is handed in.
     """
 
-    needs_gradient = True
     queries_are_candidates = False
     restarts = 1
     loss = staticmethod(log_odds)
@@ -62,14 +62,10 @@ class MapAscent(SteppedAttack):
             image=batch.image, first=image, best=batch.image, drift=worst, zero_gradient=torch.ones_like(batch.eps)
         )
 
-    def query(self, state: State) -> Tensor:
-        return state["image"]
-
     def objective(self, batch: Batch, state: State) -> MapLoss:
         return _Aim(self, batch, state)
 
     def step(self, batch: Batch, state: State, output: ModelOutput) -> State:
-        assert output.grad is not None
         following = State(state)
         if not _has_maps(state):  # the clean image: now its maps are known
             following |= {f"{MAP}{level}": found for level, found in zip(self._levels, output.maps, strict=True)}
@@ -80,10 +76,7 @@ class MapAscent(SteppedAttack):
         better = ~fooled & (drift > state["drift"]) if self.keeps_label else fooled & (drift < state["drift"])
         following["drift"] = torch.where(better, drift, state["drift"])
         following["best"] = torch.where(per_row(better, state["best"]), state["image"], state["best"])
-        stride = per_row(self.step_size * batch.eps, batch.image)
-        moved = state["image"] + stride * self.norm.steepest_direction(output.grad)
-        following["image"] = project(self.norm, batch.image, moved, batch.eps)
-        following["zero_gradient"] = state["zero_gradient"] * (output.grad.flatten(1).abs().amax(1) == 0)
+        following |= super().step(batch, state, output)
         return following
 
     def candidate(self, state: State) -> Tensor:

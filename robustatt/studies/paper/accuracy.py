@@ -61,14 +61,19 @@ def _accuracy_compared(swept: Swept, name: str, rival: str) -> SeedComparison | 
     counts, n = counted(swept)
     if name not in counts or rival not in counts:
         return None
-    if swept.data in TEST_IMAGES and not swept.whole:
+    if _by_cards(swept):
         return compare_counts(counts[name], counts[rival], n)
     return compare(*aligned(swept, (name, rival), _clean_right, _any_attack(swept)))
 
 
+def _by_cards(swept: Swept) -> bool:
+    """Whether clean accuracy is that of the cards: the sweep attacked only a part of the test images that they speak of."""
+    return swept.data in TEST_IMAGES and not swept.whole
+
+
 def counted(swept: Swept) -> tuple[dict[str, list[int]], int]:
     """How many images each network classifies right, by seed, and of how many."""
-    if swept.data in TEST_IMAGES and not swept.whole:
+    if _by_cards(swept):
         n = TEST_IMAGES[swept.data]
         cards = {label: card for label, card in swept.cards.items() if card.clean_accuracy is not None}
         return {
@@ -148,7 +153,7 @@ def notes_1(measured: Measured) -> list[str]:
         counts, n = counted(swept)
         said = ", ".join(f"`{name}` {shares(rights, n)}" for name, rights in counts.items())
         if said:
-            cards = ", as the cards of the weights have it" if swept.data in TEST_IMAGES and not swept.whole else ""
+            cards = ", as the cards of the weights have it" if _by_cards(swept) else ""
             notes.append(f"Accuracy on {n:,} test images of {swept.data}{cards}: {said}.")
     return notes
 
