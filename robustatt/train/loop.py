@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from robustatt import data as datasets
 from robustatt.data import Dataset, TensorDataset
-from robustatt.errors import InputError, TrainingDiverged, TrainingPaused
+from robustatt.errors import InputError, TrainingDiverged, TrainingPaused, warn_caller
 from robustatt.files import write_whole
 from robustatt.models import Card, build, save_checkpoint
 from robustatt.models.checkpoint import rounded
@@ -63,6 +63,8 @@ def train(
         TrainingPaused: ``until`` has come; the same request continues from the resume file.
     """
     device = choose_device(request.device)
+    if request.precision_on(device.type) == "bf16" and emulates_bfloat16(device):
+        warn_caller("--precision bf16: this processor has no bfloat16 instructions, passes are several times slower than in float32")
     check_place(request.out)
     if request.distributed:
         device = own_device(device)
@@ -252,6 +254,12 @@ def _step(
     loss.backward()  # type: ignore[no-untyped-call]
     run.optimiser.step()
     return loss.detach(), logits.detach()
+
+
+def emulates_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes bfloat16 by way of float32: a CPU without instructions for it."""
+    mkldnn = device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return mkldnn and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _test_now(request: TrainRequest, epoch: int, size: int) -> bool:

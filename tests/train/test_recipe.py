@@ -78,6 +78,7 @@ def test_the_command_of_a_card_asks_for_what_the_card_says(path: Path, monkeypat
         assert TrainingRecipe.of_request(requested_by(command)).differences(recipe) == []
 
 
+@pytest.mark.filterwarnings("ignore:.*bfloat16 instructions")
 @pytest.mark.parametrize("fields", [{}, {"adversarial": "fgsm", "train_eps": 4, "half": True}, {"keep": "best", "lr": 0.05, "flip": True}, {"precision": "bf16"}])
 def test_a_card_says_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]) -> None:
     from robustatt.data.views import Sample, stratified

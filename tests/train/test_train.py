@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,15 @@ def test_channel_statistics_of_many_images() -> None:
     np.testing.assert_allclose(std, exact.std(dim=(0, 2, 3), correction=0), atol=6e-5)
 
 
+@pytest.mark.parametrize("emulated", [True, False])
+def test_bf16_without_instructions_for_it_is_said_to_be_slow(emulated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda: not emulated)
+    monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: True)
+    with pytest.warns(UserWarning, match="no bfloat16 instructions") if emulated else nullcontext(), suppress(InputError):
+        train(request(tmp_path / "w.safetensors", precision="bf16", data=str(tmp_path / "no-such-data")))
+
+
+@pytest.mark.filterwarnings("ignore:.*bfloat16 instructions")
 def test_passes_in_bf16_leave_the_weights_in_float32(tmp_path: Path) -> None:
     """Another arithmetic, so other weights, but nearly the same; the card and the resume file say which it was."""
     runs = {}
