@@ -11,6 +11,7 @@ import os
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from robustatt.errors import InputError
@@ -75,6 +76,14 @@ def refuse_link(folder: Path, remedy: str = "remove the link") -> None:
     """InputError if a folder inside a folder of results is a link, which the user has not named as a place to write to."""
     if folder.is_symlink():
         raise InputError(f"{folder} is a link to {os.readlink(folder)}, and results stay in {folder.parent}: {remedy}")
+
+
+def tree(path: Path) -> Iterator[Path]:
+    """A path and all files and folders below it: a folder's own time of change tells of files that are added or removed."""
+    if path.exists():
+        yield path
+    for folder, inner, files in os.walk(path):
+        yield from (Path(folder, name) for name in (*inner, *files))
 
 
 def _umask() -> int:

@@ -11,6 +11,9 @@ from paths import SUPPORT
 MODULES = [
     "robustatt.models.families",
     "robustatt.models.card",
+    "robustatt.models.listing",
+    "robustatt.data.listing",
+    "robustatt.engine.finished",
     "robustatt.results.statistics",
     "robustatt.results.summary",
     "robustatt.report.page",

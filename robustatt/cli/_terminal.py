@@ -83,9 +83,10 @@ def counted(number: int, what: str) -> str:
 
 def announce(models: Iterable[ModelEntry]) -> None:
     """A line for each network that comes from timm or torchvision: what is done to it without being asked."""
-    from robustatt.models.external import facts
-
-    for entry in models:
+    foreign = [entry for entry in models if ":" in entry.spec]
+    if foreign:
+        from robustatt.models.external import facts
+    for entry in foreign:
         line = facts(entry.spec, entry.weights, entry.normalize)
         if line:
             print(line)

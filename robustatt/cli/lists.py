@@ -95,9 +95,12 @@ def list_data(
 ) -> None:
     """List the data sets: sizes, content hashes, how to get them."""
     from robustatt.data import listing
-    from robustatt.data.labels import read_class_names
 
-    names = None if class_names is None else read_class_names(class_names)
+    names = None
+    if class_names is not None:
+        from robustatt.data.labels import read_class_names
+
+        names = read_class_names(class_names)
     rows = listing.listing(name or [], data_root, label_column, input_size, names, channels)
     print_table(
         ["data", "split", "images", "pixels", "classes", "sha256 of the content", "how to get it"],

@@ -126,11 +126,17 @@ def sweep(
     })  # fmt: skip
     folder = out or default_folder(wanted.data)
     announce(wanted.models)
+    from robustatt.engine.finished import recall, remember
     from robustatt.engine.options import ExecutorOptions
+
+    execution = ExecutorOptions(engine, _parse_workers(workers), threads, address, gpus_per_worker, records)
+    here = engine == "local" and records is None
+    if here and not dry_run and (answer := recall(wanted, folder)) is not None:
+        _print_outcome(answer.summary, folder, 0, answer.cells)
+        return
     from robustatt.engine.sources import load_data, match_channels, model_loader
     from robustatt.engine.sweep import run
 
-    execution = ExecutorOptions(engine, _parse_workers(workers), threads, address, gpus_per_worker, records)
     dataset = load_data(wanted)
     open_channels = wanted.channels is None
     wanted, dataset, load = match_channels(wanted, dataset, model_loader(dataset))
@@ -143,12 +149,9 @@ def sweep(
         outcome = run(wanted, dataset, load, folder, bar, execution=execution)
     for path in outcome.moved_aside:
         warn(f"records {path.name} were damaged: moved aside and computed again")
-    _print_summary(outcome.summary)
-    ready = f", {outcome.ready} found on disk" if outcome.ready else ""
-    print(f"{counted(outcome.computed, 'cell')} computed{ready}. Results: {folder}/summary.json")
-    if outcome.summary.full_strength is not None:
-        print(f"Drift was measured at full strength on {outcome.summary.full_strength.n} images (--drift-n).")
-    print(f"Next: robustatt report {folder}")
+    _print_outcome(outcome.summary, folder, outcome.computed, outcome.ready)
+    if here:
+        remember(wanted, folder)
 
 
 def _plan_from_flags(
@@ -259,6 +262,15 @@ def default_folder(data: str) -> Path:
     """Where results go unless told: a folder of the data's name, which never leads out of `reports/out`."""
     name = Path(data).name.replace(":", "-")
     return Path("reports/out") / (name if name not in ("", "..") else "data")
+
+
+def _print_outcome(summary: Summary, folder: Path, computed: int, ready: int) -> None:
+    _print_summary(summary)
+    found = f", {ready} found on disk" if ready else ""
+    print(f"{counted(computed, 'cell')} computed{found}. Results: {folder}/summary.json")
+    if summary.full_strength is not None:
+        print(f"Drift was measured at full strength on {summary.full_strength.n} images (--drift-n).")
+    print(f"Next: robustatt report {folder}")
 
 
 def _print_summary(summary: Summary) -> None:

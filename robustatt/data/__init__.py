@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from robustatt.data.dataset import Dataset, TensorDataset
 from robustatt.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from robustatt.data.dataset import Dataset, TensorDataset
 
 __all__ = ["SOURCES", "Dataset", "Source", "TensorDataset", "load"]
 
@@ -48,6 +51,13 @@ SOURCES: dict[str, Source] = {
         Source("stl10", "STL-10, the labelled images", 5_000, 8_000, 96, 10),
     )
 }
+
+
+def __getattr__(name: str) -> Any:
+    """The classes, imported when they are used, so that the names of data sets are read without torch."""
+    if name in ("Dataset", "TensorDataset"):
+        return getattr(import_module(f"{__name__}.dataset"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load(
@@ -109,7 +119,7 @@ def _as_parquet(source: Source, split: str, root: str | Path | None) -> Dataset 
     """A downloaded set from the Parquet files in ``root/NAME``, if they hold it and torchvision's files are not in ``root``."""
     if root is None or not source.downloaded or not any(Path(root, source.name).glob("*.parquet")):
         return None
-    from robustatt.data.torchvision import files
+    from robustatt.data.places import files
 
     if files(source.name, root):
         return None

@@ -22,10 +22,10 @@ CHUNK = 1024
 
 def is_corruption_path(path: str) -> bool:
     """Whether a path means such a folder: ``DIR``, ``DIR:CORRUPTION[:SEVERITY]`` or the file."""
-    return (_parts(path)[0] / LABELS).is_file()
+    return (parts_of(path)[0] / LABELS).is_file()
 
 
-def _parts(path: str) -> tuple[Path, str, str]:
+def parts_of(path: str) -> tuple[Path, str, str]:
     """Folder, corruption and severity; a colon that belongs to the folder's own name stays with it."""
     whole = Path(path)
     if whole.is_dir():
@@ -51,7 +51,7 @@ class CorruptionImages(Dataset):
     """
 
     def __init__(self, path: str, split: str) -> None:
-        folder, corruption, severity = _parts(path)
+        folder, corruption, severity = parts_of(path)
         if split != "test":
             raise NoSuchSplit(f"{folder} holds corrupted test images: there is nothing to train on")
         self.corruption, self.severity = corruption, int(severity or 0)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch.nn.functional import interpolate
 
 from robustatt.data.dataset import TensorDataset
+from robustatt.data.places import digits_file
 
 TEST = 500
 
@@ -29,14 +29,14 @@ def digits(split: str) -> TensorDataset:
     order of the classes; the first 50 are ``test``. Indices count the images of a split in scikit-learn's
     order.
     """
-    bunch = load_digits()
-    labels = bunch.target.astype(np.int64)
+    table = np.loadtxt(digits_file(), delimiter=",", dtype=np.int64)
+    images, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1]
     generator = np.random.RandomState(0)
     per_class = TEST // 10
     test = np.concatenate([generator.permutation(np.flatnonzero(labels == c))[:per_class] for c in range(10)])
     is_test = np.isin(np.arange(len(labels)), test)
     chosen = np.flatnonzero(is_test if split == "test" else ~is_test)
-    grey = torch.from_numpy(bunch.images[chosen]).unsqueeze(1) / 16.0
+    grey = torch.from_numpy(images[chosen]).double().unsqueeze(1) / 16.0
     large = interpolate(grey, size=(32, 32), mode="bilinear", align_corners=False)
-    images = (large * 255).round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
-    return TensorDataset(images, labels[chosen], [str(c) for c in range(10)], name="digits", split=split)
+    pixels = (large * 255).round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
+    return TensorDataset(pixels, labels[chosen], [str(c) for c in range(10)], name="digits", split=split)

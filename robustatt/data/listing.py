@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from robustatt import data as data_sets
 from robustatt.data.cache import remembered
+from robustatt.data.places import files
 from robustatt.errors import InputError
 
 ABSENT = "-"
@@ -60,11 +61,9 @@ def _named(source: data_sets.Source, root: Path | None) -> Iterator[DataRow]:
 
 def _fingerprint(name: str, split: str, root: Path | None) -> str:
     """The content hash of a named set, or nothing where it is not on this machine."""
-    if not data_sets.SOURCES[name].downloaded:
-        return data_sets.load(name, split).fingerprint
-    from robustatt.data.torchvision import files
-
     present = files(name, root)
+    if not present and not data_sets.SOURCES[name].downloaded:
+        return data_sets.load(name, split).fingerprint
     try:
         return (
             remembered(f"{name} {split}", present, lambda: data_sets.load(name, split, root=root).fingerprint)

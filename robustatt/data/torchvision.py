@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from robustatt.data.cache import cache_folder
 from robustatt.data.dataset import TensorDataset
+from robustatt.data.places import default_root
 from robustatt.errors import InputError, first_line
 
 SETS: dict[str, tuple[str, int]] = {
@@ -22,26 +22,6 @@ SETS: dict[str, tuple[str, int]] = {
     "svhn": ("SVHN", 10),
     "stl10": ("STL10", 10),
 }
-
-
-#: where torchvision leaves the files of each set, below the root
-PLACES = {
-    "cifar10": "cifar-10-batches-py/*",
-    "cifar100": "cifar-100-python/*",
-    "svhn": "*_32x32.mat",
-    "stl10": "stl10_binary/*",
-}
-
-
-def default_root() -> Path:
-    """Where downloads go when no ``root`` is given: ``data`` in the cache folder."""
-    return cache_folder() / "data"
-
-
-def files(name: str, root: str | Path | None) -> list[Path]:
-    """The files of a set that are there, whether whole or not."""
-    folder = Path(root) if root is not None else default_root()
-    return sorted(folder.glob(PLACES[name]))
 
 
 def vision(name: str, split: str, root: str | Path | None, download: bool) -> TensorDataset:

@@ -59,15 +59,15 @@ def label_order(truth: NDArray[np.int64], predicted: NDArray[np.int64], model: s
     that always gives another: then there is no finding.
     """
     classes = int(max(truth.max(initial=0), predicted.max(initial=0))) + 1
-    if len(np.unique(truth)) < 2 or len(truth) < 2 * classes:
+    right = predicted == truth
+    if len(np.unique(truth)) < 2 or len(truth) < 2 * classes or (before := _balanced(right, truth)) + GAIN > 1:
         return None
     first = np.random.default_rng(0).permutation(len(truth)) < len(truth) / 2  # data may be sorted or cyclic
     then = np.zeros(len(truth), dtype=bool)
     for half in (first, ~first):
         names = _renaming(truth[half], predicted[half], classes)
         then[~half] = names[predicted[~half]] == truth[~half]
-    right = predicted == truth
-    before, after = _balanced(right, truth), _balanced(then, truth)
+    after = _balanced(then, truth)
     if (
         after < RESTORED
         or after < before + GAIN

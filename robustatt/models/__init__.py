@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from robustatt.models.attention import Network
     from robustatt.models.card import Card, read_card
-    from robustatt.models.checkpoint import bundled, bundled_path, load, load_checkpoint, save_checkpoint
+    from robustatt.models.checkpoint import load, load_checkpoint, save_checkpoint
     from robustatt.models.families import canonical, names
-    from robustatt.models.listing import bundled_cards, catalogue
+    from robustatt.models.listing import bundled, bundled_cards, bundled_path, catalogue
     from robustatt.models.registry import build
     from robustatt.models.resolution import ResolvedModel, resolve, resolve_entry
 
 _MODULES = {
     "attention": ("Network",),
     "card": ("Card", "read_card"),
-    "listing": ("bundled_cards", "catalogue"),
-    "checkpoint": ("bundled", "bundled_path", "load", "load_checkpoint", "save_checkpoint"),
+    "listing": ("bundled", "bundled_cards", "bundled_path", "catalogue"),
+    "checkpoint": ("load", "load_checkpoint", "save_checkpoint"),
     "families": ("canonical", "names"),
     "registry": ("build",),
     "resolution": ("ResolvedModel", "resolve", "resolve_entry"),

@@ -12,11 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from robustatt.errors import InputError, did_you_mean
+from robustatt.errors import InputError
 from robustatt.files import write_whole
 from robustatt.models.attention import Network
 from robustatt.models.card import Card, damaged, parse_card
-from robustatt.models.families import ADVERSARIAL, canonical
+from robustatt.models.listing import bundled_path
 from robustatt.models.registry import build
 
 
@@ -95,8 +95,8 @@ def load_checkpoint(path: str | Path) -> tuple[Network, Card]:
 def fill(network: torch.nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     """Copies weights into a network.
 
-    A network on the meta device is given memory, on the CPU, only once every name and shape has been compared: so a
-    checkpoint cannot ask for more than it brings itself.
+    A network on the meta device is given memory only once every name and shape has been compared: so a checkpoint cannot
+    ask for more than it brings itself.
 
     Raises:
         InputError: names the first tensor that is missing, of another shape, not finite or not expected.
@@ -121,40 +121,9 @@ def fill(network: torch.nn.Module, tensors: dict[str, Tensor], source: str) -> N
         if name not in expected:
             raise InputError(f"{source}: tensor {name} is not part of this network")
     if any(tensor.is_meta for tensor in expected.values()):
-        network.to_empty(device="cpu")
-    network.load_state_dict(tensors)
-
-
-WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
-
-
-def bundled() -> dict[str, tuple[str, ...]]:
-    """Data set to the names of the networks whose weights come with the package."""
-    found: dict[str, tuple[str, ...]] = {}
-    for file in sorted(WEIGHTS.glob("*/*.safetensors")):
-        found[file.parent.name] = (*found.get(file.parent.name, ()), file.stem)
-    return found
-
-
-def bundled_path(name: str, data: str = "digits") -> Path:
-    """The file of bundled weights.
-
-    Raises:
-        InputError: nothing is bundled for this network and data set; lists what is.
-    """
-    have = bundled()
-    base = name.removesuffix(ADVERSARIAL)
-    stem = name if name in have.get(Path(data).name, ()) else canonical(base) + name[len(base) :]
-    if stem in have.get(data, ()):
-        return WEIGHTS / data / f"{stem}.safetensors"
-    if data in have:
-        raise InputError(f"no bundled {name!r} for data {data!r}: {did_you_mean(name, have[data])}")
-    near = Path(data).name
-    if stem in have.get(near, ()):
-        file = WEIGHTS / near / f"{stem}.safetensors"
-        raise InputError(f"no weights are bundled for a path; if {data!r} is {near}, say --weights {file}")
-    every = "; ".join(f"{key}: {', '.join(stems)}" for key, stems in have.items()) or "none"
-    raise InputError(f"no weights are bundled for data {data!r} (there are {every}): train some or give --weights")
+        network.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)  # not the file's own pages
+    else:
+        network.load_state_dict(tensors)
 
 
 def load(name: str, data: str = "digits") -> Network:

@@ -21,8 +21,10 @@ DEFAULTS: dict[str, str | int] = {"compatibility": "pc", "head": "concat", "dept
 class Family:
     """A base name: what it is, how it is built, and which options it takes beside the common ones.
 
-    ``gflop`` is the cost of one 32x32 image at width 1, a multiply and an add counted as two operations. ``network`` is
-    "module:Class" below `robustatt.models`, called with the `Shape`, ``attended`` (if given) and the options in this order.
+    ``gflop`` is the cost of one 32x32 image at width 1, a multiply and an add counted as two operations, and ``parameters``
+    their number for 10 classes; ``levels`` are the names of its maps. ``network`` is
+    "module:Class" below `robustatt.models`, called with the `Shape`, the number of levels if there is a choice of ``head``, and
+    the options in this order.
     ``baseline``: the network without attention that a sweep compares it with, and that it differs from by its attention.
     ``optimiser`` and ``peak_rate`` are what it is trained with unless something else is asked for; ``published`` is its
     schedule "paper", None where there is none.
@@ -30,9 +32,10 @@ class Family:
 
     about: str
     gflop: float
+    parameters: int
     network: str
+    levels: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
-    attended: int | None = None
     baseline: str = ""
     optimiser: Literal["sgd", "adamw"] = "sgd"
     peak_rate: float = 0.1
@@ -41,25 +44,26 @@ class Family:
 
 ATTENTION = ("compatibility", "head")
 FAMILIES: dict[str, Family] = {
-    "vgg": Family("plain VGG baseline", 0.626928, "vgg:VGG"),
-    "vgg_gap": Family("class activation maps (Zhou et al. 2016)", 7.477799, "vgg:GapVGG"),
-    "vgg_pan": Family("progressive attention (Seo et al. 2016)", 7.856206, "vgg:ProgressiveVGG", ("compatibility",)),
-    "vgg_att1": Family("attention at l3", 7.572827, "vgg:AttentionVGG", ATTENTION, 1, "vgg"),
-    "vgg_att2": Family("attention at l2, l3", 7.573363, "vgg:AttentionVGG", ATTENTION, 2, "vgg"),
-    "vgg_att3": Family("attention at l1, l2, l3", 7.574679, "vgg:AttentionVGG", ATTENTION, 3, "vgg"),
-    "vgg_cbam": Family("channel and spatial gates (Woo et al. 2018)", 7.573253, "cbam:CbamVGG", baseline="vgg"),
+    "vgg": Family("plain VGG baseline", 0.626928, 14_987_722, "vgg:VGG"),
+    "vgg_gap": Family("class activation maps (Zhou et al. 2016)", 7.477799, 14_724_042, "vgg:GapVGG", ("l3",)),
+    "vgg_pan": Family("progressive attention (Seo et al. 2016)", 7.856206, 19_709_900, "vgg:ProgressiveVGG", ("l2", "l3"), ("compatibility",)),
+    "vgg_att1": Family("attention at l3", 7.572827, 19_708_875, "vgg:AttentionVGG", ("l3",), ATTENTION, "vgg"),
+    "vgg_att2": Family("attention at l2, l3", 7.573363, 19_715_532, "vgg:AttentionVGG", ("l2", "l3"), ATTENTION, "vgg"),
+    "vgg_att3": Family("attention at l1, l2, l3", 7.574679, 19_851_213, "vgg:AttentionVGG", ("l1", "l2", "l3"), ATTENTION, "vgg"),
+    "vgg_cbam": Family("channel and spatial gates (Woo et al. 2018)", 7.573253, 19_783_750, "cbam:CbamVGG", ("l1", "l2", "l3"), baseline="vgg"),
     "vit": Family(
-        "vision transformer (Dosovitskiy et al. 2021)", 5.603362, "vit:ViT", optimiser="adamw", peak_rate=1e-3, published=None
+        "vision transformer (Dosovitskiy et al. 2021)", 5.603362, 42_576_394, "vit:ViT",
+        (*(f"block{k}" for k in range(1, 7)), "rollout"), optimiser="adamw", peak_rate=1e-3, published=None,
     ),
     "resnet164": Family(
-        "pre-activation ResNet baseline", 0.495293, "resnet:ResNet", ("depth",), published=resnet_steps
+        "pre-activation ResNet baseline", 0.495293, 1_703_258, "resnet:ResNet", (), ("depth",), published=resnet_steps
     ),
     "resnet164_att1": Family(
-        "attention at the end of stage 3", 0.514365, "resnet:AttentionResNet", (*ATTENTION, "depth"), 1, "resnet164",
+        "attention at the end of stage 3", 0.514365, 2_360_155, "resnet:AttentionResNet", ("l3",), (*ATTENTION, "depth"), "resnet164",
         published=resnet_steps,
     ),
     "resnet164_att2": Family(
-        "attention at the ends of stages 2, 3", 0.514564, "resnet:AttentionResNet", (*ATTENTION, "depth"), 2, "resnet164",
+        "attention at the ends of stages 2, 3", 0.514564, 2_395_228, "resnet:AttentionResNet", ("l2", "l3"), (*ATTENTION, "depth"), "resnet164",
         published=resnet_steps,
     ),
 }  # fmt: skip

@@ -1,16 +1,45 @@
-"""One table of all networks: size, cost, attention levels, and which weights come with the package."""
+"""One table of all networks, size, cost, attention levels, and the weights that come with the package: read without torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-import torch
-
+from robustatt.errors import InputError, did_you_mean
 from robustatt.models.card import Card, read_card
-from robustatt.models.checkpoint import bundled, bundled_path
-from robustatt.models.families import ADVERSARIAL, FAMILIES, names, parse
-from robustatt.models.registry import build
+from robustatt.models.families import ADVERSARIAL, FAMILIES, canonical, parse
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+
+
+def bundled() -> dict[str, tuple[str, ...]]:
+    """Data set to the names of the networks whose weights come with the package."""
+    found: dict[str, tuple[str, ...]] = {}
+    for file in sorted(WEIGHTS.glob("*/*.safetensors")):
+        found[file.parent.name] = (*found.get(file.parent.name, ()), file.stem)
+    return found
+
+
+def bundled_path(name: str, data: str = "digits") -> Path:
+    """The file of bundled weights.
+
+    Raises:
+        InputError: nothing is bundled for this network and data set; lists what is.
+    """
+    have = bundled()
+    base = name.removesuffix(ADVERSARIAL)
+    stem = name if name in have.get(Path(data).name, ()) else canonical(base) + name[len(base) :]
+    if stem in have.get(data, ()):
+        return WEIGHTS / data / f"{stem}.safetensors"
+    if data in have:
+        raise InputError(f"no bundled {name!r} for data {data!r}: {did_you_mean(name, have[data])}")
+    near = Path(data).name
+    if stem in have.get(near, ()):
+        file = WEIGHTS / near / f"{stem}.safetensors"
+        raise InputError(f"no weights are bundled for a path; if {data!r} is {near}, say --weights {file}")
+    every = "; ".join(f"{key}: {', '.join(stems)}" for key, stems in have.items()) or "none"
+    raise InputError(f"no weights are bundled for data {data!r} (there are {every}): train some or give --weights")
 
 
 @dataclass(frozen=True)
@@ -31,9 +60,12 @@ def bundled_cards() -> list[tuple[str, str, Card]]:
 
 
 def catalogue() -> list[NetworkRow]:
-    """All networks by base name; counted on shapes alone, no weights are made or read."""
+    """All networks by base name."""
     have = bundled()
-    return [_row(name, tuple(_stems(name, have))) for name in names()]
+    return [
+        NetworkRow(name, family.about, family.parameters, family.gflop, family.levels, tuple(_stems(name, have)))
+        for name, family in FAMILIES.items()
+    ]
 
 
 def _stems(name: str, have: dict[str, tuple[str, ...]]) -> Iterator[str]:
@@ -44,11 +76,3 @@ def _stems(name: str, have: dict[str, tuple[str, ...]]) -> Iterator[str]:
                 yield data
             elif stem.startswith(f"{name}_") and parse(stem.removesuffix(ADVERSARIAL))[0] == name:
                 yield f"{data} ({stem.removeprefix(f'{name}_')})"
-
-
-def _row(name: str, data: tuple[str, ...]) -> NetworkRow:
-    with torch.device("meta"):
-        network = build(name)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    family = FAMILIES[name]
-    return NetworkRow(name, family.about, parameters, family.gflop, network.levels, data)

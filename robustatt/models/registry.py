@@ -50,7 +50,7 @@ def build(name: str, classes: int = 10, width: float = 1.0, **options: Any) -> N
         raise InputError(f"depth {chosen['depth']}: it must be 9n + 2, such as 29, 56, 110 or 164")
     shape = _shape(classes, width, chosen)
     module, _, kind = family.network.partition(":")
-    attended = () if family.attended is None else (family.attended,)
+    attended = (len(family.levels),) if "head" in family.options else ()
     make = getattr(import_module(f"robustatt.models.{module}"), kind)
     network: Network = make(shape, *attended, *(chosen[option] for option in family.options))
     initialise(network)

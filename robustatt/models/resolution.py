@@ -12,9 +12,10 @@ from robustatt.data import SOURCES
 from robustatt.errors import InputError
 from robustatt.models.attention import Options
 from robustatt.models.card import Card
-from robustatt.models.checkpoint import bundled_path, load_checkpoint
+from robustatt.models.checkpoint import load_checkpoint
 from robustatt.models.external import is_outside, load_outside
 from robustatt.models.families import ADVERSARIAL, canonical
+from robustatt.models.listing import bundled_path
 
 if TYPE_CHECKING:
     from robustatt.plan import ModelEntry

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
-import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from robustatt.attack import recipe_files
@@ -18,6 +17,9 @@ from robustatt.attack.recipe import NO_ADVERSARIES, Category, Recipe
 from robustatt.eps import NORM_TITLES, parse_radius
 from robustatt.errors import InputError, first_mistake
 from robustatt.results import provenance, statistics
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = 1
 
@@ -328,6 +330,8 @@ def curve_frame(summary: Summary, model: str, attack: str) -> pd.DataFrame:
     for curve in summary.curves:
         if (curve.model, curve.attack) == (model, attack):
             columns = ["eps", "accuracy", "ci_low", "ci_high", "worst_case_accuracy", "fooling_rate", "n"]
+            import pandas as pd
+
             return pd.DataFrame([point.as_dict() for point in curve.points], columns=columns)
     known = ", ".join(f"{curve.model} under {curve.attack}" for curve in summary.curves)
     raise InputError(f"no curve of {model!r} under {attack!r}; there are: {known or 'none'}")

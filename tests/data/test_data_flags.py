@@ -116,7 +116,7 @@ def test_names_of_adversarial_weights(tmp_path: Path, monkeypatch: pytest.Monkey
     place = tmp_path / "weights" / "tiny"
     save_checkpoint(place / "vgg_att1.safetensors", network.state_dict(), card)
     save_checkpoint(place / "vgg_att1_adv.safetensors", network.state_dict(), attacked)
-    monkeypatch.setattr("robustatt.models.checkpoint.WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr("robustatt.models.listing.WEIGHTS", tmp_path / "weights")
     assert models.resolve("vgg_att1", data="tiny").label == "vgg_att1"
     found = models.resolve("vgg_att1_adv", data="tiny")
     assert (found.label, found.source) == ("vgg_att1_adv", "bundled tiny/vgg_att1_adv.safetensors")

@@ -67,13 +67,15 @@ def test_sizes_are_the_papers() -> None:
 
 
 @pytest.mark.parametrize("name", models.names())
-def test_the_stated_cost_is_the_counted_one(name: str) -> None:
+def test_what_is_stated_of_a_network_is_what_it_has(name: str) -> None:
     with torch.device("meta"):
         network = models.build(name).eval()
         image = torch.empty(1, 3, 32, 32)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image)
     assert counter.get_total_flops() / 1e9 == pytest.approx(FAMILIES[name].gflop, abs=1e-6)
+    assert sum(parameter.numel() for parameter in network.parameters()) == FAMILIES[name].parameters
+    assert network.levels == FAMILIES[name].levels
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from robustatt.data.torchvision import PLACES, default_root
+from robustatt.data.places import PLACES, default_root
 from robustatt.errors import InputError, first_mistake, said_of
 from robustatt.plan import read_plan
 from robustatt.plan.checks import require_unique

@@ -18,8 +18,8 @@ from robustatt.errors import InputError, did_you_mean
 from robustatt.files import write_atomically
 from robustatt.models import bundled, bundled_path, canonical, load_checkpoint
 from robustatt.models.card import Card, read_card
-from robustatt.models.checkpoint import WEIGHTS
 from robustatt.models.families import ADVERSARIAL
+from robustatt.models.listing import WEIGHTS
 from robustatt.plan import ModelEntry
 from robustatt.progress import StudyProgress
 from robustatt.results.outcomes import curves_of
