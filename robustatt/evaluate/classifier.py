@@ -70,7 +70,7 @@ class Classifier:
 
     def __init__(
         self, original: nn.Module, label: str, device: torch.device, probe: Float[Tensor, "n c h w"],
-        numerics: Numerics = Numerics(), attention: str = AUTO, heads: Heads = "mean",
+        numerics: Numerics, attention: str, heads: Heads,
     ) -> None:  # fmt: skip
         self.label = label
         self.device = device
@@ -334,7 +334,7 @@ def _compiled_code(part: nn.Module) -> Iterator[tuple[str, str | Tensor]]:
     if isinstance(part, torch.jit.ScriptModule):
         try:
             code, constants = part.code_with_constants
-        except RuntimeError:  # a container without a forward
+        except (AttributeError, RuntimeError):  # a container without a forward
             return
         yield "code", code
         for name, value in sorted(constants.const_mapping.items()):

@@ -1,0 +1,410 @@
+"""The frozen classifier: what it says of a model, when it asks the original, and which copies it makes fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import Linear, images, small_net
+from torch import Tensor, nn
+
+from robustatt.attack.border import MARGIN
+from robustatt.errors import InputError, NonFiniteLogits
+from robustatt.evaluate.classifier import SAFETY, Numerics, fold_batchnorm, frozen, require_finite, top2_margin
+from robustatt.evaluate.gradcam import grad_cam
+
+CPU = torch.device("cpu")
+SCREEN = Numerics("bf16-screen")
+
+
+class Network(nn.Module):
+    """A network of one function, which is told how often it was asked, and in what."""
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.function, self.bias = function, nn.Parameter(torch.zeros(()))
+        self.asked: list[tuple[int, bool, torch.dtype]] = []
+
+    def forward(self, x: Tensor) -> Any:
+        self.asked.append((len(x), torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")))
+        return self.function(x)
+
+
+def first_pixels(x: Tensor) -> Tensor:
+    """Logits that are three of the pixels."""
+    return x.flatten(1)[:, :3]
+
+
+def labels(count: int) -> Tensor:
+    return torch.zeros(count, dtype=torch.int64)
+
+
+# What is said of a model -----------------------------------------------------------------------------------
+
+
+def test_a_classifier_says_what_it_is_of() -> None:
+    with frozen(small_net(), "mine", CPU, images(4)) as found:
+        assert (found.label, found.device, found.classes, found.dtype) == ("mine", CPU, 5, torch.float32)
+        assert (found.attended, found.levels, found.box_margin, found.screen) == ((), ("gradcam",), 0.0, None)
+    with frozen(nn.Sequential(nn.Hardtanh(0.0, 1.0), small_net()), "mine", CPU, images(4)) as found:
+        assert found.box_margin == MARGIN, "its gradients end at the border of the box"
+    with frozen(Linear(3), "mine", CPU, images(4, 6)) as found:
+        assert found.levels == (), "no layer has positions"
+
+
+def test_predictions_margins_and_maps_are_those_of_the_model() -> None:
+    net, image = small_net(), images(6)
+    label = torch.tensor([0, 1, 2, 3, 4, 0])
+    with torch.no_grad():
+        logits = net(image).double().numpy()
+    others = np.where(np.arange(5) == label.numpy()[:, None], -np.inf, logits).max(1)
+    with frozen(net, "mine", CPU, image) as classifier:
+        found = classifier.predict(image, label, torch.arange(6))
+    assert found.prediction.tolist() == logits.argmax(1).tolist()
+    assert found.margin.numpy() == pytest.approx(logits[np.arange(6), label] - others, abs=1e-4)
+    torch.testing.assert_close(found.maps, [grad_cam(net, image)], atol=1e-4, rtol=1e-3)
+    with frozen(Linear(3), "mine", CPU, images(4, 6)) as classifier:
+        assert classifier.predict(images(2, 6), labels(2), torch.arange(2)).maps == []
+
+
+class Looking(Network):
+    """Looks at the brightest pixels of the first channel, or the darkest."""
+
+    levels = ("bright", "dark")
+
+    def attend(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return self(x), [torch.where(x[:, 0] > 0.9, torch.nan, x[:, 0]), 1 - x[:, 0]]
+
+
+def test_maps_that_are_none_name_the_example() -> None:
+    image = images(3)
+    with frozen(Looking(first_pixels), "mine", CPU, image) as classifier:
+        assert classifier.levels == ("bright", "dark")
+        bad = image.clone()
+        bad[1, 0, 2, 2] = 1.0
+        with pytest.raises(InputError, match=r"model 'mine': its map of level bright holds NaN .*\(example 17\)"):
+            classifier.predict(bad, labels(3), torch.tensor([12, 17, 19]))
+
+
+class Encoder(nn.Module):
+    """A transformer of one block of two heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cut, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 3)
+        self.block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.block(self.cut(x).flatten(2).transpose(1, 2)).mean(1))
+        return logits
+
+
+def test_what_is_read_is_what_was_asked_for() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net, image = Encoder().eval(), images(3, 16)
+    seen = {}
+    for heads in ("mean", "max", 0, 1):
+        with frozen(net, "mine", CPU, image, heads=heads) as classifier:
+            assert len(classifier.levels) == 1
+            seen[heads] = classifier.predict(image, labels(3), torch.arange(3)).maps[0]
+    torch.testing.assert_close(seen["mean"], (seen[0] + seen[1]) / 2)
+    assert len({tuple(level.flatten().tolist()) for level in seen.values()}) == 4
+    with frozen(net, "mine", CPU, image) as classifier:
+        assert torch.equal(classifier.predict(image, labels(3), torch.arange(3)).maps[0], seen["mean"])
+    with frozen(net, "mine", CPU, image, attention="none") as classifier:
+        assert classifier.attended == ()
+    with frozen(net, "mine", CPU, image, heads=2) as classifier, pytest.raises(InputError, match="model 'mine': .* no head 2"):
+        classifier.attend(image)
+
+
+def test_mistakes_of_a_model_name_it() -> None:
+    with pytest.raises(InputError, match="^model 'mine' returned shape"), frozen(
+        Network(lambda x: x), "mine", CPU, images(2)
+    ):
+        pass
+
+    def fails_on_two(x: Tensor) -> Tensor:
+        if len(x) == 2:
+            raise KeyError("two")
+        return first_pixels(x)
+
+    with pytest.raises(InputError, match="^model 'mine' raised KeyError: 'two'$"), frozen(Network(fails_on_two), "mine", CPU, images(3)):
+        pass
+
+
+def test_numbers_that_are_none_name_the_examples() -> None:
+    logits = torch.tensor([[0.0, 1.0], [torch.nan, 0.0], [0.0, 0.0], [torch.inf, 1.0], [0.0, -torch.inf]])
+    require_finite(logits[[0, 2]], torch.tensor([5, 6]), "mine")
+    index = torch.tensor([10, 11, 12, 13, 14])
+    with pytest.raises(NonFiniteLogits) as all_wrong:
+        require_finite(logits, index, "mine")
+    assert str(all_wrong.value) == (
+        "model 'mine' returned NaN or infinite logits for example 11 and 2 more of this batch: "
+        "its robustness cannot be measured until that is fixed"
+    )
+    with pytest.raises(NonFiniteLogits, match="logits for example 11: its"):
+        require_finite(logits[:3], index[:3], "mine")
+    with pytest.raises(NonFiniteLogits, match="example 11 and 1 more"):
+        require_finite(logits[:4], index[:4], "mine")
+    broken = Network(lambda x: torch.where(x.flatten(1)[:, :1] > 0.9, torch.nan, first_pixels(x)))
+    with frozen(broken, "mine", CPU, images(2)) as classifier, pytest.raises(NonFiniteLogits, match="model 'mine' .* example 7"):
+        classifier.predict(torch.ones(1, 3, 8, 8), labels(1), torch.tensor([7]))
+
+
+def test_the_lead_of_the_first_class() -> None:
+    logits = torch.tensor([[1.0, 5.0, 3.5], [2.0, 2.0, -1.0]])
+    assert top2_margin(logits).tolist() == [1.5, 0.0]
+    assert top2_margin(logits[:, :2]).tolist() == [4.0, 0.0]
+
+
+# When the original is asked --------------------------------------------------------------------------------
+
+LEADS = torch.tensor([[0.5, 0.25, 0.0], [0.5, 0.375, 0.0], [0.25, 0.5, 0.0]])  # by 1/4, 1/8 and 1/4
+
+
+def by_leads() -> Tensor:
+    """Images whose `first_pixels` are `LEADS`."""
+    image = torch.zeros(3, 3, 8, 8)
+    image[:, 0, 0, :3] = LEADS
+    return image
+
+
+def test_leads_up_to_the_tolerance_are_decided_by_the_original() -> None:
+    with frozen(Network(first_pixels), "mine", CPU, by_leads()) as classifier:
+        assert classifier.fast is not classifier.original
+        assert classifier.tolerance == SAFETY * classifier.rounding
+        asked: list[Any] = classifier.original.asked  # type: ignore[assignment]
+        for tolerance, rows in ((0.0, []), (0.1, []), (0.125, [1]), (0.2, [1]), (0.25, [3]), (9.0, [3])):
+            classifier.rounding = tolerance / SAFETY
+            asked.clear()
+            found = classifier.predict(by_leads(), torch.tensor([0, 0, 0]), torch.arange(3))
+            assert [count for count, *_ in asked] == rows, "nor is it asked about no image at all"
+            assert found.margin.tolist() == [0.25, 0.125, -0.25]
+
+
+def test_the_margin_is_of_the_logits_that_decide() -> None:
+    with frozen(Network(first_pixels), "mine", CPU, by_leads()) as classifier:
+        classifier.rounding = 0.125 / SAFETY
+        classifier.original.function = lambda x: first_pixels(x).flip(1)
+        found = classifier.predict(by_leads(), torch.tensor([0, 0, 0]), torch.arange(3))
+    assert found.prediction.tolist() == [0, 2, 1]
+    assert found.margin.tolist() == [0.25, -0.5, -0.25]
+    assert found.logits.tolist() == [[0.5, 0.25, 0.0], [0.0, 0.375, 0.5], [0.25, 0.5, 0.0]]
+
+
+def test_the_screen_asks_again_for_leads_up_to_its_error() -> None:
+    """The model is in bfloat16 whatever the caller's own autocast would be."""
+    before = torch.get_autocast_dtype("cpu")
+    torch.set_autocast_dtype("cpu", torch.float16)
+    try:
+        with frozen(Network(first_pixels), "mine", CPU, by_leads(), SCREEN) as classifier:
+            asked: list[Any] = classifier.fast.asked  # type: ignore[assignment]
+            assert {dtype for _, screened, dtype in asked if screened} == {torch.bfloat16}
+            classifier.screen, classifier.rounding = 0.125 / SAFETY, 0.0
+            asked.clear()
+            classifier.predict(by_leads(), labels(3), torch.arange(3))
+    finally:
+        torch.set_autocast_dtype("cpu", before)
+    assert [(count, screened) for count, screened, _ in asked] == [(3, True), (1, False)]
+    assert asked[0][2] == torch.bfloat16
+
+
+def test_no_screen_where_bfloat16_says_nothing() -> None:
+    def only_float32(x: Tensor) -> Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            raise RuntimeError("float32 is needed")
+        return first_pixels(x)
+
+    for function in (only_float32, lambda x: first_pixels(x) * torch.nan):
+        with frozen(Network(function), "mine", CPU, by_leads(), SCREEN) as classifier:
+            assert classifier.screen is None
+    with frozen(Network(lambda x: first_pixels(x.half()).float()).half(), "mine", CPU, by_leads(), SCREEN) as classifier:
+        assert classifier.screen is None, "coarser than float32 already"
+
+
+def test_compiled_passes_are_those_of_the_fast_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, called = [], []
+
+    def fake(function: Callable[[Tensor], Any], *, dynamic: bool) -> Callable[[Tensor], Any]:
+        assert dynamic, "one compilation for every batch size"
+        compiled.append(function)
+
+        def run(x: Tensor) -> Any:
+            called.append(function)
+            return function(x)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", fake)
+    with frozen(Network(first_pixels), "mine", CPU, by_leads(), Numerics(compiled=True)) as classifier:
+        assert compiled == called == [classifier.fast], "and it is tried at once"
+        assert torch.equal(classifier.logits(by_leads()), LEADS)
+        assert len(called) == 2
+    compiled.clear(), called.clear()
+    with frozen(Looking(first_pixels), "mine", CPU, by_leads(), Numerics(compiled=True)) as classifier:
+        assert compiled == [classifier.fast, classifier.fast.attend]
+        assert called == [classifier.fast.attend]
+        classifier.attend(by_leads())
+        assert len(called) == 2
+
+
+def test_a_model_that_cannot_be_compiled_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_function: Any, **_: Any) -> Callable[[Tensor], Any]:
+        def run(_x: Tensor) -> Any:
+            raise torch._dynamo.exc.TorchDynamoException("no graph\nof this")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    with pytest.raises(InputError, match=r"^--compile: model 'mine' cannot be compiled here \(no graph\): leave it out$"), frozen(
+        Network(first_pixels), "mine", CPU, by_leads(), Numerics(compiled=True)
+    ):
+        pass
+
+
+# The fast copy ---------------------------------------------------------------------------------------------
+
+
+def test_the_fast_copy_is_folded_and_channels_last_and_the_original_is_not() -> None:
+    net = small_net()
+    with frozen(net, "mine", CPU, images(4)) as classifier:
+        assert sum(isinstance(part, nn.BatchNorm2d) for part in classifier.original.modules()) == 2
+        assert not any(isinstance(part, nn.BatchNorm2d) for part in classifier.fast.modules())
+        weight = classifier.fast.get_submodule("features.0").weight
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+        assert not weight.is_contiguous()
+        with torch.no_grad():
+            assert 0 < classifier.rounding < 1e-5 * float(net(images(4)).abs().max())
+            error = (classifier.logits(images(4)) - net(images(4))).abs().max()
+        assert classifier.rounding >= float(error)
+
+
+class Viewing(nn.Module):
+    """A network that is bound to the usual order in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4 * 36, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.norm(self.conv(x))
+        logits: Tensor = self.head(features.view(-1, 4 * 36))
+        return logits
+
+
+def test_a_network_bound_to_the_usual_order_in_memory_is_still_folded() -> None:
+    with frozen(Viewing().eval(), "mine", CPU, images(4)) as classifier:
+        assert classifier.memory_format == torch.contiguous_format
+        assert isinstance(classifier.fast.norm, nn.Identity)
+
+
+@pytest.mark.parametrize("size", [2.0**-10, 2.0**10])
+def test_rounding_is_never_below_that_of_float32(size: float) -> None:
+    with frozen(Network(lambda x: size * first_pixels(x)), "mine", CPU, by_leads()) as classifier:
+        assert classifier.rounding == pytest.approx(1e-7 * 0.5 * size)
+
+
+def test_logits_of_zero_are_no_reason_against_a_copy() -> None:
+    with frozen(Network(lambda x: 0 * first_pixels(x)), "mine", CPU, by_leads()) as classifier:
+        assert classifier.fast is not classifier.original
+        assert classifier.rounding == pytest.approx(1e-19)
+
+
+def test_rounding_is_judged_by_the_size_of_the_logits() -> None:
+    net = small_net()
+    net.head.weight.data *= 1e5
+    with frozen(net, "mine", CPU, images(4)) as classifier:
+        assert classifier.rounding > 1e-3, "larger than a fixed limit"
+        assert classifier.fast is not classifier.original
+
+
+class Restless(nn.Module):
+    """Other logits in each pass, by a hundredth of their size."""
+
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        self.size, self.passes = size, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        return self.size * (first_pixels(x) + self.passes / 200)
+
+
+@pytest.mark.parametrize("model", [
+    Restless(1e-3), Restless(1.0), Network(lambda x: first_pixels(x) * torch.nan), Network(first_pixels).half(),
+], ids=["small logits", "restless", "NaN", "half precision"])  # fmt: skip
+def test_a_copy_that_is_not_the_same_is_not_used(model: nn.Module) -> None:
+    with frozen(model, "mine", CPU, by_leads()) as classifier:
+        assert classifier.fast is classifier.original
+        assert (classifier.memory_format, classifier.rounding) == (torch.contiguous_format, 0.0)
+
+
+class Block(nn.Module):
+    """What a wiring makes of two convolutions and two BatchNorms."""
+
+    def __init__(self, wiring: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.one, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.two, self.late = nn.Conv2d(3, 3, 3, padding=1, bias=False), nn.BatchNorm2d(3)
+        self.wiring = wiring
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for value in (*self.parameters(), self.norm.running_mean, self.late.running_mean):
+                value.copy_(0.5 * torch.randn(value.shape, generator=generator))  # type: ignore[union-attr]
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.wiring(self, x)
+
+
+WIRINGS: dict[str, tuple[Callable[[Any, Tensor], Tensor], set[str]]] = {
+    "one after the other": (lambda m, x: m.late(m.two(m.norm(m.one(x)))), {"norm", "late"}),
+    "on the image, then on a convolution": (lambda m, x: m.late(m.two(m.norm(x))), {"late"}),
+    "after a function": (lambda m, x: m.late(m.two(m.norm(m.one(x).relu()))), {"late"}),
+    "after no convolution": (lambda m, x: m.late(m.norm(m.one(x))), {"norm"}),
+    "of a convolution that is used again": (lambda m, x: m.norm(y := m.one(x)) + y + m.late(m.two(x)), {"late"}),
+    "of a convolution that is called twice": (lambda m, x: m.norm(m.one(x)) + m.one(x) + m.late(m.two(x)), {"late"}),
+    "of a norm that is called twice": (lambda m, x: m.norm(m.one(x)) + m.norm(x) + m.late(m.two(x)), {"late"}),
+    "with functions around": (lambda m, x: m.late(m.two(m.norm(m.one(2 * x)).relu())).tanh(), {"norm", "late"}),
+    "untraceable": (lambda m, x: m.norm(m.one(x)) if x.sum() > 0 else x, set()),
+}
+
+
+@pytest.mark.parametrize(("wiring", "folded"), WIRINGS.values(), ids=WIRINGS)
+def test_batchnorm_is_folded_where_it_only_follows_one_convolution(wiring: Any, folded: set[str]) -> None:
+    model, image = Block(wiring), images(3)
+    with torch.no_grad():
+        expected = model(image)
+        found = fold_batchnorm(model)
+        assert found is model
+        torch.testing.assert_close(found(image), expected, atol=1e-5, rtol=1e-4)
+    assert {name for name in ("norm", "late") if isinstance(getattr(model, name), nn.Identity)} == folded
+
+
+def hook(*_: Any) -> None:
+    """Hears, and changes nothing."""
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda m: m.one.register_forward_hook(hook), lambda m: m.norm.register_forward_hook(hook),
+    lambda m: m.one.register_forward_pre_hook(hook), lambda m: m.norm.register_forward_pre_hook(hook), lambda m: m.norm.train(),
+    lambda m: setattr(m, "norm", nn.BatchNorm2d(3, track_running_stats=False).eval()), lambda m: setattr(m, "one", nn.Identity()),
+], ids=["hook", "hook on norm", "hook before", "hook before norm", "training", "no statistics", "no convolution"])  # fmt: skip
+def test_what_a_batchnorm_or_its_convolution_does_besides_is_kept(spoil: Callable[[Any], Any]) -> None:
+    model = Block(WIRINGS["one after the other"][0])
+    spoil(model)
+    parts = (model.one, model.norm)
+    fold_batchnorm(model)
+    assert (model.one, model.norm) == parts
+    assert isinstance(model.late, nn.Identity), "the other pair is folded"
+
+
+def test_inside_the_form_of_other_dtypes_batchnorm_is_folded_too() -> None:
+    net = small_net().double()
+    with frozen(net, "mine", CPU, images(4)) as classifier:
+        assert classifier.fast is not classifier.original
+        assert not any(isinstance(part, nn.BatchNorm2d) for part in classifier.fast.modules())
