@@ -38,7 +38,10 @@ class Target:
 
 TARGETS = {
     "statistics": Target(("results/statistics.py",), ("results/test_statistics.py",)),
-    "summary": Target(("results/summary.py", "results/summary_file.py", "results/aggregate.py"), ("results/test_summary.py", "results/test_aggregate.py")),
+    "summary": Target(
+        ("results/summary.py", "results/summary_file.py", "results/aggregate.py"),
+        ("results/test_summary.py", "results/test_summary_selections.py", "results/test_aggregate.py"),
+    ),
     "drift": Target(("evaluate/drift.py",), ("evaluate/test_drift.py",)),
     "gate": Target(("results/gate.py",), ("results/test_gate_points.py", "results/test_gate.py")),
     "eps": Target(("eps.py",), ("test_eps.py",)),
@@ -91,7 +94,7 @@ def start_afresh(name: str) -> None:
         "pytest_add_cli_args": ["-p", "no:cacheprovider"],
         "pytest_add_cli_args_test_selection": [f"tests/{file}" for file in target.tests]
         + (["-k", f"not ({target.without})"] if target.without else []),
-        "timeout_multiplier": 10.0,
+        "timeout_multiplier": 4.0,
         "timeout_constant": 2.0,
     }
     (place / "pyproject.toml").write_text(f"{config}\n{tomli_w.dumps({'tool': {'mutmut': settings}})}", encoding="utf-8")

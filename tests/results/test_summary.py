@@ -15,8 +15,8 @@ from robustatt.errors import InputError
 from robustatt.results import statistics
 from robustatt.results.aggregate import summarise
 from robustatt.results.outcomes import outcomes_by_curve
-from robustatt.results.summary import curve_frame
-from robustatt.results.summary_file import read_summary, write_summary
+from robustatt.results.summary import Provenance, Summary, curve_frame
+from robustatt.results.summary_file import as_stored, read_summary, write_summary
 
 
 def by_hand(rows: dict[int, list[int]], labels: list[int], eps: list[str]) -> pd.DataFrame:
@@ -183,8 +183,61 @@ def test_broken_file_is_one_line(tmp_path: Path, content: str) -> None:
 
 
 def test_missing_file_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="robustatt sweep"):
+    with pytest.raises(InputError, match=rf"^no summary.json in {tmp_path}: run `robustatt sweep --out {tmp_path}` first$"):
         read_summary(tmp_path)
+
+
+def test_a_mistake_in_a_file_names_the_file_and_the_place(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text(json.dumps(GOOD | {"curves": {}}))
+    with pytest.raises(InputError, match=rf"^{tmp_path / 'summary.json'} is not a summary: curves: "):
+        read_summary(tmp_path)
+
+
+def test_the_file_byte_by_byte(tmp_path: Path) -> None:
+    """Indented by one, letters as they are in UTF-8, and null for what JSON has no number for."""
+    numbers = {"seconds": np.float64(2.5), "n": np.int64(3), "far": np.inf, "yes": np.True_, "none": None, "where": Path("x")}
+    summary = Summary.parse({"schema": 1, "plan": {"models": [{"name": "Übung"}]}, "provenance": {"git": "é"}}, "test")
+    path = write_summary(tmp_path / "a" / "b", summary.model_copy(update={"provenance": Provenance.model_construct(**numbers)}))
+    assert path == tmp_path / "a" / "b" / "summary.json"
+    assert path.read_bytes().decode("utf-8") == """{
+ "schema": 1,
+ "plan": {
+  "models": [
+   {
+    "name": "Übung"
+   }
+  ]
+ },
+ "provenance": {
+  "seconds": 2.5,
+  "n": 3,
+  "far": null,
+  "yes": true,
+  "none": null,
+  "where": "x"
+ }
+}
+"""
+    assert read_summary(path).plan.models[0].name == "Übung"
+    assert as_stored({1: (np.float32(0.5), np.nan), "p": Path("a/b")}) == {"1": [0.5, None], "p": "a/b"}
+    assert write_summary(tmp_path / "a" / "b", summary) == path, "written anew"
+
+
+def test_a_curve_as_a_table() -> None:
+    """Columns in the order of a point of the summary, whatever else a point holds."""
+    points = [POINT | {"broken_by": {"pgd": 1}}, POINT | {"eps": "2/255", "accuracy": 0, "n": 4}]
+    curves = [{"model": model, "attack": "a", "points": points[: i + 1]} for i, model in enumerate(("l", "m"))]
+    summary = Summary.parse(GOOD | {"curves": curves}, "test")
+    expected = pd.DataFrame({
+        "eps": ["1/255", "2/255"], "accuracy": [1.0, 0.0], "ci_low": 0.0, "ci_high": 1.0, "worst_case_accuracy": 1.0, "fooling_rate": 0.0,
+        "n": [1, 4],
+    })  # fmt: skip
+    pd.testing.assert_frame_equal(curve_frame(summary, "m", "a"), expected)
+    for model, attack in (("m", "b"), ("k", "a")):
+        with pytest.raises(InputError, match=rf"^no curve of '{model}' under '{attack}'; there are: l under a, m under a$"):
+            curve_frame(summary, model, attack)
+    with pytest.raises(InputError, match="there are: none"):
+        curve_frame(Summary(), "m", "a")
 
 
 def test_unknown_curve_names_the_known() -> None:
