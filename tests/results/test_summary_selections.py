@@ -10,7 +10,17 @@ from statsmodels.stats.proportion import proportion_confint
 
 from robustatt.results import provenance
 from robustatt.results.aggregate import summarise
-from robustatt.results.summary import AreaRow, AttackInfo, Confusion, Curve, Difference, DriftRow, Point, Provenance, Summary
+from robustatt.results.summary import (
+    AreaRow,
+    AttackInfo,
+    Confusion,
+    Curve,
+    Difference,
+    DriftRow,
+    Point,
+    Provenance,
+    Summary,
+)
 
 
 def point(eps: str = "1/255", **more: Any) -> Point:
