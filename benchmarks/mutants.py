@@ -23,6 +23,7 @@ import tomli_w
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "reports" / "out" / "mutants"
+MUTMUT = Path(sys.executable).with_name("mutmut")
 WORDING = [r"^\s*raise \w+\("]
 COPIED = ["attacks", "reports/digits", "benchmarks"]
 
@@ -47,8 +48,11 @@ TARGETS = {
     "eps": Target(("eps.py",), ("test_eps.py",)),
     "norms": Target(("attack/norms.py",), ("attack/test_norms.py",)),
     "search": Target(("evaluate/threshold_search.py", "evaluate/bracket.py"), ("evaluate/test_bracket.py", "evaluate/test_threshold_search.py")),
-    "evaluate": Target(("evaluate/cell.py",), ("evaluate/test_bracket.py",)),
-    "classifier": Target(("evaluate/classifier.py",), ("evaluate/test_numerics.py",)),
+    "evaluate": Target(("evaluate/cell.py",), ("evaluate/test_cell.py",)),
+    "classifier": Target(
+        ("evaluate/classifier.py",),
+        ("evaluate/test_classifier.py", "evaluate/test_fast_copy.py", "evaluate/test_fingerprint.py", "evaluate/test_numerics.py"),
+    ),
     "records": Target(("results/records.py",), ("results/test_records.py",)),
 }  # fmt: skip
 
@@ -61,6 +65,8 @@ def main() -> None:
     parser.add_argument("--survivors", action="store_true", help="print the survivors of the last run, run nothing")
     asked = parser.parse_args()
     names = asked.module or list(TARGETS)
+    if not MUTMUT.exists():
+        sys.exit(f"mutmut is not installed beside {sys.executable}: pip install -e '.[mutants]'")
     if asked.survivors:
         print("\n".join(mutant for name in names for mutant in survivors(name)))
         return
@@ -114,11 +120,12 @@ def survivors(name: str) -> list[str]:
 
 
 def mutmut(name: str, *command: str) -> str:
-    """What mutmut says, run in the module's folder; hypothesis draws the same examples every time (CI)."""
-    environment = {**os.environ, "CI": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [Path(sys.executable).with_name("mutmut"), *command], cwd=OUT / name, env=environment, capture_output=True, text=True
-    )
+    """What mutmut says, run in the module's folder; hypothesis draws the same examples every time (CI).
+
+    GPUs are hidden: with one in sight PyTorch refuses gradients in a forked process, and every mutant would count as killed.
+    """
+    environment = {**os.environ, "CI": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([MUTMUT, *command], cwd=OUT / name, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"mutmut {' '.join(command)} failed in {OUT / name}:\n{(done.stdout + done.stderr)[-3000:]}")
     return done.stdout

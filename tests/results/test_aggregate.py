@@ -81,6 +81,8 @@ def test_a_chain_says_what_each_part_broke_and_a_rotation_how_far_it_went() -> N
     broken = records_of("m", "chain", correct=1).assign(broken_by=["", "", "", "", "", "b", "b", "c"])
     (curve,) = summarise(broken, {}, {}, []).curves
     assert [point.broken_by for point in curve.points] == [{"b": 0, "c": 0}, {"b": 2, "c": 1}]
+    (curve,) = summarise(broken.assign(attack="autoattack").replace({"b": "square", "c": "other"}), {}, {}, []).curves
+    assert list(curve.points[1].broken_by.items()) == [("apgd-ce", 0), ("apgd-t", 0), ("fab-t", 0), ("square", 2), ("other", 1)]
     far = records_of("m", "a", correct=2, attacked=True, distance=0.5).replace({"1/255": "255/255"})
     (curve,) = summarise(far, {"attacks": [{"name": "a", "norm": "none"}]}, {}, []).curves
     assert (curve.norm, curve.distances) == ("none", {"linf": {"median": 0.5, "largest": 0.5}})
@@ -226,5 +228,9 @@ def test_confusion_of_nothing() -> None:
     none = Confusion(model="m", attack="a", eps="1/255", n_fooled=0, flows=[])
     assert confusion(outcomes_of([1], [[0, 2]], eps=("0/255", "1/255"))) == none, "no example was right"
     assert confusion(outcomes_of([0], [[0]], eps=("0/255",))) == none.model_copy(update={"eps": "0/255"})
+    one = outcomes_of([0], [[0, 0, 5]])
+    assert confusion(one) == none, "none and all are as far from a half"
+    many = outcomes_of(range(40), [[label, (7 * label + 1) % 40] for label in range(40)], eps=("0/255", "1/255"))
+    assert confusion(many).flows == [[label, (7 * label + 1) % 40, 1] for label in range(40)], "as frequent: by class"
     tie = outcomes_of([0, 0, 0, 0], [[0, 1, 1], [0, 0, 1], [0, 0, 1], [0, 0, 0]])
     assert confusion(tie).eps == "1/255", "a quarter and three quarters are as near: the smaller radius"
