@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from robustatt.errors import InputError
 from robustatt.results import statistics
 from robustatt.results.aggregate import baselines, compare_outcomes, confusion, drift_auc, drift_rows, summarise
 from robustatt.results.outcomes import Outcomes
@@ -57,6 +58,11 @@ def test_curves_stand_in_the_order_of_the_plan_controls_last() -> None:
     assert (found.version, found.plan.as_dict(), found.provenance.as_dict()) == (1, plan, provenance)
     assert [note.as_dict() for note in found.health] == health
     assert found.differences == []
+
+
+def test_a_plan_that_is_none_is_one_line() -> None:
+    with pytest.raises(InputError, match=r"^the plan is not a summary: plan\.models: "):
+        summarise(records_of("m", "a"), {"models": 3}, {}, [])
 
 
 def test_a_point_counts_what_is_there() -> None:
@@ -153,6 +159,13 @@ def test_areas_are_of_the_cleanly_right_radius_by_radius() -> None:
     assert [row.level for row in drift_auc(outcomes, "iou")] == ["l1", "l1"]
 
 
+def test_an_area_of_the_whole_box_has_seven_digits() -> None:
+    """An attack without a norm has 255/255 alone. The fooled example moved more than one of the three others."""
+    values = [[0.0, 0.2], [0.0, 0.1], [0.0, 0.3], [0.0, 0.4]]
+    outcomes = outcomes_of([0] * 4, [[0, 1], [0, 0], [0, 0], [0, 0]], eps=("0/255", "255/255"), drift={("js", "l1"): values})
+    assert [(row.eps, row.auc) for row in drift_auc(outcomes)] == [("255/255", 0.3333333)]
+
+
 def test_the_headline_has_the_narrowest_interval_for_its_images() -> None:
     """1 of 10 fooled weighs 0.9, 2 of 5 weigh 1.2, 1 of 2 weighs 0.5."""
     fooled = np.array([[0, 1, 1, 1], [0, 0, 1, 0], *[[0, 0, 0, 0]] * 8])
@@ -208,6 +221,12 @@ def test_differences_are_those_of_models_with_a_baseline_under_the_same_attack()
     assert [(row.model, row.baseline, row.attack, row.eps, row.difference) for row in rows] == [
         ("n_att1", "n", "x", "0/255", 0.0), ("n_att1", "n", "x", "1/255", 0.5)
     ]  # fmt: skip
+
+
+def test_every_model_has_its_own_baseline() -> None:
+    records = pd.concat([records_of(model, "x", correct) for model, correct in (("n", 1), ("n_att1", 3), ("o", 4), ("o_att2", 2))])
+    rows = summarise(records, {}, {}, []).differences
+    assert [(row.model, row.baseline, row.difference) for row in rows if row.eps == "1/255"] == [("n_att1", "n", 0.5), ("o_att2", "o", -0.5)]
 
 
 def test_confusion_is_counted_where_about_half_are_fooled() -> None:
