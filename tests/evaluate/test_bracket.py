@@ -67,6 +67,43 @@ def test_a_smaller_radius_that_falls_reopens_the_search() -> None:
     assert bracket.next() == 2
 
 
+WALKS = {
+    "from above in short strides, then nearer to the upper end": (64, 80, 53, [60, 56, 52, 54, 53]),
+    "above a guess that held, in growing strides": (64, 5, 62, [4, 8, 16, 32, 63, 55, 60, 62, 61]),
+    "to the last radius": (64, 5, 64, [4, 8, 16, 32, 63]),
+    "a guess below the grid is its first radius": (64, -5, 0, [0]),
+    "a guess of the first radius": (64, 0, 1, [0, 4, 2, 1]),
+    "right, and nothing is known above it": (64, 9, 9, [8, 12, 10, 9]),
+    "one too low": (64, 9, 10, [8, 12, 10, 9]),
+    "one too high": (64, 9, 8, [8, 4, 6, 7]),
+    "few radii are walked one by one": (10, 12, 7, [9, 8, 7, 6]),
+    "31 too": (31, 40, 29, [30, 29, 28]),
+    "32 by twos": (32, 40, 29, [30, 28, 29]),
+    "one radius": (1, 7, 0, [0]),
+}
+
+
+@pytest.mark.parametrize(("radii", "guess", "threshold", "walk"), WALKS.values(), ids=WALKS)
+def test_the_radii_that_are_tried(radii: int, guess: int, threshold: int, walk: list[int]) -> None:
+    bracket, tried = Bracket(radii, guess), []
+    while (radius := bracket.next()) is not None:
+        tried.append(radius)
+        bracket.learn(radius, broken=radius >= threshold)
+    assert tried == walk
+
+
+def test_after_a_fall_the_search_comes_from_above_again() -> None:
+    bracket = Bracket(64, 80)
+    for radius in (60, 52):
+        bracket.learn(radius, broken=radius >= 53)
+    bracket.fell_at(40, held=[52, 40, 44])
+    assert (bracket.held, bracket.broken, bracket.next()) == (-1, 40, 36)
+    bracket.learn(36, broken=False)
+    assert bracket.next() == 39, "no run has succeeded since: strides that grow"
+    bracket.expect(39)
+    assert bracket.next() == 38
+
+
 @pytest.mark.parametrize("targeted", [False, True])
 def test_the_estimate_is_near_also_for_a_model_that_is_never_sure(targeted: bool) -> None:
     """Logits this small leave the right class less likely than all others together, and still ahead of each."""

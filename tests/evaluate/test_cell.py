@@ -53,6 +53,7 @@ def test_records_are_those_of_the_linear_model() -> None:
     assert list(columns["model"]) == ["mine"] * 30
     assert list(columns["attack"]) == ["fgsm"] * 30
     assert list(columns["eps"]) == ["0/255"] * 10 + ["0.25/255"] * 10 + ["2/255"] * 10
+    assert np.asarray(columns["eps"]).dtype == object, "texts as they are, of any length"
     assert list(columns["index"]) == 3 * list(range(24, 34))
     image, label = IMAGES[4:14], LABELS[4:14]
     assert list(columns["label"]) == 3 * label.tolist()
@@ -156,10 +157,12 @@ def test_noise_belongs_to_seed_attack_and_example() -> None:
     assert np.array_equal(margins(), margins(start=2))
     assert not np.allclose(margins(), margins(seed=4))
     assert not np.allclose(margins(), margins(attack="other"))
-    steps = {"steps": 2, "restarts": 1}
-    starts = [evaluated(cell(recipe("pgd", **steps), ("1/255",), seed=seed))[0].columns["adv_margin"] for seed in (3, 3, 4)]
+    pgd = recipe("pgd", steps=2, restarts=1)
+    own = pgd.model_copy(update={"name": "own"})
+    starts = [evaluated(cell(attack, ("1/255",), seed=seed))[0].columns["adv_margin"] for attack, seed in ((pgd, 3), (pgd, 3), (pgd, 4), (own, 3))]
     assert np.array_equal(starts[0], starts[1])
     assert not np.array_equal(starts[0], starts[2])
+    assert not np.array_equal(starts[0], starts[3])
 
 
 def test_targets_are_drawn_and_reached() -> None:

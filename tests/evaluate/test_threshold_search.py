@@ -6,21 +6,24 @@ too small ones for a cube, far too large ones for a cube root. Costs are counts,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_models import Linear, exact_distance
+from tiny_models import Linear, Rounded, exact_distance
 from torch import Tensor, nn
 
 from robustatt.attack import recipe_files
-from robustatt.attack.base import Chain, Oracle
+from robustatt.attack.base import Batch, Chain, Oracle
 from robustatt.attack.builder import build
+from robustatt.attack.norms import NORMS
 from robustatt.attack.recipe import Recipe
 from robustatt.attack.rng import ExampleRng
 from robustatt.evaluate.batch import AttackedBatch, OutcomeTable
+from robustatt.evaluate.bracket import estimate_threshold
 from robustatt.evaluate.classifier import frozen
 from robustatt.evaluate.threshold_search import GridSearch
 
@@ -64,13 +67,17 @@ class Searched:
         return np.where(self.wrong.any(1), self.wrong.argmax(1) + 1, STEPS + 1)
 
 
-def searched(power: float, recipe: Recipe, n: int = 20, *, independent: bool = False) -> Searched:
-    model = Bent(power)
-    image, label = data(model.linear, n)
+def searched(
+    power: float, recipe: Recipe, n: int = 20, *, independent: bool = False, keep: bool = False, around: Callable[[nn.Module], nn.Module] = nn.Sequential
+) -> Searched:
+    bent = Bent(power)
+    image, label = data(bent.linear, n)
+    model = around(bent)
     attack = build(recipe, 2)
     radii, done = torch.arange(1, STEPS + 1) / 255, list[int]()
     with frozen(model, "bent", torch.device("cpu"), image[:4]) as classifier:
-        target = AttackedBatch(classifier, attack.norm, attack.name, image, label, torch.arange(n), radii, batch_size=7)
+        target = AttackedBatch(classifier, attack.norm, attack.name, image, label, torch.arange(n), radii, 7, keep)
+        target.set_target_classes(attack, ExampleRng(0, attack.name))
         oracle = Oracle(classifier.logits, classifier.box_margin)
         parts = attack.parts if isinstance(attack, Chain) else [attack]
         ledger = GridSearch(target, parts, oracle, lambda part: ExampleRng(0, part), done.append, independent).run()
@@ -158,3 +165,98 @@ def test_a_chain_credits_the_part_that_broke_and_nothing_where_all_held() -> Non
     reached = found.wrong & (exact() > 1)[:, None]
     assert set(parts[reached]) == {"apgd-ce"}
     assert set(parts[~found.wrong]) == {""}
+
+
+# Each row and its image ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "power"), [("chain", 3.0), ("mi-fgsm", 1 / 3), ("pgd", 1 / 3), ("restarts", 3.0)])
+def test_a_row_says_what_its_own_image_does(name: str, power: float) -> None:
+    """Prediction, margin and distance, computed again from the images of all rows; no row's gradients were all zero."""
+    found = searched(power, ATTACKS[name], keep=True)
+    columns, model = found.ledger.columns, Bent(power)
+    clean, _ = data(model.linear, 20)
+    for radius in range(STEPS):
+        image = torch.from_numpy(columns["image"][:, radius])
+        with torch.no_grad():
+            logits = model(image)
+        assert columns["adv_pred"][:, radius].tolist() == logits.argmax(1).tolist()
+        assert columns["adv_margin"][:, radius] == pytest.approx((logits[:, 1] - logits[:, 0]).numpy(), abs=2e-5)
+        assert columns["distance"][:, radius] == pytest.approx((image - clean).abs().flatten(1).amax(1).numpy(), abs=1e-6)
+    assert not columns["zero_grad"].any()
+    assert not columns["attacked"][exact() == 1][1:].any(), "wrong when clean"
+    first = np.minimum(found.thresholds, STEPS) - 1
+    right = exact() > 1
+    assert columns["attacked"][np.arange(20), first][right].sum() >= right.sum() - 1, "broken by a run, or by an image scaled to it"
+
+
+def test_a_later_part_breaks_what_the_first_cannot_and_is_credited() -> None:
+    """A model without gradients: only what draws at random breaks it, and the later parts at smaller radii."""
+    found = searched(1.0, recipe("autoattack", steps=2, targets=1, queries=40), n=8, keep=True, around=Rounded)
+    columns = found.ledger.columns
+    right = exact(8) > 1
+    right[0] = True
+    reached = found.wrong & right[:, None]
+    assert "square" in set(columns["broken_by"][reached]) <= {"apgd-ce", "apgd-t", "fab-t", "square"}
+    assert set(columns["broken_by"][~reached]) == {""}
+    for example, first in enumerate(found.thresholds):
+        assert found.wrong[example, first - 1 :].all()
+        assert first >= exact(8)[example]
+    assert found.cost[3] == 8
+
+
+def test_zero_gradients_are_said_of_every_row_that_a_run_was_tried_for() -> None:
+    found = searched(1.0, ATTACKS["restarts"], n=10, around=Rounded)
+    right = exact(10) > 1
+    right[0] = True
+    held = ~found.wrong & right[:, None]
+    assert held.any()
+    assert found.ledger.columns["zero_grad"][held].all()
+    assert not found.ledger.columns["zero_grad"][~right].any()
+
+
+def test_targets_are_reached_at_the_exact_thresholds_too() -> None:
+    """Of two classes the target is the other one; what is of the target's class when clean is left alone."""
+    found = searched(3.0, recipe("pgd", steps=6, step_size=0.5, random_start=False, targeted="random"))
+    assert (found.thresholds == exact()).all()
+
+
+# The estimate ----------------------------------------------------------------------------------------------
+
+
+def estimated(power: float, distance: float, limit: float) -> float:
+    """The estimate in one dimension: the margin is (distance - r) ** power, no step is longer than twice the limit, and no
+    estimate of the tangent below 1e-3 (0.255 steps)."""
+
+    def margin(r: float) -> float:
+        return float(np.sign(distance - r) * abs(distance - r) ** power)
+
+    radius, above, below = distance / power, np.inf, 0.255
+    for _ in range(3):
+        step = min(radius, 2 * limit)
+        above = min(above, step * margin(0) / (margin(0) - margin(step)))
+        below = max(below, step + margin(step) / (power * abs(distance - step) ** (power - 1)))
+        radius = float(np.sqrt(above * below))
+    return radius
+
+
+@pytest.mark.parametrize("limit", [2.0, 8.0, 64.0])
+@pytest.mark.parametrize("power", [1 / 3, 1.0, 3.0])
+@pytest.mark.parametrize("targeted", [False, True])
+def test_the_estimate_is_that_of_secant_and_tangent(power: float, limit: float, targeted: bool) -> None:
+    """In steps of 1/255, from 20 gradients for 5 images; exact on a linear model."""
+    model = Bent(power)
+    distance = torch.tensor([0.7, 3.3, 9.4, 20.2, 40.6])
+    across = model.linear.weight[1] - model.linear.weight[0]
+    middle = -(model.linear.bias[1] - model.linear.bias[0]) / across.abs().sum()
+    image = (0.5 + (middle + distance / 255)[:, None] * across.sign()).detach().view(5, 3, 6, 6)
+    label = torch.ones(5, dtype=torch.long)
+    goal = 1 - label if targeted else -label
+    eps = torch.full((5,), limit / 255)
+    rows = Batch(image, label, eps, torch.arange(5), torch.zeros_like(label), model(image).detach(), goal)
+    oracle = Oracle(model)
+    found = 255 * estimate_threshold(rows, NORMS["linf"], oracle)
+    assert found.tolist() == pytest.approx([estimated(power, d, limit) for d in distance.tolist()], rel=2e-3)
+    assert oracle.gradients == 20
+    if power == 1:
+        assert found.tolist() == pytest.approx(distance.tolist(), rel=2e-3)
