@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -16,7 +17,7 @@ from robustatt.attention.levels import NONE, Level, Levels, by_pattern, by_thems
 from robustatt.attention.listening import Kind, Listener, Place, listening, outputs
 from robustatt.attention.placement import Tokens, shares
 from robustatt.attention.protocol import Maps, OwnProtocol, checked
-from robustatt.attention.survey import survey
+from robustatt.attention.survey import Survey, survey
 from robustatt.errors import InputError, typed_line
 from robustatt.models.vit import rolled_out
 from robustatt.models.wrappers import core_of
@@ -42,6 +43,10 @@ class AttentionReader:
         The module is the one that was looked at, or a copy of it. Raises InputError for what are no maps.
         """
         return module(images), []
+
+    def of_head(self, head: int) -> AttentionReader:  # noqa: ARG002
+        """A reader of the same levels, each by one of its heads, counted from 0; the same reader where there are no heads."""
+        return self
 
 
 @final
@@ -73,22 +78,44 @@ class Own(AttentionReader):
 
 @final
 class Heard(AttentionReader):
-    """Attention and gates heard in the pass, of any network whose submodules take hooks."""
+    """Attention and gates heard in the pass, of any network whose submodules take hooks.
 
-    def __init__(self, label: str, levels: Levels, heads: Heads) -> None:
-        self._label, self._levels, self._heads = label, levels, heads
+    Which key is which position depends on the size of the images: a network is looked at once for each size.
+    """
+
+    def __init__(self, label: str, heads: Heads, choose: Callable[[Survey], Levels], levels: Levels, probe: Tensor) -> None:
+        self._label, self._heads, self._choose = label, heads, choose
+        self._by_size = {probe.shape[2:]: levels}
         self.levels = levels.names
         self.head_counts = {level.name: level.head_count for level in levels.chosen if level.head_count > 1}
 
     def attend(self, module: nn.Module, images: Tensor) -> tuple[Any, Maps]:
-        reading = _Reading(self._levels, self._heads, len(images), self._label)
-        names = {level.place.module for level in (*self._levels.chosen, *self._levels.rollout) if not level.output}
+        levels = self._of_size(module, images)
+        reading = _Reading(levels, self._heads, len(images), self._label)
+        names = {level.place.module for level in (*levels.chosen, *levels.rollout) if not level.output}
         with ExitStack() as stack:
             stack.enter_context(outputs(module, {place.module for place in reading.outputs}, reading.returned))
             if names:
                 stack.enter_context(listening(module, names, reading))
             output = module(images)
         return output, reading.maps()
+
+    def of_head(self, head: int) -> Heard:
+        other = copy.copy(self)
+        other._heads = head
+        return other
+
+    def _of_size(self, module: nn.Module, images: Tensor) -> Levels:
+        size = images.shape[2:]
+        if size not in self._by_size:
+            levels = self._choose(survey(module, images.detach()))
+            if levels.names != self.levels:
+                raise InputError(
+                    f"model {self._label!r}: at {size[0]}x{size[1]} pixels its levels are {', '.join(levels.names) or 'none'}, "
+                    f"not {', '.join(self.levels)}: give images of one size"
+                )
+            self._by_size[size] = levels
+        return self._by_size[size]
 
 
 class _Reading(Listener):
@@ -196,10 +223,24 @@ def find(
         if attention == AUTO:
             return Nothing(f"listening to it raised {typed_line(problem)}")
         raise InputError(f"model {label!r}: listening to it raised {typed_line(problem)}") from problem
-    levels = by_themselves(found, prefix) if attention == AUTO else by_pattern(found, prefix, attention, label)
-    if not levels.names:
-        return Nothing("no attention over positions and no spatial gate was found in it (channel attention, as in SE and ECA, has no map)")
-    return Heard(label, levels, heads)
+
+    def choose(found: Survey) -> Levels:
+        return by_themselves(found, prefix) if attention == AUTO else by_pattern(found, prefix, attention, label)
+
+    levels = choose(found)
+    return Heard(label, heads, choose, levels, probe) if levels.names else Nothing(_why_nothing(found, prefix))
+
+
+def _why_nothing(found: Survey, prefix: str) -> str:
+    """Why there is no level: the network computes nothing of the kind, or it cannot be told where its keys are."""
+    unplaced = dict.fromkeys(entry.place.module.removeprefix(prefix) or "its forward" for entry in found.found if entry.placement is None)
+    if not unplaced:
+        return "no attention over positions and no spatial gate was found in it (channel attention, as in SE and ECA, has no map)"
+    more = f" and {len(unplaced) - 1} more" if len(unplaced) > 1 else ""
+    return (
+        f"it computes attention ({next(iter(unplaced))}{more}), but which positions of the image are attended to cannot be told "
+        "(attention between channels has none)"
+    )
 
 
 def _closed(core: nn.Module) -> str:

@@ -93,6 +93,7 @@ class _Surveyor(Listener):
         self.of_class = of_class
         self.grids: list[Grid] = []
         self.lengths: set[int] = set()  # of sequences of tokens
+        self.placed: tuple[int, Grid] | None = None  # prefix and grid of the attention before
         self.cut: dict[Place, int] = {}  # where rows of the batch are windows, and the number in `survey.found`
 
     def output(self, name: str, output: Any) -> None:
@@ -136,12 +137,20 @@ class _Surveyor(Listener):
         self.survey.found.append(Found(place, "attention", shape, placement, heads, weights.ndim == 3 and heads == 1))
 
     def _tokens(self, shape: tuple[int, ...]) -> Tokens | None:
-        fitting = grid_of(shape[-1], self.grids, self.image)
+        fitting = grid_of(shape[-1], self.grids, self.image) or self._of_before(shape[-1])
         if fitting is None:
             return None
-        prefix, grid = fitting
+        prefix, grid = self.placed = fitting
         asks = shape[-2] in (1, shape[-1])
         return Tokens(prefix, grid, of_class=prefix > 0 and asks and self.of_class)
+
+    def _of_before(self, keys: int) -> tuple[int, Grid] | None:
+        """The grid of the attention before, or every second row and column of it, which no features need show (LeViT)."""
+        if self.placed is None:
+            return None
+        prefix, (height, width) = self.placed
+        grids = ((height, width), (-(-height // 2), -(-width // 2)))
+        return next(((prefix, grid) for grid in grids if keys == prefix + grid[0] * grid[1]), None)
 
     def confirmed(self, entry: Found) -> Found:
         """The same, without a placement if it is attention between channels: as many keys as there are no tokens of."""

@@ -25,6 +25,9 @@ def doctor(
     weights: Annotated[str | None, typer.Option(help="Weights file. [default: the bundled one]")] = None,
     normalize: Normalize = None,
     model_option: ModelOption = None,
+    attention: Annotated[
+        str, typer.Option(metavar="auto|none|PATTERN", help="Which maps are read: see `robustatt sweep --help`.")
+    ] = "auto",
     input_size: InputSize = None,
     data_root: DataRoot = None,
     download: Download = False,
@@ -43,8 +46,9 @@ def doctor(
     """
     from robustatt.doctor.table import DoctorRequest, run_doctor
     from robustatt.plan import model_entries
+    from robustatt.plan.entries import attending
 
-    entries = model_entries([model], [weights] if weights else [], normalize, model_option or [])
+    entries = attending(model_entries([model], [weights] if weights else [], normalize, model_option or []), [attention])
     announce(entries)
     request = DoctorRequest(
         entries[0],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustatt.cli._options import ModelOption, Normalize
+from robustatt.cli._options import AttentionOption, ModelOption, Normalize
 from robustatt.cli._terminal import announce, print_table
 from robustatt.errors import InputError
 from robustatt.progress import StudyBar
@@ -31,6 +31,7 @@ def segment(
     ] = None,
     normalize: Normalize = None,
     model_option: ModelOption = None,
+    attention: AttentionOption = None,
     n: Annotated[int | None, typer.Option("-n", help="Only the first N images. [default: all]")] = None,
     sample: Annotated[int | None, typer.Option(help="A random sample of N images (--seed).")] = None,
     scales: Annotated[
@@ -51,13 +52,14 @@ def segment(
     """Hold attention and saliency maps against object masks."""
     from robustatt.eps import parse_grid
     from robustatt.plan import model_entries
+    from robustatt.plan.entries import AUTO, attending
     from robustatt.studies.segment.request import SegmentRequest
     from robustatt.studies.segment.run import segment as run
     from robustatt.studies.segment.run import write
 
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: give a folder")
-    entries = model_entries(model, weights or [], normalize, model_option or [])
+    entries = attending(model_entries(model, weights or [], normalize, model_option or []), attention or [AUTO])
     announce(entries)
     request = SegmentRequest(
         models=entries, data=data, masks=masks, trained_on=trained_on, n=n,

@@ -34,6 +34,7 @@ from robustatt.health.warning import HealthWarning
 from robustatt.models import Card, ResolvedModel, resolve_entry
 from robustatt.models.device import choose_device
 from robustatt.plan import ModelEntry
+from robustatt.plan.entries import AUTO
 from robustatt.results import statistics
 
 MOST_IMAGES, FEWEST_IMAGES, PROBE = 512, 64, 64
@@ -123,7 +124,9 @@ def run_doctor(patient: DoctorRequest, *, deep: bool = False) -> list[DoctorLine
         dataset = with_channels(dataset, matching(dataset, [resolved.module]))
     train = _training_images(patient)
     train = None if train is None else as_channels(train, dataset.image_shape[0])
-    return examine_model(resolved, dataset, choose_device(patient.device), train=train, deep=deep)
+    return examine_model(
+        resolved, dataset, choose_device(patient.device), train=train, deep=deep, attention=entry.attention or AUTO
+    )
 
 
 def _load(patient: DoctorRequest, split: str, *, download: bool) -> Dataset:
@@ -150,10 +153,11 @@ def examine_model(
     *,
     train: Tensor | None = None,
     deep: bool = False,
+    attention: str = AUTO,
 ) -> list[DoctorLine]:
     """All checks of a model that is in memory, which is left as it was. `train` holds the training images, if known."""
     first = as_float(dataset.tensors(range(min(32, len(dataset))))[0]).to(device)
-    with frozen(resolved.module, resolved.label, device, first) as classifier:
+    with frozen(resolved.module, resolved.label, device, first, attention=attention) as classifier:
         with raised_by(f"model {resolved.label!r}"):
             look = _look(classifier, dataset, first)
         chosen, labels = look.images[look.probe], look.labels[look.probe]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -76,15 +76,15 @@ class Classifier:
         self.device = device
         self.original = original = standard(original, label, probe)
         self.dtype = coarsest_dtype(original, probe)
-        self._reader = find(original, label, probe[:PROBED_MAPS], attention, heads)
-        self.attended, self.unnormalised = self._reader.levels, self._reader.unnormalised
+        self.reader = find(original, label, probe[:PROBED_MAPS], attention, heads)
+        self.attended, self.unnormalised = self.reader.levels, self.reader.unnormalised
         with torch.no_grad():
             self.classes = int(original(probe[:2]).shape[1])
         self.fast, self.memory_format, self.rounding = self._speed_up(probe)
         self._layer = None if self.attended else last_spatial_layer(self.fast, self._in_format(probe))
         self._forward: Callable[[Tensor], Tensor] = self.fast
         self.box_margin = border_margin(self.logits, probe)
-        self._attend: Callable[[Tensor], tuple[Tensor, Maps]] = lambda image: self._reader.attend(self.fast, image)
+        self._attend: Callable[[Tensor], tuple[Tensor, Maps]] = lambda image: self.reader.attend(self.fast, image)
         if numerics.compiled:
             self._compile(self._in_format(probe))
         self.screen = self._bfloat16_error(probe) if self._may_screen(numerics) else None
@@ -95,12 +95,7 @@ class Classifier:
     @property
     def reason(self) -> str:
         """Why no attention is read, where it was looked for and not found."""
-        return self._reader.reason
-
-    @property
-    def head_counts(self) -> Mapping[str, int]:
-        """How many heads each level of attention has, for those that have several."""
-        return self._reader.head_counts
+        return self.reader.reason
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -142,8 +137,8 @@ class Classifier:
     def _compile(self, probe: Tensor) -> None:
         """Compile the fast copy's passes, for any batch size. InputError if that is not possible here."""
         self._forward = torch.compile(self._forward, dynamic=True)
-        if isinstance(self._reader, Own):
-            self._attend = self._reader.compiled(self.fast)
+        if isinstance(self.reader, Own):
+            self._attend = self.reader.compiled(self.fast)
         try:
             with torch.no_grad():
                 self._look(probe)

@@ -14,6 +14,8 @@ from robustatt.report.style import MARKERS, SeriesStyle
 
 WIDTH, HEIGHT = 400, 276
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 42
+MAX_TICK = 5
+"""More characters of a tick's value would run into the name of the axis."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,18 @@ def value_text(series: Series, i: int, percent: bool) -> str:
     return f"{show(series.y[i])}{unit}{band}, n = {series.n[i]}"
 
 
+def tick_text(value: float) -> str:
+    """A tick's value in few characters, so that it stays clear of the axis' name: 0.002, 4e-4."""
+    text = f"{value:.3g}"
+    mantissa, _, power = f"{value:e}".partition("e")
+    return text if len(text) <= MAX_TICK else f"{float(mantissa):.2g}e{int(power)}"
+
+
 def _grid(panel: Panel, axes: Axes) -> Markup:
     parts = []
     bottom = HEIGHT - BOTTOM
     for value in ticks(*axes.y, most=5):
-        text = f"{100 * value:g}" if panel.percent else f"{value:.3g}"
+        text = f"{100 * value:g}" if panel.percent else tick_text(value)
         y = round(axes.py(value), 1)
         parts.append(
             Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, WIDTH - RIGHT, y, y)

@@ -82,8 +82,8 @@ def drift_figure(
     caption = (
         f"{name} between the {maps} of the clean and the attacked image ({unit}): mean over images that were "
         "fooled at this radius and over those that held, of the images attacked at exactly this radius. "
-        f"Model {model}, attack {attack}{_strength(summary, attack)}. Bands: 95 % t intervals of the mean; means of fewer than "
-        f"{MIN_IMAGES} images are left out.{SEARCH_NOTE if _searched(summary, attack) else ''}"
+        f"Model {model}, attack {attack}{_strength(summary, attack)}. Bands: 95 % t intervals of the mean; a mean of fewer "
+        f"than {MIN_IMAGES} images is drawn only where a curve has no other.{SEARCH_NOTE if _searched(summary, attack) else ''}"
         f"{f' Shown are {len(shown)} of {len(levels)} levels; summary.json has all.' if len(shown) < len(levels) else ''}"
     )
     title = f"{what} of {model}: {name if metric == 'js' else name.lower()}"

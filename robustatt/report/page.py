@@ -145,7 +145,7 @@ def context(summary: Summary, page: Page) -> Context:
         "drift_levels_caption": LEVELS_CAPTION,
         "attack_title": partial(attack_title, summary),
         "saliency_note": text.SALIENCY_NOTE,
-        "controls": [attack for attack in attacks if not summary.is_adversary(attack)],
+        "controls": any(summary.plan.attack(row.attack).category == "control" for row in summary.measured_drift()),
         "drift_metrics": DRIFT_METRICS,
         "drift_auc": text.prediction_rows(summary),
         "prediction_note": text.prediction_note(summary),

@@ -242,6 +242,11 @@ def prediction_note(summary: Summary) -> str:
     )
 
 
+FEWEST_TOLD_APART = 5
+"""With fewer fooled or held images DeLong's interval is far too narrow: of one fooled image among twenty, every fifth order of
+all says something at 95 %."""
+
+
 @dataclass(frozen=True)
 class DriftPrediction:
     """One row of the answer to: does drift predict being fooled?"""
@@ -259,7 +264,9 @@ class DriftPrediction:
 
     @property
     def reading(self) -> str:
-        """What the interval allows to say."""
+        """What the interval allows to say; of a few images it is too narrow to say anything."""
+        if min(self.n_fooled, self.n_held) < FEWEST_TOLD_APART:
+            return "too few images to say"
         if self.low > 0.5:
             return "yes: fooled ones move more"
         return "the other way: fooled ones move less" if self.high < 0.5 else "not shown"

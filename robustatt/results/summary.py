@@ -266,7 +266,7 @@ class Summary(Part):
 
     def _strongest(self, name: str) -> list[Any]:
         strong = [] if self.full_strength is None else getattr(self.full_strength, name)
-        measured = {(row.model, row.attack) for row in strong}
+        measured = set() if self.full_strength is None else {(row.model, row.attack) for row in self.full_strength.drift}
         return [*strong, *(row for row in getattr(self, name) if (row.model, row.attack) not in measured)]
 
     def at_full_strength(self, attack: str) -> bool:

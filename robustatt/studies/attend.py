@@ -134,20 +134,19 @@ def drift_by_head(
     place = choose_device(device)
     clean = torch.from_numpy(np.stack([pixels_as_float(one.entry.image) for one in seen])).permute(0, 3, 1, 2).to(place)
     attacked = torch.from_numpy(np.stack([pixels_as_float(one.entry.adversarial) for one in seen])).permute(0, 3, 1, 2).to(place)
-    with frozen(module, label, place, clean[:BATCH], attention=attention) as classifier:
-        counts = classifier.head_counts
-    if level not in counts:
-        said = did_you_mean(level, counts) if counts else "none of its levels has heads"
-        raise InputError(f"model {label!r}: --heads {level!r}: {said}")
-    moved = []
-    for head in range(counts[level]):
-        with frozen(module, label, place, clean[:BATCH], attention=attention, heads=head) as classifier, torch.no_grad():
-            number = classifier.attended.index(level)
+    with frozen(module, label, place, clean[:BATCH], attention=attention) as classifier, torch.no_grad():
+        reader, counts = classifier.reader, classifier.reader.head_counts
+        if level not in counts:
+            said = did_you_mean(level, counts) if counts else "none of its levels has heads"
+            raise InputError(f"model {label!r}: --heads {level!r}: {said}")
+        number, size, moved = reader.levels.index(level), (clean.shape[2], clean.shape[3]), []
+        for head in range(counts[level]):
+            by_head = reader.of_head(head)
             before, after = (
-                torch.cat([classifier.attend(part)[1][number] for part in torch.split(images, BATCH)]) for images in (clean, attacked)
+                torch.cat([by_head.attend(classifier.fast, part)[1][number] for part in torch.split(images, BATCH)])
+                for images in (clean, attacked)
             )
-        size = (clean.shape[2], clean.shape[3])
-        moved.append(drift(AttentionMaps.of(before, size), AttentionMaps.of(after, size))["js"])
+            moved.append(drift(AttentionMaps.of(before, size), AttentionMaps.of(after, size))["js"])
     return torch.stack(moved, dim=1).cpu()
 
 

@@ -343,3 +343,83 @@ def test_attention_between_channels_is_no_map() -> None:
     torch.manual_seed(0)
     model = timm.create_model("xcit_nano_12_p8_224", img_size=32, num_classes=5).eval()
     assert find(model, "xcit", IMAGES).levels == ("block13", "block14")  # class attention; the twelve before are of channels
+
+
+def torchvision_swin() -> nn.Module:
+    from torchvision.models import SwinTransformer
+
+    torch.manual_seed(0)
+    return livened(SwinTransformer([2, 2], 24, [2, 2], [3, 6], window_size=[4, 4], num_classes=5))
+
+
+def test_images_of_another_size_are_read_at_that_size() -> None:
+    """Wide and high pictures have the same number of positions, so a map may not be shaped by those of the first look."""
+    model = torchvision_swin()
+    generator = torch.Generator().manual_seed(2)
+    wide, high = torch.rand(2, 3, 32, 48, generator=generator), torch.rand(2, 3, 48, 32, generator=generator)
+    with torch.no_grad():
+        reader = find(model, "swin", wide)
+        assert [tuple(level.shape) for level in reader.attend(model, wide)[1]] == [(2, 16, 24)] * 2 + [(2, 8, 12)] * 2
+        expected = find(model, "swin", high).attend(model, high)[1]
+        for level, again in zip(expected, reader.attend(model, high)[1], strict=True):
+            assert torch.equal(level, again)
+            assert level.shape[1] > level.shape[2]
+
+
+class Halving(nn.Module):
+    """Attention over 64 tokens, then over every second row and column of them, as in LeViT: no features show the smaller grid."""
+
+    def __init__(self, small_only: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Conv2d(3, 16, 4, 4)
+        self.first, self.second = (nn.MultiheadAttention(16, 2, batch_first=True) for _ in range(2))
+        self.norm, self.head = nn.LayerNorm(16), nn.Linear(16, 5)
+        self.small_only = small_only
+
+    def tokens(self, x: Tensor) -> Tensor:
+        x = self.norm(self.embed(x).flatten(2).transpose(1, 2))
+        if self.small_only and x.shape[1] > 64:
+            return x
+        x = x + self.first(x, x, x)[0]
+        side = math.isqrt(x.shape[1])
+        return self.norm(x.view(len(x), side, side, -1)[:, ::2, ::2].flatten(1, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.tokens(x)
+        for _ in range(2):
+            x = x + self.second(x, x, x)[0]
+        return self.head(x.mean(1))
+
+
+def test_every_second_row_and_column_of_the_tokens_is_a_grid() -> None:
+    model = livened(Halving())
+    with torch.no_grad():
+        x = model.tokens(IMAGES)
+        expected = model.second(x, x, x)[1].mean(1).view(3, 4, 4)
+    _, maps = robustatt.attention_maps(model, IMAGES)
+    assert [tuple(level.shape[1:]) for level in maps.values()] == [(8, 8), (4, 4), (4, 4)]
+    torch.testing.assert_close(maps["block2"], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_other_levels_at_another_size_are_one_line() -> None:
+    model = livened(Halving(small_only=True))
+    reader = find(model, "mine", IMAGES)
+    with pytest.raises(InputError, match=r"model 'mine': at 64x64 pixels its levels are block1, block2, .*, not block1, block2, block3"):
+        reader.attend(model, torch.rand(2, 3, 64, 64))
+
+
+def test_attention_that_cannot_be_placed_is_not_said_to_be_missing() -> None:
+    class BetweenChannels(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Conv2d(3, 12, 4, 4)
+            self.mix = nn.MultiheadAttention(64, 2, batch_first=True)
+            self.head = nn.Linear(64, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.embed(x).flatten(2)
+            return self.head(self.mix(x, x, x)[0].mean(1))
+
+    reason = find(BetweenChannels().eval(), "mine", IMAGES).reason
+    assert reason.startswith("it computes attention (mix), but which positions of the image are attended to cannot be told")

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from robustatt.report.charts import tick_text
 from robustatt.report.drift_by_level import level_tables, write_level_figure
+from robustatt.report.page import Page, context
 from robustatt.report.style import SHADES
-from robustatt.results.summary import DriftRow, FullStrength, Summary
+from robustatt.report.text import prediction_rows
+from robustatt.results.summary import AreaRow, DriftRow, FullStrength, Summary
 
 
 def row(level: str, eps: int, mean: float, model: str = "net", attack: str = "pgd", group: str = "all") -> DriftRow:
@@ -34,6 +37,31 @@ def test_full_strength_replaces_the_search_for_the_same_attack() -> None:
     strong = FullStrength(n=7, drift=[row("block1", 2, 0.5), row("block2", 2, 0.25)])
     (table,) = level_tables(Summary(drift=BLOCKS, full_strength=strong), "pgd")
     assert table.drift.tolist() == [[0.5], [0.25]]
+
+
+def area(eps: int, fooled: int, held: int, value: float = 0.05) -> AreaRow:
+    return AreaRow(
+        model="net", attack="pgd", level="block1", kind="attention", eps=f"{eps}/255", headline=True, auc=value, ci_low=0.01,
+        ci_high=0.3, n_fooled=fooled, n_held=held,
+    )  # fmt: skip
+
+
+def test_where_nobody_was_fooled_at_full_strength_the_search_does_not_stand_in() -> None:
+    """Its images stopped at the first success, so that its areas answer another question."""
+    strong = FullStrength(n=7, drift=[row("block1", 2, 0.5)])
+    assert not Summary(drift_predicts_fooling=[area(2, 8, 8)], full_strength=strong).measured_areas()
+    assert len(Summary(drift_predicts_fooling=[area(2, 8, 8)]).measured_areas()) == 1
+
+
+def test_one_fooled_image_says_nothing() -> None:
+    readings = [line.reading for line in prediction_rows(Summary(drift_predicts_fooling=[area(2, *n) for n in ((1, 19), (19, 4), (5, 5))]))]
+    assert readings == ["too few images to say", "too few images to say", "the other way: fooled ones move less"]
+
+
+def test_random_signs_at_full_strength_are_named_beside_the_attack() -> None:
+    signs = [row("block1", 2, 0.1, attack="sign-noise")]
+    alone, beside = (Summary(drift=BLOCKS, full_strength=FullStrength(n=7, drift=more)) for more in ([], signs))
+    assert [context(summary, Page([], []))["controls"] for summary in (alone, beside)] == [False, True]
 
 
 def test_one_level_saliency_and_other_attacks_have_no_table() -> None:
@@ -63,3 +91,7 @@ def test_the_figure_and_its_numbers(tmp_path: Path) -> None:
 def test_nothing_is_written_without_levels(tmp_path: Path) -> None:
     assert not write_level_figure(Summary(), "pgd", tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_small_ticks_stay_short() -> None:
+    assert [tick_text(value) for value in (0.0, 0.002, 0.0004, 0.00025, 12.0, -0.0003)] == ["0", "0.002", "4e-4", "2.5e-4", "12", "-3e-4"]

@@ -298,6 +298,14 @@ def test_from_the_command_line_to_the_files(tmp_path: Path, capsys: pytest.Captu
     assert all((out / target).exists() for target in re.findall(r"\]\((figures/[^)]+)\)", page))
 
 
+def test_what_attention_says_decides_which_maps_are_measured(tmp_path: Path) -> None:
+    data, out = photographs(tmp_path / "data"), tmp_path / "out"
+    options = ["--model", "bright=test_segment:Bright", "--attention", "none", "--scales", "32", "-n", "6"]
+    assert cli.main(["segment", *options, "--data", str(data), "--out", str(out)]) == 0
+    methods = json.loads((out / "segment.json").read_text())["methods"]
+    assert {entry["method"] for entry in methods if entry["model"] == "bright"} & {"l1", "gradient"} == {"gradient"}
+
+
 def check_rows(images: pd.DataFrame, summary: dict) -> None:
     counts = images.groupby(["model", "method", "eps"]).size()
     assert (

@@ -22,6 +22,7 @@ from robustatt.models import resolve_entry
 from robustatt.models.device import choose_device, hardware
 from robustatt.models.resolution import ResolvedModel
 from robustatt.plan import ModelEntry
+from robustatt.plan.entries import AUTO
 from robustatt.progress import NoStudyProgress, StudyProgress
 from robustatt.results.summary import Provenance
 from robustatt.studies.output import write_files
@@ -94,7 +95,7 @@ def segment(request: SegmentRequest, progress: StudyProgress | None = None) -> L
     for entry, found in zip(request.models, resolved, strict=True):
         scales = _scales(entry, found, request.scales)
         probe = torch.rand((2, 3, scales[0], scales[0]), generator=torch.Generator().manual_seed(0)).to(device)
-        with frozen(found.module, entry.name, device, probe) as classifier:
+        with frozen(found.module, entry.name, device, probe, attention=entry.attention or AUTO) as classifier:
             work.measure(Viewer(classifier, scales))
         used[entry.name] = list(scales)
     work.measure(Floors())
