@@ -10,19 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from robustatt.version import __version__
 
-__all__ = ["__version__", "attention_maps", "data", "models", "sweep"]
+__all__ = ["__version__", "attention_maps", "data", "load_result", "models", "sweep"]
 
 if TYPE_CHECKING:
     from robustatt import data, models
-    from robustatt.api import sweep
+    from robustatt.api import load_result, sweep
     from robustatt.evaluate.attend import attention_maps
 
 
 def __getattr__(name: str) -> Any:
-    if name == "sweep":
-        from robustatt.api import sweep
-
-        return sweep
+    if name in {"sweep", "load_result"}:
+        return getattr(importlib.import_module("robustatt.api"), name)
     if name == "attention_maps":
         from robustatt.evaluate.attend import attention_maps
 

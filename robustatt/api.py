@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,24 +23,28 @@ from robustatt.data.adopt import adopt
 from robustatt.data.dataset import Dataset
 from robustatt.data.grey import matching
 from robustatt.data.views import with_channels
+from robustatt.engine.adversarial import AdversarialExamples, saved_in
+from robustatt.engine.evidence import read_folder
 from robustatt.engine.models import Loader
 from robustatt.engine.sources import load_data, model_loader
 from robustatt.engine.sweep import SweepOutcome, run
-from robustatt.eps import MAX_RADII, STEP, radius_values
-from robustatt.errors import InputError, RunInterrupted, did_you_mean
+from robustatt.eps import MAX_RADII, STEP, parse_radius, radius_values
+from robustatt.errors import InputError, RunInterrupted, did_you_mean, warn_caller
 from robustatt.evaluate.module_state import default_modes
 from robustatt.health.warning import HealthWarning
-from robustatt.plan import Grids, ModelEntry, Plan, attack_entry, model_entries, radii_by_attack
+from robustatt.plan import Grids, ModelEntry, Plan, SavedImages, attack_entry, model_entries, radii_by_attack
 from robustatt.plan.entries import AUTO, attending
 from robustatt.progress import NoSweepProgress, SweepProgress
 from robustatt.results.chains import part_tables
 from robustatt.results.summary import curve_frame
 
-__all__ = ["Result", "load_data", "model_loader", "sweep"]
+__all__ = ["AdversarialExamples", "Result", "load_data", "load_result", "model_loader", "sweep"]
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+    from robustatt.results.images import SavedRows
 
 Data = tuple[Any, Any] | Iterable[Any] | Mapping[str, Any] | TorchDataset[Any] | Dataset | str | Path
 Radius = float | Fraction
@@ -54,7 +59,8 @@ class Result:
     `eps_value` beside the text `eps` is the radius as a number in the scale of pixels in [0, 1], for plots to scale.
     """
 
-    def __init__(self, outcome: SweepOutcome) -> None:
+    def __init__(self, outcome: SweepOutcome, saved: Callable[[], SavedRows | None] = lambda: None) -> None:
+        self._saved = saved
         self.records: pd.DataFrame = outcome.records.assign(eps_value=radius_values(outcome.records["eps"]))
         self.typed_summary = outcome.summary
         self.summary: dict[str, Any] = outcome.summary.as_dict()
@@ -70,6 +76,11 @@ class Result:
 
         `model` may be left out when there was only one. Raises InputError for a name that was not evaluated.
         """
+        curve = curve_frame(self.typed_summary, self._model(attack, model), attack)
+        return curve.assign(eps_value=radius_values(curve["eps"]))
+
+    def _model(self, attack: str, model: str | None) -> str:
+        """The model that is meant, which may be left out if there is one; InputError for names that were not evaluated."""
         models = [entry.name for entry in self.typed_summary.plan.models]
         attacks = [entry.name for entry in self.typed_summary.plan.attacks]
         if model is None and len(models) > 1:
@@ -78,8 +89,23 @@ class Result:
         for kind, name, known in (("model", model, models), ("attack", attack, attacks)):
             if name not in known:
                 raise InputError(f"{kind} {name!r} was not evaluated: {did_you_mean(name, known)}")
-        curve = curve_frame(self.typed_summary, model, attack)
-        return curve.assign(eps_value=radius_values(curve["eps"]))
+        return model
+
+    def adversarial(self, attack: str, eps: str | None = None, model: str | None = None) -> AdversarialExamples:
+        """The images that a sweep with `save_images` kept, as the model saw them, by example.
+
+        For `eps`, such as "8/255": of each example the image saved at that radius, or else the one at its threshold if that is
+        smaller, which lies in the ball too. With None, those at the threshold, the smallest radius at which an example breaks.
+        Raises InputError where no images were saved, or for a name or radius that was not evaluated.
+        """
+        model = self._model(attack, model)
+        evaluated = list(self.curve(attack, model)["eps"])
+        if eps is not None and parse_radius(str(eps)) not in map(parse_radius, evaluated):
+            raise InputError(f"{attack} was not run at {eps}: give one of {', '.join(evaluated[1:])}")
+        saved = self._saved()
+        if saved is None:
+            raise InputError("no images were saved: sweep with save_images=100, or --save-images 100")
+        return AdversarialExamples.of(saved.of(model, attack, eps))
 
     def parts(self, attack: str = "autoattack", model: str | None = None) -> pd.DataFrame:
         """How many examples each part of a chain broke: a row for each radius, a column for each part.
@@ -125,6 +151,18 @@ class Result:
         return write_report(Path(directory), self.records, self.typed_summary).html
 
 
+def load_result(directory: str | Path) -> Result:
+    """The result that a sweep left in its folder, with a warning for each thing in it that is not as its sweep left it.
+
+    Raises InputError if it is not a results folder.
+    """
+    folder = read_folder(Path(directory))
+    for finding in folder.findings:
+        warn_caller(finding)
+    summary = folder.summary.model_copy(update={"integrity": list(folder.findings)})
+    return Result(SweepOutcome(folder.records, summary, 0, folder.whole), partial(saved_in, Path(directory)))
+
+
 @default_modes()
 def sweep(
     model: Models,
@@ -142,6 +180,8 @@ def sweep(
     batch_size: int | None = None,
     device: str = "auto",
     attention: str = AUTO,
+    save_images: int | str | None = None,
+    save_images_at: str = "",
     progress: bool | None = None,
 ) -> Result:
     """Attack a model over a grid of radii and say how accuracy falls.
@@ -171,6 +211,8 @@ def sweep(
         device: "auto", "cpu", "cuda", ...
         attention: which maps are recorded (see docs/attention.md): "auto" for those that are found, Grad-CAM saliency where none
             are; "none" for saliency; or a glob over names of submodules and levels, such as "layer4.*.spatial".
+        save_images: of how many examples, or of "all", the image at the radius where it breaks is kept, for `Result.adversarial`.
+        save_images_at: radii as text, such as "4/255", at which their images are kept too.
         progress: whether a progress bar is shown on standard error; by default in a terminal and in Jupyter.
 
     Raises:
@@ -198,13 +240,16 @@ def sweep(
         independent=independent,
         batch_size=batch_size,
         device=device,
+        images=SavedImages.parse(save_images, save_images_at),
     )
     if out is not None:
         with _watch(progress) as bar:
-            return Result(run(plan, dataset, load, Path(out), bar))
+            return Result(run(plan, dataset, load, Path(out), bar), partial(saved_in, Path(out)))
     with tempfile.TemporaryDirectory(prefix="robustatt-") as folder, _watch(progress) as bar:
         try:
-            return Result(run(plan, dataset, load, Path(folder), bar, gallery=False))
+            outcome = run(plan, dataset, load, Path(folder), bar, gallery=False)
+            saved = saved_in(Path(folder)) if plan.images is not None else None
+            return Result(outcome, lambda: saved)
         except RunInterrupted as stopped:  # what is on disk there is gone at once
             raise RunInterrupted(stopped.reason, stopped.exit_code) from stopped.__cause__
 

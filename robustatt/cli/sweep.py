@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from robustatt.data import Dataset
     from robustatt.engine.models import Loader
     from robustatt.engine.options import ExecutorOptions
-    from robustatt.plan import Cell, ModelEntry, Plan
+    from robustatt.plan import Cell, ModelEntry, Plan, SavedImages
     from robustatt.results.summary import Curve, DataInfo, Point, Summary
 
 
@@ -111,6 +111,13 @@ def sweep(
         int | None,
         typer.Option(help="Examples on which drift is measured with all steps at every radius; 0: none. [default: up to 100, by cost]"),
     ] = None,
+    save_images: Annotated[
+        str | None,
+        typer.Option(help="Keep the adversarial example of each of the first N examples, or of all, at the radius where it breaks."),
+    ] = None,
+    save_images_at: Annotated[
+        str | None, typer.Option(help="With --save-images: also the image at these radii of --eps, such as 4/255,8/255.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Estimate the cost from a short pilot run and exit.")
     ] = False,
@@ -122,7 +129,7 @@ def sweep(
         "data_root": None if data_root is None else str(data_root), "download": download or None, "input_size": input_size,
         "precision": precision, "compile": compiled or None, "channels": channels,
         "class_names": None if class_names is None else str(class_names), "mask_classes": mask_classes,
-        "drift_n": drift_n,
+        "drift_n": drift_n, "images": _saved_images(save_images, save_images_at),
     })  # fmt: skip
     folder = out or default_folder(wanted.data)
     announce(wanted.models)
@@ -200,6 +207,12 @@ def _plan_from_flags(
     changes.setdefault("attacks", (recipes.load("fgsm"),))
     changes["eps"], changes["grids"] = radii_by_attack(changes["attacks"], eps or [], unit)
     return Plan(**changes)
+
+
+def _saved_images(first: str | None, at: str | None) -> SavedImages | None:
+    from robustatt.plan import SavedImages
+
+    return SavedImages.parse(first, at)
 
 
 def _reweighted(models: tuple[ModelEntry, ...], weights: list[str]) -> tuple[ModelEntry, ...]:

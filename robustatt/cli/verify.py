@@ -17,9 +17,9 @@ def verify(
 ) -> None:
     """Check that a results folder is what it says.
 
-    Exit 1 if something is not true. Nothing is written.
+    Images that the sweep saved are judged afresh, without the attack. Exit 1 if something is not true. Nothing is written.
     """
-    from robustatt.engine.verify import FALSE, TRUE, UNKNOWN
+    from robustatt.engine.statement import FALSE, TRUE, UNKNOWN
     from robustatt.engine.verify import verify as examine
 
     if sample < 0:

@@ -21,6 +21,7 @@ from robustatt.health.records import check_records
 from robustatt.health.warning import UNEXPLAINED
 from robustatt.plan import BoundPlan, Cell
 from robustatt.results.aggregate import summarise
+from robustatt.results.images import IMAGES_SUFFIX
 from robustatt.results.records import DRIFT_SUFFIX, Store
 from robustatt.results.summary import HealthNote, Summary
 from robustatt.results.summary_file import SUMMARY_FILE, as_stored, read_summary
@@ -57,7 +58,7 @@ def read_folder(directory: Path) -> ResultsFolder:
     if not directory.is_dir():
         raise InputError(f"{directory}: no such folder: give the folder a sweep wrote (its --out)")
     bound = BoundPlan.read(directory)
-    for folder in ("records", f"records{DRIFT_SUFFIX}"):
+    for folder in ("records", f"records{DRIFT_SUFFIX}", f"records{IMAGES_SUFFIX}"):
         refuse_link(directory / folder, "remove the link, or sweep with --records file://...")
     store = Store(bound.records or directory / "records", read_only=True)
     cells = list(bound.cells())

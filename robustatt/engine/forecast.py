@@ -57,7 +57,7 @@ def forecast(sweep: Sweep, begun: Callable[[Cell, int], None] = lambda *_: None)
     Raises InputError where the sweep would.
     """
     keys = sweep.bound.keys()
-    missing = sweep.store.missing(keys)
+    missing = sweep.missing()
     found = tuple(_pilots(sweep, missing, begun))
     workers = max(1, sweep.size(missing))
     start = sweep.crew.start_seconds if workers > 1 or sweep.crew.execution.engine == "ray" else 0.0

@@ -32,11 +32,12 @@ from robustatt.health.model import check_maps, check_model
 from robustatt.health.records import check_records
 from robustatt.health.warning import HealthWarning, distinct
 from robustatt.models.device import choose_device, hardware
-from robustatt.plan import BoundPlan, Cell, Plan
+from robustatt.plan import BoundPlan, Cell, Plan, images_of
 from robustatt.progress import NoSweepProgress, SweepProgress
 from robustatt.results.aggregate import summarise
 from robustatt.results.file_names import write_file_names
 from robustatt.results.gallery import GALLERY_FILE, GalleryEntry, write_gallery
+from robustatt.results.images import IMAGES_SUFFIX, ImageStore
 from robustatt.results.records import DRIFT_SUFFIX, Store
 from robustatt.results.summary import Provenance, Summary
 from robustatt.results.summary_file import read_summary, write_summary
@@ -89,7 +90,7 @@ def bound(plan: Plan, dataset: Dataset, load: Loader, out: Path, execution: Exec
     examples = _count(plan, dataset)
     chosen = drawn(dataset, plan)
     records = (execution.records if execution else None) or str(out / "records")
-    for folder in ("records", f"records{DRIFT_SUFFIX}"):
+    for folder in ("records", f"records{DRIFT_SUFFIX}", f"records{IMAGES_SUFFIX}"):
         refuse_link(out / folder, "remove the link, or name the place with --records file://...")
     refuse_link(out / GALLERY_FILE.parent)
     store = Store(records)
@@ -103,7 +104,7 @@ def bound(plan: Plan, dataset: Dataset, load: Loader, out: Path, execution: Exec
         bound = BoundPlan(plan, examples, chosen.classes, chosen.fingerprint, fingerprints, _url(execution))
         setup = Setup(plan, chosen.fingerprint, where, str(device), batch_size, threads)
         crew = ExecutorFactory(setup, execution or ExecutorOptions(workers=1), dataset, models, available, start_seconds)
-        yield Sweep(bound, chosen, models, store, out, setup, crew)
+        yield Sweep(bound, chosen, models, store, out, setup, crew, ImageStore(where) if plan.images else None)
 
 
 def _cluster(execution: ExecutorOptions | None) -> AbstractContextManager[None]:
@@ -140,14 +141,17 @@ class Sweep:
     out: Path
     setup: Setup
     crew: ExecutorFactory
+    images: ImageStore | None
 
     def run(self, progress: SweepProgress, gallery: bool) -> SweepOutcome:
         """Compute what is missing, then summarise everything."""
         plan, bound, store = self.bound.plan, self.bound, self.store
         own, drift = ([cell.key for cell in cells] for cells in (bound.cells(), bound.drift_cells()))
-        keys = [*own, *drift]
-        missing = store.missing(keys)
+        missing = self.missing()
+        images = self.images
         if not missing and (summary := _finished(bound, self.out)) is not None:
+            if images is not None:
+                images.write_index(own)
             records = store.read(own)
             if agrees(summary, records, store.read(drift), bound):
                 return SweepOutcome(records, summary, 0, len(own))
@@ -158,13 +162,17 @@ class Sweep:
             warnings += _inspect(self.models.get(entry), module, self.dataset, bound.examples)
             cards[entry.name] = getattr(module, "card", None)
         store.prepare(drift=bool(drift))
+        if images is not None:
+            images.prepare()
         self.out.mkdir(parents=True, exist_ok=True)
         bound.write(self.out)
         write_file_names(self.dataset, range(bound.examples), self.out)
-        images = sum(_images(cell) for kind in bound.kinds() for cell in kind if cell.key in missing)
+        queries = sum(_images(cell) for kind in bound.kinds() for cell in kind if cell.key in missing)
         began, computed = time.time(), len(missing & set(own))
-        progress.begin(images, len(own), len(own) - computed)
+        progress.begin(queries, len(own), len(own) - computed)
         self._compute(missing, progress, set(own))
+        if images is not None:
+            images.write_index(own)
         records, drift_records = store.read(own), store.read(drift)
         warnings += check_records(records, plan.attacks)
         for name, card in cards.items():
@@ -175,7 +183,13 @@ class Sweep:
         write_summary(self.out, summary)
         if gallery:
             _keep_pictures(bound, self.dataset, self.models, records, self.out)
-        return SweepOutcome(records, summary, computed, len(own) - computed, store.moved_aside)
+        return SweepOutcome(records, summary, computed, len(own) - computed, [*store.moved_aside, *(images.damaged if images else [])])
+
+    def missing(self) -> set[str]:
+        """The keys of the Cells that have no records, or not the images that the plan wants saved."""
+        wanted = {cell.key: images for cell in self.bound.cells() if (images := images_of(self.bound.plan, cell)) is not None}
+        lacking = set() if self.images is None else self.images.lacking(wanted)
+        return self.store.missing(self.bound.keys()) | lacking
 
     def queue(self, missing: Set[str], costs: Costs) -> Queue:
         """The Cells that are missing in the store, longest first."""

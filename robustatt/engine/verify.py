@@ -1,4 +1,4 @@
-"""`robustatt verify`: is a results folder what it says? Checksums, the summary, data and weights, and a sample run again.
+"""`robustatt verify`: is a results folder what it says? Checksums, summary, data, weights, saved images, a sample run again.
 
 Nothing is written.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,8 @@ from robustatt.data.dataset import Dataset
 from robustatt.engine.evidence import ResultsFolder, read_folder
 from robustatt.engine.models import FrozenModels
 from robustatt.engine.sources import drawn, load_data, match_channels, model_loader
+from robustatt.engine.statement import FALSE, MARGIN_TOLERANCE, TRUE, UNKNOWN, Statement
+from robustatt.engine.verify_images import SavedExamples
 from robustatt.engine.worker import automatic_batch_size
 from robustatt.errors import RobustattError
 from robustatt.evaluate.cell import attack_examples, rows_of
@@ -26,34 +27,21 @@ from robustatt.evaluate.classifier import Classifier
 from robustatt.models.device import choose_device
 from robustatt.plan import Cell
 
-TRUE, FALSE, UNKNOWN = "true", "false", "not checked"
-
-CLEAN_TOLERANCE = 1e-3
-"""How far a clean margin may lie from the recorded one, in shares of the largest: kernels of other machines and batch sizes
-round differently, by some 1e-6."""
-
 MAX_CHANGED = 0.02
 """Share of the attacked rows (and at least one) whose outcome may differ: where an attack ends at the very boundary, rounding
 decides. A run with the same kernels differs in none."""
 
 
-@dataclass(frozen=True)
-class Statement:
-    """One thing that was looked at: what, whether it is true, and what was found."""
-
-    what: str
-    verdict: str
-    finding: str
-
-
 def verify(directory: Path, sample: int = 8) -> list[Statement]:
-    """Hold a results folder against itself, its data and its models, and run `sample` examples of each Cell again.
+    """Hold a results folder against itself, its data and its models, judge its saved images afresh, and run `sample` examples
+    of each Cell again.
 
     Raises:
-        InputError: it is not a results folder.
+        InputError: it is not a results folder, or its images are of another format.
     """
     folder = read_folder(directory)
-    stated = [_records(folder), *_agreement(folder)]
+    saved = SavedExamples.of(folder, directory)
+    stated = [_records(folder), *_agreement(folder), *saved.stated]
     try:
         dataset = load_data(folder.bound.plan)
         plan, dataset, load = match_channels(folder.bound.plan, dataset, model_loader(dataset))
@@ -75,6 +63,7 @@ def verify(directory: Path, sample: int = 8) -> list[Statement]:
                 stated.append(Statement(f"model {entry.name}", FALSE, finding))
                 continue
             stated.append(Statement(f"model {entry.name}", TRUE, "the same weights and code"))
+            stated += saved.judged(entry.name, models.get(entry), dataset)
             stated += _repeated(folder, entry.name, models.get(entry), dataset, sample)
     return stated
 
@@ -136,7 +125,7 @@ def _again(
 
 def _compared(what: str, then: pd.DataFrame, now: pd.DataFrame) -> Statement:
     scale = float(now["clean_margin"].abs().max()) or 1.0
-    moved = (then["clean_margin"] - now["clean_margin"]).abs() > CLEAN_TOLERANCE * scale
+    moved = (then["clean_margin"] - now["clean_margin"]).abs() > MARGIN_TOLERANCE * scale
     labels = int((then["label"] != now["label"]).sum())
     clean = int(moved.sum())
     changed = int(((then["adv_pred"] == then["label"]) != (now["adv_pred"] == now["label"])).sum())

@@ -21,8 +21,9 @@ from robustatt.engine.sources import drawn, load_data, model_loader
 from robustatt.errors import InputError, RobustattError, describe
 from robustatt.evaluate.cell import Evaluation, evaluate
 from robustatt.models.device import is_out_of_memory
-from robustatt.plan import ModelEntry, Plan
+from robustatt.plan import ModelEntry, Plan, images_of
 from robustatt.plan.cells import DRIFT_KEY
+from robustatt.results.images import ImageStore
 from robustatt.results.records import Store
 
 LOG_LINES = 20
@@ -88,7 +89,10 @@ class Worker:
         classifier = self._models.get(entry)
         torch.manual_seed(int(cell.key.removeprefix(DRIFT_KEY)[:15], 16))
         began = time.perf_counter()
-        found = evaluate(cell, classifier, self._dataset, self._batch_size(task), advance)
+        wanted = images_of(self._setup.plan, cell)
+        found = evaluate(cell, classifier, self._dataset, self._batch_size(task), advance, wanted)
+        if found.saved is not None and wanted is not None:
+            ImageStore(self._setup.records).put(cell.key, found.saved, self._dataset.image_shape, wanted)
         self._store.put(cell.key, found.columns)
         return self._spent(found, self._batch_size(task), time.perf_counter() - began)
 

@@ -15,6 +15,7 @@ from robustatt.attack.rng import ExampleRng
 from robustatt.attack.target_classes import choose
 from robustatt.evaluate.classifier import Classifier, Prediction
 from robustatt.evaluate.drift import DRIFT_METRICS, AttentionMaps, drift
+from robustatt.evaluate.kept_rows import IMAGE, KeptRows
 
 
 @dataclass
@@ -29,7 +30,7 @@ class AttackedBatch:
     index: Int[Tensor, " n"]
     radii: Float[Tensor, " k"]
     batch_size: int
-    keep: bool = False  # whether the ledger keeps every image and attention map, for a gallery
+    kept: KeptRows | None = None  # where the images behind some rows are kept, if they are wanted
     clean: Prediction = field(init=False)
     attention: list[AttentionMaps] = field(init=False)
     target_class: Int[Tensor, " n"] = field(init=False)  # the class to push each example to; -1 for any mistake
@@ -65,6 +66,13 @@ class AttackedBatch:
         target_class, label = self.target_class[positions].cpu().numpy(), self.label[positions].cpu().numpy()
         return np.asarray(np.where(target_class >= 0, prediction == target_class, prediction != label))
 
+    @property
+    def behind(self) -> list[str]:
+        """What is kept behind a row: nothing, or the image, or also the attention map of each level."""
+        if self.kept is None:
+            return []
+        return [IMAGE, *(map_columns(self.classifier) if self.kept.maps else [])]
+
     def batches(self) -> list[Tensor]:
         """Positions of all examples, in batches."""
         return list(torch.split(torch.arange(len(self.label), device=self.label.device), self.batch_size))
@@ -91,8 +99,7 @@ class AttackedBatch:
         for level, before, after in zip(self.classifier.levels, self.attention, verdict.maps, strict=True):
             for metric, values in drift(before.select(positions), AttentionMaps.of(after, size)).items():
                 found[f"drift_{metric}_{level}"] = values
-        if self.keep:
-            found |= {"image": image} | dict(zip(map_columns(self.classifier), verdict.maps, strict=True))
+        found |= dict(zip(self.behind, [image.clamp(0.0, 1.0), *verdict.maps], strict=False))
         return {name: values.cpu().numpy() for name, values in found.items()}
 
 
@@ -116,27 +123,34 @@ class OutcomeTable:
                for name, value in extra.items()},
         }  # fmt: skip
         self.extra = extra
-        if target.keep:
-            pictures = {
-                "image": target.image,
-                **dict(zip(map_columns(target.classifier), target.clean.maps, strict=True)),
-            }
-            for name, like in pictures.items():
-                self.columns[name] = np.zeros((*shape, *like.shape[1:]), dtype=np.float32)
+        self._target = target
 
-    def write(self, examples: np.ndarray, radius: np.ndarray | int, found: dict[str, np.ndarray]) -> None:
-        """Set the columns of some (example, radius) pairs."""
-        for name, values in found.items():
-            self.columns[name][examples, radius] = values
+    def write(self, examples: np.ndarray, radius: int, found: dict[str, np.ndarray]) -> None:
+        """Set the columns of some (example, radius) pairs, and hand over what is to be kept behind them."""
+        kept = self._target.kept
+        behind = self._target.behind
+        for name in found.keys() - set(behind):
+            self.columns[name][examples, radius] = found[name]
+        if kept is None:
+            return
+        many = examples.ndim > 0
+        label, clean = (values.cpu().numpy() for values in (self._target.label, self._target.clean.prediction))
+        targeted = (self._target.target_class >= 0).cpu().numpy()
+        for row, example in enumerate(np.atleast_1d(examples).tolist()):
+            values = {name: found[name][row] if many else found[name] for name in behind}
+            wrong = clean[example] == label[example] != self.columns["adv_pred"][example, radius]
+            kept.write(example, radius, values, bool(wrong), bool(targeted[example]))
 
     def copy(self, example: int, source: int, radius: int) -> None:
         """The row of one radius backed by the same image as another's."""
         for name, values in self.columns.items():
             values[example, radius] = False if name == "attacked" else values[example, source]
+        if self._target.kept is not None:
+            self._target.kept.copy(example, source, radius)
 
 
 def map_columns(classifier: Classifier) -> list[str]:
-    """The ledger's columns that keep attention maps, a column for each level."""
+    """What the attention map of each level is called where it is kept (see `KeptRows`)."""
     return [f"map_{level}" for level in classifier.levels]
 
 

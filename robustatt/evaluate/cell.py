@@ -28,31 +28,52 @@ from robustatt.errors import InputError
 from robustatt.evaluate.batch import AttackedBatch, OutcomeTable
 from robustatt.evaluate.classifier import Classifier
 from robustatt.evaluate.full_strength import evaluate_at_full_strength
+from robustatt.evaluate.kept_rows import IMAGE, KeptRows
 from robustatt.evaluate.single_run import evaluate_along_direction, evaluate_minimum_norm
 from robustatt.evaluate.threshold_search import GridSearch
-from robustatt.plan import Cell
+from robustatt.plan import Cell, CellImages
 from robustatt.results.columns import DRIFT_METRICS
+from robustatt.results.images import SAVED_COLUMNS
 from robustatt.results.records import Columns
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The records of a Cell as columns, and what they cost in gradients and forward passes (images, not batches)."""
+    """The records of a Cell as columns, and what they cost in gradients and forward passes (images, not batches).
+
+    `saved`: the rows whose images were asked for, with them (see `robustatt.results.images`).
+    """
 
     columns: Columns
     gradients: int
     forwards: int
+    saved: Columns | None = None
 
 
 def evaluate(
-    cell: Cell, classifier: Classifier, dataset: Dataset, batch_size: int, done: Callable[[int], None] = lambda _: None
-) -> Evaluation:
-    """Run a Cell. `done` is called with the number of examples finished since the last call.
+    cell: Cell, classifier: Classifier, dataset: Dataset, batch_size: int, done: Callable[[int], None] = lambda _: None,
+    wanted: CellImages | None = None,
+) -> Evaluation:  # fmt: skip
+    """Run a Cell. `done` is called with the number of examples finished since the last call; `wanted` images are kept.
 
     Raises NonFiniteLogits, ThreatModelViolation, or InputError for labels the model does not know.
     """
-    target, ledger, oracle = attack_examples(cell, classifier, dataset, positions_of(cell, dataset), batch_size, done)
-    return Evaluation(rows_of(cell, target, ledger), oracle.gradients, oracle.forwards + target.forwards)
+    kept = None if wanted is None else KeptRows(wanted.examples, [cell.radii.index(eps) for eps in wanted.radii])
+    target, ledger, oracle = attack_examples(cell, classifier, dataset, positions_of(cell, dataset), batch_size, done, kept)
+    columns = rows_of(cell, target, ledger)
+    saved = None if kept is None else _saved(columns, kept, target, ledger)
+    return Evaluation(columns, oracle.gradients, oracle.forwards + target.forwards, saved)
+
+
+def _saved(columns: Columns, kept: KeptRows, target: AttackedBatch, ledger: OutcomeTable) -> Columns:
+    """The records of the rows whose images are kept, by radius and then example, with the images, flat."""
+    label, clean = (values.cpu().numpy() for values in (target.label, target.clean.prediction))
+    wrong = (ledger.columns["adv_pred"] != label[:, None]) & (clean == label)[:, None]
+    rows = list(kept.rows(wrong))
+    places = np.array([(radius + 1) * len(target) + example for radius, example in rows], np.int64)
+    records: dict[str, NDArray[Any]] = {name: np.asarray(columns[name])[places] for name in SAVED_COLUMNS}
+    images = np.array([kept[example, radius][IMAGE] for radius, example in rows], np.float32)
+    return records | {IMAGE: images.reshape(len(rows), target.image[0].numel())}
 
 
 def positions_of(cell: Cell, dataset: Dataset) -> Sequence[int]:
@@ -65,17 +86,17 @@ def positions_of(cell: Cell, dataset: Dataset) -> Sequence[int]:
 
 def attack_examples(
     cell: Cell, classifier: Classifier, dataset: Dataset, positions: Sequence[int], batch_size: int,
-    done: Callable[[int], None] = lambda _: None, keep: bool = False,
+    done: Callable[[int], None] = lambda _: None, kept: KeptRows | None = None,
 ) -> tuple[AttackedBatch, OutcomeTable, Oracle]:  # fmt: skip
     """A Cell's attack on some examples of its data set, to its last step if the Cell has a drift sample.
 
-    `keep` makes the ledger keep images and maps.
+    `kept` receives the images behind some rows.
     """
     images, labels = load_images(dataset, positions, classifier)
     radii = torch.tensor([float(parse_radius(text)) for text in cell.radii], device=classifier.device)
     attack = build(cell.attack, classifier.classes)
     index = dataset.original(positions).to(classifier.device)
-    target = AttackedBatch(classifier, attack.norm, attack.name, images, labels, index, radii, batch_size, keep)
+    target = AttackedBatch(classifier, attack.norm, attack.name, images, labels, index, radii, batch_size, kept)
     target.set_target_classes(attack, ExampleRng(cell.seed, attack.name))
     oracle = Oracle(classifier.logits, classifier.box_margin, classifier.attend, classifier.attended)
     attack.prepare(oracle)

@@ -12,6 +12,7 @@ from robustatt.data.dataset import Dataset
 from robustatt.evaluate.batch import map_columns
 from robustatt.evaluate.cell import attack_examples
 from robustatt.evaluate.classifier import Classifier
+from robustatt.evaluate.kept_rows import IMAGE, KeptRows
 from robustatt.plan import Cell
 from robustatt.results.gallery import GalleryEntry, choose_examples
 from robustatt.results.outcomes import outcomes_by_curve
@@ -64,14 +65,15 @@ def pictures(
     An example's random numbers belong to it, so attacking a few again gives the images that the Cell's records describe.
     """
     place_of = {int(index): place for place, index in enumerate(dataset.original(range(len(dataset))).tolist())}
-    target, ledger, _ = attack_examples(
-        cell, classifier, dataset, [place_of[index] for index in examples], batch_size, keep=True
-    )
+    radii = spread(cell.radii, dataset.image_shape[1] * dataset.image_shape[2])
+    kept = KeptRows(len(examples), radii, maps=True)
+    positions = [place_of[index] for index in examples]
+    target, ledger, _ = attack_examples(cell, classifier, dataset, positions, batch_size, kept=kept)
     clean = [level.cpu().numpy() for level in target.clean.maps]
     images = target.image.cpu().numpy()
     for row, index in enumerate(examples):
-        for radius in spread(cell.radii, images.shape[2] * images.shape[3]):
-            kept = {name: values[row, radius] for name, values in ledger.columns.items()}
+        for radius in radii:
+            behind = kept[row, radius]
             yield GalleryEntry(
                 model=cell.model,
                 attack=cell.attack.name,
@@ -79,11 +81,11 @@ def pictures(
                 eps=cell.radii[radius],
                 label=int(target.label[row]),
                 clean_pred=int(target.clean.prediction[row]),
-                adv_pred=int(kept["adv_pred"]),
+                adv_pred=int(ledger.columns["adv_pred"][row, radius]),
                 image=_pixels(images[row]),
-                adversarial=np.moveaxis(kept["image"], 0, 2),
+                adversarial=np.moveaxis(behind[IMAGE], 0, 2),
                 clean_maps=_maps(classifier, [level[row] for level in clean]),
-                attacked_maps=_maps(classifier, [kept[name] for name in map_columns(classifier)]),
+                attacked_maps=_maps(classifier, [behind[name] for name in map_columns(classifier)]),
             )
 
 

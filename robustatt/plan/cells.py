@@ -17,6 +17,7 @@ from robustatt.files import write_atomically
 from robustatt.plan.drift_sample import DriftSample, Radii, at_full_strength, measured_attacks, sample_size
 from robustatt.plan.entries import Document, ModelEntry
 from robustatt.plan.plan import Plan, read_plan
+from robustatt.plan.saved_images import CellImages
 
 #: part of every key: raise it when the same Cell would give other numbers
 EVALUATION_VERSION = 4
@@ -70,6 +71,14 @@ class Cell:
         if self.drift is not None:
             return f"{self.model} under {self.kind[1]}, {self.stop - self.start} examples"
         return f"{self.model} under {self.attack.name}, examples {self.start} to {self.stop - 1}"
+
+
+def images_of(plan: Plan, cell: Cell) -> CellImages | None:
+    """What the plan wants saved of a Cell; None for nothing."""
+    if plan.images is None or cell.drift is not None or not cell.radii:
+        return None
+    count = plan.images.examples(cell.start, cell.stop)
+    return CellImages(count, plan.images.radii(cell.attack, cell.radii)) if count else None
 
 
 @dataclass(frozen=True)

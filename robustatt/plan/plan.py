@@ -21,6 +21,7 @@ from robustatt.plan.checks import (
     require_unique,
 )
 from robustatt.plan.entries import Document, ModelEntry, attack_entry, model_from_toml, model_to_toml
+from robustatt.plan.saved_images import SavedImages
 
 #: radii by the name of an attack
 Grids = tuple[tuple[str, tuple[Fraction, ...]], ...]
@@ -45,7 +46,8 @@ class Plan:
     `download`, `label_column`, `input_size`, `class_names` (a file) and `channels` say how the data is found and read;
     `mask_classes` lets only those outputs compete that are classes of the data, found by name in `class_names`;
     `precision` and `compile` how models are run (see `robustatt.evaluate.classifier.Numerics`). `drift_n`: on how many examples
-    drift is measured at full strength (see `robustatt.plan.drift_sample`); None: as many as pay off, 0: none.
+    drift is measured at full strength (see `robustatt.plan.drift_sample`); None: as many as pay off, 0: none. `images`: which
+    adversarial examples are saved; None: none.
     """
 
     models: tuple[ModelEntry, ...]
@@ -70,6 +72,7 @@ class Plan:
     mask_classes: bool = False
     drift_n: int | None = None
     grids: Grids = ()
+    images: SavedImages | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", tuple(sorted(set(self.eps) - {Fraction(0)})))
@@ -98,6 +101,8 @@ class Plan:
                     f"--eps {format_radius(largest)} is larger than the whole pixel range [0, 1]: "
                     "an L-infinity radius is at most 255/255"
                 )
+        if self.images is not None:
+            self.images.check([(entry, self.radii_of(entry)) for entry in self.attacks])
 
     def radii(self) -> tuple[str, ...]:
         """The radii as records write them, ascending, without the clean one."""
@@ -127,6 +132,8 @@ class Plan:
         for key, usual in (("precision", "float32"), ("compile", False), ("mask_classes", False)):
             if getattr(self, key) != usual:
                 document[key] = getattr(self, key)
+        if self.images is not None:
+            document |= {"save_images": self.images.text} | ({"save_images_at": self.images.at} if self.images.at else {})
         document["models"] = [model_to_toml(entry) for entry in self.models]
         own = {entry.name: {"eps": ",".join(self.radii_of(entry)) or "0"} for entry in self.attacks if entry.name in dict(self.grids)}
         document["attacks"] = [
@@ -140,7 +147,7 @@ class Plan:
         """A plan from a TOML document; every mistake is an InputError that begins with `where`."""
         typed = {**SIMPLE_KEYS, "models": (list, '["vgg"]'), "attacks": (list, '["fgsm"]')}
         with said_of(where):
-            require_known(document, {*typed, "eps", "eps_unit", "bound"})
+            require_known(document, {*typed, "eps", "eps_unit", "save_images", "save_images_at", "bound"})
             for key, (kind, example) in typed.items():
                 if key in document:
                     require_type(key, document[key], kind, f"{key} = {example}")
@@ -150,7 +157,9 @@ class Plan:
             eps, grids = radii_by_attack(attacks, texts, parse_unit(document.get("eps_unit")))
             models = tuple(model_from_toml(entry) for entry in document.get("models", []))
             simple = {key: document[key] for key in SIMPLE_KEYS if key in document}
-            return Plan(models=models, attacks=attacks, eps=eps, grids=grids, **simple)
+            at = document.get("save_images_at", "")
+            images = SavedImages.parse(document.get("save_images"), ",".join(map(str, at)) if isinstance(at, list) else str(at))
+            return Plan(models=models, attacks=attacks, eps=eps, grids=grids, images=images, **simple)
 
 
 def radii_by_attack(

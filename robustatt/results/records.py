@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from robustatt.eps import MAX_RADII
@@ -37,20 +38,25 @@ _CHECKSUM = b"robustatt.sha256"
 _BLANK = b"0" * 64
 
 
-def encode(columns: Columns) -> bytes:
+def encode(columns: Columns, notes: Mapping[str, str] | None = None, floats: str = "") -> bytes:
     """Columns (arrays of one length) as the bytes of a Parquet file that carries its own checksum.
 
-    The checksum is the sha256 of the file with the checksum's place filled with zeros.
+    The checksum is the sha256 of the file with the checksum's place filled with zeros. `notes` go beside it into the footer;
+    `floats` names a column that is ``(rows, values)``, a list of float32 in each row.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    arrays = {name: pa.array(values, type=_type(name)) for name, values in columns.items()}
+    arrays = {name: _lists(np.asarray(values)) if name == floats else pa.array(values, type=_type(name)) for name, values in columns.items()}
     table = pa.table(arrays)
     buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, table.schema, compression="zstd", store_schema=False) as writer:
+    footer: dict[str | bytes, str | bytes] = {**(notes or {}), _CHECKSUM: _BLANK}  # type: ignore[dict-item]
+    split: dict[str, list[str]] = {}
+    if floats:
+        split = {"use_dictionary": [name for name in columns if name != floats], "use_byte_stream_split": [f"{floats}.list.element"]}
+    with pq.ParquetWriter(buffer, table.schema, compression="zstd", store_schema=False, **split) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata({_CHECKSUM: _BLANK})
+        writer.add_key_value_metadata(footer)
     blank = buffer.getvalue()
     place = _place(blank, _BLANK)
     return blank[:place] + hashlib.sha256(blank).hexdigest().encode() + blank[place + 64 :]
@@ -76,6 +82,13 @@ def is_whole(content: bytes) -> bool:
 def _place(content: bytes, checksum: bytes) -> int:
     place = content.rindex(_CHECKSUM)
     return content.index(checksum, place)
+
+
+def _lists(values: NDArray[np.float32]) -> Any:
+    import pyarrow as pa
+
+    offsets = np.arange(len(values) + 1, dtype=np.int64) * values.shape[1]
+    return pa.LargeListArray.from_arrays(offsets, pa.array(values.reshape(-1)))
 
 
 def _type(column: str) -> Any:
@@ -111,7 +124,7 @@ class Store:
 
     def has(self, key: str) -> bool:
         """Whether the Cell's records are there and whole; a damaged file is moved aside."""
-        return self._content(key) is not None
+        return self.content(key) is not None
 
     def absent(self, keys: Iterable[str]) -> set[str]:
         """Those keys that have no file."""
@@ -119,7 +132,7 @@ class Store:
         there = self.place.names()
         if any(key.startswith(DRIFT_KEY) for key in keys):
             there |= self._drift.names()
-        return {key for key in keys if _name(key) not in there}
+        return {key for key in keys if file_name(key) not in there}
 
     def missing(self, keys: Iterable[str]) -> set[str]:
         """Those keys whose records are not there, or not whole."""
@@ -129,7 +142,11 @@ class Store:
 
     def put(self, key: str, columns: Columns) -> None:
         """Write the records of a Cell."""
-        self._place_of(key).put(_name(key), encode(columns))
+        self.put_encoded(key, encode(columns))
+
+    def put_encoded(self, key: str, content: bytes) -> None:
+        """Write what `encode` gave for a Cell."""
+        self._place_of(key).put(file_name(key), content)
 
     def read(self, keys: Iterable[str]) -> pd.DataFrame:
         """The records of those Cells that are there and whole, in the order of the keys."""
@@ -137,7 +154,7 @@ class Store:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        contents = [content for key in keys if (content := self._content(key)) is not None]
+        contents = [content for key in keys if (content := self.content(key)) is not None]
         tables = [pq.read_table(pa.BufferReader(content)) for content in contents]
         if not tables:
             return pd.DataFrame(
@@ -150,18 +167,19 @@ class Store:
             frame[name] = frame[name].fillna("")
         return frame
 
-    def _content(self, key: str) -> bytes | None:
+    def content(self, key: str) -> bytes | None:
+        """The bytes of a Cell's file if it is there and whole; a damaged one is moved aside, or named in `damaged`."""
         try:
-            content = self._place_of(key).read(_name(key))
+            content = self._place_of(key).read(file_name(key))
         except FileNotFoundError:
             return None
         if is_whole(content):
             return content
         if self._read_only:
-            self.damaged.append(PurePath(_name(key)))
+            self.damaged.append(PurePath(file_name(key)))
             return None
         aside = f"{key}.damaged"
-        self._place_of(key).rename(_name(key), aside)
+        self._place_of(key).rename(file_name(key), aside)
         self.moved_aside.append(PurePath(aside))
         return None
 
@@ -170,5 +188,6 @@ class Store:
         return self._drift if key.startswith(DRIFT_KEY) else self.place
 
 
-def _name(key: str) -> str:
+def file_name(key: str) -> str:
+    """The name of a Cell's file."""
     return f"{key}.parquet"
