@@ -35,7 +35,9 @@ from robustatt.health.warning import HealthWarning
 from robustatt.plan import Grids, ModelEntry, Plan, SavedImages, attack_entry, model_entries, radii_by_attack
 from robustatt.plan.entries import AUTO, attending
 from robustatt.progress import NoSweepProgress, SweepProgress
+from robustatt.results.by_class import class_points
 from robustatt.results.chains import part_tables
+from robustatt.results.outcomes import curves_of
 from robustatt.results.summary import curve_frame
 
 __all__ = ["AdversarialExamples", "Result", "load_data", "load_result", "model_loader", "sweep"]
@@ -106,6 +108,13 @@ class Result:
         if saved is None:
             raise InputError("no images were saved: sweep with save_images=100, or --save-images 100")
         return AdversarialExamples.of(saved.of(model, attack, eps))
+
+    def by_class(self, attack: str, model: str | None = None) -> pd.DataFrame:
+        """Accuracy by true class and radius, each class against the others; columns as in `robustatt.results.by_class.ClassPoint`."""
+        import pandas as pd
+
+        name = self._model(attack, model)
+        return pd.DataFrame([vars(point) for point in class_points(curves_of(self.records)[name, attack])])
 
     def parts(self, attack: str = "autoattack", model: str | None = None) -> pd.DataFrame:
         """How many examples each part of a chain broke: a row for each radius, a column for each part.

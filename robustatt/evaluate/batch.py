@@ -15,7 +15,8 @@ from robustatt.attack.rng import ExampleRng
 from robustatt.attack.target_classes import choose
 from robustatt.evaluate.classifier import Classifier, Prediction
 from robustatt.evaluate.drift import DRIFT_METRICS, AttentionMaps, drift
-from robustatt.evaluate.kept_rows import IMAGE, KeptRows
+from robustatt.evaluate.kept_rows import KeptRows
+from robustatt.results.images import IMAGE
 
 
 @dataclass

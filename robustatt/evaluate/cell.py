@@ -28,12 +28,12 @@ from robustatt.errors import InputError
 from robustatt.evaluate.batch import AttackedBatch, OutcomeTable
 from robustatt.evaluate.classifier import Classifier
 from robustatt.evaluate.full_strength import evaluate_at_full_strength
-from robustatt.evaluate.kept_rows import IMAGE, KeptRows
+from robustatt.evaluate.kept_rows import KeptRows
 from robustatt.evaluate.single_run import evaluate_along_direction, evaluate_minimum_norm
 from robustatt.evaluate.threshold_search import GridSearch
 from robustatt.plan import Cell, CellImages
 from robustatt.results.columns import DRIFT_METRICS
-from robustatt.results.images import SAVED_COLUMNS
+from robustatt.results.images import IMAGE, SAVED_COLUMNS
 from robustatt.results.records import Columns
 
 

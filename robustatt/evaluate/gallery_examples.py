@@ -12,9 +12,10 @@ from robustatt.data.dataset import Dataset
 from robustatt.evaluate.batch import map_columns
 from robustatt.evaluate.cell import attack_examples
 from robustatt.evaluate.classifier import Classifier
-from robustatt.evaluate.kept_rows import IMAGE, KeptRows
+from robustatt.evaluate.kept_rows import KeptRows
 from robustatt.plan import Cell
 from robustatt.results.gallery import GalleryEntry, choose_examples
+from robustatt.results.images import IMAGE
 from robustatt.results.outcomes import outcomes_by_curve
 
 if TYPE_CHECKING:

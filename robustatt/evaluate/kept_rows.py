@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-IMAGE = "image"
 Values = dict[str, NDArray[np.float32]]
 
 

@@ -45,8 +45,10 @@ def write_report(
     """
     import robustatt.report.page as page
     import robustatt.report.tables as tables
+    import robustatt.report.who_fails as who_fails
     from robustatt.files import subfolder, write_atomically
     from robustatt.report.figures import sweep_figures
+    from robustatt.report.text import first_norm, strongest_attack
     from robustatt.results.gallery import read_gallery
     from robustatt.results.unbounded import rows_of
 
@@ -57,15 +59,23 @@ def write_report(
         records = records[~records["attack"].isin({row[1] for row in unbounded_rows})]
     curves, drift = sweep_figures(summary), drift_figures(summary)
     stored = read_gallery(Path(directory))
-    more = page.example_parts(summary, records, stored) | {
+    layout = page.adversaries(summary, records)
+    strongest = strongest_attack(first_norm(summary))
+    shown = [eps for overview in page.overviews(summary) for eps in overview.radii]
+    by_class = who_fails.class_tables(layout, summary, strongest, shown)
+    broken = who_fails.breaking_tables(Path(directory), records, summary.curve_names()[0], strongest) if records is not None and strongest else []
+    more = page.example_parts(summary, layout, stored) | {
         "file_names": read_file_names(Path(directory)),
         "unbounded": (heads, unbounded_rows),
+        "class_tables": by_class,
+        "breaking": broken,
     }
     try:
         pictures, rows = subfolder(folder, "figures"), subfolder(folder, "tables")
         text = page.render(summary, page.Page(curves, drift, more))
         write_atomically(folder / "report.html", text.encode())
         listed = tables.write_tables(summary, page.overviews(summary), rows, whole) if whole.curves else []
+        listed += who_fails.write_class_tables(layout, by_class, broken, summary, rows)
         written = _write_figures(summary, curves, drift, stored, pictures) if figures else []
     except OSError as error:
         raise InputError(f"cannot write the report into {folder}: {error.strerror or error}") from None

@@ -21,11 +21,11 @@ from robustatt.report.drift_by_level import level_tables
 from robustatt.report.drift_curves import KIND_WORDS
 from robustatt.report.examples import explorer_data
 from robustatt.report.figures import FigureSpec, Panel, attack_title
-from robustatt.report.heatmaps import page_gallery
+from robustatt.report.heatmaps import class_name, page_gallery
 from robustatt.report.style import DARK, LIGHT, SeriesStyle, looks
 from robustatt.results.chains import part_tables
 from robustatt.results.columns import DRIFT_METRICS
-from robustatt.results.outcomes import outcomes_by_curve
+from robustatt.results.outcomes import Outcomes, outcomes_by_curve
 from robustatt.results.summary import Point, Summary
 from robustatt.results.unbounded import rows_of
 
@@ -91,13 +91,17 @@ def class_names(summary: Summary) -> list[str]:
     return summary.plan.data.classes
 
 
-def example_parts(summary: Summary, records: pd.DataFrame | None, stored: Sequence[GalleryEntry]) -> Context:
-    """The parts of the page that show single examples."""
-    strongest = text.strongest_attack(text.first_norm(summary))
+def adversaries(summary: Summary, records: pd.DataFrame | None) -> list[Outcomes]:
+    """The outcomes of every attack that wants mistakes, in the order of the curves; none without records."""
     layout = list(outcomes_by_curve(records)) if records is not None and summary.curves else []
     models, attacks = summary.curve_names()
     layout = [outcomes for outcomes in layout if summary.is_adversary(outcomes.attack)]
-    layout.sort(key=lambda g: (_place(g.model, models), _place(g.attack, attacks)))
+    return sorted(layout, key=lambda g: (_place(g.model, models), _place(g.attack, attacks)))
+
+
+def example_parts(summary: Summary, layout: Sequence[Outcomes], stored: Sequence[GalleryEntry]) -> Context:
+    """The parts of the page that show single examples."""
+    strongest = text.strongest_attack(text.first_norm(summary))
     explorer = explorer_data(layout, strongest)
     return {
         "explore_js": Markup(_template("explore.js")),
@@ -128,6 +132,7 @@ def context(summary: Summary, page: Page) -> Context:
     return {
         **frame_parts(),
         "classes": class_names(summary),
+        "class_name": partial(class_name, classes=class_names(summary)),
         "confusion": matrices(summary, next(iter(strongest.values()), None), class_names(summary)),
         "headline": headline(summary),
         "models": models,

@@ -38,13 +38,14 @@ def summary_csv(summary: Summary) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["model", "attack", "norm", *COLUMNS])
     for curve in summary.curves:
-        names = [_inert(name) for name in (curve.model, curve.attack, curve.norm)]
+        names = [inert(name) for name in (curve.model, curve.attack, curve.norm)]
         for point in curve.points:
             writer.writerow([*names, *(getattr(point, column) for column in COLUMNS)])
     return buffer.getvalue()
 
 
-def _inert(name: str) -> str:
+def inert(name: str) -> str:
+    """A name that no spreadsheet runs as a formula."""
     return f"'{name}" if name[:1] in {"=", "+", "-", "@", "\t", "\r"} else name
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -52,13 +53,15 @@ class ImageFile:
         """The images of all rows, ``(rows, c, h, w)``.
 
         Raises:
-            ValueError: an image has not the shape that the file says.
+            InputError: an image has not the shape that the file says.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         column = pq.read_table(pa.BufferReader(self.content), columns=[IMAGE]).column(IMAGE).combine_chunks()
         flat: NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False)
+        if flat.size != len(self.rows) * math.prod(self.shape):
+            raise InputError(f"saved images are not of the shape {self.shape} that their file says: run the sweep again")
         return flat.reshape(len(self.rows), *self.shape).copy()
 
 

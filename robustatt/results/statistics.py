@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -99,6 +99,26 @@ def mean_interval(
     variance = np.maximum(q - count * average**2, 0.0) / freedom
     half = stdtrit(freedom, 0.5 + confidence / 2) * np.sqrt(variance / count)
     return average, average - half, average + half
+
+
+def fisher_exact(successes: ArrayLike, n: ArrayLike, others: ArrayLike, m: ArrayLike) -> FloatArray:
+    """Two-sided p-value of Fisher's exact test that ``successes/n`` and ``others/m`` are one share, elementwise over counts ``(t,)``.
+
+    The samples share no example. Sums the hypergeometric chances of all tables no likelier than the one seen (Fisher 1935).
+    """
+    from scipy.special import gammaln
+
+    a, n_a, b, n_b = (v[:, None] for v in np.broadcast_arrays(*(np.asarray(v, np.int64) for v in (successes, n, others, m))))
+    k, right = np.arange(int(n_a.max(initial=0)) + 1)[None], a + b
+
+    def choose(total: NDArray[Any], of: NDArray[Any]) -> FloatArray:
+        inside = (of >= 0) & (of <= total)
+        part = np.clip(of, 0, total)
+        return np.where(inside, gammaln(total + 1) - gammaln(part + 1) - gammaln(total - part + 1), -np.inf)
+
+    chance = choose(n_a, k) + choose(n_b, right - k) - choose(n_a + n_b, right)
+    unlikely = chance <= np.take_along_axis(chance, a, 1) + 1e-7
+    return np.asarray(np.minimum((np.exp(chance) * unlikely).sum(1), 1.0))
 
 
 # Paired comparisons ---------------------------------------------------------------------------------------

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,16 +16,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from tiny_models import Linear, TwoClassLinear, exact_distance, images, linear_data
 
 import robustatt
 from robustatt.attack.norms import NORMS
 from robustatt.cli import main
 from robustatt.errors import InputError
-from robustatt.eps import parse_radius
-from robustatt.evaluate.kept_rows import IMAGE, KeptRows
-from robustatt.plan import CellImages
-from robustatt.results.images import FORMAT, SAVED_COLUMNS, ImageFile, ImageStore
+from robustatt.evaluate.kept_rows import KeptRows
+from robustatt.plan import Plan, SavedImages
+from robustatt.results.images import FORMAT, IMAGE, SAVED_COLUMNS, ImageFile, ImageStore
 from robustatt.results.records import encode
 
 N, SAVED = 12, 8
@@ -73,11 +76,18 @@ def read(path: Path) -> ImageFile:
     return file
 
 
-def forge(path: Path, change: Callable[[pd.DataFrame, np.ndarray], None], form: str = FORMAT) -> None:
+def as_it_is(_: object) -> None:
+    """No change."""
+
+
+def forge(
+    path: Path, rows_by: Callable[[pd.DataFrame], None] = as_it_is, images_by: Callable[[np.ndarray], None] = as_it_is, form: str = FORMAT
+) -> None:
     """Rewrite a file of images with a valid checksum."""
     file = read(path)
     rows, image = file.rows.copy(), file.images()
-    change(rows, image)
+    rows_by(rows)
+    images_by(image)
     notes = {name.decode(): text.decode() for name, text in pq.read_metadata(path).metadata.items() if b"sha256" not in name}
     columns = {name: rows[name].to_numpy() for name in SAVED_COLUMNS} | {IMAGE: image.reshape(len(rows), -1)}
     path.write_bytes(encode(columns, notes | {"robustatt.images": form}, floats=IMAGE))
@@ -215,27 +225,27 @@ def test_a_reviewer_needs_no_attack(out: Path, capsys: pytest.CaptureFixture[str
         assert f"they prove {(rows['index'] < SAVED).sum()} of the {len(rows)} rows recorded as broken" in said
 
 
-def moved(rows: pd.DataFrame, image: np.ndarray) -> None:
+def moved(image: np.ndarray) -> None:
     image[0] += np.float32(2 / 255) * np.where(image[0] > 0.5, -1, 1)
 
 
-def brighter(rows: pd.DataFrame, image: np.ndarray) -> None:
+def brighter(image: np.ndarray) -> None:
     image[0, 0, 0, 0] = 1.25
 
 
-def not_a_number(rows: pd.DataFrame, image: np.ndarray) -> None:
+def not_a_number(image: np.ndarray) -> None:
     image[0, 0, 0, 0] = np.nan
 
 
-def kinder(rows: pd.DataFrame, image: np.ndarray) -> None:
+def kinder(rows: pd.DataFrame) -> None:
     rows.loc[0, "adv_margin"] += 0.5
 
 
-def nearer(rows: pd.DataFrame, image: np.ndarray) -> None:
+def nearer(rows: pd.DataFrame) -> None:
     rows["distance"] *= 0.9
 
 
-def renamed(rows: pd.DataFrame, image: np.ndarray) -> None:
+def renamed(rows: pd.DataFrame) -> None:
     rows.loc[0, "index"] = 1
 
 
@@ -257,7 +267,7 @@ def claimed(out: Path) -> None:
         held = (frame["adv_pred"] == frame["label"]) & (frame["eps"] == "1/255")
         frame.loc[held, "adv_pred"] = 1 - frame.loc[held, "label"]
 
-    forge(file_of(out, "pgd"), lambda rows, _: lie(rows))
+    forge(file_of(out, "pgd"), lie)
     forge_records(out, "pgd", lie)
     store = ImageStore(out / "records")
     store.write_index(path.stem for path in [file_of(out, "fgsm"), file_of(out, "pgd")])
@@ -265,9 +275,9 @@ def claimed(out: Path) -> None:
 
 
 TAMPERED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a moved image": (lambda out: forge(file_of(out, "pgd"), moved), "are not what their rows say: example"),
-    "outside the box": (lambda out: forge(file_of(out, "pgd"), brighter), "is outside the box"),
-    "not a number": (lambda out: forge(file_of(out, "pgd"), not_a_number), "is outside the box"),
+    "a moved image": (lambda out: forge(file_of(out, "pgd"), images_by=moved), "are not what their rows say: example"),
+    "outside the box": (lambda out: forge(file_of(out, "pgd"), images_by=brighter), "is outside the box"),
+    "not a number": (lambda out: forge(file_of(out, "pgd"), images_by=not_a_number), "is outside the box"),
     "a flipped byte": (LOST["a byte"], "1 files were altered or cut short"),
     "another margin": (lambda out: forge(file_of(out, "pgd"), kinder), "adv_margin differs from the records in 1 rows"),
     "another distance": (lambda out: forge(file_of(out, "fgsm"), nearer), "distance differs from the records"),
@@ -295,7 +305,7 @@ def test_what_was_tampered_with_is_found(
 
 
 def test_images_of_another_version_are_refused_in_one_line(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    forge(file_of(out, "pgd"), lambda rows, image: None, form="2")
+    forge(file_of(out, "pgd"), form="2")
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     capsys.readouterr()
     for command in (["verify", "out"], [*SWEEP, *IMAGES]):
@@ -306,6 +316,23 @@ def test_images_of_another_version_are_refused_in_one_line(out: Path, capsys: py
     with pytest.raises(InputError, match="another version"):
         robustatt.load_result(out).adversarial("pgd")
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_the_page_shows_the_images_that_break_first_and_last(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "out"]) == 0
+    section = (out / "report.html").read_text().partition('id="who-fails"')[2].partition("</section>")[0]
+    shown = dict(re.findall(r'src="data:image/png;base64,([^"]+)" alt="image (\d+)', section))
+    thresholds = robustatt.load_result(out).adversarial("pgd")
+    assert {int(index) for index in shown.values()} == set(thresholds.index.tolist())
+    for content, index in shown.items():
+        picture = np.array(Image.open(io.BytesIO(base64.b64decode(content)))).transpose(2, 0, 1)
+        saved = thresholds.images[thresholds.index.tolist().index(int(index))].numpy()
+        assert np.abs(picture / 255 - saved).max() <= 0.5 / 255 + 1e-6
+    assert section.count("not saved") == section.count("<li>") - len(shown) > 0
+    forge(file_of(out, "pgd"), form="0")
+    capsys.readouterr()
+    assert main(["report", "out"]) == 2
+    assert "saved by another version" in capsys.readouterr().err
 
 
 # Wrong input -----------------------------------------------------------------------------------------------
@@ -343,7 +370,10 @@ def test_what_was_not_saved_is_said(out: Path) -> None:
         result.adversarial("pgd")
 
 
-def test_the_plan_keeps_what_was_asked_for() -> None:
-    assert CellImages(5, ("1/255", "2/255")).covers(CellImages(4, ("2/255",)))
-    assert not CellImages(5).covers(CellImages(4, ("2/255",)))
-    assert parse_radius("4/255") == parse_radius("4.0/255")
+def test_a_plan_file_asks_for_images_as_the_flags_do() -> None:
+    document = {"models": ["vgg"], "eps": "1,4", "save_images": 20, "save_images_at": "4/255"}
+    plan = Plan.from_toml(document, "plan")
+    assert plan.images == SavedImages(20, "4/255")
+    assert Plan.from_toml(plan.to_toml(), "plan") == plan
+    with pytest.raises(InputError, match="no attack is run at such a radius"):
+        Plan.from_toml(document | {"save_images_at": "8/255"}, "plan")
