@@ -21,6 +21,7 @@ from robustatt.files import tree, write_atomically
 from robustatt.plan import BoundPlan, Plan
 from robustatt.plan.cells import EVALUATION_VERSION
 from robustatt.results.gallery import GALLERY_FILE
+from robustatt.results.images import IMAGES_SUFFIX
 from robustatt.results.records import DRIFT_SUFFIX
 from robustatt.results.summary import Summary
 from robustatt.results.summary_file import SUMMARY_FILE, read_summary
@@ -85,7 +86,7 @@ def _inputs(plan: Plan) -> Iterator[Path]:
 def _results(out: Path) -> Iterator[Path]:
     yield out / SUMMARY_FILE
     yield out / "plan.toml"
-    for folder in ("records", f"records{DRIFT_SUFFIX}", GALLERY_FILE.parent):
+    for folder in ("records", f"records{DRIFT_SUFFIX}", f"records{IMAGES_SUFFIX}", GALLERY_FILE.parent):
         yield from tree(out / folder)
 
 
