@@ -19,6 +19,7 @@ from robustatt.errors import InputError
 from robustatt.evaluate.cell import Evaluation, as_float, attack_examples, evaluate, load_images, positions_of
 from robustatt.evaluate.classifier import frozen
 from robustatt.evaluate.full_strength import evaluate_at_full_strength
+from robustatt.evaluate.kept_rows import KeptRows
 from robustatt.evaluate.single_run import evaluate_along_direction, evaluate_minimum_norm
 from robustatt.plan import Cell
 from robustatt.plan.drift_sample import DriftSample
@@ -181,9 +182,11 @@ def test_targets_are_drawn_and_reached() -> None:
 def test_images_and_maps_are_kept_on_request() -> None:
     with frozen(MODEL, "mine", CPU, IMAGES[:4]) as classifier:
         asked = cell(recipe("fgsm"))
-        for keep in (False, True):
-            target, ledger, oracle = attack_examples(asked, classifier, DATA, [5, 9], 4, keep=keep)
-            assert ("image" in ledger.columns) is keep
+        for kept in (None, KeptRows(2, [0, 1])):
+            target, ledger, oracle = attack_examples(asked, classifier, DATA, [5, 9], 4, kept=kept)
+            for example, radius in ((0, 0), (1, 1)) if kept else ():
+                moved = (torch.from_numpy(kept[example, radius]["image"]) - target.image[example]).abs().max()
+                assert moved == pytest.approx(ledger.columns["distance"][example, radius], abs=1e-7)
             assert target.index.tolist() == [25, 29]
             assert target.radii.tolist() == pytest.approx([0.25 / 255, 2 / 255])
             assert oracle.gradients == 2
