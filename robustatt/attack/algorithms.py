@@ -7,31 +7,15 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import get_args
 
-from robustatt.attack.recipe import (
-    ApgdRecipe,
-    ApgdTargetedRecipe,
-    AttentionRecipe,
-    AutoAttackRecipe,
-    FabRecipe,
-    FgsmRecipe,
-    FmnRecipe,
-    MomentumRecipe,
-    NesterovRecipe,
-    NoiseRecipe,
-    PgdRecipe,
-    Recipe,
-    RFgsmRecipe,
-    SquareRecipe,
-)  # fmt: skip
+from robustatt.attack import native_recipes
+from robustatt.attack.recipe import Recipe
 
 ALGORITHMS: dict[str, type[Recipe]] = {
     name: recipe
-    for recipe in (
-        FgsmRecipe, RFgsmRecipe, PgdRecipe, MomentumRecipe, NesterovRecipe, ApgdRecipe, ApgdTargetedRecipe, FabRecipe, FmnRecipe,
-        SquareRecipe, AutoAttackRecipe, NoiseRecipe, AttentionRecipe,
-    )
+    for recipe in vars(native_recipes).values()
+    if isinstance(recipe, type) and issubclass(recipe, Recipe) and recipe.__module__ == native_recipes.__name__
     for name in get_args(recipe.model_fields["algorithm"].annotation)
-}  # fmt: skip
+}
 """The recipe of each native algorithm. One that is not here is looked for in a module of its name, see `algorithm`."""
 
 LIBRARIES = ("torchattacks", "foolbox")

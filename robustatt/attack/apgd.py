@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from robustatt.attack.base import Batch, MapLoss, ModelOutput, State, SteppedAttack
 from robustatt.attack.gradient import still_zero_gradient
 from robustatt.attack.losses import LOSSES, Loss, target_margin, targeted_logits_ratio
-from robustatt.attack.norms import NORMS, per_row, project
-from robustatt.attack.recipe import ApgdRecipe, ApgdTargetedRecipe
+from robustatt.attack.native_recipes import ApgdRecipe, ApgdTargetedRecipe
+from robustatt.attack.norms import NORMS, nearest_in_ball_and_box, per_row, project
 from robustatt.attack.rng import ExampleRng
 from robustatt.attack.target_classes import kth_class
 
@@ -169,33 +169,68 @@ class Apgd(AutoPgd):
 
 
 class SparseApgd(AutoPgd):
-    """Auto-PGD for L1 (Croce & Hein 2021, "Mind the box", algorithm 1, with one radius).
+    """Auto-PGD for L1 (Croce & Hein 2021, "Mind the box", algorithm 1).
 
     Each step moves the pixels with the largest gradients, all by the same amount, and projects onto the intersection
     of ball and box. At first that is a fifth of the pixels; every 4 % of the steps it is set to two thirds of those
     that the best point changes. Where that number has fallen by 5 % the search continues from the best point with a
     full step of eps, elsewhere the step shrinks by 1.5 down to a tenth of eps.
+
+    With `larger_radii` (section 3.3) 30 % of the steps each are spent in balls of three and two times the radius, and
+    the best point of one, projected, is where the next begins.
     """
 
     FIRST_SHARE, REDUCTION, SMALLEST, FEWER = 0.2, 1.5, 0.1, 0.95
 
     def __init__(self, recipe: ApgdRecipe | ApgdTargetedRecipe, classes: int) -> None:
         super().__init__(recipe, classes)
-        self.window = max(int(0.04 * self.steps), 1)
+        self.larger_radii = bool(recipe.larger_radii)
+        self.balls = _balls(self.steps, [(3, 0.3), (2, 0.3)] if self.larger_radii else [])
+
+    def inside(self, batch: Batch, state: State) -> Tensor:  # noqa: ARG002
+        return self._table("factor", state["count"]) == 1
+
+    def _table(self, name: str, count: Tensor) -> Tensor:
+        return torch.tensor([getattr(ball, name) for ball in self.balls], device=count.device)[count]
+
+    def _radius(self, batch: Batch, count: Tensor) -> Tensor:
+        return batch.eps * self._table("factor", count)
 
     def _begin(self, batch: Batch, rng: ExampleRng) -> State:
-        pixels = batch.image[0].numel()
-        return State(
-            image=batch.image + nearest_in_ball_and_box(batch.image, rng.normal(batch), batch.eps), stride=batch.eps,
-            share=torch.full_like(batch.eps, self.FIRST_SHARE), changed=torch.full_like(batch.eps, pixels),
-        )  # fmt: skip
+        radius = self._radius(batch, torch.zeros_like(batch.label))
+        image = batch.image + nearest_in_ball_and_box(batch.image, rng.normal(batch), radius)
+        pixels = torch.full_like(batch.eps, batch.image[0].numel())
+        changed = self._changed(batch, image) if self.larger_radii else pixels
+        share = changed / pixels / self.REDUCTION if self.larger_radii else torch.full_like(batch.eps, self.FIRST_SHARE)
+        return State(image=image, stride=radius, share=share, changed=changed)
+
+    @staticmethod
+    def _changed(batch: Batch, image: Tensor) -> Tensor:
+        """How many pixels of each row differ from the clean image."""
+        return ((image - batch.image).flatten(1) != 0).sum(1).to(image.dtype)
+
+    def step(self, batch: Batch, state: State, output: ModelOutput) -> State:
+        now = super().step(batch, state, output)
+        enters = self._table("first", now["count"]) & (now["count"] > 0)
+        if not bool(enters.any()):
+            return now
+        radius = self._radius(batch, now["count"])
+        image = batch.image + nearest_in_ball_and_box(batch.image, now["best"] - batch.image, radius)
+        changed = self._changed(batch, image)
+        fresh = {
+            "image": image, "previous": image, "best": image, "best_loss": torch.full_like(radius, -torch.inf),
+            "stride": radius, "changed": changed, "share": changed / image[0].numel() / self.REDUCTION,
+        }  # fmt: skip
+        now |= {name: torch.where(per_row(enters, value), value, now[name]) for name, value in fresh.items()}
+        return now
 
     def _check(self, batch: Batch, now: State, grad: Tensor) -> tuple[Tensor, Tensor]:
-        due = (now["count"] > 0) & (now["count"] % self.window == 0)
-        changed = ((now["best"] - batch.image).flatten(1) != 0).sum(1).to(grad.dtype)
+        due = self._table("due", now["count"])
+        radius = self._radius(batch, now["count"])
+        changed = self._changed(batch, now["best"])
         sparser = changed < self.FEWER * now["changed"]
-        smaller = torch.maximum(now["stride"] / self.REDUCTION, self.SMALLEST * batch.eps)
-        now["stride"] = torch.where(due, torch.where(sparser, batch.eps, smaller), now["stride"])
+        smaller = torch.maximum(now["stride"] / self.REDUCTION, self.SMALLEST * radius)
+        now["stride"] = torch.where(due, torch.where(sparser, radius, smaller), now["stride"])
         now["share"] = torch.where(due, changed / grad[0].numel() / self.REDUCTION, now["share"])
         now["changed"] = torch.where(due, changed, now["changed"])
         back = per_row(due & sparser, grad)
@@ -209,32 +244,28 @@ class SparseApgd(AutoPgd):
         direction = torch.where(size >= least, grad.flatten(1).sign(), 0.0)
         direction = (direction / direction.abs().sum(1, keepdim=True).clamp_min(1e-10)).reshape(grad.shape)
         moved = image + per_row(now["stride"], grad) * direction - batch.image
-        return batch.image + nearest_in_ball_and_box(batch.image, moved, batch.eps)
+        return batch.image + nearest_in_ball_and_box(batch.image, moved, self._radius(batch, now["count"]))
 
 
-def nearest_in_ball_and_box(
-    clean: Float[Tensor, "n *image"], delta: Float[Tensor, "n *image"], eps: Float[Tensor, " n"]
-) -> Float[Tensor, "n *image"]:
-    """The change nearest to `delta` that has L1 norm at most eps and keeps the image in [0, 1].
+@dataclass(frozen=True)
+class _Ball:
+    """In which ball an iterate lies, as a multiple of the radius; whether it is the first there; whether a check is due."""
 
-    Croce & Hein 2021, proposition 2.1: min(max(|delta_i| - level, 0), room_i) with the sign of delta_i, where room_i
-    is how far the pixel may move that way. The sum of these falls in straight pieces as the level rises, so the level
-    is found among the sorted corners. In float64 and a hair (4e-6) inside, because float32 pixels round.
-    """
-    flat, start = delta.flatten(1).double(), clean.flatten(1).double()
-    size, limit = flat.abs(), eps.double()[:, None] * (1 - 4e-6)
-    room = torch.where(flat > 0, 1 - start, start)
-    corner = torch.cat([size, size - room], dim=1)
-    turn = torch.cat([torch.ones_like(size), -torch.ones_like(size)], dim=1)
-    corner, order = corner.sort(dim=1, descending=True)
-    slope = turn.gather(1, order).cumsum(1)
-    total = torch.cat([torch.zeros_like(limit), (slope[:, :-1] * -corner.diff(dim=1)).cumsum(1)], dim=1)
-    piece = ((total < limit).sum(1, keepdim=True) - 1).clamp_min(0)
-    level = corner.gather(1, piece) - (limit - total.gather(1, piece)) / slope.gather(1, piece).clamp_min(1)
-    short = torch.minimum(size, room).sum(1, keepdim=True) <= limit
-    level = torch.where(short, 0.0, level.clamp_min(0))
-    near = flat.sign() * torch.minimum((size - level).clamp_min(0), room)
-    return near.to(delta.dtype).reshape(delta.shape)
+    factor: int
+    first: bool
+    due: bool
+
+
+def _balls(steps: int, larger: list[tuple[int, float]]) -> list[_Ball]:
+    """For each iterate, the last candidate included: a share of the steps in each larger ball, the others in the ball itself."""
+    lengths = [(factor, math.ceil(share * steps)) for factor, share in larger]
+    lengths.append((1, steps - sum(length for _, length in lengths)))
+    windows = [max(int(0.04 * length), 1) for _, length in lengths]
+    found = [
+        _Ball(factor, place == 0, place > 0 and place % window == 0)
+        for (factor, length), window in zip(lengths, windows, strict=True) for place in range(length)
+    ]  # fmt: skip
+    return [*found, _Ball(1, first=False, due=False)]
 
 
 def auto_pgd(recipe: ApgdRecipe | ApgdTargetedRecipe, classes: int) -> AutoPgd:

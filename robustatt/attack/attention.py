@@ -16,8 +16,8 @@ from torch import Tensor
 from robustatt.attack.base import Batch, MapLoss, ModelOutput, Oracle, State
 from robustatt.attack.gradient import FixedSteps
 from robustatt.attack.losses import log_odds, logit_margin
+from robustatt.attack.native_recipes import AttentionRecipe
 from robustatt.attack.norms import NORMS, per_row, project
-from robustatt.attack.recipe import AttentionRecipe
 from robustatt.attack.rng import ExampleRng
 from robustatt.errors import InputError
 

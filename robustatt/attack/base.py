@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from robustatt.attack.losses import Loss, logit_margin, towards
@@ -202,7 +202,7 @@ class SteppedAttack(Attack):
     loss: Loss
     eot: int = 1
     needs_gradient: bool = True
-    #: whether every query lies inside the threat model, so that a misclassified query is itself a success
+    #: whether every query lies inside the threat model; where some do, see `inside`
     queries_are_candidates: bool = True
     #: whether each step is followed by a forward pass, without gradient, at the new query, for `looked`
     looks_after_step: bool = False
@@ -210,6 +210,11 @@ class SteppedAttack(Attack):
     def objective(self, batch: Batch, state: State) -> Loss | MapLoss:  # noqa: ARG002
         """What to climb for these rows: the loss, or its targeted form."""
         return self.loss if self.targeted is None else towards(self.loss, batch.target_class)
+
+    def inside(self, batch: Batch, state: State) -> Bool[Tensor, " n"]:
+        """Which rows' next queries lie inside the threat model, so that a misclassified one is itself a success."""
+        del state
+        return torch.full_like(batch.label, self.queries_are_candidates, dtype=torch.bool)
 
     @abstractmethod
     def start(self, batch: Batch, rng: ExampleRng) -> State:

@@ -7,8 +7,9 @@ from inspect import signature
 
 from robustatt.attack.base import Attack, Chain, SteppedAttack
 from robustatt.attack.losses import MIN_CLASSES
+from robustatt.attack.native_recipes import ApgdTargetedRecipe
 from robustatt.attack.norms import NORMS
-from robustatt.attack.recipe import ApgdTargetedRecipe, ExternalRecipe, Recipe
+from robustatt.attack.recipe import ExternalRecipe, Recipe
 from robustatt.errors import InputError
 
 MANY_CLASSES = 1000

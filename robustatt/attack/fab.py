@@ -9,8 +9,8 @@ from torch import Tensor
 from robustatt.attack.base import Batch, MinimumNormAttack, ModelOutput, State
 from robustatt.attack.gradient import still_zero_gradient
 from robustatt.attack.losses import Loss, target_margin
+from robustatt.attack.native_recipes import FabRecipe
 from robustatt.attack.norms import NORMS, Norm, per_row
-from robustatt.attack.recipe import FabRecipe
 from robustatt.attack.rng import ExampleRng
 from robustatt.attack.target_classes import kth_class
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from robustatt.attack.base import Batch, MinimumNormAttack, ModelOutput, State
 from robustatt.attack.gradient import still_zero_gradient
 from robustatt.attack.losses import logit_margin
+from robustatt.attack.native_recipes import FmnRecipe
 from robustatt.attack.norms import NORMS, per_row, project
-from robustatt.attack.recipe import FmnRecipe
 from robustatt.attack.rng import ExampleRng
 
 LAST_STEP_SHARE = 0.01  # of the first step size

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from robustatt.attack.base import Batch, Oracle, SingleDirectionAttack
+from robustatt.attack.native_recipes import NoiseRecipe
 from robustatt.attack.norms import NORMS
-from robustatt.attack.recipe import NoiseRecipe
 from robustatt.attack.rng import ExampleRng
 
 

@@ -12,6 +12,16 @@ NormName = Literal["linf", "l2", "l1"]
 LossName = Literal["stable", "ce", "margin", "dlr"]
 TargetName = Literal["least-likely", "random", "next"]
 Category = Literal["single-step", "iterative", "minimum-norm", "black-box", "control", "attention", "external"]
+Access = Literal["white-box", "black-box", "label-only", "transfer", "none", "unknown"]
+ACCESS: dict[Access, str] = {
+    "white-box": "follows the model's gradients",
+    "black-box": "asks for the model's scores alone",
+    "label-only": "asks for the predicted label alone",
+    "transfer": "follows gradients of a model to fool others that it does not see",
+    "none": "asks the model nothing: a control",
+    "unknown": "another library's: see its class",
+}
+"""What an attack needs of the model it is made on."""
 NO_ADVERSARIES: tuple[Category, ...] = ("control", "attention")
 """What does not want mistakes, so that no worst case is taken over it."""
 Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -46,6 +56,10 @@ class Recipe(BaseModel):
     prose: ClassVar[tuple[str, ...]] = ("citation", "good_for")
     #: what sort of attack the algorithm is; see `category`
     usual_category: ClassVar[Category]
+    #: what the algorithm needs of the model; see `ACCESS`
+    access: ClassVar[Access] = "white-box"
+    #: keys that decide numbers only where they are set: older records were made without them
+    optional: ClassVar[tuple[str, ...]] = ()
     #: what makes the attack of a recipe, and of the number of classes if it takes `classes`: "module:Class"
     implementation: ClassVar[str] = ""
     #: whether one run serves every radius of the grid
@@ -80,7 +94,8 @@ class Recipe(BaseModel):
 
     def decisive(self) -> dict[str, Any]:
         """Everything that decides this attack's numbers: all but the prose."""
-        return self.model_dump(mode="json", exclude={*self.prose, "eps"})
+        unset = [key for key in self.optional if getattr(self, key) is None]
+        return self.model_dump(mode="json", exclude={*self.prose, *unset, "eps"})
 
     def fingerprint(self) -> str:
         """sha256 of what decides the numbers."""
@@ -100,226 +115,6 @@ class LossRecipe(Recipe):
     eot: Count = 1
 
 
-class FgsmRecipe(LossRecipe):
-    """One step along the steepest direction of the loss at the clean image."""
-
-    usual_category = "single-step"
-    implementation = "robustatt.attack.gradient:Fgsm"
-    one_run = True
-    algorithm: Literal["fgsm"]
-
-    def cost(self) -> tuple[int, int]:
-        return self.eot, 1
-
-
-class RFgsmRecipe(LossRecipe):
-    """One step from a random point. `start` sign: a random corner; uniform: anywhere in the ball of
-    `start_size` eps."""
-
-    usual_category = "single-step"
-    implementation = "robustatt.attack.gradient:RFgsm"
-    algorithm: Literal["r-fgsm"]
-    start: Literal["sign", "uniform"] = "sign"
-    start_size: Annotated[float, Field(gt=0, le=1)] = 0.5
-    step_size: Share = 0.5
-
-    def cost(self) -> tuple[int, int]:
-        return self.eot, 1
-
-
-class PgdRecipe(LossRecipe):
-    """Projected gradient ascent; `step_size` is a share of eps."""
-
-    usual_category = "iterative"
-    implementation = "robustatt.attack.gradient:Pgd"
-    algorithm: Literal["pgd"]
-    steps: Count = 40
-    step_size: Share = 0.1
-    restarts: Count = 1
-    random_start: bool = True
-
-    def cost(self) -> tuple[int, int]:
-        return self.steps * self.restarts * self.eot, self.restarts
-
-    @model_validator(mode="after")
-    def _restarts_differ(self) -> Self:
-        if self.restarts > 1 and not self.random_start:
-            raise ValueError("restarts = 1 is all that makes sense with random_start = false: every restart is the same")
-        return self
-
-
-class MomentumRecipe(LossRecipe):
-    """Iterated steps along a running sum of normalised gradients; deterministic, so there are no restarts."""
-
-    usual_category = "iterative"
-    implementation = "robustatt.attack.gradient:MiFgsm"
-    algorithm: Literal["mi-fgsm"]
-    steps: Count = 10
-    step_size: Share = 0.1
-    decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    restarts: Literal[1] = 1
-
-    def cost(self) -> tuple[int, int]:
-        return self.steps * self.eot, 1
-
-
-class NesterovRecipe(MomentumRecipe):
-    """The same steps, each from where the running sum leads."""
-
-    implementation = "robustatt.attack.gradient:NiFgsm"
-    algorithm: Literal["ni-fgsm"]  # type: ignore[assignment]
-
-
-class ApgdRecipe(LossRecipe):
-    """Auto-PGD: the step size halves itself. `rho` is the share of rising steps below which it does."""
-
-    usual_category = "iterative"
-    implementation = "robustatt.attack.apgd:auto_pgd"
-    algorithm: Literal["apgd"]
-    steps: Annotated[int, Field(ge=2)] = 100
-    restarts: Count = 1
-    rho: Annotated[float, Field(gt=0, lt=1)] = 0.75
-
-    def cost(self) -> tuple[int, int]:
-        return self.steps * self.restarts * self.eot, self.restarts
-
-
-class ApgdTargetedRecipe(Recipe):
-    """Auto-PGD on the targeted DLR loss, once for each of the `targets` most likely wrong classes."""
-
-    usual_category = "iterative"
-    implementation = "robustatt.attack.apgd:auto_pgd"
-    algorithm: Literal["apgd-t"]
-    loss: Literal["dlr", "margin"] = "dlr"
-    targets: Count = 9
-    steps: Annotated[int, Field(ge=2)] = 100
-    rho: Annotated[float, Field(gt=0, lt=1)] = 0.75
-    eot: Count = 1
-
-    def cost(self) -> tuple[int, int]:
-        return self.steps * self.targets * self.eot, self.targets
-
-
-class FabRecipe(Recipe):
-    """Fast adaptive boundary attack towards each of the `targets` most likely wrong classes: minimum norm."""
-
-    usual_category = "minimum-norm"
-    implementation = "robustatt.attack.fab:FabTargeted"
-    one_run = True
-    algorithm: Literal["fab-t"]
-    targets: Count = 9
-    steps: Count = 100
-    alpha_max: Annotated[float, Field(gt=0, le=1)] = 0.1
-    eta: Annotated[float, Field(ge=1, lt=2)] = 1.05
-    beta: Annotated[float, Field(gt=0, lt=1)] = 0.9
-
-    def cost(self) -> tuple[int, int]:
-        return self.steps * self.targets, self.steps * self.targets + 1
-
-
-class FmnRecipe(Recipe):
-    """Fast minimum-norm attack: the radius shrinks while the point is adversarial and grows while it is
-    not."""
-
-    usual_category = "minimum-norm"
-    implementation = "robustatt.attack.fmn:Fmn"
-    one_run = True
-    algorithm: Literal["fmn"]
-    steps: Count = 100
-    step_size: Share = 1.0
-    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.05
-
-    def cost(self) -> tuple[int, int]:
-        return self.steps, 1
-
-
-class SquareRecipe(Recipe):
-    """Random search with square windows, no gradients. `p` is the share of pixels changed at first."""
-
-    usual_category = "black-box"
-    implementation = "robustatt.attack.square:Square"
-    algorithm: Literal["square"]
-    norm: Literal["linf", "l2"] = "linf"
-    loss: Literal["margin", "stable", "ce"] = "margin"
-    targeted: Targets = None
-    queries: Count = 5000
-    p: Annotated[float, Field(gt=0, le=1)] = 0.8
-    rescale: bool = True
-    restarts: Count = 1
-
-    def cost(self) -> tuple[int, int]:
-        return 0, (self.queries + 1) * self.restarts
-
-
-class NoiseRecipe(Recipe):
-    """A control: random noise of the same size, no knowledge of the model."""
-
-    usual_category = "control"
-    implementation = "robustatt.attack.noise:RandomNoise"
-    one_run = True
-    algorithm: Literal["noise"]
-    kind: Literal["uniform", "sign"] = "uniform"
-
-    def cost(self) -> tuple[int, int]:
-        return 0, 1
-
-
-class AttentionRecipe(Recipe):
-    """Projected gradient ascent on where a network looks, run to its last step at every radius.
-
-    `keep` "label": moves the maps as far as possible while the prediction stays. `keep` "map": fools the network while its maps
-    stay as they are, as far as that goes. `levels` is a glob over the levels whose maps count.
-    """
-
-    usual_category = "iterative"
-    implementation = "robustatt.attack.attention:MapAscent"
-    to_the_end = True
-    algorithm: Literal["attention"]
-    keep: Literal["label", "map"] = "label"
-    levels: str = "*"
-    steps: Count = 40
-    step_size: Share = 0.1
-
-    @property
-    def category(self) -> Category:
-        return "attention" if self.keep == "label" else "iterative"
-
-    def cost(self) -> tuple[int, int]:
-        return self.steps + 1, 1
-
-
-class AutoAttackRecipe(Recipe):
-    """The worst case of a chain of attacks, each run on the survivors of the last. `version` names the
-    chain."""
-
-    usual_category = "iterative"
-    algorithm: Literal["autoattack"]
-    norm: Literal["linf", "l2"] = "linf"
-    version: Literal["standard", "rand"] = "standard"
-    steps: Annotated[int, Field(ge=2)] = 100
-    targets: Count = 9
-    queries: Count = 5000
-
-    def parts(self) -> list[Recipe]:
-        """The recipes of the chain, in order."""
-        shared: dict[str, Any] = {"norm": self.norm, "steps": self.steps}
-        if self.version == "rand":
-            return [
-                ApgdRecipe(name=f"{self.name}/apgd-ce", algorithm="apgd", loss="stable", eot=20, **shared),
-                ApgdRecipe(name=f"{self.name}/apgd-dlr", algorithm="apgd", loss="dlr", eot=20, **shared),
-            ]
-        return [
-            ApgdRecipe(name=f"{self.name}/apgd-ce", algorithm="apgd", loss="stable", **shared),
-            ApgdTargetedRecipe(name=f"{self.name}/apgd-t", algorithm="apgd-t", targets=self.targets, **shared),
-            FabRecipe(name=f"{self.name}/fab-t", algorithm="fab-t", targets=self.targets, **shared),
-            SquareRecipe(name=f"{self.name}/square", algorithm="square", norm=self.norm, queries=self.queries, rescale=False),
-        ]
-
-    def cost(self) -> tuple[int, int]:
-        costs = [part.cost() for part in self.parts()]
-        return sum(gradients for gradients, _ in costs), sum(forwards for _, forwards in costs)
-
-
 class ExternalRecipe(Recipe):
     """A class of another library: algorithm = "torchattacks:DIFGSM" or "foolbox:LinfPGD".
 
@@ -328,6 +123,7 @@ class ExternalRecipe(Recipe):
     """
 
     usual_category = "external"
+    access = "unknown"
     norm: Literal["linf", "l2", "l1", "none"] = "linf"  # type: ignore[assignment]  # wider than that of native attacks
     arguments: dict[str, Any] = Field(default_factory=dict)
     shares: dict[str, float] = Field(default_factory=dict)

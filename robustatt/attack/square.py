@@ -9,8 +9,8 @@ from torch import Tensor
 
 from robustatt.attack.base import Batch, ModelOutput, State, SteppedAttack
 from robustatt.attack.losses import LOSSES
-from robustatt.attack.norms import NORMS, Norm, per_row
-from robustatt.attack.recipe import SquareRecipe
+from robustatt.attack.native_recipes import SquareRecipe
+from robustatt.attack.norms import NORMS, Norm, nearest_in_ball_and_box, per_row
 from robustatt.attack.rng import ExampleRng, counter_uniform
 
 #: queries (of 10,000) after which the share of changed pixels halves again (section 3.2)
@@ -36,7 +36,7 @@ def window(side: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> 
 
 
 class Square(SteppedAttack):
-    """Square attack (Andriushchenko et al. 2020, algorithm 1), L-infinity (algorithm 2) and L2 (algorithm 3).
+    """Square attack (Andriushchenko et al. 2020, algorithm 1): L-infinity (algorithm 2), L2 (algorithm 3) and L1 (Croce & Hein 2021).
 
     A proposal is kept if it is better than the best so far. The side of the window follows the share `p` of
     pixels, halved on the paper's schedule for 10,000 queries, stretched to the number of queries if
@@ -51,7 +51,7 @@ class Square(SteppedAttack):
         self.steps, self.restarts = recipe.queries + 1, recipe.restarts
         self.p, self.stretch = recipe.p, 10_000 / recipe.queries if recipe.rescale else 1.0
         self._sides: dict[tuple[int, int, torch.device], Tensor] = {}
-        self.proposals: Proposals = LinfProposals() if recipe.norm == "linf" else L2Proposals()
+        self.proposals: Proposals = {"linf": LinfProposals, "l2": L2Proposals, "l1": L1Proposals}[recipe.norm]()
 
     def start(self, batch: Batch, rng: ExampleRng) -> State:
         key, count = rng.keys(batch), torch.zeros_like(batch.label)
@@ -131,31 +131,33 @@ class LinfProposals(Proposals):
         return side.clamp(1, most)
 
 
-def pyramid(height: int, width: int) -> Tensor:
-    """Nested rectangles around the centre, the k-th of weight 1 / (k + 1)^2, of Euclidean length 1 (section
-    3.4)."""
+def pyramid(height: int, width: int, order: int = 2) -> Tensor:
+    """Nested rectangles around the centre, of length 1 in the norm of this order; the k-th has weight 1 / (k + 1)^2 in L2
+    (section 3.4) and 1 / (k + 1)^4 in L1."""
     down, across = torch.arange(height)[:, None], torch.arange(width)[None, :]
     weight = torch.zeros(height, width)
     for k in range(max(height, width) // 2 + 1):
         inside = ((down - height // 2).abs() <= k) & ((across - width // 2).abs() <= k)
-        weight += inside / (k + 1) ** 2
-    unit: Tensor = weight / torch.linalg.vector_norm(weight)
+        weight += inside / (k + 1) ** (4 if order == 1 else 2)
+    unit: Tensor = weight / torch.linalg.vector_norm(weight, ord=order)
     return unit
 
 
-def bump(side: int) -> Tensor:
-    """Two pyramids of opposite sign, one above the other, of Euclidean length 1."""
+def bump(side: int, order: int = 2) -> Tensor:
+    """Two pyramids of opposite sign, one above the other, of length 1 in the norm of this order."""
     if side < 2:
         return torch.ones(side, side)
     upper = side // 2
-    both = torch.cat([pyramid(upper, side), -pyramid(side - upper, side)])
-    unit: Tensor = both / torch.linalg.vector_norm(both)
+    both = torch.cat([pyramid(upper, side, order), -pyramid(side - upper, side, order)])
+    unit: Tensor = both / torch.linalg.vector_norm(both, ord=order)
     return unit
 
 
 class L2Proposals(Proposals):
     """Bumps on a grid first; then a window's budget is moved into another window, with a new bump (algorithm
     3)."""
+
+    order = 2
 
     def __init__(self) -> None:
         self._bumps: dict[int, Tensor] = {}
@@ -170,7 +172,7 @@ class L2Proposals(Proposals):
         down, across = height // side, width // side
         signs = _signs(counter_uniform(key, torch.zeros_like(key), down * across * (channels + 1)))
         signs = signs.reshape(n, channels + 1, down, across)
-        tile = bump(side).to(signs)
+        tile = bump(side, self.order).to(signs)
         upright = (signs[:, :1] > 0).repeat_interleave(side, 2).repeat_interleave(side, 3)
         tiles = torch.where(upright, tile.repeat(down, across), tile.T.repeat(down, across))
         delta = torch.zeros_like(batch.image)
@@ -188,10 +190,8 @@ class L2Proposals(Proposals):
         delta = best - batch.image
         old = delta * here.mask
         signs = _signs(draws[:, 5:]).reshape(n, channels, 1, 1)
-        new = self._bump(here, draws[:, 4] < 0.5) * signs + old / _length(old).clamp_min(1e-12)
-        unused = (batch.eps**2 - self._total(delta)).clamp_min(0) / channels
-        budget = (_length(delta * (here.mask | there.mask)) ** 2 + per_row(unused, best)).sqrt()
-        new = new / _length(new).clamp_min(1e-12) * budget
+        new = self._bump(here, draws[:, 4] < 0.5) * signs + old / self._length(old).clamp_min(1e-12)
+        new = new / self._length(new).clamp_min(1e-12) * self._budget(batch, delta, here.mask | there.mask)
         moved = torch.where(here.mask, new, torch.where(there.mask, 0.0, delta))
         return self._scaled(batch, moved)
 
@@ -202,7 +202,7 @@ class L2Proposals(Proposals):
         most = max(sides)
         table = torch.zeros(len(sides), most, most)
         for row, side in enumerate(sides):
-            table[row, :side, :side] = self._bumps.setdefault(side, bump(side))
+            table[row, :side, :side] = self._bumps.setdefault(side, bump(side, self.order))
         table = table.to(place.top.device)
         which = torch.searchsorted(torch.tensor(sides, device=place.side.device), place.side)[:, None, None]
         down = (torch.arange(height, device=which.device) - place.top[:, None]).clamp(0, most - 1)[:, :, None]
@@ -211,16 +211,33 @@ class L2Proposals(Proposals):
         laid = torch.where(swap, table[which, across, down], table[which, down, across])
         return laid[:, None] * place.mask
 
-    @staticmethod
-    def _total(delta: Tensor) -> Tensor:
-        return delta.flatten(1).square().sum(1)
+    def _length(self, delta: Tensor) -> Tensor:
+        """The length of each channel, (n, c, 1, 1)."""
+        length: Tensor = torch.linalg.vector_norm(delta, ord=self.order, dim=(2, 3), keepdim=True)
+        return length
+
+    def _budget(self, batch: Batch, delta: Tensor, windows: Tensor) -> Tensor:
+        """How long each channel of the new window may be: what both windows held, and a share of what is unused."""
+        unused = (batch.eps**2 - delta.flatten(1).square().sum(1)).clamp_min(0) / delta.shape[1]
+        return (self._length(delta * windows) ** 2 + per_row(unused, delta)).sqrt()
 
     def _scaled(self, batch: Batch, delta: Tensor) -> Tensor:
         length = NORMS["l2"].norm(delta).clamp_min(1e-12)
         return (batch.image + delta * per_row(batch.eps / length, delta)).clamp(0.0, 1.0)
 
 
-def _length(delta: Tensor) -> Tensor:
-    """The Euclidean length of each channel, (n, c, 1, 1)."""
-    length: Tensor = torch.linalg.vector_norm(delta, dim=(2, 3), keepdim=True)
-    return length
+class L1Proposals(L2Proposals):
+    """The same search in L1 (Croce & Hein 2021, section 3.4): steeper bumps, projected onto ball and box.
+
+    As published, the new window of each channel may hold what all channels together have room for; the projection takes back
+    what is too much.
+    """
+
+    order = 1
+
+    def _budget(self, batch: Batch, delta: Tensor, windows: Tensor) -> Tensor:
+        unused = (batch.eps - delta.flatten(1).abs().sum(1)).clamp_min(0)
+        return self._length(delta * windows) * delta.shape[1] + per_row(unused, delta)
+
+    def _scaled(self, batch: Batch, delta: Tensor) -> Tensor:
+        return batch.image + nearest_in_ball_and_box(batch.image, delta, batch.eps)

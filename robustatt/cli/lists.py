@@ -70,15 +70,20 @@ def _write_readme(folder: Path) -> None:
 
 
 def attacks() -> None:
-    """List the attacks: norm, cost, what each is good for."""
+    """List the attacks: what each needs of the model, norm, cost, what it is good for."""
     from robustatt.attack import recipe_files as recipes
+    from robustatt.attack.recipe import ACCESS
 
     rows = []
     for name in recipes.shipped():
         found = recipes.load(name)
         gradients, forwards = found.cost()
-        rows.append([name, found.norm, f"{gradients:,}", f"{forwards:,}", found.good_for])
-    print_table(["attack", "norm", "gradients", "forwards", "good for"], rows)
+        rows.append([name, found.access, found.norm, f"{gradients:,}", f"{forwards:,}", found.good_for])
+    print_table(["attack", "access", "norm", "gradients", "forwards", "good for"], rows)
+    named = {row[1] for row in rows}
+    for access, meaning in ACCESS.items():
+        if access in named:
+            print(f"{access}: {meaning}.")
     print("Cost: of one image and one radius at full strength. A recipe file of your own: --attack mine.toml")
 
 

@@ -116,10 +116,8 @@ class StepRunner:
         assert self.batch is not None
         query, output = _ask(self.attack, self.batch, self.oracle, self.state)
         require_finite(output.logits, self.batch.index, self.target.classifier.label)
-        broken = np.zeros(len(self), dtype=bool)
-        if self.attack.queries_are_candidates:
-            certain = self.target.classifier.tolerance + output.slack
-            broken = (self.batch.success_margin(output.logits) > certain).cpu().numpy()
+        certain = self.batch.success_margin(output.logits) > self.target.classifier.tolerance + output.slack
+        broken = (certain & self.attack.inside(self.batch, self.state)).cpu().numpy()
         zero_gradient = self.state.get("zero_gradient")
         finished = self._take(broken, query, zero_gradient, self._needed(query, output) if broken.any() else None)
         self.state = _follow(self.attack, self.batch, self.oracle, self.state, output)

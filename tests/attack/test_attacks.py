@@ -108,6 +108,89 @@ def test_sparse_apgd_meets_the_linear_oracle_in_l1() -> None:
     assert 0.1 < wrong.mean() < 0.9
 
 
+def knapsack(model: Linear, image: Tensor, label: Tensor) -> np.ndarray:
+    """The least L1 change within the box that brings each image of a two-class model to the boundary: the pixels of the
+    largest weight first, each as far as the box lets it."""
+    weight = model.weight.detach().double().numpy()
+    with torch.no_grad():
+        logits = model(image).double().numpy()
+    found = []
+    for pixels, true, scores in zip(image.flatten(1).double().numpy(), label.tolist(), logits, strict=True):
+        slope, missing, spent = weight[1 - true] - weight[true], scores[true] - scores[1 - true], 0.0
+        room = np.where(slope > 0, 1 - pixels, pixels)
+        for best in np.argsort(-np.abs(slope)):
+            gain = abs(slope[best]) * room[best]
+            spent += room[best] * min(missing / gain, 1) if gain > 0 else 0
+            missing -= gain
+            if missing <= 0:
+                break
+        found.append(spent if missing <= 0 else np.inf)
+    return np.array(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "margin"),
+    [
+        ("apgd-l1", {"steps": 60}, 1.05),
+        ("apgd-l1", {"steps": 60, "larger_radii": True}, 1.05),
+        ("square-l1", {"queries": 400}, 2.5),
+        ("autoattack-l1", {"steps": 20, "targets": 1, "queries": 20}, 1.01),
+    ],
+)
+def test_attacks_in_l1_against_the_optimum_within_the_box(name: str, changes: dict[str, Any], margin: float) -> None:
+    """The images fill the box, so its walls stop the best pixels: the optimum is a knapsack."""
+    model = Linear(2)
+    image = torch.rand(8, 3, 6, 6, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        label = model(image).argmax(1)
+    exact = knapsack(model, image, label)
+    radii = np.array([0.5, 1, 2, 3, 4, 8, 12]) * float(np.median(exact)) / 2
+    records = robustatt.sweep(model, (image, label), attacks=[short(name, **changes)], eps=list(radii)).records
+    records = records[records.eps != CLEAN].assign(wrong=records.adv_pred != records.label)
+    wrong = records.pivot_table(index="index", columns="eps", values="wrong", sort=False).to_numpy().astype(bool)
+    assert not wrong[exact[:, None] > radii * (1 + 1e-5)].any()
+    assert wrong[exact[:, None] * margin < radii].all()
+    assert 0.2 < wrong.mean() < 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "margin"),
+    [
+        ("deepfool", {"steps": 3}, 1.03),
+        ("cw-l2", {"steps": 60, "step_size": 0.001}, 1.05),
+        ("ead-l1", {"steps": 60}, 1.2),
+        ("boundary", {"queries": 1500}, 2.0),
+    ],
+)
+def test_classic_minimum_norm_attacks_come_near_the_linear_optimum(name: str, changes: dict[str, Any], margin: float) -> None:
+    """Carlini & Wagner's step must be small against the distances, which are 0.002 to 0.08 here."""
+    model = Linear(2)
+    image, label = linear_data(model, 8)
+    recipe = short(name, **changes)
+    exact = exact_distance(model, image, label, recipe.norm).numpy()
+    records = robustatt.sweep(model, (image, label), attacks=[recipe], eps=[30.0]).records
+    found = records[records.eps != CLEAN].set_index("index").distance.to_numpy()
+    right = exact > 0
+    assert right.sum() == 7
+    assert (found[right] >= exact[right] - 1e-5).all()
+    assert (found[right] <= exact[right] * margin + 1e-3).all(), found[right] / exact[right]
+
+
+@pytest.mark.parametrize("name", ["di-fgsm", "ti-fgsm", "vmi-fgsm", "spsa"])
+def test_transfer_attacks_and_spsa_are_bounded_by_the_linear_optimum_and_beat_noise(name: str) -> None:
+    """Their detours cost strength on the model itself; vmi-fgsm sees the same gradient everywhere, and loses nothing."""
+    model = Linear(2)
+    image, label = linear_data(model, 24)
+    exact = exact_distance(model, image, label, "linf").numpy()
+    recipe = short(name, **({"steps": 10, "samples": 16} if name == "spsa" else {}))
+    wrong, noise = (wrong_at(sweep(model, (image, label), attack, "1..12:3")).to_numpy() for attack in (recipe, "sign-noise"))
+    assert not wrong[exact[:, None] > RADII[::3] + 1e-5].any()
+    assert wrong.sum() > noise.sum()
+    if name == "vmi-fgsm":
+        sure = np.abs(exact[:, None] - RADII[::3]) > 1e-5
+        assert (wrong == (exact[:, None] < RADII[::3]))[sure].all()
+
+
 def test_square_finds_the_linear_optimum_within_a_few_percent() -> None:
     model = Linear(2)
     image, label = linear_data(model, 24)
@@ -168,6 +251,9 @@ CHEAP: dict[str, dict[str, Any]] = {
     "fgsm": {}, "r-fgsm": {}, "fgsm-rs": {}, "mi-fgsm": {}, "pgd": {"steps": 8, "restarts": 2}, "pgd-l2": {"steps": 8},
     "ni-fgsm": {}, "apgd-ce": {"steps": 12}, "apgd-l1": {"steps": 12}, "apgd-dlr": {"steps": 12}, "apgd-t": {"steps": 6, "targets": 2},
     "fab-t": {"steps": 6, "targets": 2}, "fmn": {"steps": 12}, "square": {"queries": 25}, "square-l2": {"queries": 15},
+    "di-fgsm": {}, "ti-fgsm": {}, "vmi-fgsm": {"steps": 4, "neighbours": 2}, "deepfool": {"steps": 6}, "cw-l2": {"steps": 8, "searches": 2},
+    "ead-l1": {"steps": 8, "searches": 2}, "spsa": {"steps": 3, "samples": 4}, "boundary": {"queries": 60},
+    "square-l1": {"queries": 15}, "autoattack-l1": {"steps": 5, "targets": 2, "queries": 8},
     "noise": {}, "sign-noise": {}, "autoattack": {"steps": 5, "targets": 2, "queries": 12},
     "autoattack-l2": {"steps": 5, "targets": 2, "queries": 8}, "autoattack-rand": {"steps": 2},
 }  # fmt: skip

@@ -129,3 +129,47 @@ def test_autoattack_is_no_weaker_than_torchattacks(net: nn.Module, data: tuple[T
         mine = result[result.eps == f"{eps}/255"].sort_values("index").adv_pred.to_numpy()
         rival = predicted(net, torchattacks.AutoAttack(net, eps=eps / 255, seed=0)(image, label))
         assert no_weaker(mine == label.numpy(), rival == label.numpy()), eps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hardened", [False, True])
+def test_autoattack_in_l1_is_no_weaker_than_the_authors(hardened: bool, net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
+    """At each radius no more images hold than under the authors' own code, of a plain model and of one trained on images
+    under attack."""
+    theirs = pytest.importorskip("pyautoattack", reason="pip install pyautoattack")
+    image, label = data[0][:32], data[1][:32]
+    model = trained_digits(adversarial=16 / 255) if hardened else net
+    radii = (3.0, 6.0) if hardened else (1.5, 3.0)
+    records = robustatt.sweep(model, (image, label), attacks=["autoattack-l1"], eps=list(radii)).records
+    held = []
+    for eps, (_, rows) in zip(radii, records[records.eps != "0/255"].groupby("eps", sort=False), strict=True):
+        rival = theirs.AutoAttack(model, norm="L1", eps=eps, version="standard", seed=0)
+        found, _ = rival.run_standard_evaluation(image, label)
+        assert float((found - image).abs().flatten(1).sum(1).max()) <= eps * 1.001
+        held.append((int((rows.adv_pred == rows.label).sum()), int((predicted(model, found) == label.numpy()).sum())))
+    assert all(mine <= others for mine, others in held), held
+    assert any(5 <= others <= 27 for _, others in held), held
+
+
+CLASSIC: dict[str, tuple[dict[str, Any], Any]] = {
+    "deepfool": ({}, lambda: foolbox.attacks.L2DeepFoolAttack()),
+    "cw-l2": ({}, lambda: foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=9, steps=100)),
+    "ead-l1": ({}, lambda: foolbox.attacks.EADAttack(binary_search_steps=9, steps=100, regularization=1e-3, decision_rule="L1")),
+    "boundary": ({"queries": 2000}, lambda: foolbox.attacks.BoundaryAttack(steps=2000)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(CLASSIC))
+def test_classic_attacks_find_no_larger_distances_than_foolbox(name: str, net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
+    changes, peer = CLASSIC[name]
+    with torch.no_grad():
+        right = (net(data[0]).argmax(1) == data[1]).nonzero()[:20, 0]
+    image, label = data[0][right], data[1][right]
+    recipe = short(name, **changes)
+    records = robustatt.sweep(net, (image, label), attacks=[recipe], eps=[100.0]).records
+    mine = records[records.eps != "0/255"].set_index("index").distance.to_numpy()
+    _, found, success = peer()(foolbox.PyTorchModel(net, bounds=(0, 1)), image, label, epsilons=None)
+    theirs = torch.linalg.vector_norm((found - image).flatten(1), ord=1 if recipe.norm == "l1" else 2, dim=1).numpy()
+    assert bool(success.all())
+    assert np.median(mine) <= 1.02 * np.median(theirs)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robustatt.attack import recipe_files as recipes
-from robustatt.attack.apgd import Apgd, SparseApgd, checkpoints, nearest_in_ball_and_box
+from robustatt.attack.apgd import Apgd, SparseApgd, checkpoints
 from robustatt.attack.base import Batch, ModelOutput, State, SteppedAttack
 from robustatt.attack.builder import build
 from robustatt.attack.losses import (
@@ -22,6 +22,7 @@ from robustatt.attack.losses import (
     target_margin,
     targeted_logits_ratio,
 )
+from robustatt.attack.norms import nearest_in_ball_and_box
 from robustatt.attack.rng import ExampleRng
 from robustatt.attack.square import Square, bump, window
 
@@ -92,6 +93,80 @@ def test_ni_fgsm_by_hand() -> None:
     expected = [[0.5, 0.5], [0.6 + 0.075, 0.4 - 0.025], [0.7 + 0.175, 0.3 - 0.025], [0.7, 0.4]]
     assert [pytest.approx(row, abs=1e-6) for row in expected] == walked
     assert not attack.queries_are_candidates
+
+
+def test_vmi_fgsm_by_hand() -> None:
+    """g1 = (3, -1)/4; the neighbours' mean is (1, -3), so v = (-2, -2); g2 = g1 + (3 - 2, 1 - 2)/2 = (1.25, -.75)."""
+    attack = built("vmi-fgsm", steps=2, step_size=0.25, neighbours=2)
+    grads = [[3.0, -1.0], [0.0, -4.0], [2.0, -2.0], [3.0, 1.0], [9.0, 9.0], [9.0, 9.0]]
+    problem = rows([0.5, 0.5], 0.4)
+    walked = walk(attack, problem, grads)
+    own = [walked[0], walked[3], walked[-1]]
+    assert own == [pytest.approx(row, abs=1e-6) for row in ([0.5, 0.5], [0.6, 0.4], [0.7, 0.3])]
+    assert all(0 < abs(a - 0.5) <= 1.5 * 0.4 for a in walked[1] + walked[2])
+    state = attack.start(problem, ExampleRng(0, "walk"))
+    for grad in grads[:4]:
+        state = attack.step(problem, state, ModelOutput(torch.zeros(1, 4), torch.zeros(1), torch.tensor(grad).reshape(problem.image.shape)))
+    assert state["momentum"].flatten().tolist() == pytest.approx([1.25, -0.75])
+
+
+def test_di_fgsm_follows_the_gradient_at_the_image_not_at_its_variant() -> None:
+    """The pull back through resizing is its adjoint: <grad, T(x)> = <T'(grad), x> for black borders."""
+    attack = built("di-fgsm", probability=1.0, smallest=0.5)
+    image = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    zero = torch.zeros(6, dtype=torch.int64)
+    problem = Batch(image, zero, torch.full((6,), 0.1), torch.arange(6), zero, torch.zeros(6, 4), zero - 1)
+    state = attack.start(problem, ExampleRng(0, "di"))
+    query = attack.query(state)
+    assert bool((query.flatten(1).sum(1) < image.flatten(1).sum(1)).all())  # smaller, on black
+    assert float(query.max()) <= 1 + 1e-6
+    grad = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
+    pulled = attack.step(problem, state, ModelOutput(torch.zeros(6, 4), torch.zeros(6), grad))["momentum"]
+    probe = image.clone().requires_grad_()
+    (expected,) = torch.autograd.grad((attack._varied(probe, state["key"], state["count"]) * grad).sum(), probe)
+    size = expected.abs().flatten(1).sum(1)[:, None, None, None]
+    torch.testing.assert_close(pulled, expected / size)
+    torch.testing.assert_close((query * grad).flatten(1).sum(1), (image * expected).flatten(1).sum(1), rtol=1e-3, atol=1e-3)
+
+
+def test_ti_fgsm_blurs_by_a_normalised_gaussian() -> None:
+    attack = built("ti-fgsm", kernel=3, sigma=1.0)
+    assert float(attack.kernel.sum()) == pytest.approx(1)
+    problem = rows([0.5] * 5, 0.1)
+    grad = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0]).reshape(problem.image.shape)
+    state = attack.start(problem, ExampleRng(0, "ti"))
+    blurred = attack.step(problem, state, ModelOutput(torch.zeros(1, 4), torch.zeros(1), grad))["momentum"].flatten()
+    side = float(torch.exp(torch.tensor(-0.5)))
+    assert blurred.tolist() == pytest.approx([0, side / (1 + 2 * side), 1 / (1 + 2 * side), side / (1 + 2 * side), 0])
+
+
+def test_spsa_estimates_the_gradient_of_what_it_asks() -> None:
+    """Of a linear score: the mean over many pairs of random signs is the gradient."""
+    attack = built("spsa", steps=2, samples=2000)
+    weight = torch.tensor([0.3, -1.0, 0.5, 0.1])
+    problem = rows([0.5] * 4, 0.1)
+    state = attack.start(problem, ExampleRng(0, "spsa"))
+    inside = 0
+    for _ in range(attack.turns - 1):
+        inside += int(attack.inside(problem, state))
+        score = (attack.query(state).flatten() * weight).sum().reshape(1)
+        state = attack.step(problem, state, ModelOutput(torch.zeros(1, 4), score, None))
+    assert inside == 1
+    assert (state["rise"].flatten() / 2000).tolist() == pytest.approx(weight.tolist(), abs=0.1)
+    state = attack.step(problem, state, ModelOutput(torch.zeros(1, 4), score, None))
+    assert (attack.query(state) - problem.image).flatten().sign().tolist() == weight.sign().tolist()
+
+
+def test_the_constant_grows_tenfold_until_a_mistake_and_is_then_bisected() -> None:
+    attack = built("cw-l2", steps=2, searches=6, constant=0.01)
+    problem = rows([0.5, 0.5], 1.0)
+    state, constants = attack.start(problem, ExampleRng(0, "cw")), []
+    for mistake in (False, False, True, False, True, True):
+        constants.append(round(float(state["constant"]), 6))
+        for _ in range(2):
+            logits = torch.tensor([[0.0, 1.0, 0.0, 0.0] if mistake else [1.0, 0.0, 0.0, 0.0]])
+            state = attack.step(problem, state, ModelOutput(logits, logit_margin(logits, problem.label), torch.ones_like(problem.image)))
+    assert constants == [0.01, 0.1, 1.0, 0.55, 0.775, 0.6625]
 
 
 def test_apgd_checkpoints_are_the_papers() -> None:
@@ -253,10 +328,11 @@ def test_square_proposals_change_one_window_to_the_ball_s_corners() -> None:
     assert torch.equal(taken["best"], attack.query(state))
 
 
+@pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 8])
-def test_square_bumps_have_length_one_and_two_signs(side: int) -> None:
-    laid = bump(side)
-    assert float(laid.norm()) == pytest.approx(1)
+def test_square_bumps_have_length_one_and_two_signs(side: int, order: int) -> None:
+    laid = bump(side, order)
+    assert float(laid.norm(p=order)) == pytest.approx(1)
     if side > 1:
         assert bool((laid[: side // 2] > 0).all())
         assert bool((laid[side // 2 :] < 0).all())
@@ -291,7 +367,7 @@ def test_sparse_apgd_by_hand() -> None:
 
 def test_sparse_apgd_sets_the_share_of_pixels_from_the_best_point() -> None:
     attack: SparseApgd = built("apgd-l1", steps=100)
-    assert attack.window == 4
+    assert [number for number, ball in enumerate(attack.balls) if ball.due][:3] == [4, 8, 12]
     problem = rows([0.5] * 20, 0.4)
     state = attack.start(problem, ExampleRng(0, "apgd"))
     grad = torch.linspace(1, 2, 20).reshape(problem.image.shape)
@@ -304,6 +380,43 @@ def test_sparse_apgd_sets_the_share_of_pixels_from_the_best_point() -> None:
     assert shares[:4] == [0.2] * 4
     assert shares[4:] == [0.4] * 10  # 12 changed of 20, over 1.5
     assert strides == [0.4] * 8 + [round(0.4 / 1.5, 4)] * 4 + [round(0.4 / 2.25, 4)] * 2
+
+
+def test_sparse_apgd_begins_in_larger_balls() -> None:
+    """Ten steps: three each in balls of three and two times the radius, four in its own, where alone a query counts."""
+    attack: SparseApgd = built("apgd-l1", steps=10, larger_radii=True)
+    problem = rows([0.5] * 20, 0.4)
+    state = attack.start(problem, ExampleRng(0, "apgd"))
+    sizes, counted = [], []
+    for turn in range(10):
+        sizes.append(round(float((attack.query(state) - problem.image).abs().sum()) / 0.4, 3))
+        counted.append(bool(attack.inside(problem, state)))
+        losses = torch.tensor([-float(turn % 3)])  # the first in each ball is the best, and is where the next begins
+        grad = torch.linspace(1, 2, 20).reshape(problem.image.shape)
+        if turn % 3 == 0:
+            best = attack.query(state)
+        state = attack.step(problem, state, ModelOutput(torch.zeros(1, 4), losses, grad))
+        if turn in (2, 5):
+            eps = problem.eps * (2 if turn == 2 else 1)
+            torch.testing.assert_close(attack.query(state), problem.image + nearest_in_ball_and_box(problem.image, best - problem.image, eps))
+    assert sizes == pytest.approx([3] * 3 + [2] * 3 + [1] * 4, abs=2e-3)
+    assert counted == [False] * 6 + [True] * 4
+    assert float((attack.candidate(state) - problem.image).abs().sum()) <= 0.4
+
+
+def test_square_l1_stays_in_ball_and_box_and_uses_the_radius() -> None:
+    attack: Square = built("square-l1")
+    image = torch.rand(3, 3, 10, 10, generator=torch.Generator().manual_seed(0))
+    zero = torch.zeros(3, dtype=torch.int64)
+    problem = Batch(image, zero, torch.tensor([0.5, 4.0, 20.0]), torch.arange(3), zero, torch.zeros(3, 4), zero - 1)
+    state = attack.start(problem, ExampleRng(0, "square"))
+    for number in range(40):
+        query = attack.query(state)
+        size = (query - image).flatten(1).abs().sum(1)
+        assert bool((size <= problem.eps).all())
+        assert bool((size > 0.5 * problem.eps).all())
+        assert 0 <= float(query.min()) <= float(query.max()) <= 1
+        state = attack.step(problem, state, ModelOutput(torch.zeros(3, 4), torch.full((3,), float(number % 3)), None))
 
 
 def test_the_projection_onto_ball_and_box_is_the_nearest_point() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from paths import ROOT
 from synthetic_records import broken_records
 from tiny_models import Linear, linear_data
@@ -13,9 +14,11 @@ from tiny_models import Linear, linear_data
 import robustatt
 from robustatt.attack import recipe_files
 from robustatt.attack.algorithms import ALGORITHMS
-from robustatt.attack.base import Chain, MinimumNormAttack, SingleDirectionAttack, SteppedAttack
+from robustatt.attack.base import Batch, Chain, MinimumNormAttack, ModelOutput, SingleDirectionAttack, SteppedAttack
 from robustatt.attack.builder import build
-from robustatt.attack.recipe import NO_ADVERSARIES, ExternalRecipe, Recipe
+from robustatt.attack.recipe import ACCESS, NO_ADVERSARIES, ExternalRecipe, Recipe
+from robustatt.attack.rng import ExampleRng
+from robustatt.cli.lists import attacks
 from robustatt.cli.sweep import _print_summary
 from robustatt.engine.scheduler import full_strength
 from robustatt.evaluate.gallery_examples import attack_to_show
@@ -55,9 +58,43 @@ def test_every_algorithm_says_what_the_program_must_know_of_it() -> None:
         assert (recipe.category == "minimum-norm") == isinstance(attack, MinimumNormAttack), name
         assert recipe.category in (*STRENGTH, *NO_ADVERSARIES), name
         gradients, forwards = full_strength(recipe, 16, independent=False)
-        assert (gradients == 0) == (recipe.category in ("black-box", "control")), name
+        assert (gradients == 0) == (recipe.access in ("black-box", "label-only", "none")), name
+        assert (recipe.access == "none") == (recipe.category == "control"), name
         assert forwards >= 17
         assert name in listed, name
+
+
+def test_what_each_needs_of_the_model_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """`robustatt attacks` and the table beside the recipes say what the recipe says."""
+    attacks()
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    listed = {words[0]: words[1] for words in printed if len(words) > 2 and words[0] in recipe_files.shipped()}
+    table = [line for line in (ROOT / "attacks" / "README.md").read_text().splitlines() if line.startswith("| ")]
+    for name in recipe_files.shipped():
+        access = recipe_files.load(name).access
+        assert listed[name] == access
+        assert any(line.startswith(f"| {access}: {ACCESS[access]} |") and f"`{name}`" in line for line in table), name
+
+
+def test_what_needs_labels_alone_gets_nothing_else() -> None:
+    """Logits of another scale and with other margins, but the same labels, change no query of a label-only attack."""
+    for name in recipe_files.shipped():
+        recipe = recipe_files.load(name)
+        if recipe.access != "label-only":
+            continue
+        attack = build(recipe, 3)
+        assert isinstance(attack, SteppedAttack)
+        image, label = DATA[0][:6], MODEL(DATA[0][:6]).argmax(1)
+        rows = Batch.at(1.0, image, label, MODEL(image).detach())
+        asked = []
+        for hides in (False, True):
+            state = attack.start(rows, ExampleRng(0, name))
+            for _ in range(40):
+                logits = MODEL(attack.query(state)).detach()
+                shown = torch.nn.functional.one_hot(logits.argmax(1), 3).float() if hides else logits
+                state = attack.step(rows, state, ModelOutput(shown, torch.zeros(6), None))
+            asked.append(attack.query(state))
+        assert torch.equal(*asked), name
 
 
 def test_controls_and_single_steps_of_any_name(own: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:

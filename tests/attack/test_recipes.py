@@ -12,7 +12,7 @@ import pytest
 
 from robustatt.attack import recipe_files as recipes
 from robustatt.attack.algorithms import ALGORITHMS
-from robustatt.attack.recipe import AutoAttackRecipe
+from robustatt.attack.native_recipes import AutoAttackRecipe
 from robustatt.errors import InputError
 
 
@@ -58,6 +58,11 @@ def test_autoattack_is_the_published_chain() -> None:
     standard = recipes.load("autoattack")
     assert isinstance(standard, AutoAttackRecipe)
     assert [part.algorithm for part in standard.parts()] == ["apgd", "apgd-t", "fab-t", "square"]
+    sparse = recipes.load("autoattack-l1").parts()
+    assert [part.algorithm for part in sparse] == ["apgd", "apgd-t", "fab-t", "square"]
+    assert [(getattr(part, "restarts", 0), getattr(part, "targets", 0)) for part in sparse] == [(5, 0), (0, 5), (0, 9), (1, 0)]
+    assert [getattr(part, "larger_radii", None) for part in sparse] == [True, True, None, None]
+    assert {part.norm for part in sparse} == {"l1"}
     rand = recipes.load("autoattack-rand")
     assert isinstance(rand, AutoAttackRecipe)
     assert [(part.algorithm, getattr(part, "eot", 0)) for part in rand.parts()] == [
@@ -88,7 +93,7 @@ MISTAKES = {
     "algorithm = 3": 'key "algorithm" is missing or not text',
     'algorithm = "pgd': "not valid TOML",
     'algorithm = "apgd"\nrho = 1.5': r"key 'rho': .*less than 1.*for example rho = 0\.75",
-    'algorithm = "square"\nnorm = "l1"': "key 'norm'.*'linf' or 'l2'",
+    'algorithm = "apgd"\nlarger_radii = true': 'larger_radii = true is made for norm = "l1"',
     'algorithm = "fab-t"\nbeta = 1': r"key 'beta': .*less than 1",
     'algorithm = "torchattacks:PGD"\nstep = 3': r"unknown key 'step'.*arguments",
 }  # fmt: skip
@@ -125,6 +130,14 @@ def test_prose_does_not_decide_numbers_and_parameters_do(tmp_path: Path) -> None
     cited = recipes.load(write(tmp_path, 'algorithm = "pgd"\ncitation = "me"\ngood_for = "nothing"'))
     longer = recipes.load(write(tmp_path, 'algorithm = "pgd"\nsteps = 41'))
     assert plain.fingerprint() == cited.fingerprint() != longer.fingerprint()
+
+
+def test_a_later_key_decides_numbers_only_where_it_is_set(tmp_path: Path) -> None:
+    """Records of before it was there keep their keys."""
+    plain = recipes.load(write(tmp_path, 'algorithm = "apgd"\nnorm = "l1"'))
+    larger = recipes.load(write(tmp_path, 'algorithm = "apgd"\nnorm = "l1"\nlarger_radii = true'))
+    assert "larger_radii" not in plain.decisive()
+    assert larger.decisive() == {**plain.decisive(), "larger_radii": True}
 
 
 def test_recipes_are_read_without_torch() -> None:

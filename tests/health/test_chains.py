@@ -12,7 +12,7 @@ from torch import nn
 
 import robustatt
 from robustatt.attack import recipe_files as recipes
-from robustatt.attack.recipe import AutoAttackRecipe
+from robustatt.attack.native_recipes import AutoAttackRecipe
 from robustatt.errors import InputError
 from robustatt.health.records import check_records
 from robustatt.results.aggregate import summarise
