@@ -16,6 +16,8 @@ UNITS = {"linf": STEP, "l2": Fraction(1), "l1": Fraction(1)}
 NORM_TITLES = {"linf": "L-infinity", "l2": "L2", "l1": "L1"}
 #: The default grid of a norm.
 DEFAULT_GRIDS = {"linf": "1..16", "l2": "0.25..2:0.25", "l1": "2..24:2"}
+#: The radius that the literature reports most, by norm.
+HEADLINE_EPS = {"linf": "8/255", "l2": "0.5"}
 MAX_RADII = 1024
 GRAMMAR = (
     "write 1..16, 0..32:4, 1,2,4,8, 0.5 or 8/255 (L-infinity counts steps of 1/255, with --eps-unit 1 plain numbers; L2 and L1 "

@@ -17,6 +17,7 @@ import typer
 
 from robustatt.cli._terminal import warn
 from robustatt.cli.attend import attend
+from robustatt.cli.board import board
 from robustatt.cli.compare import compare
 from robustatt.cli.doctor import doctor
 from robustatt.cli.export import export
@@ -68,6 +69,7 @@ for command in (
     check,
     verify,
     compare,
+    board,
     reproduce,
     train,
     models,

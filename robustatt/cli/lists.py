@@ -38,7 +38,7 @@ def models(
     )
     print("At width 1.0 and 32x32; a multiply and an add count as two operations.")
     print(
-        "Attention models also by variant, such as vgg_att2_indep_dp. Others: pkg.module:build, torchvision:NAME, timm:NAME"
+        "Attention models also by variant, such as vgg_att2_indep_dp. Others: pkg.module:build, torchvision:NAME, timm:NAME, hf:NAME_OR_FOLDER, robustbench:NAME"
     )
     print("\nBundled weights, as their cards say")
     print_table(

@@ -9,12 +9,12 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pandas as pd
 
-from robustatt.eps import CLEAN, parse_radius
+from robustatt.engine.cell_rows import CellRows, grid_of
 from robustatt.errors import InputError
 from robustatt.files import refuse_link
 from robustatt.health.records import check_records
@@ -78,21 +78,26 @@ def _read_cells(store: Store, cells: Sequence[Cell], noun: str, indices_known: b
     for cell in cells:
         frame = store.read([cell.key])
         if len(frame):
-            mistake = misfit(frame, cell, indices_known)
-            if mistake:
-                wrong.append(f"{cell} ({mistake})")
+            grid = grid_of(CellRows.of_frame(frame), cell, indices_known)
+            if isinstance(grid, str):
+                wrong.append(f"{cell} ({grid})")
             else:
                 frames.append(frame)
     records = pd.concat(frames, ignore_index=True) if frames else store.read([])
     if "broken_by" in records:
         records["broken_by"] = records["broken_by"].fillna("")
-    names = {
-        "missing": [str(cell) for cell in cells if cell.key in absent],
-        "altered or cut short since they were written": [path.name for path in store.damaged[damaged:]],
-        "not what their names say": wrong,
-    }
-    findings = [line for what, found in names.items() for line in _cells_finding(what, found, f"{len(cells)} {noun}")]
+    findings = cells_findings(cells, absent, store.damaged[damaged:], wrong, noun)
     return records, len(frames), findings
+
+
+def cells_findings(cells: Sequence[Cell], absent: set[str], damaged: Sequence[PurePath], wrong: Sequence[str], noun: str) -> list[str]:
+    """What is wrong with the records of some Cells, a line each: keys without a file, altered files, rows of something else."""
+    names = {
+        "missing": [str(cell) for cell in cells if cell.key in absent] if absent else [],
+        "altered or cut short since they were written": [path.name for path in damaged],
+        "not what their names say": [*wrong],
+    }
+    return [line for what, found in names.items() for line in _cells_finding(what, found, f"{len(cells)} {noun}")]
 
 
 def agrees(summary: Summary, records: pd.DataFrame, drift: pd.DataFrame, bound: BoundPlan) -> bool:
@@ -101,23 +106,6 @@ def agrees(summary: Summary, records: pd.DataFrame, drift: pd.DataFrame, bound: 
     found = [entry.as_dict() for entry in check_records(records, bound.plan.attacks)]
     computed = summarise(records, plan, {}, found, drift)
     return not _disagreement(computed, summary) and not _hidden_warnings(computed, summary)
-
-
-def misfit(frame: pd.DataFrame, cell: Cell, indices_known: bool) -> str:
-    """Why records are not those of a Cell; empty if they are. `indices_known`: positions and indices are the same."""
-    for column, value in (("model", cell.model), ("attack", cell.attack.name)):
-        if set(frame[column]) != {value}:
-            return f"another {column}"
-    if {parse_radius(text) for text in frame["eps"].unique()} != {parse_radius(text) for text in (CLEAN, *cell.radii)}:
-        return "other radii"
-    each = frame.groupby("eps")["index"].agg(["size", "nunique"])
-    count = cell.stop - cell.start
-    if not (each == count).all(axis=None) or frame["index"].nunique() != count:
-        return "other examples"
-    if indices_known and (frame["index"].min(), frame["index"].max()) != (cell.start, cell.stop - 1):
-        return "other examples"
-    clean = frame[frame["eps"] == CLEAN]
-    return "a clean row that is not clean" if (clean["adv_pred"] != clean["clean_pred"]).any() else ""
 
 
 def _cells_finding(what: str, names: list[str], of: str) -> list[str]:

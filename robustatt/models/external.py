@@ -1,4 +1,4 @@
-"""External networks: a Python callable, torchvision or timm, with weights from a file or a folder.
+"""External networks: a Python callable, torchvision, timm or a zoo of models, with weights from a file or a folder.
 
 Weights are read as data; a pickle that wants to run code is refused.
 """
@@ -27,6 +27,7 @@ from robustatt.models.attention import Options
 from robustatt.models.checkpoint import fill, read_safetensors
 from robustatt.models.weight_matching import flattened, matching, outputs_in
 from robustatt.models.wrappers import Normalised
+from robustatt.models.zoos import ROBUSTBENCH_DEFAULTS, from_robustbench, from_transformers, transformers_statistics
 
 KNOWN_STATISTICS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -36,6 +37,9 @@ KNOWN_STATISTICS = {
 
 LIBRARIES = ("timm", "torchvision")
 """Sources whose networks are built with as many outputs as wanted, and whose normalisation is known."""
+
+ZOOS = {"robustbench": "RobustBench", "hf": "Hugging Face"}
+"""Sources whose networks come with their weights."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,10 @@ def load_outside(
     """An external network, in eval mode, from images in [0, 1] to logits.
 
     Args:
-        spec: ``pkg.module:build``, ``torchvision:NAME`` or ``timm:NAME``. The callable takes ``options``.
+        spec: ``pkg.module:build``, ``torchvision:NAME``, ``timm:NAME``, ``robustbench:NAME`` or ``hf:NAME_OR_FOLDER``. The
+            callable or loader takes ``options``.
         weights: a safetensors, .pt, .pth or .bin file, or a folder that holds one as on the Hugging Face
-            hub; without it the weights are random, and the same at each call.
+            hub; without it the weights are those of the zoo, or random and the same at each call.
         classes: outputs of a torchvision or timm network; weights of another number of classes are taken with theirs.
         normalize: see ``statistics``; None is what the network's library says of it (see ``own_statistics``), and leaves
             the images of a callable as they are.
@@ -95,12 +100,15 @@ def load_outside(
 
 
 def own_statistics(spec: str) -> tuple[tuple[float, float, float], tuple[float, float, float]] | None:
-    """Mean and deviation that a network of timm or torchvision expects, whatever its weights: those of its library.
+    """Mean and deviation that a network of a library expects, whatever its weights: those of its library.
 
-    timm says them for each network; torchvision's classifiers all take ImageNet's. None for a callable, and where timm
-    says nothing about three channels.
+    timm says them for each network, transformers in the network's image processor; torchvision's classifiers all take
+    ImageNet's. None for a callable, for RobustBench (its networks normalise inside), and where timm says nothing about three
+    channels.
     """
     source, _, name = spec.partition(":")
+    if source == "hf":
+        return transformers_statistics(name)
     if source == "torchvision":
         return KNOWN_STATISTICS["imagenet"]
     if source != "timm":
@@ -115,14 +123,20 @@ def own_statistics(spec: str) -> tuple[tuple[float, float, float], tuple[float, 
 
 
 def facts(spec: str, weights: str | Path | None, normalize: str | None) -> str:
-    """What is done to a network of timm or torchvision without being asked, in a line; empty for others."""
-    if spec.partition(":")[0] not in LIBRARIES:
+    """What is done to a network of a library or zoo without being asked, in a line; empty for others."""
+    source = spec.partition(":")[0]
+    if source == "robustbench":
+        data, threat = ROBUSTBENCH_DEFAULTS.values()
+        return f"{spec}: the model of dataset {data} and threat model {threat}, unless --model-option dataset=... or threat_model=... says otherwise"
+    if source not in (*LIBRARIES, "hf"):
         return ""
     said = []
     if normalize is None and (numbers := own_statistics(spec)) is not None:
         mean, std = (", ".join(f"{value:g}" for value in part) for part in numbers)
         said.append(f"normalised by its own mean {mean} and deviation {std} (--normalize none switches that off)")
-    if weights is None:
+    elif normalize is None and source == "hf":
+        said.append("no normalisation is known (no image processor was saved with it), so it sees images in [0, 1] (--normalize gives one)")
+    if weights is None and source in LIBRARIES:
         said.append("random weights, so its accuracy is that of chance (--weights FILE loads some)")
     return f"{spec}: {'; '.join(said)}" if said else ""
 
@@ -154,6 +168,10 @@ def _build(reference: ModelReference, classes: int, options: Options) -> nn.Modu
         return _from_torchvision(reference.name, classes, options)
     if reference.source == "timm":
         return _from_timm(reference.name, classes, options)
+    if reference.source in ZOOS:
+        build = from_robustbench if reference.source == "robustbench" else from_transformers
+        with _blamed(f"{reference.source}:{reference.name}"):
+            return build(reference.name, options)
     return _from_callable(reference, options)
 
 

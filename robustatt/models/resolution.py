@@ -13,7 +13,7 @@ from robustatt.errors import InputError
 from robustatt.models.attention import Options
 from robustatt.models.card import Card
 from robustatt.models.checkpoint import load_checkpoint
-from robustatt.models.external import is_outside, load_outside
+from robustatt.models.external import ZOOS, is_outside, load_outside
 from robustatt.models.families import ADVERSARIAL, canonical
 from robustatt.models.listing import bundled_path
 
@@ -56,7 +56,7 @@ def resolve(
     """
     if is_outside(spec):
         module = load_outside(spec, weights=weights, classes=classes, normalize=normalize, options=options)
-        return ResolvedModel(module, spec, None, str(weights) if weights else "random weights")
+        return ResolvedModel(module, spec, None, str(weights) if weights else ZOOS.get(spec.partition(":")[0], "random weights"))
     if normalize not in (None, "none") or options:
         raise InputError(f"model {spec!r} carries its normalisation and options: leave out --normalize and options")
     path = bundled_path(spec, data) if weights is None else Path(weights)

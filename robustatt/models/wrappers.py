@@ -62,6 +62,14 @@ class Normalised(Wrapper):
 
 
 @final
+class LogitsOf(Wrapper):
+    """A network that returns an object of several outputs, as those of transformers do: its logits alone."""
+
+    def forward(self, x: Images) -> Any:
+        return self.network(x).logits
+
+
+@final
 class SelectedClasses(Wrapper):
     """A network of which only some outputs compete: class ``k`` is its output ``places[k]``."""
 

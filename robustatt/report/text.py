@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from robustatt.attack.recipe import NO_ADVERSARIES, Category
-from robustatt.eps import NORM_TITLES, parse_radius
+from robustatt.eps import HEADLINE_EPS, NORM_TITLES, parse_radius
 from robustatt.models.families import baseline_of
 from robustatt.report.drift_curves import drift_models
 from robustatt.results.columns import kind_of, level_title
 from robustatt.results.summary import Point, Summary
-
-HEADLINE_EPS = {"linf": "8/255", "l2": "0.5"}
 
 CLEAN_TITLE = "Clean accuracy"
 

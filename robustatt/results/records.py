@@ -21,6 +21,7 @@ from robustatt.results.storage import RecordStorage, place
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 COLUMNS = {
     "model": "string", "attack": "string", "eps": "string", "index": "int64", "label": "int64",
@@ -166,6 +167,17 @@ class Store:
         for name in set(TEXT_COLUMNS) & set(frame.columns):
             frame[name] = frame[name].fillna("")
         return frame
+
+    def read_columns(self, key: str, columns: Sequence[str]) -> pa.Table | None:
+        """Some columns of a Cell, texts as dictionaries; None if it is not there or not whole. Columns it lacks are left out."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        content = self.content(key)
+        if content is None:
+            return None
+        texts = [name for name in columns if COLUMNS.get(name) == "string"]
+        return pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts).read(list(columns), use_threads=False)
 
     def content(self, key: str) -> bytes | None:
         """The bytes of a Cell's file if it is there and whole; a damaged one is moved aside, or named in `damaged`."""
