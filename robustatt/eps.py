@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STEP = Fraction(1, 255)
-#: What a bare number counts in, by norm, as the literature writes radii.
-UNITS = {"linf": STEP, "l2": Fraction(1), "l1": Fraction(1)}
+#: What a bare number counts in, by norm, as the literature writes radii; severities of corruptions count themselves.
+UNITS = {"linf": STEP, "l2": Fraction(1), "l1": Fraction(1), "severity": Fraction(1)}
 NORM_TITLES = {"linf": "L-infinity", "l2": "L2", "l1": "L1"}
 #: The default grid of a norm.
-DEFAULT_GRIDS = {"linf": "1..16", "l2": "0.25..2:0.25", "l1": "2..24:2"}
+DEFAULT_GRIDS = {"linf": "1..16", "l2": "0.25..2:0.25", "l1": "2..24:2", "severity": "1..5"}
 #: The radius that the literature reports most, by norm.
 HEADLINE_EPS = {"linf": "8/255", "l2": "0.5"}
 MAX_RADII = 1024

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 NormName = Literal["linf", "l2", "l1"]
 LossName = Literal["stable", "ce", "margin", "dlr"]
 TargetName = Literal["least-likely", "random", "next"]
-Category = Literal["single-step", "iterative", "minimum-norm", "black-box", "control", "attention", "external"]
+Category = Literal["single-step", "iterative", "minimum-norm", "black-box", "control", "attention", "corruption", "external"]
 Access = Literal["white-box", "black-box", "label-only", "transfer", "none", "unknown"]
 ACCESS: dict[Access, str] = {
     "white-box": "follows the model's gradients",
@@ -22,7 +22,8 @@ ACCESS: dict[Access, str] = {
     "unknown": "another library's: see its class",
 }
 """What an attack needs of the model it is made on."""
-NO_ADVERSARIES: tuple[Category, ...] = ("control", "attention")
+UNGATED: tuple[Category, ...] = ("control", "attention")  # a gate does not hold accuracy under them
+NO_ADVERSARIES: tuple[Category, ...] = (*UNGATED, "corruption")
 """What does not want mistakes, so that no worst case is taken over it."""
 Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -40,8 +41,7 @@ def _checked_targets(value: object) -> object:
     if (type(value) is int and value >= 0) or value is None or value in ("least-likely", "random", "next"):
         return value
     raise ValueError(
-        'targets must be "least-likely", "random", "next", a class such as 3, or a list with a class for '
-        "each example"
+        'targets must be "least-likely", "random", "next", a class such as 3, or a list with a class for each example'
     )
 
 
@@ -85,8 +85,13 @@ class Recipe(BaseModel):
 
     @property
     def unbounded(self) -> bool:
-        """Whether it has no norm and so no radius: any image in [0, 1] is allowed."""
-        return False
+        """Whether it has no norm: any image in [0, 1] is allowed."""
+        return str(self.norm) == "none"
+
+    @property
+    def scale(self) -> str:
+        """What its grid counts in, a key of `robustatt.eps.UNITS`: the norm; "none" where it has no grid."""
+        return self.norm
 
     def cost(self) -> tuple[int, int]:
         """Gradients and forward passes an image and radius at full strength, when the grid saves nothing."""
@@ -127,10 +132,6 @@ class ExternalRecipe(Recipe):
     norm: Literal["linf", "l2", "l1", "none"] = "linf"  # type: ignore[assignment]  # wider than that of native attacks
     arguments: dict[str, Any] = Field(default_factory=dict)
     shares: dict[str, float] = Field(default_factory=dict)
-
-    @property
-    def unbounded(self) -> bool:
-        return self.norm == "none"
 
     @model_validator(mode="after")
     def _no_shares_of_nothing(self) -> Self:

@@ -12,7 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from robustatt.attack.algorithms import ALGORITHMS, LIBRARIES
 from robustatt.attack.algorithms import algorithm as native
+from robustatt.attack.corruption import corruption_recipe
 from robustatt.attack.recipe import ExternalRecipe, Recipe
+from robustatt.corruptions.kinds import KINDS
 from robustatt.errors import InputError, did_you_mean
 
 
@@ -28,7 +30,7 @@ def shipped() -> dict[str, Path]:
 
 
 def load(name_or_path: str) -> Recipe:
-    """The recipe of a shipped attack (`pgd`) or of a user's file (`mine.toml`).
+    """The recipe of a shipped attack (`pgd`), of a corruption (`fog`) or of a user's file (`mine.toml`).
 
     Raises InputError naming the file, the key, what was expected and what would be right.
     """
@@ -37,6 +39,8 @@ def load(name_or_path: str) -> Recipe:
         return read(known[name_or_path])
     if name_or_path.endswith(".toml"):
         return read(Path(name_or_path))
+    if name_or_path in KINDS:
+        return corruption_recipe(name_or_path)
     if _foreign(name_or_path):
         raise InputError(
             f"{name_or_path!r} is a class of another library: write a recipe file with algorithm = {name_or_path!r} and "

@@ -19,6 +19,7 @@ from robustatt.cli._terminal import warn
 from robustatt.cli.attend import attend
 from robustatt.cli.board import board
 from robustatt.cli.compare import compare
+from robustatt.cli.corrupt import corrupt
 from robustatt.cli.doctor import doctor
 from robustatt.cli.export import export
 from robustatt.cli.lists import attacks, list_data, models
@@ -65,6 +66,7 @@ def _root(
 
 for command in (
     sweep,
+    corrupt,
     report,
     check,
     verify,

@@ -19,9 +19,10 @@ from robustatt.cli._options import (
     ModelOption,
     Normalize,
 )
-from robustatt.cli._terminal import announce, counted, print_table, print_tables, warn
+from robustatt.cli._running import evaluated, parse_batch_size, parse_workers, prepared
+from robustatt.cli._terminal import counted, print_table, print_tables, warn
 from robustatt.errors import InputError
-from robustatt.progress import SweepBar, duration
+from robustatt.progress import duration
 from robustatt.results.columns import GRADCAM
 
 if TYPE_CHECKING:
@@ -125,37 +126,27 @@ def sweep(
     """Attack models over a grid of radii and print accuracies."""
     wanted = _plan_from_flags(plan, eps, eps_unit, model, weights, normalize, model_option, attack, attention, {
         "data": data, "n": n, "seed": seed, "device": device, "independent": independent,
-        "batch_size": _parse_batch_size(batch_size), "sample": sample, "split": split, "label_column": label_column,
+        "batch_size": parse_batch_size(batch_size), "sample": sample, "split": split, "label_column": label_column,
         "data_root": None if data_root is None else str(data_root), "download": download or None, "input_size": input_size,
         "precision": precision, "compile": compiled or None, "channels": channels,
         "class_names": None if class_names is None else str(class_names), "mask_classes": mask_classes,
         "drift_n": drift_n, "images": _saved_images(save_images, save_images_at),
     })  # fmt: skip
     folder = out or default_folder(wanted.data)
-    announce(wanted.models)
     from robustatt.engine.finished import recall, remember
     from robustatt.engine.options import ExecutorOptions
 
-    execution = ExecutorOptions(engine, _parse_workers(workers), threads, address, gpus_per_worker, records)
+    execution = ExecutorOptions(engine, parse_workers(workers), threads, address, gpus_per_worker, records)
     here = engine == "local" and records is None
+    announce(wanted.models)
     if here and not dry_run and (answer := recall(wanted, folder)) is not None:
         _print_outcome(answer.summary, folder, 0, answer.cells)
         return
-    from robustatt.engine.sources import load_data, match_channels, model_loader
-    from robustatt.engine.sweep import run
-
-    dataset = load_data(wanted)
-    open_channels = wanted.channels is None
-    wanted, dataset, load = match_channels(wanted, dataset, model_loader(dataset))
-    if open_channels and wanted.channels == 1:
-        print("Grey data and networks of one channel: evaluated on that channel (as --channels 1)")
+    wanted, dataset, load = prepared(wanted)
     if dry_run:
         _print_forecast(wanted, dataset, load, folder, execution)
         return
-    with SweepBar() as bar:
-        outcome = run(wanted, dataset, load, folder, bar, execution=execution)
-    for path in outcome.moved_aside:
-        warn(f"records {path.name} were damaged: moved aside and computed again")
+    outcome = evaluated(wanted, dataset, load, folder, execution)
     _print_outcome(outcome.summary, folder, outcome.computed, outcome.ready)
     if here:
         remember(wanted, folder)
@@ -226,22 +217,6 @@ def _reweighted(models: tuple[ModelEntry, ...], weights: list[str]) -> tuple[Mod
     return tuple(replace(entry, weights=file) for entry, file in zip(models, weights, strict=True))
 
 
-def _parse_batch_size(text: str | None) -> int | None:
-    if text is None or text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"--batch-size {text!r}: give auto or a whole number of at least 1")
-    return int(text)
-
-
-def _parse_workers(text: str) -> int | None:
-    if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"--workers {text!r}: give auto or a whole number of at least 1")
-    return int(text)
-
-
 def _print_forecast(plan: Plan, dataset: Dataset, load: Loader, folder: Path, execution: ExecutorOptions) -> None:
     """Cost by model and attack, then what all of it takes on this machine and on the requested workers."""
     from robustatt.engine.forecast import forecast
@@ -296,19 +271,41 @@ def _print_summary(summary: Summary) -> None:
         print(f"\nAccuracy in % under attacks without a radius, {data.n} images of {data.name} {data.split}; distances of the "
               "images they broke")  # fmt: skip
         print_tables(heads, rows)
+    print_corruptions(summary)
     for norm in summary.norms():
         _print_curves([curve for curve in summary.curves if curve.norm == norm], data)
     _print_parts(summary)
-    _print_saliency(summary)
+    print_saliency(summary)
     run = [name for name in summary.curve_names()[1] if summary.is_adversary(name)]
     if run and all(summary.plan.attack(name).category == "single-step" for name in run):
         print(f"{' and '.join(run)} alone is an upper bound: an attack in several steps finds more. Add --attack pgd.")
+    print_warnings(summary)
+
+
+def print_corruptions(summary: Summary) -> None:
+    """For each model accuracy by corruption and severity, then the means over them."""
+    from robustatt.results.corruptions import mean_rows, table_of
+
+    data = summary.plan.data
+    for model in dict.fromkeys(curve.model for curve in summary.curves):
+        heads, rows = table_of(summary, model)
+        if rows:
+            print(f"\nAccuracy of {model} under common corruptions in %, {data.n} images of {data.name} {data.split}")
+            print_tables(heads, rows)
+    heads, rows = mean_rows(summary)
+    if rows:
+        print()
+        print_tables(heads, rows)
+
+
+def print_warnings(summary: Summary) -> None:
+    """The health warnings, a line each."""
     for warning in summary.health:
         who = " ".join(part for part in (warning.model, warning.attack) if part)
         warn(f"[{warning.code}] {who}: {warning.message}" if who else f"[{warning.code}] {warning.message}")
 
 
-def _print_saliency(summary: Summary) -> None:
+def print_saliency(summary: Summary) -> None:
     """Which models show no attention of their own, so that their drift is not taken for it."""
     levels: dict[str, set[str]] = {}
     for row in summary.measured_drift():

@@ -29,7 +29,7 @@ from robustatt.results.summary_file import SUMMARY_FILE, as_stored, read_summary
 TOLERANCE = 1e-9
 """How far a number of summary.json may lie from the one that the records give: both are computed in float64."""
 
-DERIVED = ("curves", "drift", "drift_predicts_fooling", "differences", "confusion", "full_strength")
+DERIVED = ("curves", "drift", "drift_predicts_fooling", "differences", "confusion", "full_strength", "corruption_means")
 """Keys of summary.json that follow from the records alone."""
 
 MAX_NAMED = 3

@@ -20,6 +20,7 @@ from robustatt.attack.base import (
     SteppedAttack,
 )
 from robustatt.attack.builder import build
+from robustatt.attack.corrupting import Corruption
 from robustatt.attack.rng import ExampleRng
 from robustatt.data.dataset import Dataset
 from robustatt.data.views import require_same_classes, stratified
@@ -29,7 +30,7 @@ from robustatt.evaluate.batch import AttackedBatch, OutcomeTable
 from robustatt.evaluate.classifier import Classifier
 from robustatt.evaluate.full_strength import evaluate_at_full_strength
 from robustatt.evaluate.kept_rows import KeptRows
-from robustatt.evaluate.single_run import evaluate_along_direction, evaluate_minimum_norm
+from robustatt.evaluate.single_run import evaluate_along_direction, evaluate_corruption, evaluate_minimum_norm
 from robustatt.evaluate.threshold_search import GridSearch
 from robustatt.plan import Cell, CellImages
 from robustatt.results.columns import DRIFT_METRICS
@@ -109,6 +110,8 @@ def attack_examples(
 def _run(attack: Attack, target: AttackedBatch, oracle: Oracle, cell: Cell, done: Callable[[int], None]) -> OutcomeTable:
     """The way of running each kind of attack over the grid."""
     rng = ExampleRng(cell.seed, attack.name)
+    if isinstance(attack, Corruption):
+        return evaluate_corruption(target, attack, cell.seed, done)
     if isinstance(attack, SingleDirectionAttack):
         return evaluate_along_direction(target, attack, oracle, rng, done)
     if isinstance(attack, MinimumNormAttack) or (isinstance(attack, ExternalAttack) and attack.minimum_norm):

@@ -1,4 +1,4 @@
-"""Attacks of which one run serves every radius: along a ray, and to the nearest mistake."""
+"""What is run once for all columns of the table: along a ray, to the nearest mistake, and corruptions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robustatt.attack.base import Attack, ExternalAttack, MinimumNormAttack, Oracle, SingleDirectionAttack
+from robustatt.attack.corrupting import Corruption
 from robustatt.attack.norms import NORMS, TOLERANCE, Norm, per_row
 from robustatt.attack.rng import ExampleRng
 from robustatt.evaluate.batch import AttackedBatch, OutcomeTable, leave_alone
@@ -68,6 +69,22 @@ def evaluate_minimum_norm(target: AttackedBatch, attack: Attack, oracle: Oracle,
             }  # fmt: skip
             ledger.write(chunk.cpu().numpy(), radius, found)
         done(len(chunk))
+    return ledger
+
+
+def evaluate_corruption(target: AttackedBatch, attack: Corruption, seed: int, done: Callable[[int], None]) -> OutcomeTable:
+    """Each severity is drawn and judged by itself, of every image: one that is wrong when clean may be right corrupted."""
+    ledger = OutcomeTable(target, distance_l2=0.0, distance_l1=0.0, severity=0.0)
+    for positions in target.batches():
+        rows = target.batch(positions, torch.ones(len(positions), device=positions.device))
+        for column, severity in enumerate(target.radii.round().int().tolist()):
+            image = attack.images(rows, severity, seed)
+            found = target.evaluate(positions, image, rows.eps)
+            for name in ("l2", "l1"):
+                found[f"distance_{name}"] = NORMS[name].norm(image - rows.image).cpu().numpy()
+            found |= {"attacked": np.ones(len(positions), bool), "severity": np.full(len(positions), severity)}
+            ledger.write(positions.cpu().numpy(), column, found)
+        done(len(positions))
     return ledger
 
 

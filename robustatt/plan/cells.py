@@ -153,6 +153,7 @@ class BoundPlan:
             "seed": plan.seed,
             "evaluation": "independent" if plan.independent else "threshold search",
             **({} if plan.precision == "float32" else {"precision": plan.precision}),
+            **({} if plan.baseline is None else {"baseline": plan.baseline}),
             "semantics": EVALUATION_VERSION,
         }  # fmt: skip
 

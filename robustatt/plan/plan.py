@@ -9,10 +9,12 @@ from fractions import Fraction
 from pathlib import Path
 
 from robustatt.attack.recipe import Recipe
+from robustatt.corruptions.kinds import SEVERITIES
 from robustatt.eps import DEFAULT_GRIDS, UNITS, WHOLE_BOX, format_radius, parse_grid, parse_radius
 from robustatt.errors import InputError, did_you_mean, said_of
 from robustatt.plan.checks import (
     require_at_least_one,
+    require_choice,
     require_known,
     require_one_choice,
     require_seed,
@@ -32,7 +34,7 @@ SIMPLE_KEYS: dict[str, tuple[type, str]] = {
     "independent": (bool, "false"), "batch_size": (int, "128"), "device": (str, '"auto"'), "data_root": (str, '"/data"'),
     "download": (bool, "true"), "label_column": (str, '"label"'), "input_size": (int, "224"),
     "precision": (str, '"float32"'), "compile": (bool, "true"), "class_names": (str, '"classes.txt"'), "channels": (int, "1"),
-    "mask_classes": (bool, "true"), "drift_n": (int, "100"),
+    "mask_classes": (bool, "true"), "drift_n": (int, "100"), "baseline": (str, '"vgg"'),
 }  # fmt: skip
 
 
@@ -48,6 +50,7 @@ class Plan:
     `precision` and `compile` how models are run (see `robustatt.evaluate.classifier.Numerics`). `drift_n`: on how many examples
     drift is measured at full strength (see `robustatt.plan.drift_sample`); None: as many as pay off, 0: none. `images`: which
     adversarial examples are saved; None: none.
+    `baseline`: the model that the others are compared with; None: each with that of its family.
     """
 
     models: tuple[ModelEntry, ...]
@@ -71,6 +74,7 @@ class Plan:
     channels: int | None = None
     mask_classes: bool = False
     drift_n: int | None = None
+    baseline: str | None = None
     grids: Grids = ()
     images: SavedImages | None = None
 
@@ -94,7 +98,10 @@ class Plan:
         if self.drift_n is not None and self.drift_n < 0:
             raise InputError(f"--drift-n {self.drift_n}: give 0 for none, or a number of examples")
         require_seed(self.seed)
+        require_choice("--baseline", self.baseline, [entry.name for entry in self.models])
         for entry in self.attacks:
+            if entry.scale == "severity" and not set(self._grid_of(entry)) <= set(SEVERITIES):
+                raise InputError(f"severities of {entry.name}: give whole numbers from 1 to 5, such as 1..5")
             largest = max(self._grid_of(entry), default=Fraction(0))
             if entry.norm == "linf" and not entry.unbounded and largest > 1:
                 raise InputError(
@@ -112,10 +119,10 @@ class Plan:
         return dict(self.grids).get(attack.name, self.eps)
 
     def radii_of(self, attack: Recipe) -> tuple[str, ...]:
-        """The radii of one attack as records write them; for an attack without a norm the one that holds the whole box."""
-        if attack.unbounded:
+        """The radii of one attack as records write them; for an attack without a grid the one that holds the whole box."""
+        if attack.scale == "none":
             return (WHOLE_BOX,)
-        return tuple(format_radius(eps, attack.norm) for eps in self._grid_of(attack))
+        return tuple(format_radius(eps, attack.scale) for eps in self._grid_of(attack))
 
     def to_toml(self) -> Document:
         """The plan as a document that `Plan.from_toml` reads back; attacks by their whole recipe."""
@@ -126,7 +133,7 @@ class Plan:
             "seed": self.seed,
             "independent": self.independent,
         }
-        for key in ("n", "sample", "data_root", "label_column", "input_size", "class_names", "channels", "drift_n"):
+        for key in ("n", "sample", "data_root", "label_column", "input_size", "class_names", "channels", "drift_n", "baseline"):
             if getattr(self, key) is not None:
                 document[key] = getattr(self, key)
         for key, usual in (("precision", "float32"), ("compile", False), ("mask_classes", False)):
@@ -167,7 +174,7 @@ def radii_by_attack(
 ) -> tuple[tuple[Fraction, ...], Grids]:
     """The common L-infinity grid of a plan, and the grids of the attacks that have another.
 
-    A text is a grid for all attacks, or ``NAME=GRID`` for one, which goes before the `eps` of its recipe; of several the
+    A text is a grid for all attacks (but not for corruptions, which have severities and no radii), or ``NAME=GRID`` for one, which goes before the `eps` of its recipe; of several the
     last counts. An attack without one has the grid of its norm. Numbers count in `unit`, or if it is None in
     that of the norm.
 
@@ -187,12 +194,14 @@ def radii_by_attack(
             own[name.strip()] = grid
 
     def parsed(entry: Recipe | None) -> tuple[Fraction, ...]:
-        norm = "linf" if entry is None or entry.unbounded else entry.norm
+        scale = "linf" if entry is None else entry.scale
         text = None if entry is None else own.get(entry.name)
-        return parse_grid(text or common or DEFAULT_GRIDS[norm], unit or UNITS[norm])
+        if scale == "severity":
+            return parse_grid(text or DEFAULT_GRIDS[scale], UNITS[scale])
+        return parse_grid(text or common or DEFAULT_GRIDS[scale], unit or UNITS[scale])
 
     plain = parsed(None) if any(entry.norm == "linf" and entry.name not in own for entry in attacks) else ()
-    grids = tuple((entry.name, parsed(entry)) for entry in attacks if not entry.unbounded)
+    grids = tuple((entry.name, parsed(entry)) for entry in attacks if entry.scale != "none")
     return plain, tuple((name, grid) for name, grid in grids if grid != plain)
 
 

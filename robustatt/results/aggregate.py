@@ -16,6 +16,7 @@ from robustatt.models.families import baseline_of
 from robustatt.results import statistics
 from robustatt.results.chains import broken_by_part
 from robustatt.results.columns import DRIFT_METRICS, kind_of
+from robustatt.results.corruptions import corruption_means
 from robustatt.results.outcomes import Outcomes, outcomes_by_curve
 from robustatt.results.summary import (
     SCHEMA,
@@ -43,11 +44,12 @@ def summarise(
 
     Besides the contract's keys it holds ``drift_predicts_fooling`` (see `drift_auc`), ``differences``
     (paired, each model against its baseline, see `paired_differences`) and ``confusion`` (where the fooled
-    examples went), and of the ``drift`` records, if there are any, ``full_strength``; a point of a chain of attacks has ``broken_by`` (how many each part broke). An empty frame gives an empty summary; what is missing shows in each point's ``n``.
+    examples went), of corruptions ``corruption_means``, and of the ``drift`` records, if there are any, ``full_strength``; a point of a chain of attacks has ``broken_by`` (how many each part broke). An empty frame gives an empty summary; what is missing shows in each point's ``n``.
     """
     content = {"schema": SCHEMA, "plan": dict(plan), "provenance": dict(provenance), "health": [dict(entry) for entry in health]}
     asked = Summary.parse(content, "the plan")
     layout = sorted(outcomes_by_curve(records), key=_plan_order(asked))
+    pairs = baselines([outcomes.model for outcomes in layout], asked.plan.baseline)
     rivals = [outcomes for outcomes in layout if asked.is_adversary(outcomes.attack)]
     summary = Summary(
         schema=SCHEMA,
@@ -56,11 +58,14 @@ def summarise(
         curves=[_curve(outcomes, asked.plan, records) for outcomes in layout],
         drift=[row for outcomes in layout for row in drift_rows(outcomes)],
         drift_predicts_fooling=[row for outcomes in rivals for row in drift_auc(outcomes)],
-        differences=paired_differences(layout, baselines([outcomes.model for outcomes in layout])),
+        differences=paired_differences(layout, pairs),
         confusion=[confusion(outcomes) for outcomes in rivals],
         health=asked.health,
     )
-    return summary if drift is None or drift.empty else summary.model_copy(update={"full_strength": _full_strength(drift, asked)})
+    means = corruption_means(layout, asked.plan, pairs)
+    more: dict[str, object] = {"corruption_means": means} if means else {}
+    more |= {} if drift is None or drift.empty else {"full_strength": _full_strength(drift, asked)}
+    return summary.model_copy(update=more)
 
 
 def _full_strength(records: pd.DataFrame, asked: Summary) -> FullStrength:
@@ -205,8 +210,10 @@ def _weight(row: AreaRow) -> float:
 # Comparisons ----------------------------------------------------------------------------------------------
 
 
-def baselines(models: Sequence[str]) -> dict[str, str]:
-    """Each model's baseline among the others, if it is there (see `robustatt.models.families.baseline_of`)."""
+def baselines(models: Sequence[str], named: str | None = None) -> dict[str, str]:
+    """Each model's baseline among the others: the one named, else that of its family if it is there (see `baseline_of`)."""
+    if named is not None:
+        return {model: named for model in models if model != named}
     return {model: baseline for model in models if (baseline := baseline_of(model)) in models}
 
 

@@ -21,8 +21,9 @@ from robustatt.eps import CLEAN, parse_radius
 from robustatt.errors import InputError, did_you_mean
 from robustatt.results import statistics
 from robustatt.results.outcomes import Outcomes, curves_of
+from robustatt.results.part import Part
 from robustatt.results.reference import DataIdentity, Identity, Reference, ReferenceCurve, identity
-from robustatt.results.summary import Part, Summary
+from robustatt.results.summary import Summary
 
 ALLOWABLE = ("data", "attack", "eps", "seed", "evaluation")
 

@@ -17,6 +17,8 @@ from robustatt.errors import InputError
 from robustatt.results import statistics
 
 DRIFT_COLUMN = re.compile(r"drift_(?P<metric>[a-z]+)_(?P<level>.+)")
+SEVERITY = "severity"
+"""The column that only records of corruptions have: 0 for the clean image, then 1 to 5 as in `eps`."""
 _COLUMNS = ("model", "attack", "eps", "index", "label", "clean_pred", "adv_pred")
 
 
@@ -36,11 +38,16 @@ class Outcomes:
     """By (metric, level); NaN where it was not measured."""
     broken_by: NDArray[np.object_] | None = None
     """For a chain, the part that broke each example at each radius, empty where none did; None for a single attack."""
+    corruption: bool = False
+    """Whether the columns are severities of a corruption, each judged by itself."""
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """Classified right under the attack at exactly this radius and right when clean; False where the row is missing."""
-        clean = self.clean_pred == self.label
+        """Classified right under the attack at exactly this radius and right when clean; False where the row is missing.
+
+        Under a corruption, which is no search for a mistake, what was said of the clean image does not matter.
+        """
+        clean = (self.clean_pred == self.label) | self.corruption
         right: NDArray[np.bool_] = self.present & clean[:, None] & (self.adv_pred == self.label[:, None])
         return right
 
@@ -86,7 +93,8 @@ def outcomes_by_curve(records: pd.DataFrame) -> Iterator[Outcomes]:
         model = str(model_names[code // len(attack_names)])
         attack = str(attack_names[code % len(attack_names)])
         outcomes = _grid(model, attack, rows, eps_code[rows], eps_text, columns, drift)
-        yield replace(outcomes, broken_by=_parts(records, rows, outcomes, eps_code[rows]))
+        corruption = SEVERITY in records.columns and bool(records[SEVERITY].to_numpy()[rows[0]] >= 0)
+        yield replace(outcomes, broken_by=_parts(records, rows, outcomes, eps_code[rows]), corruption=corruption)
 
 
 def curves_of(records: pd.DataFrame) -> dict[tuple[str, str], Outcomes]:

@@ -20,12 +20,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from robustatt.attack.recipe import NO_ADVERSARIES
+from robustatt.attack.recipe import UNGATED
 from robustatt.eps import parse_radius
 from robustatt.errors import InputError
 from robustatt.files import write_whole
 from robustatt.results.outcomes import Outcomes, outcomes_by_curve
-from robustatt.results.summary import Part, PlanInfo, Radius, Summary
+from robustatt.results.part import Part, Radius
+from robustatt.results.summary import PlanInfo, Summary
 
 SCHEMA = 1
 KIND = "robustatt reference"
@@ -102,7 +103,7 @@ class Reference:
 
 def make_reference(records: pd.DataFrame, summary: Summary) -> Reference:
     """The reference of a run: its plan's identity and every outcome. InputError if it is incomplete."""
-    curves = tuple(_curve(outcomes) for outcomes in outcomes_by_curve(records) if summary.is_adversary(outcomes.attack))
+    curves = tuple(_curve(outcomes) for outcomes in outcomes_by_curve(records) if summary.is_gated(outcomes.attack))
     if not curves:
         raise InputError("a reference needs results: the run holds no records; run `robustatt sweep` first")
     return Reference(identity(summary.plan), _subset(MadeBy, summary.provenance.as_dict()), curves)
@@ -125,7 +126,7 @@ def identity(plan: PlanInfo) -> Identity:
         | {
             "data": _subset(DataIdentity, plan.data.as_dict() | classes),
             "models": {entry.name: _subset(ModelIdentity, entry.as_dict()) for entry in plan.models},
-            "attacks": {entry.name: _subset(AttackIdentity, entry.as_dict()) for entry in plan.attacks if entry.category not in NO_ADVERSARIES},
+            "attacks": {entry.name: _subset(AttackIdentity, entry.as_dict()) for entry in plan.attacks if entry.category not in UNGATED},
             "eps": sorted(plan.eps, key=parse_radius),
         },
     )

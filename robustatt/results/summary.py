@@ -10,41 +10,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from robustatt.attack import recipe_files
-from robustatt.attack.recipe import NO_ADVERSARIES, Category, Recipe
-from robustatt.eps import NORM_TITLES, parse_radius
+from robustatt.attack.recipe import NO_ADVERSARIES, UNGATED, Category, Recipe
+from robustatt.eps import NORM_TITLES
 from robustatt.errors import InputError, first_mistake
 from robustatt.results import provenance, statistics
+from robustatt.results.part import Change, ClassIndex, Count, Part, Radius, Share
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
-
-def _is_radius(text: str) -> str:
-    try:
-        parse_radius(text)
-    except InputError as problem:
-        raise ValueError(str(problem)) from None
-    return text
-
-
-Radius = Annotated[str, AfterValidator(_is_radius)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Change = Annotated[float, Field(ge=-1, le=1)]
-Count = Annotated[int, Field(ge=0)]
-ClassIndex = Annotated[int, Field(ge=0, lt=2**31)]
-
-
-class Part(BaseModel):
-    """A part of the summary. Immutable; `as_dict` gives what the file holds, in the file's order."""
-
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
-
-    def as_dict(self) -> dict[str, Any]:
-        return self.model_dump(exclude_unset=True, by_alias=True)
 
 
 class DataInfo(Part):
@@ -97,6 +75,7 @@ class PlanInfo(Part):
     eps: list[Radius] = []
     seed: int = 0
     evaluation: str = ""
+    baseline: str | None = None
     semantics: int | None = None
 
     def attack(self, name: str) -> AttackInfo:
@@ -196,6 +175,28 @@ class Difference(Part):
     p_holm: Share
 
 
+class CorruptionMean(Part):
+    """One model over corruptions and severities, as a mean over `n` images.
+
+    `difference` is accuracy minus the baseline's on the same images. `mce` is in per cent, the baseline's being 100; it is left
+    out where the baseline makes no mistake under some corruption.
+    """
+
+    model: str
+    n: Annotated[int, Field(ge=1)]
+    corruptions: list[str]
+    accuracy: Share
+    ci_low: Share
+    ci_high: Share
+    baseline: str | None = None
+    difference: Change | None = None
+    difference_low: Change | None = None
+    difference_high: Change | None = None
+    mce: float | None = None
+    mce_low: float | None = None
+    mce_high: float | None = None
+
+
 class Confusion(Part):
     """Where the fooled examples went: `flows` of [true class, predicted class, count], most frequent first."""
 
@@ -253,6 +254,7 @@ class Summary(Part):
     differences: list[Difference] = []
     confusion: list[Confusion] = []
     health: list[HealthNote] = []
+    corruption_means: list[CorruptionMean] = []
     full_strength: FullStrength | None = None
     integrity: list[str] = Field(default=[], exclude=True)
 
@@ -278,6 +280,10 @@ class Summary(Part):
     def is_adversary(self, attack: str) -> bool:
         """Whether an attack wants mistakes: not a control, such as random noise, nor one that only moves attention."""
         return self.plan.attack(attack).category not in NO_ADVERSARIES
+
+    def is_gated(self, attack: str) -> bool:
+        """Whether a gate holds accuracy under it: under every attack that wants mistakes, and under corruptions."""
+        return self.plan.attack(attack).category not in UNGATED
 
     def norm_of(self, attack: str) -> str:
         """The norm of an attack's curves."""

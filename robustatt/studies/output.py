@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from robustatt.errors import InputError, first_line, first_mistake
 from robustatt.files import write_atomically
-from robustatt.results.summary import Part
+from robustatt.results.part import Part
 
 Document = TypeVar("Document", bound=Part)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from robustatt.results.part import Part
 from robustatt.results.statistics import Estimate
-from robustatt.results.summary import Part, Provenance
+from robustatt.results.summary import Provenance
 from robustatt.studies.segment.floors import FLOOR
 
 FILE, ROWS = "segment.json", "images.parquet"

@@ -14,8 +14,9 @@ from pydantic import ConfigDict, Field
 
 from robustatt.errors import InputError, first_line
 from robustatt.results import statistics
+from robustatt.results.part import Part
 from robustatt.results.statistics import Estimate
-from robustatt.results.summary import Part, Provenance
+from robustatt.results.summary import Provenance
 from robustatt.studies.output import read_document
 
 SCHEMA = 1
