@@ -22,10 +22,11 @@ def _known(kind: str) -> str:
 class CorruptionRecipe(Recipe):
     """One kind of corruption. Drawn by the constants published for the size of the images, or read from published images.
 
-    `images` is the file or folder that holds those (see `robustatt.corruptions.published`), and `content` their hash.
+    `images` names the data set of those, with `{}` for the severity (``CIFAR-10-C:fog:{}``), and `content` is their hash.
     """
 
     usual_category = "corruption"
+    access = "none"
     implementation = "robustatt.attack.corrupting:Corruption"
     one_run = True
     prose: ClassVar[tuple[str, ...]] = (*Recipe.prose, "images")

@@ -69,25 +69,30 @@ def corrupt(
     out: Annotated[Path | None, typer.Option(help="Folder for the results. [default: reports/out/<data>-corrupt]")] = None,
 ) -> None:
     """Evaluate models under noise, blur, weather and compression."""
+    from dataclasses import replace
+
     from robustatt.corruptions.kinds import chosen_kinds, chosen_severities
+    from robustatt.engine.corruptions import chosen_corruptions, require_drawable
     from robustatt.engine.options import ExecutorOptions
-    from robustatt.plan import Plan, model_entries, radii_by_attack
-    from robustatt.plan.corruptions import corruption_recipes
+    from robustatt.plan import Plan, attack_entry, model_entries, radii_by_attack
     from robustatt.plan.entries import attending
 
-    severities = ",".join(map(str, chosen_severities(severity)))
-    source, recipes = corruption_recipes(data, clean, chosen_kinds(corruption or []) if corruption else None)
-    eps, grids = radii_by_attack(recipes, [f"{recipe.name}={severities}" for recipe in recipes])
+    severities = chosen_severities(severity)
+    kinds = chosen_kinds(corruption) if corruption else None
     models = model_entries(model, weights or [], normalize, model_option or [])
-    wanted = Plan(
-        models=attending(models, attention) if attention else models, attacks=recipes, eps=eps, grids=grids, data=source,
+    asked = Plan(
+        models=attending(models, attention) if attention else models, attacks=(attack_entry("fog"),), eps=(), data=data,
         split=split, n=n, sample=sample, seed=seed, batch_size=parse_batch_size(batch_size), device=device, baseline=baseline,
         data_root=None if data_root is None else str(data_root), download=download, label_column=label_column,
         input_size=input_size, class_names=None if class_names is None else str(class_names), channels=channels,
     )  # fmt: skip
+    asked, recipes = chosen_corruptions(asked, kinds, severities, clean)
+    eps, grids = radii_by_attack(recipes, [f"{recipe.name}={','.join(map(str, severities))}" for recipe in recipes])
+    wanted = replace(asked, attacks=tuple(recipes), eps=eps, grids=grids)
     standard = default_folder(data)
     folder = out or standard.with_name(f"{standard.name}-corrupt")
     plan, dataset, load = prepared(wanted)
+    require_drawable(recipes, dataset.image_shape[0])
     outcome = evaluated(plan, dataset, load, folder, ExecutorOptions(workers=parse_workers(workers), threads=threads))
     print_corruptions(outcome.summary)
     print_saliency(outcome.summary)

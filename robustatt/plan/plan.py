@@ -49,8 +49,8 @@ class Plan:
     `mask_classes` lets only those outputs compete that are classes of the data, found by name in `class_names`;
     `precision` and `compile` how models are run (see `robustatt.evaluate.classifier.Numerics`). `drift_n`: on how many examples
     drift is measured at full strength (see `robustatt.plan.drift_sample`); None: as many as pay off, 0: none. `images`: which
-    adversarial examples are saved; None: none.
-    `baseline`: the model that the others are compared with; None: each with that of its family.
+    adversarial examples are saved; None: none. `baseline`: the model that the others are compared with; None: each with that of
+    its family.
     """
 
     models: tuple[ModelEntry, ...]

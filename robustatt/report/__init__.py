@@ -43,24 +43,25 @@ def write_report(
     examples in ``directory/gallery/``. ``figures`` False writes page and tables only. Raises InputError if
     the folder cannot be written or the gallery is damaged.
     """
+    import robustatt.report.corruptions as corruptions
     import robustatt.report.page as page
     import robustatt.report.tables as tables
+    import robustatt.report.text as text
     import robustatt.report.who_fails as who_fails
     from robustatt.files import subfolder, write_atomically
     from robustatt.report.figures import sweep_figures
-    from robustatt.report.text import first_norm, strongest_attack
     from robustatt.results.gallery import read_gallery
     from robustatt.results.unbounded import rows_of
 
     folder = Path(out) if out is not None else Path(directory)
     heads, unbounded_rows = rows_of(summary)
     whole, summary = summary, summary.bounded()
-    if records is not None and unbounded_rows:
-        records = records[~records["attack"].isin({row[1] for row in unbounded_rows})]
+    if records is not None:
+        records = records[~records["attack"].isin({curve.attack for curve in whole.curves if curve.unbounded})]
     curves, drift = sweep_figures(summary), drift_figures(summary)
     stored = read_gallery(Path(directory))
     layout = page.adversaries(summary, records)
-    strongest = strongest_attack(first_norm(summary))
+    strongest = text.strongest_attack(text.first_norm(summary))
     shown = [eps for overview in page.overviews(summary) for eps in overview.radii]
     by_class = who_fails.class_tables(layout, summary, strongest, shown)
     broken = who_fails.breaking_tables(Path(directory), records, summary.curve_names()[0], strongest) if records is not None and strongest else []
@@ -69,14 +70,20 @@ def write_report(
         "unbounded": (heads, unbounded_rows),
         "class_tables": by_class,
         "breaking": broken,
+        **corruptions.context(whole),
     }
+    if not summary.curves and "corruptions" in more:
+        title = page.headline(summary)["title"]
+        more |= {"headline": {"title": title, "facts": corruptions.facts(whole)}, "tiles": corruptions.tiles(whole)}
+        more["missing"] = text.missing_parts(whole)
     try:
         pictures, rows = subfolder(folder, "figures"), subfolder(folder, "tables")
-        text = page.render(summary, page.Page(curves, drift, more))
-        write_atomically(folder / "report.html", text.encode())
+        html = page.render(summary, page.Page(curves, drift, more))
+        write_atomically(folder / "report.html", html.encode())
         listed = tables.write_tables(summary, page.overviews(summary), rows, whole) if whole.curves else []
         listed += who_fails.write_class_tables(layout, by_class, broken, summary, rows)
         written = _write_figures(summary, curves, drift, stored, pictures) if figures else []
+        written += corruptions.write_corruptions(whole, pictures) if figures else []
     except OSError as error:
         raise InputError(f"cannot write the report into {folder}: {error.strerror or error}") from None
     return ReportPaths(folder / "report.html", tuple(written), tuple(listed))
@@ -94,12 +101,11 @@ def _write_figures(
     from robustatt.report.drift_by_level import write_level_figure
     from robustatt.report.heatmaps import gallery_figures
     from robustatt.report.page import class_names
-    from robustatt.report.text import first_norm, strongest_attack
 
     written: list[Path] = []
     for spec in [*curves, *(spec for spec in drift if spec.slug.split("-")[1] == "js")]:
         written += write_figure(spec, folder)
-    classes, strongest = class_names(summary), strongest_attack(first_norm(summary))
+    classes, strongest = class_names(summary), text.strongest_attack(text.first_norm(summary))
     written += write_level_figure(summary, strongest, folder)
     written += write_confusion(summary, strongest, classes, folder)
     return written + gallery_figures(stored, classes, folder)
