@@ -19,7 +19,7 @@ from robustatt.cli._options import (
     Normalize,
 )
 from robustatt.cli._running import evaluated, parse_batch_size, parse_workers, prepared
-from robustatt.cli._terminal import counted
+from robustatt.cli._terminal import announce, counted
 from robustatt.cli.sweep import default_folder, print_corruptions, print_saliency, print_warnings
 
 
@@ -91,6 +91,7 @@ def corrupt(
     wanted = replace(asked, attacks=tuple(recipes), eps=eps, grids=grids)
     standard = default_folder(data)
     folder = out or standard.with_name(f"{standard.name}-corrupt")
+    announce(wanted.models)
     plan, dataset, load = prepared(wanted)
     require_drawable(recipes, dataset.image_shape[0])
     outcome = evaluated(plan, dataset, load, folder, ExecutorOptions(workers=parse_workers(workers), threads=threads))

@@ -20,7 +20,7 @@ from robustatt.cli._options import (
     Normalize,
 )
 from robustatt.cli._running import evaluated, parse_batch_size, parse_workers, prepared
-from robustatt.cli._terminal import counted, print_table, print_tables, warn
+from robustatt.cli._terminal import announce, counted, print_table, print_tables, warn
 from robustatt.errors import InputError
 from robustatt.progress import duration
 from robustatt.results.columns import GRADCAM

@@ -68,8 +68,9 @@ def _identity(plan: Plan) -> list[Any]:
 
 
 def _known(plan: Plan) -> bool:
-    """Whether networks are the project's own, whose code is that of this version."""
-    return not any(":" in entry.spec for entry in plan.models)
+    """Whether networks are the project's own, whose code is that of this version, and no published corruptions are read."""
+    foreign = any(":" in entry.spec for entry in plan.models)
+    return not foreign and not any(getattr(recipe, "images", None) for recipe in plan.attacks)
 
 
 def _inputs(plan: Plan) -> Iterator[Path]:

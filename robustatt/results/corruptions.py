@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,10 @@ from robustatt.attack.corruption import CorruptionRecipe
 from robustatt.corruptions.kinds import BENCHMARK, KINDS
 from robustatt.eps import CLEAN, parse_radius
 from robustatt.results import statistics
-from robustatt.results.outcomes import Outcomes
 from robustatt.results.summary import CorruptionMean, Curve, PlanInfo, Summary
+
+if TYPE_CHECKING:
+    from robustatt.results.outcomes import Outcomes
 
 Z = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
