@@ -101,11 +101,12 @@ def _write_figures(
     from robustatt.report.drift_by_level import write_level_figure
     from robustatt.report.heatmaps import gallery_figures
     from robustatt.report.page import class_names
+    from robustatt.report.text import first_norm, strongest_attack
 
     written: list[Path] = []
     for spec in [*curves, *(spec for spec in drift if spec.slug.split("-")[1] == "js")]:
         written += write_figure(spec, folder)
-    classes, strongest = class_names(summary), text.strongest_attack(text.first_norm(summary))
+    classes, strongest = class_names(summary), strongest_attack(first_norm(summary))
     written += write_level_figure(summary, strongest, folder)
     written += write_confusion(summary, strongest, classes, folder)
     return written + gallery_figures(stored, classes, folder)
