@@ -7,13 +7,14 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import get_args
 
-from robustatt.attack import native_recipes
+from robustatt.attack import gradient_recipes, native_recipes
 from robustatt.attack.recipe import Recipe
 
 ALGORITHMS: dict[str, type[Recipe]] = {
     name: recipe
-    for recipe in vars(native_recipes).values()
-    if isinstance(recipe, type) and issubclass(recipe, Recipe) and recipe.__module__ == native_recipes.__name__
+    for module in (gradient_recipes, native_recipes)
+    for recipe in vars(module).values()
+    if isinstance(recipe, type) and issubclass(recipe, Recipe) and recipe.__module__ == module.__name__
     for name in get_args(recipe.model_fields["algorithm"].annotation)
 }
 """The recipe of each native algorithm. One that is not here is looked for in a module of its name, see `algorithm`."""

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from robustatt.attack.base import Batch, ModelOutput, Oracle, SingleDirectionAttack, State, SteppedAttack
+from robustatt.attack.gradient_recipes import FgsmRecipe, MomentumRecipe, PgdRecipe, RFgsmRecipe
 from robustatt.attack.losses import LOSSES, towards
-from robustatt.attack.native_recipes import FgsmRecipe, MomentumRecipe, PgdRecipe, RFgsmRecipe
 from robustatt.attack.norms import NORMS, per_row, project
 from robustatt.attack.rng import ExampleRng
 

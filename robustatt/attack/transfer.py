@@ -8,7 +8,7 @@ from torch import Tensor
 
 from robustatt.attack.base import Batch, ModelOutput, State
 from robustatt.attack.gradient import MiFgsm
-from robustatt.attack.native_recipes import DiverseRecipe, TranslationRecipe, VarianceRecipe
+from robustatt.attack.gradient_recipes import DiverseRecipe, TranslationRecipe, VarianceRecipe
 from robustatt.attack.norms import per_row
 from robustatt.attack.rng import ExampleRng, counter_uniform
 

@@ -42,13 +42,11 @@ def digits_file() -> Path:
 
 def files_of(name_or_path: str, root: str | Path | None = None) -> Iterator[Path]:
     """The files and folders that a data set is read from, so far as they are there."""
-    from robustatt.data import SOURCES
-
-    if name_or_path not in SOURCES:
+    if name_or_path not in {"digits", *PLACES}:
         from robustatt.data.corruptions import is_corruption_path, parts_of
 
         yield from tree(parts_of(name_or_path)[0] if is_corruption_path(name_or_path) else Path(name_or_path))
         return
     yield from files(name_or_path, root)
-    if root is not None and SOURCES[name_or_path].downloaded:
+    if root is not None:
         yield from tree(Path(root, name_or_path))

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from robustatt.attack.base import Batch, Oracle, State
 from robustatt.attack.gradient import Pgd
+from robustatt.attack.gradient_recipes import PgdRecipe
 from robustatt.attack.losses import logit_margin
-from robustatt.attack.native_recipes import PgdRecipe
 from robustatt.attack.norms import per_row
 from robustatt.eps import parse_radius
 from robustatt.errors import NonFiniteLogits, RunInterrupted, innermost

@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from robustatt.attack.recipe import NO_ADVERSARIES
-from robustatt.engine.run_outcomes import Run, read_run
+from robustatt.engine.run_outcomes import RunOutcomes, read_run
 from robustatt.eps import NORM_TITLES, UNITS, format_radius, parse_grid
 from robustatt.errors import InputError, did_you_mean
 from robustatt.plan import BoundPlan
@@ -80,7 +80,7 @@ def make_board(
     return Board(facts, tuple(boards), tuple(notes), tuple(str(folder) for folder in bound))
 
 
-def _findings(runs: Sequence[Run]) -> list[str]:
+def _findings(runs: Sequence[RunOutcomes]) -> list[str]:
     """What does not agree in the folders; the same of several folders in one line."""
     where: dict[str, list[str]] = {}
     for run in runs:
@@ -131,7 +131,7 @@ def _described(plan: BoundPlan, other: BoundPlan) -> str:
     return images if facts.fingerprint == other.data_fingerprint else f"{images} (hash {facts.fingerprint[:8]})"
 
 
-def _require_same_labels(runs: Sequence[Run]) -> None:
+def _require_same_labels(runs: Sequence[RunOutcomes]) -> None:
     """The hashes stand in plan.toml, the labels in the records: InputError where those differ though these agree."""
     first = runs[0].outcomes[0]
     for run in runs:
@@ -142,7 +142,7 @@ def _require_same_labels(runs: Sequence[Run]) -> None:
                 raise InputError(f"board: the records of {run.folder} have other labels than those of {runs[0].folder} for {differ:,} images, though both name the same data: verify them")
 
 
-def _entries(runs: Sequence[Run]) -> list[Entry]:
+def _entries(runs: Sequence[RunOutcomes]) -> list[Entry]:
     """The models of all runs by norm; what was run against the same weights by several is one model."""
     found: dict[tuple[str, str], list[Attacked]] = {}
     names: dict[str, dict[str, str]] = {}

@@ -28,7 +28,7 @@ READERS = 4
 
 
 @dataclass(frozen=True)
-class Run:
+class RunOutcomes:
     """What the records of a folder say of each example, model by model and attack by attack.
 
     `findings` are what does not agree in the folder, a line each. `warnings` are the health warnings that its summary.json holds:
@@ -42,7 +42,7 @@ class Run:
     warnings: tuple[HealthNote, ...]
 
 
-def read_run(directory: Path, bound: BoundPlan) -> Run:
+def read_run(directory: Path, bound: BoundPlan) -> RunOutcomes:
     """Read the records of a results folder with that plan, changing nothing in it.
 
     Raises:
@@ -68,7 +68,7 @@ def read_run(directory: Path, bound: BoundPlan) -> Run:
     outcomes = tuple(_outcomes(whole))
     findings = [*cells_findings(cells, absent, store.damaged, wrong, "cells"), *_contradictions(outcomes)]
     warnings, unread = _warnings(directory)
-    return Run(directory, bound, outcomes, (*findings, *unread), warnings)
+    return RunOutcomes(directory, bound, outcomes, (*findings, *unread), warnings)
 
 
 def _outcomes(cells: Sequence[tuple[Cell, CellGrid]]) -> Iterator[Outcomes]:

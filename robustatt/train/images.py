@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from robustatt.attack.base import Batch, Oracle, SteppedAttack
 from robustatt.attack.builder import build
-from robustatt.attack.native_recipes import PgdRecipe, RFgsmRecipe
+from robustatt.attack.gradient_recipes import PgdRecipe, RFgsmRecipe
 from robustatt.attack.recipe import Recipe
 from robustatt.attack.rng import ExampleRng
 from robustatt.data import SOURCES

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from robustatt.attack.native_recipes import PgdRecipe
+from robustatt.attack.gradient_recipes import PgdRecipe
 from robustatt.data import Dataset
 from robustatt.evaluate.cell import as_float, attack_examples
 from robustatt.evaluate.classifier import frozen

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from robustatt.attack.base import Batch, Oracle, State
 from robustatt.attack.gradient import Pgd
-from robustatt.attack.native_recipes import PgdRecipe
+from robustatt.attack.gradient_recipes import PgdRecipe
 from robustatt.attack.norms import NORMS
 from robustatt.attack.rng import ExampleRng
 from robustatt.evaluate.step_runner import run_to_end
