@@ -59,11 +59,13 @@ class Result:
     """What a sweep found. `records` has a row for each model, attack, radius and example; see the README for columns.
 
     `eps_value` beside the text `eps` is the radius as a number in the scale of pixels in [0, 1], for plots to scale.
+    `transfer_records` has the rows of examples that were crafted on surrogates, with a column `surrogate`; they are in no curve.
     """
 
     def __init__(self, outcome: SweepOutcome, saved: Callable[[], SavedRows | None] = lambda: None) -> None:
         self._saved = saved
         self.records: pd.DataFrame = outcome.records.assign(eps_value=radius_values(outcome.records["eps"]))
+        self.transfer_records: pd.DataFrame = outcome.transfer.assign(eps_value=radius_values(outcome.transfer["eps"]))
         self.typed_summary = outcome.summary
         self.summary: dict[str, Any] = outcome.summary.as_dict()
 
@@ -129,6 +131,16 @@ class Result:
                 return pd.DataFrame({"eps": table.radii, **table.counts})
         raise InputError(f"attack {attack!r} is not a chain of attacks, or none of its parts broke anything")
 
+    def transfer(self, attack: str | None = None, eps: str | None = None) -> pd.DataFrame:
+        """Robust accuracy of each model (columns) on the examples that an attack crafted on each surrogate (rows) at a radius.
+
+        By default the first attack, at 8/255 or else the middle of its radii. Raises InputError without surrogates, and for an
+        attack or radius that was not crafted.
+        """
+        from robustatt.results.transfer import matrices, matrix_frame
+
+        return matrix_frame(matrices(self.typed_summary), attack, eps)
+
     def __repr__(self) -> str:
         plan = self.typed_summary.plan
         models, attacks = (", ".join(entry.name for entry in part) for part in (plan.models, plan.attacks))
@@ -169,7 +181,7 @@ def load_result(directory: str | Path) -> Result:
     for finding in folder.findings:
         warn_caller(finding)
     summary = folder.summary.model_copy(update={"integrity": list(folder.findings)})
-    return Result(SweepOutcome(folder.records, summary, 0, folder.whole), partial(saved_in, Path(directory)))
+    return Result(SweepOutcome(folder.records, summary, 0, folder.whole, folder.transfer), partial(saved_in, Path(directory)))
 
 
 @default_modes()
@@ -191,6 +203,7 @@ def sweep(
     attention: str = AUTO,
     save_images: int | str | None = None,
     save_images_at: str = "",
+    surrogate: Models | Sequence[str] | None = None,
     progress: bool | None = None,
 ) -> Result:
     """Attack a model over a grid of radii and say how accuracy falls.
@@ -222,6 +235,8 @@ def sweep(
             are; "none" for saliency; or a glob over names of submodules and levels, such as "layer4.*.spatial".
         save_images: of how many examples, or of "all", the image at the radius where it breaks is kept, for `Result.adversarial`.
         save_images_at: radii as text, such as "4/255", at which their images are kept too.
+        surrogate: models on which the examples are crafted too, to be tested on every model (see docs/transfer-attacks.md): "all"
+            for each model on all others; labels of models, or names; a module; or modules by label.
         progress: whether a progress bar is shown on standard error; by default in a terminal and in Jupyter.
 
     Raises:
@@ -231,6 +246,7 @@ def sweep(
     dataset = _dataset(data, split, n)
     entries, load = _models(model, dataset)
     entries = attending(entries, [attention])
+    surrogates, load = _surrogates(surrogate, entries, load, dataset)
     if isinstance(data, str | Path) and not isinstance(model, str):
         dataset = with_channels(dataset, matching(dataset, [load(entry) for entry in entries]))
     loaded = tuple(map(_recipe, _several(attacks)))
@@ -250,6 +266,7 @@ def sweep(
         batch_size=batch_size,
         device=device,
         images=SavedImages.parse(save_images, save_images_at),
+        surrogates=surrogates,
     )
     if out is not None:
         with _watch(progress) as bar:
@@ -271,19 +288,33 @@ def _dataset(data: Data, split: str, n: int | None) -> Dataset:
     return adopt(data, n)
 
 
-def _models(model: Models, dataset: Dataset) -> tuple[tuple[ModelEntry, ...], Loader]:
+def _models(model: Models, dataset: Dataset, kind: str = "model") -> tuple[tuple[ModelEntry, ...], Loader]:
     if isinstance(model, str):
         return model_entries([model], []), model_loader(dataset)
     if isinstance(model, torch.export.ExportedProgram):
         model = model.module()
     if not isinstance(model, nn.Module | Mapping):
-        raise InputError(f"model is a {type(model).__name__}: give a torch.nn.Module, a name, or modules by label")
-    modules = {"model": model} if isinstance(model, nn.Module) else dict(model)
+        raise InputError(f"{kind} is a {type(model).__name__}: give a torch.nn.Module, a name, or modules by label")
+    modules = {kind: model} if isinstance(model, nn.Module) else dict(model)
     for label, module in modules.items():
         if not isinstance(module, nn.Module):
-            raise InputError(f"model {label!r} is a {type(module).__name__}: give a torch.nn.Module")
+            raise InputError(f"{kind} {label!r} is a {type(module).__name__}: give a torch.nn.Module")
     entries = tuple(ModelEntry(name=label, spec=type(module).__qualname__) for label, module in modules.items())
     return entries, lambda entry: modules[entry.name]
+
+
+def _surrogates(
+    surrogate: Models | Sequence[str] | None, models: tuple[ModelEntry, ...], load: Loader, dataset: Dataset
+) -> tuple[tuple[ModelEntry, ...], Loader]:
+    """The surrogates, and what loads them as well as the models; a label of a model stands for that model."""
+    if surrogate is None:
+        return (), load
+    names = [surrogate] if isinstance(surrogate, str) else surrogate
+    if isinstance(names, Sequence) and all(isinstance(name, str) for name in names):
+        entries, load_surrogate = model_entries(names, []), model_loader(dataset)
+    else:
+        entries, load_surrogate = _models(surrogate, dataset, "surrogate")  # type: ignore[arg-type]  # and says what is wrong
+    return entries, lambda entry: load(entry) if entry in models else load_surrogate(entry)
 
 
 def _several(attacks: Attack | Sequence[Attack]) -> Sequence[Attack]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -135,3 +136,11 @@ def _power(number: int, prime: int) -> int:
 CLEAN = format_radius(Fraction(0))
 WHOLE_BOX = format_radius(Fraction(1))
 """The radius in the records of an attack without a norm: the L-infinity ball of 255/255 holds the whole box [0, 1]."""
+
+
+def headline_radius(radii: Iterable[str], norm: str) -> str | None:
+    """The radius that is shown first: that of the literature if it is among these, else the middle one above 0; None without any."""
+    texts = {parse_radius(eps): eps for eps in radii}
+    above = sorted(radius for radius in texts if radius > 0)
+    wanted = parse_radius(HEADLINE_EPS.get(norm, "0"))
+    return texts[wanted if wanted in above else above[len(above) // 2]] if above else None

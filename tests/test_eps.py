@@ -134,7 +134,7 @@ def test_an_axis_counts_in_the_unit_of_its_norm() -> None:
 
 
 def test_one_step_of_linf_is_a_255th_and_the_other_norms_count_plain_numbers() -> None:
-    assert {"linf": Fraction(1, 255), "l2": 1, "l1": 1} == UNITS
+    assert {"linf": Fraction(1, 255), "l2": 1, "l1": 1, "severity": 1} == UNITS
     assert (CLEAN, WHOLE_BOX) == ("0/255", "255/255")
     radii = {norm: parse_grid(grid, UNITS[norm]) for norm, grid in DEFAULT_GRIDS.items()}
     assert radii["linf"] == tuple(Fraction(i, 255) for i in range(1, 17))

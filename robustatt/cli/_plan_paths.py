@@ -34,9 +34,10 @@ def located(document: Document, plan: Path, say: Callable[[str], None]) -> Docum
             found[key] = beside(found[key])
     if isinstance(found.get("attacks"), list):
         found["attacks"] = [beside(entry) if str(entry).endswith(".toml") else entry for entry in found["attacks"]]
-    if isinstance(found.get("models"), list):
-        found["models"] = [
-            {**entry, "weights": beside(entry["weights"])} if isinstance(entry, dict) and "weights" in entry else entry
-            for entry in found["models"]
-        ]
+    for key in ("models", "surrogates"):
+        if isinstance(found.get(key), list):
+            found[key] = [
+                {**entry, "weights": beside(entry["weights"])} if isinstance(entry, dict) and "weights" in entry else entry
+                for entry in found[key]
+            ]
     return found

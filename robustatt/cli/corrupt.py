@@ -19,8 +19,9 @@ from robustatt.cli._options import (
     Normalize,
 )
 from robustatt.cli._running import evaluated, parse_batch_size, parse_workers, prepared
+from robustatt.cli._sweep_tables import print_corruptions, print_saliency, print_warnings
 from robustatt.cli._terminal import announce, counted
-from robustatt.cli.sweep import default_folder, print_corruptions, print_saliency, print_warnings
+from robustatt.cli.sweep import default_folder
 
 
 def corrupt(

@@ -70,7 +70,7 @@ def _write_readme(folder: Path) -> None:
 
 
 def attacks() -> None:
-    """List the attacks: what each needs of the model, norm, cost, what it is good for."""
+    """List the attacks: what each needs, norm, cost."""
     from robustatt.attack import recipe_files as recipes
     from robustatt.attack.recipe import ACCESS
 

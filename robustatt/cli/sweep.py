@@ -20,19 +20,17 @@ from robustatt.cli._options import (
     Normalize,
 )
 from robustatt.cli._running import evaluated, parse_batch_size, parse_workers, prepared
-from robustatt.cli._terminal import announce, counted, print_table, print_tables, warn
+from robustatt.cli._sweep_tables import print_summary
+from robustatt.cli._terminal import announce, counted, print_table
 from robustatt.errors import InputError
 from robustatt.progress import duration
-from robustatt.results.columns import GRADCAM
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from robustatt.data import Dataset
     from robustatt.engine.models import Loader
     from robustatt.engine.options import ExecutorOptions
     from robustatt.plan import Cell, ModelEntry, Plan, SavedImages
-    from robustatt.results.summary import Curve, DataInfo, Point, Summary
+    from robustatt.results.summary import Summary
 
 
 def sweep(
@@ -53,7 +51,7 @@ def sweep(
         str | None, typer.Option(help="A data set or path. See `robustatt data`. [default: digits]")
     ] = None,
     weights: Annotated[
-        list[str] | None, typer.Option(help="Weights file, one for each --model in order. [default: the bundled ones]")
+        list[str] | None, typer.Option(help="Weights file, one for each --model in order, and then, if wanted, each --surrogate. [default: the bundled ones]")
     ] = None,
     n: Annotated[int | None, typer.Option("-n", help="Only the first N examples. [default: all]")] = None,
     sample: Annotated[int | None, typer.Option(help="A random sample of N examples (--seed), stratified by class.")] = None,
@@ -71,6 +69,12 @@ def sweep(
     normalize: Normalize = None,
     model_option: ModelOption = None,
     attention: AttentionOption = None,
+    surrogate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL|all", help="Also craft the examples on this model and test them on every --model (transfer); all: on each for the others; repeat."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random start. [default: 0]")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Images per batch. [default: auto]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ... [default: auto]")] = None,
@@ -124,7 +128,7 @@ def sweep(
     ] = False,
 ) -> None:
     """Attack models over a grid of radii and print accuracies."""
-    wanted = _plan_from_flags(plan, eps, eps_unit, model, weights, normalize, model_option, attack, attention, {
+    wanted = _plan_from_flags(plan, eps, eps_unit, model, weights, normalize, model_option, attack, attention, surrogate, {
         "data": data, "n": n, "seed": seed, "device": device, "independent": independent,
         "batch_size": parse_batch_size(batch_size), "sample": sample, "split": split, "label_column": label_column,
         "data_root": None if data_root is None else str(data_root), "download": download or None, "input_size": input_size,
@@ -138,7 +142,7 @@ def sweep(
 
     execution = ExecutorOptions(engine, parse_workers(workers), threads, address, gpus_per_worker, records)
     here = engine == "local" and records is None
-    announce(wanted.models)
+    announce(wanted.loaded)
     if here and not dry_run and (answer := recall(wanted, folder)) is not None:
         _print_outcome(answer.summary, folder, 0, answer.cells)
         return
@@ -155,7 +159,7 @@ def sweep(
 def _plan_from_flags(
     path: Path | None, eps: list[str] | None, eps_unit: str | None, model: list[str] | None,
     weights: list[str] | None, normalize: str | None, model_option: list[str] | None, attack: list[str] | None,
-    attention: list[str] | None, simple: dict[str, Any],
+    attention: list[str] | None, surrogate: list[str] | None, simple: dict[str, Any],
 ) -> Plan:  # fmt: skip
     """The plan of a file, if one was given, with what the flags say in place of what it says."""
     from dataclasses import replace
@@ -172,8 +176,14 @@ def _plan_from_flags(
         raise InputError("--normalize without --model: say which model it is for, such as --model torchvision:resnet18")
     if model_option and not model:
         raise InputError("--model-option without --model: say which model it is for, such as --model timm:vit_tiny_patch16_224")
+    files, theirs = weights or [], []
+    if model and surrogate and len(files) == len(model) + len(surrogate):
+        files, theirs = files[: len(model)], files[len(model) :]
     if model:
-        changes["models"] = model_entries(model, weights or [], normalize, model_option or [])
+        changes["models"] = model_entries(model, files, normalize, model_option or [])
+    if surrogate:
+        foreign = any(":" in text for text in surrogate)
+        changes["surrogates"] = model_entries(surrogate, theirs, normalize, (model_option or []) if foreign else [])
     if ("n" in changes) != ("sample" in changes):
         changes = {"n": None, "sample": None} | changes
     if attack:
@@ -253,95 +263,9 @@ def default_folder(data: str) -> Path:
 
 
 def _print_outcome(summary: Summary, folder: Path, computed: int, ready: int) -> None:
-    _print_summary(summary)
+    print_summary(summary)
     found = f", {ready} found on disk" if ready else ""
     print(f"{counted(computed, 'cell')} computed{found}. Results: {folder}/summary.json")
     if summary.full_strength is not None:
         print(f"Drift was measured at full strength on {summary.full_strength.n} images (--drift-n).")
     print(f"Next: robustatt report {folder}")
-
-
-def _print_summary(summary: Summary) -> None:
-    """Accuracy by radius, models and attacks side by side; then the warnings."""
-    from robustatt.results.unbounded import rows_of
-
-    data = summary.plan.data
-    heads, rows = rows_of(summary)
-    if rows:
-        print(f"\nAccuracy in % under attacks without a radius, {data.n} images of {data.name} {data.split}; distances of the "
-              "images they broke")  # fmt: skip
-        print_tables(heads, rows)
-    print_corruptions(summary)
-    for norm in summary.norms():
-        _print_curves([curve for curve in summary.curves if curve.norm == norm], data)
-    _print_parts(summary)
-    print_saliency(summary)
-    run = [name for name in summary.curve_names()[1] if summary.is_adversary(name)]
-    if run and all(summary.plan.attack(name).category == "single-step" for name in run):
-        print(f"{' and '.join(run)} alone is an upper bound: an attack in several steps finds more. Add --attack pgd.")
-    print_warnings(summary)
-
-
-def print_corruptions(summary: Summary) -> None:
-    """For each model accuracy by corruption and severity, then the means over them."""
-    from robustatt.results.corruptions import mean_rows, table_of
-
-    data = summary.plan.data
-    for model in dict.fromkeys(curve.model for curve in summary.curves):
-        heads, rows = table_of(summary, model)
-        if rows:
-            print(f"\nAccuracy of {model} under common corruptions in %, {data.n} images of {data.name} {data.split}")
-            print_tables(heads, rows)
-    heads, rows = mean_rows(summary)
-    if rows:
-        print()
-        print_tables(heads, rows)
-
-
-def print_warnings(summary: Summary) -> None:
-    """The health warnings, a line each."""
-    for warning in summary.health:
-        who = " ".join(part for part in (warning.model, warning.attack) if part)
-        warn(f"[{warning.code}] {who}: {warning.message}" if who else f"[{warning.code}] {warning.message}")
-
-
-def print_saliency(summary: Summary) -> None:
-    """Which models show no attention of their own, so that their drift is not taken for it."""
-    levels: dict[str, set[str]] = {}
-    for row in summary.measured_drift():
-        levels.setdefault(row.model, set()).add(row.level)
-    for model, found in levels.items():
-        if found == {GRADCAM}:
-            print(f"No attention was read in {model}: its drift is that of Grad-CAM saliency, and is recorded as {GRADCAM} (--attention PATTERN "
-                  "names a submodule that has a map).")  # fmt: skip
-
-
-def _print_curves(curves: Sequence[Curve], data: DataInfo) -> None:
-    """Accuracy by radius, models and attacks of one norm side by side."""
-    from robustatt.eps import NORM_TITLES, parse_radius
-
-    norm = NORM_TITLES[curves[0].norm]
-    print(f"\nAccuracy under attack in % [95 % interval], {norm}, {data.n} images of {data.name} {data.split}")
-    heads = [f"{curve.model} {curve.attack}" for curve in curves]
-    texts = {parse_radius(point.eps): point.eps for curve in curves for point in curve.points}
-    by_radius = [{parse_radius(point.eps): point for point in curve.points} for curve in curves]
-    rows = [
-        [texts[radius] if radius else "clean", *(_cell(points.get(radius)) for points in by_radius)]
-        for radius in sorted(texts)
-    ]
-    print_tables(["eps", *heads], rows)
-
-
-def _cell(point: Point | None) -> str:
-    if point is None:
-        return "-"
-    return f"{100 * point.accuracy:.1f} [{100 * point.ci_low:.1f}, {100 * point.ci_high:.1f}]"
-
-
-def _print_parts(summary: Summary) -> None:
-    """For each chain of attacks how many images each of its parts broke."""
-    from robustatt.results.chains import part_tables
-
-    for table in part_tables(summary):
-        print(f"Images of {table.model} that each part of {table.attack} broke, after those before it")
-        print_tables(["part", *table.radii], [[name, *map(str, counts)] for name, counts in table.counts.items()])

@@ -48,7 +48,7 @@ class ExecutorFactory:
         """Of one image through each model, measured; empty if the order of the Cells makes no difference."""
         if self.execution.engine == "local" and self.execution.workers == 1:
             return {}
-        return {entry.name: self.measured(entry) for entry in self.setup.plan.models}
+        return {entry.name: self.measured(entry) for entry in self.setup.plan.loaded}
 
     def measured(self, entry: ModelEntry) -> float:
         """Seconds of the forward pass of one image through a model, in a full batch."""

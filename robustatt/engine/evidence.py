@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -21,15 +21,14 @@ from robustatt.health.records import check_records
 from robustatt.health.warning import UNEXPLAINED
 from robustatt.plan import BoundPlan, Cell
 from robustatt.results.aggregate import summarise
-from robustatt.results.images import IMAGES_SUFFIX
-from robustatt.results.records import DRIFT_SUFFIX, Store
+from robustatt.results.records import Store, record_folders
 from robustatt.results.summary import HealthNote, Summary
 from robustatt.results.summary_file import SUMMARY_FILE, as_stored, read_summary
 
 TOLERANCE = 1e-9
 """How far a number of summary.json may lie from the one that the records give: both are computed in float64."""
 
-DERIVED = ("curves", "drift", "drift_predicts_fooling", "differences", "confusion", "full_strength", "corruption_means")
+DERIVED = ("curves", "drift", "drift_predicts_fooling", "differences", "confusion", "full_strength", "corruption_means", "transfer")
 """Keys of summary.json that follow from the records alone."""
 
 MAX_NAMED = 3
@@ -42,6 +41,8 @@ class ResultsFolder:
 
     bound: BoundPlan
     records: pd.DataFrame
+    transfer: pd.DataFrame
+    """The rows of examples that were crafted on surrogates."""
     summary: Summary
     findings: tuple[str, ...]
     whole: int
@@ -58,17 +59,20 @@ def read_folder(directory: Path) -> ResultsFolder:
     if not directory.is_dir():
         raise InputError(f"{directory}: no such folder: give the folder a sweep wrote (its --out)")
     bound = BoundPlan.read(directory)
-    for folder in ("records", f"records{DRIFT_SUFFIX}", f"records{IMAGES_SUFFIX}"):
+    for folder in record_folders():
         refuse_link(directory / folder, "remove the link, or sweep with --records file://...")
     store = Store(bound.records or directory / "records", read_only=True)
     cells = list(bound.cells())
     records, whole, findings = _read_cells(store, cells, "cells", bound.plan.sample is None)
-    drift, _, drift_findings = _read_cells(store, list(bound.drift_cells()), "cells at full strength", False)
-    findings += _contradictions(records)
-    summary, disagreements = _summary(directory, bound, records, drift)
-    incomplete = whole < len(cells) or drift_findings  # a summary of fewer records is another one
-    said = [*findings, *drift_findings, *(() if incomplete else disagreements)]
-    return ResultsFolder(bound, records, summary, tuple(said), whole, len(cells))
+    drift, _, apart = _read_cells(store, list(bound.cells("drift")), "cells at full strength", False)
+    crafted = list(bound.cells("transfer"))
+    transfer, more, findings_there = _read_cells(store, crafted, "cells of surrogates", bound.plan.sample is None)
+    apart += findings_there
+    findings += _contradictions(pd.concat([records, transfer]) if more else records)
+    summary, disagreements = _summary(directory, bound, records, drift, transfer)
+    incomplete = whole < len(cells) or apart  # a summary of fewer records is another one
+    said = [*findings, *apart, *(() if incomplete else disagreements)]
+    return ResultsFolder(bound, records, transfer, summary, tuple(said), whole + more, len(cells) + len(crafted))
 
 
 def _read_cells(store: Store, cells: Sequence[Cell], noun: str, indices_known: bool) -> tuple[pd.DataFrame, int, list[str]]:
@@ -78,9 +82,9 @@ def _read_cells(store: Store, cells: Sequence[Cell], noun: str, indices_known: b
     for cell in cells:
         frame = store.read([cell.key])
         if len(frame):
-            grid = grid_of(CellRows.of_frame(frame), cell, indices_known)
-            if isinstance(grid, str):
-                wrong.append(f"{cell} ({grid})")
+            mistake = _misfit(frame, cell, indices_known)
+            if mistake:
+                wrong.append(f"{cell} ({mistake})")
             else:
                 frames.append(frame)
     records = pd.concat(frames, ignore_index=True) if frames else store.read([])
@@ -88,6 +92,22 @@ def _read_cells(store: Store, cells: Sequence[Cell], noun: str, indices_known: b
         records["broken_by"] = records["broken_by"].fillna("")
     findings = cells_findings(cells, absent, store.damaged[damaged:], wrong, noun)
     return records, len(frames), findings
+
+
+def _misfit(frame: pd.DataFrame, cell: Cell, indices_known: bool) -> str:
+    """Why records are not those of a Cell; empty if they are. `indices_known`: positions and indices are the same."""
+    if not cell.targets:
+        grids = [grid_of(CellRows.of_frame(frame), cell, indices_known)]
+    else:
+        if "surrogate" not in frame or set(frame["surrogate"]) != {cell.model}:
+            return "another surrogate"
+        if set(frame["model"]) != set(dict(cell.targets)):
+            return "other models"
+        grids = [
+            grid_of(CellRows.of_frame(rows), replace(cell, model=str(model), targets=()), indices_known)
+            for model, rows in frame.groupby("model")
+        ]
+    return next((grid for grid in grids if isinstance(grid, str)), "")
 
 
 def cells_findings(cells: Sequence[Cell], absent: set[str], damaged: Sequence[PurePath], wrong: Sequence[str], noun: str) -> list[str]:
@@ -100,11 +120,11 @@ def cells_findings(cells: Sequence[Cell], absent: set[str], damaged: Sequence[Pu
     return [line for what, found in names.items() for line in _cells_finding(what, found, f"{len(cells)} {noun}")]
 
 
-def agrees(summary: Summary, records: pd.DataFrame, drift: pd.DataFrame, bound: BoundPlan) -> bool:
+def agrees(summary: Summary, records: pd.DataFrame, drift: pd.DataFrame, transfer: pd.DataFrame, bound: BoundPlan) -> bool:
     """Whether every number of a stored summary that follows from the records is what they give."""
     plan = bound.describe()
-    found = [entry.as_dict() for entry in check_records(records, bound.plan.attacks)]
-    computed = summarise(records, plan, {}, found, drift)
+    found = [entry.as_dict() for entry in check_records(records, bound.plan.attacks, transfer)]
+    computed = summarise(records, plan, {}, found, drift, transfer)
     return not _disagreement(computed, summary) and not _hidden_warnings(computed, summary)
 
 
@@ -126,11 +146,13 @@ def _contradictions(records: pd.DataFrame) -> list[str]:
     return findings
 
 
-def _summary(directory: Path, bound: BoundPlan, records: pd.DataFrame, drift: pd.DataFrame) -> tuple[Summary, list[str]]:
+def _summary(
+    directory: Path, bound: BoundPlan, records: pd.DataFrame, drift: pd.DataFrame, transfer: pd.DataFrame
+) -> tuple[Summary, list[str]]:
     """The summary of the records, with provenance and warnings of the stored one, and where the two disagree."""
     plan = bound.describe()
-    found = [entry.as_dict() for entry in check_records(records, bound.plan.attacks)]
-    computed = summarise(records, plan, {}, found, drift)
+    found = [entry.as_dict() for entry in check_records(records, bound.plan.attacks, transfer)]
+    computed = summarise(records, plan, {}, found, drift, transfer)
     path = directory / SUMMARY_FILE
     if not path.exists():
         return computed, [f"{SUMMARY_FILE} is missing: what it alone holds (where the numbers come from, warnings about the models) is unknown"]  # fmt: skip
@@ -143,7 +165,7 @@ def _summary(directory: Path, bound: BoundPlan, records: pd.DataFrame, drift: pd
     disagreements = [*_disagreement(computed, stored), *_hidden_warnings(computed, stored)]
     known = {_identity(note) for note in stored.health}
     notes = [*stored.health, *(note for note in computed.health if _identity(note) not in known)]
-    derived = {name: getattr(computed, name) for name in DERIVED}
+    derived = {name: getattr(computed, name) for name in DERIVED if name in computed.model_fields_set | stored.model_fields_set}
     return stored.model_copy(update={**derived, "health": notes}), disagreements
 
 
@@ -180,7 +202,8 @@ def _title(entry: Mapping[str, object]) -> str:
         return ""
     radius = f" at {entry['eps']}" if "eps" in entry else ""
     level = f" {entry['metric']} {entry['level']}" if "metric" in entry else ""
-    return f"{entry['model']} under {entry.get('attack', '')}{radius}{level}"
+    made = f" crafted on {entry['surrogate']}" if "surrogate" in entry else ""
+    return f"{entry['model']} under {entry.get('attack', '')}{made}{radius}{level}"
 
 
 def _brief(value: Any) -> str:

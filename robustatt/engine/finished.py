@@ -21,8 +21,7 @@ from robustatt.files import tree, write_atomically
 from robustatt.plan import BoundPlan, Plan
 from robustatt.plan.cells import EVALUATION_VERSION
 from robustatt.results.gallery import GALLERY_FILE
-from robustatt.results.images import IMAGES_SUFFIX
-from robustatt.results.records import DRIFT_SUFFIX
+from robustatt.results.records import record_folders
 from robustatt.results.summary import Summary
 from robustatt.results.summary_file import SUMMARY_FILE, read_summary
 from robustatt.version import __version__
@@ -55,8 +54,8 @@ def remember(plan: Plan, out: Path) -> None:
     """Note that a run of the plan has ended whole in this folder, if all it rests on are files that are known."""
     files = [*_inputs(plan), *_results(out)] if _known(plan) else []
     if 0 < len(files) <= MOST_FILES:
-        entries = [_entry(file, time.time()) for file in files]
-        note = {"of": _identity(plan), "cells": len(list(BoundPlan.read(out).cells())), "files": entries}
+        entries, bound = [_entry(file, time.time()) for file in files], BoundPlan.read(out)
+        note = {"of": _identity(plan), "cells": len([*bound.cells(), *bound.cells("transfer")]), "files": entries}
         write_atomically(out / FINISHED_FILE, json.dumps(note).encode())
     else:
         (out / FINISHED_FILE).unlink(missing_ok=True)
@@ -69,7 +68,7 @@ def _identity(plan: Plan) -> list[Any]:
 
 def _known(plan: Plan) -> bool:
     """Whether networks are the project's own, whose code is that of this version, and no published corruptions are read."""
-    foreign = any(":" in entry.spec for entry in plan.models)
+    foreign = any(":" in entry.spec for entry in plan.loaded)
     return not foreign and not any(getattr(recipe, "images", None) for recipe in plan.attacks)
 
 
@@ -77,7 +76,7 @@ def _inputs(plan: Plan) -> Iterator[Path]:
     from robustatt.data.places import files_of
     from robustatt.models import bundled_path
 
-    for entry in plan.models:
+    for entry in plan.loaded:
         yield Path(entry.weights) if entry.weights else bundled_path(entry.spec, plan.data)
     yield from files_of(plan.data, plan.data_root)
     if plan.class_names is not None:
@@ -87,7 +86,7 @@ def _inputs(plan: Plan) -> Iterator[Path]:
 def _results(out: Path) -> Iterator[Path]:
     yield out / SUMMARY_FILE
     yield out / "plan.toml"
-    for folder in ("records", f"records{DRIFT_SUFFIX}", f"records{IMAGES_SUFFIX}", GALLERY_FILE.parent):
+    for folder in [*record_folders(), str(GALLERY_FILE.parent)]:
         yield from tree(out / folder)
 
 

@@ -11,7 +11,7 @@ from typing import final
 from robustatt.engine.scheduler import GRADIENT, CellCost, Costs, Finished, Handler, Scheduler, Task, full_strength
 from robustatt.engine.sweep import Sweep
 from robustatt.engine.worker import peak_memory
-from robustatt.evaluate.cell import attack_examples, positions_of
+from robustatt.evaluate.cell import evaluate, positions_of
 from robustatt.plan import Cell
 from robustatt.progress import NoSweepProgress
 
@@ -86,10 +86,10 @@ def makespan(sweep: Sweep, missing: Set[str], found: Sequence[KindForecast], wor
 def _pilot(sweep: Sweep, cells: Sequence[Cell], begun: Callable[[Cell, int], None]) -> KindForecast:
     """Attack a part of the pilot's examples and then all of them: what the others add is what each costs in a whole Cell."""
     cell, examples = cells[0], sum(cell.stop - cell.start for cell in cells)
-    entry = next(entry for entry in sweep.bound.plan.models if entry.name == cell.model)
+    entry = next(entry for entry in sweep.bound.plan.loaded if entry.name == cell.model)
     positions = [place for cell in cells for place in positions_of(cell, sweep.dataset)]
     forward = sweep.crew.measured(entry)
-    gradients, forwards = full_strength(cell.attack, len(cell.radii), cell.independent or cell.drift is not None)
+    gradients, forwards = full_strength(cell.attack, len(cell.radii), cell.independent or bool(cell.part))
     wanted = int(PILOT_SECONDS / (forward * (GRADIENT * gradients + forwards)))
     count = min(len(positions), max(FEWEST_PILOT, min(MOST_PILOT, wanted)))
     begun(cell, count)
@@ -108,13 +108,11 @@ def _pilot(sweep: Sweep, cells: Sequence[Cell], begun: Callable[[Cell, int], Non
 
 def _attacked(sweep: Sweep, cell: Cell, positions: Sequence[int], count: int) -> tuple[float, float, float]:
     """Seconds, gradients and forward passes of this many examples of a kind, evenly spread over all of them."""
-    entry = next(entry for entry in sweep.bound.plan.models if entry.name == cell.model)
     chosen = [positions[place * len(positions) // count] for place in range(count)]
+    classifiers = sweep.models.of(cell)
     began = time.perf_counter()
-    target, _, oracle = attack_examples(
-        replace(cell, start=0, stop=count), sweep.models.get(entry), sweep.dataset, chosen, sweep.setup.batch_size
-    )
-    return time.perf_counter() - began, oracle.gradients, oracle.forwards + target.forwards
+    found = evaluate(replace(cell, start=0, stop=count), classifiers, sweep.dataset, sweep.setup.batch_size, positions=chosen)
+    return time.perf_counter() - began, found.gradients, found.forwards
 
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,10 +15,11 @@ from torch import nn
 from robustatt.data.dataset import Dataset
 from robustatt.data.labels import read_class_names
 from robustatt.data.views import class_places
+from robustatt.errors import RobustattError
 from robustatt.evaluate.cell import as_float
 from robustatt.evaluate.classifier import Classifier, Numerics, fingerprint, frozen
 from robustatt.models.wrappers import SelectedClasses
-from robustatt.plan import ModelEntry, Plan
+from robustatt.plan import Cell, ModelEntry, Plan
 from robustatt.plan.entries import AUTO
 
 FREEZE_IMAGES = 16  # to measure the rounding between the fast copy of a model and the original
@@ -49,6 +51,7 @@ class FrozenModels:
         self._numerics = Numerics(plan.precision, plan.compile)
         self._probe = as_float(dataset.tensors(range(min(FREEZE_IMAGES, len(dataset))))[0]).to(device)
         self._held: OrderedDict[ModelEntry, _Held] = OrderedDict()
+        self._needed: frozenset[ModelEntry] = frozenset()
         self._random = ExitStack()
 
     def __enter__(self) -> FrozenModels:
@@ -81,13 +84,34 @@ class FrozenModels:
             )
         return held.classifier
 
+    def of(self, cell: Cell) -> list[Classifier]:
+        """The model that a Cell attacks, and then its targets: all at once, so that none makes way for another.
+
+        Raises:
+            RobustattError: one of them is not what the sweep began with.
+            InputError: one cannot be loaded or does not take these images.
+        """
+        bound = {cell.model: cell.model_fingerprint, **dict(cell.targets)}
+        entries = {entry.name: entry for entry in self._plan.loaded if entry.name in bound}
+        self._needed = frozenset(entries.values())
+        for name, began_with in bound.items():
+            if self.fingerprint(entries[name]) != began_with:
+                raise RobustattError(f"model {name!r} on {platform.node()} is not the one this sweep began with")
+        return [self.get(entries[name]) for name in (cell.model, *(name for name, _ in cell.targets))]
+
     def _hold(self, entry: ModelEntry) -> _Held:
         if entry not in self._held:
             self._held[entry] = _Held(self._competing(self._load(entry)), ExitStack())
-            while len(self._held) > 1 and sum(held.size for held in self._held.values()) > KEPT_BYTES:
-                self._held.popitem(last=False)[1].stack.close()
+            self._make_room(entry)
         self._held.move_to_end(entry)
         return self._held[entry]
+
+    def _make_room(self, entry: ModelEntry) -> None:
+        """Let go of models, the least recently used first, while those that are held are too large together."""
+        for old in [old for old in self._held if old not in self._needed | {entry}]:
+            if sum(held.size for held in self._held.values()) <= KEPT_BYTES:
+                return
+            self._held.pop(old).stack.close()
 
     def _competing(self, module: nn.Module) -> nn.Module:
         """The module with the outputs that the plan lets compete: all, or those of the data's classes."""

@@ -82,10 +82,10 @@ class Actor:
             return SetupFailed(str(problem))
         return Home(ray.get_runtime_context().get_node_id(), _own_log(), kernel_oom_kills())
 
-    def attempt(self, task: Task, entry: ModelEntry, weights: list[Any]) -> Finished | Failed:
-        """Compute a Cell. `weights` holds a reference to the module, which is fetched if it is not here yet."""
+    def attempt(self, task: Task, entries: list[ModelEntry], weights: list[Any]) -> Finished | Failed:
+        """Compute a Cell. `weights` holds references to the modules, each of which is fetched if it is not here yet."""
         assert self._worker is not None
-        self._weights[entry] = weights[0]
+        self._weights |= dict(zip(entries, weights, strict=True))
         return portable(self._worker.attempt(task))
 
     def _load(self, entry: ModelEntry) -> nn.Module:
@@ -144,7 +144,7 @@ class RayActors:
         batch_size = plan.batch_size or automatic_batch_size(dataset.image_shape, torch.device(device))
         self._setup = replace(setup, plan=plan, device=device, batch_size=batch_size)
         self._models = models
-        self._entries = {entry.name: entry for entry in plan.models}
+        self._entries = {entry.name: entry for entry in plan.loaded}
         self._weights: dict[str, object] = {}
         self._data = [ray.put(dataset)] if isinstance(dataset, TensorDataset) else []
         self._last_worker, self._last_problem = time.monotonic(), ""
@@ -164,10 +164,11 @@ class RayActors:
 
     def submit(self, task: Task) -> None:
         slot = next(slot for slot in self._slots if slot.pending is None)
-        entry = self._entries[task.cell.model]
+        bound = {task.cell.model: task.cell.model_fingerprint, **dict(task.cell.targets)}
+        entries = [self._entries[name] for name in bound]
         with _answering():
-            weights = [self._reference(entry, task.cell.model_fingerprint)]
-            slot.pending = slot.actor.attempt.remote(task, entry, weights)
+            weights = [self._reference(entry, bound[entry.name]) for entry in entries]
+            slot.pending = slot.actor.attempt.remote(task, entries, weights)
         slot.task = task
 
     def _reference(self, entry: ModelEntry, fingerprint: str) -> Any:

@@ -16,6 +16,7 @@ from robustatt.attack.recipe import Recipe
 from robustatt.errors import InputError
 from robustatt.plan import Cell, Plan
 from robustatt.plan.drift_sample import at_full_strength, measured_attacks
+from robustatt.plan.surrogates import can_be_crafted, for_transfer
 from robustatt.progress import SweepProgress
 
 ATTEMPTS = 3
@@ -258,12 +259,19 @@ class Costs:
 
     def __init__(self, plan: Plan, forward_seconds: Mapping[str, float] | None = None) -> None:
         self._promised: dict[tuple[str, str], float] = {}
+        known = forward_seconds or {}
         for entry in plan.models:
-            forward = (forward_seconds or {}).get(entry.name, 1.0)
+            forward = known.get(entry.name, 1.0)
             for recipe in plan.attacks:
                 self._promise(entry.name, recipe.name, forward, full_strength(recipe, len(plan.radii_of(recipe)), plan.independent))
             for recipe, radii in measured_attacks([(recipe, plan.radii_of(recipe)) for recipe in plan.attacks]):
                 self._promise(entry.name, at_full_strength(recipe), forward, full_strength(recipe, len(radii), True))
+        for entry in plan.crafted_on:
+            for recipe in filter(can_be_crafted, plan.attacks):
+                count, forward = len(plan.radii_of(recipe)), known.get(entry.name, 1.0)
+                judged = (count + 1) * sum(known.get(target.name, 1.0) for target in plan.models) / forward
+                gradients, forwards = full_strength(recipe, count, True)
+                self._promise(entry.name, for_transfer(recipe), forward, (gradients, forwards + judged))
         self._seconds: dict[tuple[str, str], float] = {}
         self._examples: dict[tuple[str, str], int] = {}
 

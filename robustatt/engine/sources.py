@@ -40,9 +40,9 @@ def match_channels(plan: Plan, dataset: Dataset, load: Loader) -> tuple[Plan, Da
 
     Only external networks may: the project's own take three. What was loaded to look is handed on.
     """
-    if plan.channels is not None or not all(":" in entry.spec for entry in plan.models) or not looks_grey(dataset):
+    if plan.channels is not None or not all(":" in entry.spec for entry in plan.loaded) or not looks_grey(dataset):
         return plan, dataset, load
-    loaded = {entry: load(entry) for entry in plan.models}
+    loaded = {entry: load(entry) for entry in plan.loaded}
     channels = matching(dataset, list(loaded.values()))
 
     def once(entry: ModelEntry) -> nn.Module:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from robustatt.attack.builder import build
 from robustatt.data.dataset import Dataset
+from robustatt.data.views import require_same_classes
 from robustatt.engine import log
 from robustatt.engine.crew import ExecutorFactory
 from robustatt.engine.evidence import agrees
@@ -22,9 +24,10 @@ from robustatt.engine.options import ExecutorOptions
 from robustatt.engine.scheduler import CellCost, Costs, Queue, Scheduler, SetAside
 from robustatt.engine.sources import drawn
 from robustatt.engine.worker import Setup, automatic_batch_size
-from robustatt.errors import InputError, RobustattError, RunInterrupted, first_line, raised_by
+from robustatt.errors import InputError, RobustattError, RunInterrupted, first_line, raised_by, said_of
 from robustatt.evaluate.cell import load_images
 from robustatt.evaluate.classifier import Classifier
+from robustatt.evaluate.full_strength import require_craft
 from robustatt.evaluate.gallery_examples import attack_to_show, choose, pictures
 from robustatt.files import refuse_link
 from robustatt.health.data import check_card, first_classes
@@ -33,12 +36,14 @@ from robustatt.health.records import check_records
 from robustatt.health.warning import HealthWarning, distinct
 from robustatt.models.device import choose_device, hardware
 from robustatt.plan import BoundPlan, Cell, Plan, images_of
+from robustatt.plan.cells import APART, PARTS
+from robustatt.plan.surrogates import can_be_crafted
 from robustatt.progress import NoSweepProgress, SweepProgress
 from robustatt.results.aggregate import summarise
 from robustatt.results.file_names import write_file_names
 from robustatt.results.gallery import GALLERY_FILE, GalleryEntry, write_gallery
-from robustatt.results.images import IMAGES_SUFFIX, ImageStore
-from robustatt.results.records import DRIFT_SUFFIX, Store
+from robustatt.results.images import ImageStore
+from robustatt.results.records import Store, record_folders
 from robustatt.results.summary import Provenance, Summary
 from robustatt.results.summary_file import read_summary, write_summary
 
@@ -57,6 +62,8 @@ class SweepOutcome:
     summary: Summary
     computed: int
     ready: int
+    transfer: pd.DataFrame
+    """The rows of examples that were crafted on surrogates, with a column `surrogate`."""
     moved_aside: list[PurePath] = field(default_factory=list)
 
 
@@ -90,18 +97,20 @@ def bound(plan: Plan, dataset: Dataset, load: Loader, out: Path, execution: Exec
     examples = _count(plan, dataset)
     chosen = drawn(dataset, plan)
     records = (execution.records if execution else None) or str(out / "records")
-    for folder in ("records", f"records{DRIFT_SUFFIX}", f"records{IMAGES_SUFFIX}"):
+    for folder in record_folders():
         refuse_link(out / folder, "remove the link, or name the place with --records file://...")
     refuse_link(out / GALLERY_FILE.parent)
     store = Store(records)
     store.check()
     where = records if "://" in records else str(Path(records).absolute())
-    cells = sum(1 for kind in BoundPlan(plan, examples, dataset.classes, "", ("",) * len(plan.models)).kinds() for _ in kind)
+    blank = BoundPlan(plan, examples, dataset.classes, "", ("",) * len(plan.models), None, ("",) * len(plan.crafted_on))
+    cells = sum(1 for kind in blank.kinds() for _ in kind)
     threads = execution.cell_threads(cells, torch.get_num_threads()) if execution else None
     batch_size = plan.batch_size or automatic_batch_size(dataset.image_shape, device)
     with _cluster(execution), _threads(threads) as available, FrozenModels(load, device, chosen, plan) as models:
-        fingerprints = tuple(map(models.fingerprint, plan.models))
-        bound = BoundPlan(plan, examples, chosen.classes, chosen.fingerprint, fingerprints, _url(execution))
+        fingerprints, surrogates = (tuple(map(models.fingerprint, entries)) for entries in (plan.models, plan.crafted_on))
+        bound = BoundPlan(plan, examples, chosen.classes, chosen.fingerprint, fingerprints, _url(execution), surrogates)
+        _require_surrogates(plan, chosen, models)
         setup = Setup(plan, chosen.fingerprint, where, str(device), batch_size, threads)
         crew = ExecutorFactory(setup, execution or ExecutorOptions(workers=1), dataset, models, available, start_seconds)
         yield Sweep(bound, chosen, models, store, out, setup, crew, ImageStore(where) if plan.images else None)
@@ -146,22 +155,23 @@ class Sweep:
     def run(self, progress: SweepProgress, gallery: bool) -> SweepOutcome:
         """Compute what is missing, then summarise everything."""
         plan, bound, store = self.bound.plan, self.bound, self.store
-        own, drift = ([cell.key for cell in cells] for cells in (bound.cells(), bound.drift_cells()))
+        white, drift, transfer = ([cell.key for cell in bound.cells(part)] for part in PARTS)
+        own = [*white, *transfer]
         missing = self.missing()
         images = self.images
         if not missing and (summary := _finished(bound, self.out)) is not None:
             if images is not None:
-                images.write_index(own)
-            records = store.read(own)
-            if agrees(summary, records, store.read(drift), bound):
-                return SweepOutcome(records, summary, 0, len(own))
+                images.write_index(white)
+            records, crafted = store.read(white), store.read(transfer)
+            if agrees(summary, records, store.read(drift), crafted, bound):
+                return SweepOutcome(records, summary, 0, len(own), crafted)
         warnings = [] if plan.n is None else first_classes(self.dataset.labels.numpy(), bound.examples)
         cards = {}
-        for entry in plan.models:
+        for entry in plan.loaded:
             module = self.models.module(entry)
             warnings += _inspect(self.models.get(entry), module, self.dataset, bound.examples)
             cards[entry.name] = getattr(module, "card", None)
-        store.prepare(drift=bool(drift))
+        store.prepare({cell.part for kind in bound.kinds() for cell in kind} & set(APART))
         if images is not None:
             images.prepare()
         self.out.mkdir(parents=True, exist_ok=True)
@@ -172,18 +182,19 @@ class Sweep:
         progress.begin(queries, len(own), len(own) - computed)
         self._compute(missing, progress, set(own))
         if images is not None:
-            images.write_index(own)
-        records, drift_records = store.read(own), store.read(drift)
-        warnings += check_records(records, plan.attacks)
-        for name, card in cards.items():
-            warnings += check_card(name, card, self.dataset, records) if card is not None else []
+            images.write_index(white)
+        records, drift_records, crafted = map(store.read, (white, drift, transfer))
+        warnings += check_records(records, plan.attacks, crafted)
+        for entry in plan.models:
+            card = cards[entry.name]
+            warnings += check_card(entry.name, card, self.dataset, records) if card is not None else []
         origin = _origin(bound, self.out, began, self.models.device).as_dict()
         said = [warning.as_dict() for warning in distinct(warnings)]
-        summary = summarise(records, bound.describe(), origin, said, drift_records)
+        summary = summarise(records, bound.describe(), origin, said, drift_records, crafted)
         write_summary(self.out, summary)
         if gallery:
             _keep_pictures(bound, self.dataset, self.models, records, self.out)
-        return SweepOutcome(records, summary, computed, len(own) - computed, [*store.moved_aside, *(images.damaged if images else [])])
+        return SweepOutcome(records, summary, computed, len(own) - computed, crafted, [*store.moved_aside, *(images.damaged if images else [])])
 
     def missing(self) -> set[str]:
         """The keys of the Cells that have no records, or not the images that the plan wants saved."""
@@ -200,7 +211,7 @@ class Sweep:
         return self.crew.size(len(missing), lambda: (cell for kind in self.bound.kinds() for cell in kind if cell.key in missing))
 
     def _compute(self, missing: set[str], progress: SweepProgress, own: Set[str]) -> None:
-        """Have every missing Cell computed; `own` are those that accuracy is of. RunInterrupted if some could not be."""
+        """Have every missing Cell computed; `own` are all but those of the drift sample. RunInterrupted if some could not be."""
         wanted = frozenset(missing)
 
         def finished(cell: Cell, spent: CellCost) -> None:
@@ -271,11 +282,27 @@ def _keep_pictures(bound: BoundPlan, dataset: Dataset, models: FrozenModels, rec
     shown = choose(records, attack, height * width, plan.seed) if attack is not None and possible else []
     entries: list[GalleryEntry] = []
     for entry in plan.models if shown else ():
-        candidates = chain(bound.drift_cells(), bound.cells())  # at full strength first
+        candidates = chain(bound.cells("drift"), bound.cells())  # at full strength first
         cell = next(cell for cell in candidates if cell.model == entry.name and cell.attack.name == attack)
         batch_size = automatic_batch_size(dataset.image_shape, models.device)
         entries += pictures(cell, models.get(entry), dataset, shown, batch_size)
     write_gallery(out, entries)
+
+
+def _require_surrogates(plan: Plan, dataset: Dataset, models: FrozenModels) -> None:
+    """InputError if what is crafted on a surrogate means nothing to the models, or an attack has no image for a radius."""
+    for entry in plan.crafted_on:
+        with nullcontext() if entry in plan.models else said_of("surrogate"):
+            classifier = models.get(entry)
+            require_same_classes(dataset, classifier.classes, classifier.label)
+        for target in map(models.get, plan.models):
+            if target.classes != classifier.classes:
+                raise InputError(
+                    f"surrogate {entry.name!r} has {classifier.classes} classes and model {target.label!r} {target.classes}: examples "
+                    "of the one are of no use for the other"
+                )
+        for recipe in filter(can_be_crafted, plan.attacks):
+            require_craft(build(recipe, classifier.classes))
 
 
 def _images(cell: Cell) -> int:
@@ -291,10 +318,11 @@ def _count(plan: Plan, dataset: Dataset) -> int:
 
 
 def _origin(bound: BoundPlan, out: Path, began: float, device: torch.device) -> Provenance:
-    costs, drift = (log.costs(out, {cell.key for cell in cells}) for cells in (bound.cells(), bound.drift_cells()))
+    costs, drift, transfer = (log.costs(out, {cell.key for cell in bound.cells(part)}) for part in PARTS)
+    apart = {"drift": drift, "transfer": transfer}
     return Provenance.now(
         hardware(str(device)), finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         seconds_this_run=round(time.time() - began, 3), seconds=round(costs["seconds"], 3),
         gradients=int(costs["gradients"]), forwards=int(costs["forwards"]),
-        **({f"drift_{name}": round(value, 3) for name, value in drift.items()} if drift["seconds"] else {}),
+        **{f"{part}_{name}": round(value, 3) for part, spent in apart.items() if spent["seconds"] for name, value in spent.items()},
     )  # fmt: skip

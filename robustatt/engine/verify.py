@@ -22,10 +22,9 @@ from robustatt.engine.statement import FALSE, MARGIN_TOLERANCE, TRUE, UNKNOWN, S
 from robustatt.engine.verify_images import SavedExamples
 from robustatt.engine.worker import automatic_batch_size
 from robustatt.errors import RobustattError
-from robustatt.evaluate.cell import attack_examples, rows_of
-from robustatt.evaluate.classifier import Classifier
+from robustatt.evaluate.cell import evaluate
 from robustatt.models.device import choose_device
-from robustatt.plan import Cell
+from robustatt.plan import BoundPlan, Cell, ModelEntry
 
 MAX_CHANGED = 0.02
 """Share of the attacked rows (and at least one) whose outcome may differ: where an attack ends at the very boundary, rounding
@@ -52,20 +51,33 @@ def verify(directory: Path, sample: int = 8) -> list[Statement]:
         return [*stated, Statement("data", FALSE, f"{plan.data} {plan.split} is not the data this sweep was run on")]
     stated.append(Statement("data", TRUE, f"{plan.data} {plan.split}: the same {len(dataset):,} images and labels"))
     with _one_thread(), FrozenModels(load, choose_device(plan.device), dataset, plan) as models:
-        for entry, bound in zip(plan.models, folder.bound.model_fingerprints, strict=True):
-            try:
-                same = models.fingerprint(entry) == bound
-            except RobustattError as problem:
-                stated.append(Statement(f"model {entry.name}", UNKNOWN, f"cannot be loaded here: {problem}"))
-                continue
-            if not same:
-                finding = "its weights or code are not those this sweep was run with"
-                stated.append(Statement(f"model {entry.name}", FALSE, finding))
-                continue
-            stated.append(Statement(f"model {entry.name}", TRUE, "the same weights and code"))
-            stated += saved.judged(entry.name, models.get(entry), dataset)
-            stated += _repeated(folder, entry.name, models.get(entry), dataset, sample)
+        same = set()
+        for entry, print_ in _fingerprints(folder.bound).items():
+            stated.append(_same_model(models, entry, print_))
+            same |= {entry.name} if stated[-1].verdict == TRUE else set()
+            if entry.name in same:
+                stated += saved.judged(entry.name, models.get(entry), dataset)
+                stated += _repeated(folder, entry.name, models, dataset, sample)
+        if sample:
+            stated += _transferred(folder, same, models, dataset, sample)
     return stated
+
+
+def _fingerprints(bound: BoundPlan) -> dict[ModelEntry, str]:
+    """Every model of a sweep, surrogates too, and the hash it was run with."""
+    surrogates = zip(bound.plan.crafted_on, bound.surrogate_fingerprints, strict=True)
+    return dict(zip(bound.plan.models, bound.model_fingerprints, strict=True)) | dict(surrogates)
+
+
+def _same_model(models: FrozenModels, entry: ModelEntry, fingerprint: str) -> Statement:
+    what = f"model {entry.name}"
+    try:
+        same = models.fingerprint(entry) == fingerprint
+    except RobustattError as problem:
+        return Statement(what, UNKNOWN, f"cannot be loaded here: {problem}")
+    if not same:
+        return Statement(what, FALSE, "its weights or code are not those this sweep was run with")
+    return Statement(what, TRUE, "the same weights and code")
 
 
 @contextmanager
@@ -92,33 +104,51 @@ def _agreement(folder: ResultsFolder) -> list[Statement]:
 
 
 def _repeated(
-    folder: ResultsFolder, model: str, classifier: Classifier, dataset: Dataset, sample: int
+    folder: ResultsFolder, model: str, models: FrozenModels, dataset: Dataset, sample: int
 ) -> Iterator[Statement]:
     """For each attack on a model, what running a few examples of each of its Cells again gives."""
     cells = [cell for cell in folder.bound.cells() if cell.model == model]
     for attack in dict.fromkeys(cell.attack.name for cell in cells) if sample else ():
-        what = f"{model} under {attack}"
         mine = [cell for cell in cells if cell.attack.name == attack]
-        if isinstance(mine[0].attack, ExternalRecipe):
-            yield Statement(what, UNKNOWN, "the randomness of other libraries' attacks belongs to the batch: not run again")
-            continue
-        pairs = [_again(folder.records, cell, classifier, dataset, sample) for cell in mine]
-        then, now = (pd.concat(frames, ignore_index=True) for frames in zip(*pairs, strict=True))
-        yield _compared(what, then, now) if len(then) else Statement(what, FALSE, "no records to compare with")
+        yield _run_again(f"{model} under {attack}", folder.records, mine, models, dataset, sample)
+
+
+def _transferred(folder: ResultsFolder, same: set[str], models: FrozenModels, dataset: Dataset, sample: int) -> Iterator[Statement]:
+    """For each attack on a surrogate, what crafting a few examples of each of its Cells again and testing them gives."""
+    kinds: dict[tuple[str, str], list[Cell]] = {}
+    for cell in folder.bound.cells("transfer"):
+        kinds.setdefault(cell.kind, []).append(cell)
+    for (surrogate, _), cells in kinds.items():
+        what = f"{cells[0].attack.name} crafted on {surrogate}"
+        if folder.transfer.empty:
+            yield Statement(what, FALSE, "no records to compare with")
+        elif {surrogate, *dict(cells[0].targets)} <= same:
+            yield _run_again(what, folder.transfer, cells, models, dataset, sample)
+        else:
+            yield Statement(what, UNKNOWN, "not all of its models are those of the sweep")
+
+
+def _run_again(
+    what: str, records: pd.DataFrame, cells: list[Cell], models: FrozenModels, dataset: Dataset, sample: int
+) -> Statement:
+    if isinstance(cells[0].attack, ExternalRecipe):
+        return Statement(what, UNKNOWN, "the randomness of other libraries' attacks belongs to the batch: not run again")
+    pairs = [_again(records, cell, models, dataset, sample) for cell in cells]
+    then, now = (pd.concat(frames, ignore_index=True) for frames in zip(*pairs, strict=True))
+    return _compared(what, then, now) if len(then) else Statement(what, FALSE, "no records to compare with")
 
 
 def _again(
-    records: pd.DataFrame, cell: Cell, classifier: Classifier, dataset: Dataset, sample: int
+    records: pd.DataFrame, cell: Cell, models: FrozenModels, dataset: Dataset, sample: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The recorded rows of a few examples of a Cell, and the rows that running them again gives, in the same order."""
     rng = np.random.default_rng([cell.seed, cell.start])
     count = min(sample, cell.stop - cell.start)
     positions = sorted((cell.start + rng.choice(cell.stop - cell.start, count, replace=False)).tolist())
-    batch = automatic_batch_size(dataset.image_shape, classifier.device)
-    target, ledger, _ = attack_examples(cell, classifier, dataset, positions, batch)
-    now = pd.DataFrame(rows_of(cell, target, ledger))
-    mine = records[(records["model"] == cell.model) & (records["attack"] == cell.attack.name)]
-    then = now[["eps", "index"]].merge(mine, on=["eps", "index"], how="left")
+    batch = automatic_batch_size(dataset.image_shape, models.device)
+    now = pd.DataFrame(evaluate(cell, models.of(cell), dataset, batch, positions=positions).columns)
+    keys = [*("model", "attack", "eps", "index"), *(["surrogate"] if cell.targets else [])]
+    then = now[keys].merge(records, on=keys, how="left")
     known = then["label"].notna().to_numpy()
     return then[known], now[known]
 

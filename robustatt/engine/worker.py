@@ -21,8 +21,7 @@ from robustatt.engine.sources import drawn, load_data, model_loader
 from robustatt.errors import InputError, RobustattError, describe
 from robustatt.evaluate.cell import Evaluation, evaluate
 from robustatt.models.device import is_out_of_memory
-from robustatt.plan import ModelEntry, Plan, images_of
-from robustatt.plan.cells import DRIFT_KEY
+from robustatt.plan import Plan, images_of
 from robustatt.results.images import ImageStore
 from robustatt.results.records import Store
 
@@ -57,7 +56,6 @@ class Worker:
 
     def __init__(self, setup: Setup, dataset: Dataset, models: FrozenModels, store: Store) -> None:
         self._setup, self._dataset, self._models, self._store = setup, dataset, models, store
-        self._entries: dict[str, ModelEntry] = {entry.name: entry for entry in setup.plan.models}
         self._halvings = 0  # what fitted last, so that not every Cell has to run out of memory first
 
     def attempt(self, task: Task, advance: Callable[[int], None] = lambda _: None) -> Finished | Failed:
@@ -83,14 +81,12 @@ class Worker:
         return max(1, self._setup.batch_size >> self._halvings)
 
     def _compute(self, task: Task, advance: Callable[[int], None]) -> CellCost:
-        cell, entry = task.cell, self._entries[task.cell.model]
-        if self._models.fingerprint(entry) != cell.model_fingerprint:
-            raise RobustattError(f"model {cell.model!r} on {platform.node()} is not the one this sweep began with")
-        classifier = self._models.get(entry)
-        torch.manual_seed(int(cell.key.removeprefix(DRIFT_KEY)[:15], 16))
+        cell = task.cell
+        classifiers = self._models.of(cell)
+        torch.manual_seed(int(cell.key.rpartition("-")[2][:15], 16))
         began = time.perf_counter()
         wanted = images_of(self._setup.plan, cell)
-        found = evaluate(cell, classifier, self._dataset, self._batch_size(task), advance, wanted)
+        found = evaluate(cell, classifiers, self._dataset, self._batch_size(task), advance, wanted=wanted)
         if found.saved is not None and wanted is not None:
             ImageStore(self._setup.records).put(cell.key, found.saved, self._dataset.image_shape, wanted)
         self._store.put(cell.key, found.columns)

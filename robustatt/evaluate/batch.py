@@ -32,6 +32,7 @@ class AttackedBatch:
     radii: Float[Tensor, " k"]
     batch_size: int
     kept: KeptRows | None = None  # where the images behind some rows are kept, if they are wanted
+    maps: bool = True  # whether it is looked where the model looks
     clean: Prediction = field(init=False)
     attention: list[AttentionMaps] = field(init=False)
     target_class: Int[Tensor, " n"] = field(init=False)  # the class to push each example to; -1 for any mistake
@@ -51,6 +52,11 @@ class AttackedBatch:
 
     def __len__(self) -> int:
         return len(self.label)
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Names of the maps that are compared."""
+        return self.classifier.levels if self.maps else ()
 
     def set_target_classes(self, attack: Attack, rng: ExampleRng) -> None:
         """Choose the class each example is pushed to, if the attack is targeted."""
@@ -88,7 +94,7 @@ class AttackedBatch:
 
     def _judge(self, positions: Tensor, image: Tensor) -> Prediction:
         self.forwards += len(positions)
-        return self.classifier.predict(image, self.label[positions], self.index[positions])
+        return self.classifier.predict(image, self.label[positions], self.index[positions], self.maps)
 
     def evaluate(self, positions: Tensor, image: Tensor, eps: Tensor) -> dict[str, np.ndarray]:
         """Trusting no attack: distance and box measured, predictions made afresh, attention compared."""
@@ -97,7 +103,7 @@ class AttackedBatch:
         verdict = self._judge(positions, image.clamp(0.0, 1.0))
         found = {"adv_pred": verdict.prediction, "adv_margin": verdict.margin, "distance": distance}
         size = (clean.shape[2], clean.shape[3])
-        for level, before, after in zip(self.classifier.levels, self.attention, verdict.maps, strict=True):
+        for level, before, after in zip(self.levels, self.attention, verdict.maps, strict=True):
             for metric, values in drift(before.select(positions), AttentionMaps.of(after, size)).items():
                 found[f"drift_{metric}_{level}"] = values
         found |= dict(zip(self.behind, [image.clamp(0.0, 1.0), *verdict.maps], strict=False))
@@ -112,7 +118,7 @@ class OutcomeTable:
 
     def __init__(self, target: AttackedBatch, **extra: float | str) -> None:
         shape = (len(target), len(target.radii))
-        drifts = [f"drift_{metric}_{level}" for level in target.classifier.levels for metric in DRIFT_METRICS]
+        drifts = [f"drift_{metric}_{level}" for level in target.levels for metric in DRIFT_METRICS]
         self.columns: dict[str, np.ndarray] = {
             "adv_pred": np.full(shape, -1, dtype=np.int64),
             "adv_margin": np.full(shape, np.nan, dtype=np.float32),

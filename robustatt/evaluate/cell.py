@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,9 @@ from robustatt.eps import CLEAN, parse_radius
 from robustatt.errors import InputError
 from robustatt.evaluate.batch import AttackedBatch, OutcomeTable
 from robustatt.evaluate.classifier import Classifier
-from robustatt.evaluate.full_strength import evaluate_at_full_strength
+from robustatt.evaluate.full_strength import craft, evaluate_along_direction, evaluate_at_full_strength, require_craft
 from robustatt.evaluate.kept_rows import KeptRows
-from robustatt.evaluate.single_run import evaluate_along_direction, evaluate_corruption, evaluate_minimum_norm
+from robustatt.evaluate.single_run import evaluate_corruption, evaluate_minimum_norm
 from robustatt.evaluate.threshold_search import GridSearch
 from robustatt.plan import Cell, CellImages
 from robustatt.results.columns import DRIFT_METRICS
@@ -52,15 +52,25 @@ class Evaluation:
 
 
 def evaluate(
-    cell: Cell, classifier: Classifier, dataset: Dataset, batch_size: int, done: Callable[[int], None] = lambda _: None,
-    wanted: CellImages | None = None,
+    cell: Cell, classifiers: Sequence[Classifier], dataset: Dataset, batch_size: int,
+    done: Callable[[int], None] = lambda _: None, positions: Sequence[int] | None = None, wanted: CellImages | None = None,
 ) -> Evaluation:  # fmt: skip
-    """Run a Cell. `done` is called with the number of examples finished since the last call; `wanted` images are kept.
+    """Run a Cell, or some other examples as it would be.
+
+    Args:
+        classifiers: the model that is attacked, and then the Cell's targets if it has any.
+        done: called with the number of examples finished since the last call.
+        positions: of the examples in the data set; None for those of the Cell.
+        wanted: the images to be kept, of a Cell without targets.
 
     Raises NonFiniteLogits, ThreatModelViolation, or InputError for labels the model does not know.
     """
+    attacked, *targets = classifiers
+    positions = positions_of(cell, dataset) if positions is None else positions
+    if targets:
+        return _transferred(cell, attacked, targets, dataset, positions, batch_size, done)
     kept = None if wanted is None else KeptRows(wanted.examples, [cell.radii.index(eps) for eps in wanted.radii])
-    target, ledger, oracle = attack_examples(cell, classifier, dataset, positions_of(cell, dataset), batch_size, done, kept)
+    target, ledger, oracle = attack_examples(cell, attacked, dataset, positions, batch_size, done, kept)
     columns = rows_of(cell, target, ledger)
     saved = None if kept is None else _saved(columns, kept, target, ledger)
     return Evaluation(columns, oracle.gradients, oracle.forwards + target.forwards, saved)
@@ -75,6 +85,39 @@ def _saved(columns: Columns, kept: KeptRows, target: AttackedBatch, ledger: Outc
     records: dict[str, NDArray[Any]] = {name: np.asarray(columns[name])[places] for name in SAVED_COLUMNS}
     images = np.array([kept[example, radius][IMAGE] for radius, example in rows], np.float32)
     return records | {IMAGE: images.reshape(len(rows), target.image[0].numel())}
+
+
+def _transferred(
+    cell: Cell, surrogate: Classifier, targets: Sequence[Classifier], dataset: Dataset, positions: Sequence[int],
+    batch_size: int, done: Callable[[int], None],
+) -> Evaluation:  # fmt: skip
+    """Craft on the surrogate, to the last step at every radius, and have every target judge the images.
+
+    A target is asked for a forward pass of each image and of the clean one, and never for a gradient: maps are not compared.
+    """
+    source, attack, oracle = _prepared(cell, surrogate, dataset, positions, batch_size, maps=False)
+    judges = []
+    for target in targets:
+        require_same_classes(dataset, target.classes, target.label)
+        judges.append(source if target is surrogate else replace(source, classifier=target, forwards=0))
+    ledgers = [OutcomeTable(judge) for judge in judges]
+    rng = ExampleRng(cell.seed, attack.name)
+    for chunk in source.batches() if cell.radii else ():
+        for crafted in craft(source, require_craft(attack), oracle, rng, chunk):
+            for judge, ledger in zip(judges, ledgers, strict=True):
+                crafted.judge(judge, ledger)
+        done(len(chunk))
+    rows = [_from_surrogate(cell, judge, ledger) for judge, ledger in zip(judges, ledgers, strict=True)]
+    columns = {name: np.concatenate([np.asarray(part[name]) for part in rows]) for name in rows[0]}
+    forwards = oracle.forwards + sum({id(batch): batch.forwards for batch in [source, *judges]}.values())
+    return Evaluation(columns, oracle.gradients, forwards)
+
+
+def _from_surrogate(cell: Cell, judge: AttackedBatch, ledger: OutcomeTable) -> Columns:
+    """The rows of one target, with the surrogate beside its name."""
+    rows = dict(rows_of(cell, judge, ledger))
+    count = len(rows.pop("model"))
+    return {"model": [judge.classifier.label] * count, "surrogate": [cell.model] * count, **rows}
 
 
 def positions_of(cell: Cell, dataset: Dataset) -> Sequence[int]:
@@ -93,18 +136,27 @@ def attack_examples(
 
     `kept` receives the images behind some rows.
     """
-    images, labels = load_images(dataset, positions, classifier)
-    radii = torch.tensor([float(parse_radius(text)) for text in cell.radii], device=classifier.device)
-    attack = build(cell.attack, classifier.classes)
-    index = dataset.original(positions).to(classifier.device)
-    target = AttackedBatch(classifier, attack.norm, attack.name, images, labels, index, radii, batch_size, kept)
-    target.set_target_classes(attack, ExampleRng(cell.seed, attack.name))
-    oracle = Oracle(classifier.logits, classifier.box_margin, classifier.attend, classifier.attended)
-    attack.prepare(oracle)
+    target, attack, oracle = _prepared(cell, classifier, dataset, positions, batch_size, kept)
     if cell.radii:
         return target, _run(attack, target, oracle, cell, done), oracle
     done(len(target))
     return target, OutcomeTable(target), oracle
+
+
+def _prepared(
+    cell: Cell, classifier: Classifier, dataset: Dataset, positions: Sequence[int], batch_size: int, kept: KeptRows | None = None,
+    maps: bool = True,
+) -> tuple[AttackedBatch, Attack, Oracle]:  # fmt: skip
+    """Some examples with what the model says of them unattacked, the Cell's attack, and the model as it sees it."""
+    images, labels = load_images(dataset, positions, classifier)
+    radii = torch.tensor([float(parse_radius(text)) for text in cell.radii], device=classifier.device)
+    attack = build(cell.attack, classifier.classes)
+    index = dataset.original(positions).to(classifier.device)
+    target = AttackedBatch(classifier, attack.norm, attack.name, images, labels, index, radii, batch_size, kept, maps)
+    target.set_target_classes(attack, ExampleRng(cell.seed, attack.name))
+    oracle = Oracle(classifier.logits, classifier.box_margin, classifier.attend, classifier.attended)
+    attack.prepare(oracle)
+    return target, attack, oracle
 
 
 def _run(attack: Attack, target: AttackedBatch, oracle: Oracle, cell: Cell, done: Callable[[int], None]) -> OutcomeTable:

@@ -32,8 +32,6 @@ from robustatt.results.columns import GRADCAM
 
 SAFETY = 8.0  # how many times the measured rounding error a lead must exceed to be believed
 MAX_ERROR = 1e-3  # relative to the logits' scale; a larger difference is not rounding, and the copy is not used
-
-
 PROBED_MAPS = 4  # images on which a network's own maps are checked first
 
 
@@ -114,11 +112,14 @@ class Classifier:
         """The fast copy's logits; differentiable with respect to the image."""
         return self._forward(self._in_format(image))
 
-    def predict(self, image: Float[Tensor, "n c h w"], label: Int[Tensor, " n"], index: Int[Tensor, " n"]) -> Prediction:
-        """Fresh predictions in a forward pass of their own. NonFiniteLogits names the example."""
+    def predict(
+        self, image: Float[Tensor, "n c h w"], label: Int[Tensor, " n"], index: Int[Tensor, " n"], maps: bool = True
+    ) -> Prediction:
+        """Fresh predictions in a forward pass of their own, with `maps` or without. NonFiniteLogits names the example."""
+        look = self._look if maps else self._only_logits
         with torch.no_grad():
             try:
-                logits, maps = self._screened(image)
+                logits, levels = self._screened(image, look)
             except WrongMap as problem:
                 raise problem.of_example(int(index[problem.row])) from None
             require_finite(logits, index, self.label)
@@ -128,7 +129,7 @@ class Classifier:
                 logits = logits.clone()
                 logits[close] = self.original(image[close])
                 margin = -logit_margin(logits, label)
-        return Prediction(logits.argmax(1), margin, logits, maps)
+        return Prediction(logits.argmax(1), margin, logits, levels)
 
     def attend(self, image: Float[Tensor, "n c h w"]) -> tuple[Tensor, Maps]:
         """Logits and the maps of every attended level, each summing to 1 (see `robustatt.evaluate.attention_maps`)."""
@@ -148,16 +149,16 @@ class Classifier:
                 f"--compile: model {self.label!r} cannot be compiled here ({said}): leave it out"
             ) from None
 
-    def _screened(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _screened(self, image: Tensor, look: Callable[[Tensor], tuple[Tensor, list[Tensor]]]) -> tuple[Tensor, list[Tensor]]:
         """Logits and maps of the fast copy, in bfloat16 where the screen allows it."""
         if self.screen is None:
-            return self._look(self._in_format(image))
+            return look(self._in_format(image))
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            logits, maps = self._look(self._in_format(image))
+            logits, maps = look(self._in_format(image))
         logits, maps = logits.float(), [level.float() for level in maps]
         unsure = ~(top2_margin(logits) > SAFETY * self.screen)  # NaN is unsure
         if bool(unsure.any()):
-            exact, exact_maps = self._look(self._in_format(image[unsure]))
+            exact, exact_maps = look(self._in_format(image[unsure]))
             logits[unsure] = exact
             for level, again in zip(maps, exact_maps, strict=True):
                 level[unsure] = again
@@ -181,6 +182,9 @@ class Classifier:
         if self._layer:
             logits, saliency = logits_and_cam(self.fast, self._layer, image)
             return logits, [saliency]
+        return self._only_logits(image)
+
+    def _only_logits(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         return self._forward(image), []
 
     def _in_format(self, image: Tensor) -> Tensor:

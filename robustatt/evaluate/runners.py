@@ -99,8 +99,7 @@ class ExternalRunner(StepRunner):
         """Run the batch to its end."""
         jobs, self.jobs = self.jobs, []
         positions = torch.tensor([job.example for job in jobs], device=self.target.label.device)
-        image = run_external(self.target, self.external, self.rng, positions, jobs[0].radius)
-        image = _inside(self.target, self.external, positions, image, jobs[0].radius)
+        image = perturbed_by_library(self.target, self.external, self.rng, positions, jobs[0].radius)
         return [RunResult(job, image[row], False) for row, job in enumerate(jobs)]
 
 
@@ -111,6 +110,11 @@ def run_external(target: AttackedBatch, attack: ExternalAttack, rng: ExampleRng,
     seed = int(rng.generator(first, last, draw=radius).integers(2**31))
     module = InsideBox(target.classifier.original, target.classifier.box_margin)
     return attack.perturb(module, rows, seed)
+
+
+def perturbed_by_library(target: AttackedBatch, attack: ExternalAttack, rng: ExampleRng, positions: Tensor, radius: int) -> Tensor:
+    """The same of an attack that is told the radius, with rounding errors brought back into the ball; InputError for more."""
+    return _inside(target, attack, positions, run_external(target, attack, rng, positions, radius), radius)
 
 
 def _inside(target: AttackedBatch, attack: ExternalAttack, positions: Tensor, image: Tensor, radius: int) -> Tensor:

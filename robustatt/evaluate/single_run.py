@@ -1,4 +1,4 @@
-"""What is run once for all columns of the table: along a ray, to the nearest mistake, and corruptions."""
+"""What is run once for all columns of the table: attacks to the nearest mistake, and corruptions."""
 
 from __future__ import annotations
 
@@ -8,29 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustatt.attack.base import Attack, ExternalAttack, MinimumNormAttack, Oracle, SingleDirectionAttack
+from robustatt.attack.base import Attack, ExternalAttack, MinimumNormAttack, Oracle
 from robustatt.attack.corrupting import Corruption
 from robustatt.attack.norms import NORMS, TOLERANCE, Norm, per_row
 from robustatt.attack.rng import ExampleRng
 from robustatt.evaluate.batch import AttackedBatch, OutcomeTable, leave_alone
 from robustatt.evaluate.runners import MAX_EXCESS, run_external
 from robustatt.evaluate.step_runner import Job, RunResult, StepRunner
-
-
-def evaluate_along_direction(target: AttackedBatch, attack: SingleDirectionAttack, oracle: Oracle, rng: ExampleRng, done: Callable[[int], None]) -> OutcomeTable:
-    """One direction an example serves the whole grid: one gradient, and a forward pass for each radius."""
-    ledger = OutcomeTable(target)
-    for positions in target.batches():
-        rows = target.batch(positions, torch.ones(len(positions), device=positions.device))
-        direction, zero_gradient = attack.direction(rows, oracle, rng)
-        for radius, eps in enumerate(target.radii):
-            limit = torch.full_like(zero_gradient, float(eps))
-            image = (rows.image + per_row(limit, direction) * direction).clamp(0.0, 1.0)
-            found = target.evaluate(positions, image, limit)
-            found |= {"attacked": np.ones(len(positions), bool), "zero_grad": zero_gradient.bool().cpu().numpy()}
-            ledger.write(positions.cpu().numpy(), radius, found)
-        done(len(positions))
-    return ledger
 
 
 def evaluate_minimum_norm(target: AttackedBatch, attack: Attack, oracle: Oracle, rng: ExampleRng, done: Callable[[int], None]) -> OutcomeTable:

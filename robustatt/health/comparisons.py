@@ -71,7 +71,7 @@ def weaker(outcomes: Sequence[AttackOutcome]) -> Iterator[HealthWarning]:
                 break
 
 
-def _together(outcomes: Sequence[AttackOutcome]) -> AttackOutcome | None:
+def together(outcomes: Sequence[AttackOutcome]) -> AttackOutcome | None:
     """The union of several attacks over the radii of the first iterative one: broken if any breaks it."""
     if not outcomes:
         return None
@@ -86,16 +86,17 @@ def _together(outcomes: Sequence[AttackOutcome]) -> AttackOutcome | None:
     return AttackOutcome(first.outcomes, first.recipe, first.index, broken, first.eps)
 
 
+def gradient_attacks(outcomes: Sequence[AttackOutcome]) -> list[AttackOutcome]:
+    """The attacks that follow a gradient, iterative ones first; none if no iterative one is among them."""
+    white = [entry for entry in outcomes if entry.iterative and entry.recipe and entry.recipe.algorithm != "autoattack"]
+    return [*white, *(entry for entry in outcomes if entry.untargeted == "single-step")] if white else []
+
+
 def black_box(outcomes: Sequence[AttackOutcome]) -> Iterator[HealthWarning]:
     """A black-box attack against all gradient attacks together, if an iterative one was run."""
     for blind in (entry for entry in outcomes if entry.untargeted == "black-box"):
         mine = [entry for entry in outcomes if entry.norm == blind.norm and entry.name != blind.name]
-        white = [
-            entry
-            for entry in mine
-            if entry.iterative and entry.recipe and entry.recipe.algorithm != "autoattack"
-        ]
-        union = _together([*white, *(entry for entry in mine if entry.untargeted == "single-step")] if white else [])
+        union = together(gradient_attacks(mine))
         if union is None:
             continue
         alone, _, _, eps = _only(blind, union.broken, union.index, union.eps)
@@ -116,7 +117,7 @@ def black_box(outcomes: Sequence[AttackOutcome]) -> Iterator[HealthWarning]:
 def noise(outcomes: Sequence[AttackOutcome]) -> Iterator[HealthWarning]:
     """A control against all gradient attacks together."""
     for control in (entry for entry in outcomes if entry.control):
-        union = _together(
+        union = together(
             [entry for entry in outcomes if (entry.iterative or entry.untargeted == "single-step") and entry.norm == control.norm]
         )
         if union is None:

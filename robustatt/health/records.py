@@ -23,6 +23,7 @@ from robustatt.health.comparisons import (
 from robustatt.health.foreign import left_the_ball, unused_ball
 from robustatt.health.labels import label_order, like_chance
 from robustatt.health.outcome import AttackOutcome
+from robustatt.health.transfer import crafted_elsewhere, transfer_stronger
 from robustatt.health.warning import ZERO_GRADIENT_SHARE, HealthWarning
 from robustatt.results import statistics
 from robustatt.results.outcomes import outcomes_by_curve
@@ -54,16 +55,20 @@ at best noise."""
 
 
 
-def check_records(records: pd.DataFrame, recipes: Sequence[Recipe] = ()) -> list[HealthWarning]:
+def check_records(
+    records: pd.DataFrame, recipes: Sequence[Recipe] = (), transfer: pd.DataFrame | None = None
+) -> list[HealthWarning]:
     """What the outcome itself gives away.
 
     Args:
         records: a row for each model, attack, radius and example.
         recipes: of the attacks that were run; shipped recipes are known by name.
+        transfer: the same rows for examples that were crafted on surrogates.
     """
     if records.empty:
         return []
     known = {recipe.name: recipe for recipe in recipes}
+    crafted = crafted_elsewhere(transfer, lambda name: known.get(name) or _shipped(name))
     by_model: dict[str, list[AttackOutcome]] = {}
     found = list(_zero_gradient(records))
     for grid in outcomes_by_curve(records):
@@ -87,6 +92,7 @@ def check_records(records: pd.DataFrame, recipes: Sequence[Recipe] = ()) -> list
             elsewhere |= {outcome.name} if left else set()
         usable = [entry for entry in usable if entry.name not in elsewhere]
         found += [*weaker(usable), *black_box(usable), *noise(usable), *unconverged(usable)]
+        found += transfer_stronger(usable, crafted.get(model, ()))
     found += too_few([entry for outcomes in by_model.values() for entry in outcomes])
     return found
 

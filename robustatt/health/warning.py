@@ -23,6 +23,7 @@ CODES: dict[str, str] = {
     "shattered-gradient": "the loss does not change along the gradient as the gradient says",
     "iterative-weaker": "an iterative attack misses what a single step breaks",
     "black-box-stronger": "a black-box attack breaks what gradient attacks miss",
+    "transfer-stronger": "an attack crafted on another model breaks what attacks on the model itself miss",
     "noise-as-strong": "random noise breaks as much as the attack",
     "accuracy-rising": "accuracy is higher at a larger radius",
     "not-broken-at-half": "accuracy at radius 0.5 is above what any classifier can have there",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import tomli_w
 
@@ -18,17 +19,30 @@ from robustatt.plan.drift_sample import DriftSample, Radii, at_full_strength, me
 from robustatt.plan.entries import Document, ModelEntry
 from robustatt.plan.plan import Plan, read_plan
 from robustatt.plan.saved_images import CellImages
+from robustatt.plan.surrogates import can_be_crafted, for_transfer
 
 #: part of every key: raise it when the same Cell would give other numbers
 EVALUATION_VERSION = 4
 CELL_EXAMPLES = 256
-DRIFT_KEY = "drift-"
-"""How keys of Cells of the drift sample begin."""
+Part = Literal["", "drift", "transfer"]
+"""What records are for: accuracy, of which all other aggregates are made too; the drift sample; examples from surrogates."""
+PARTS: tuple[Part, ...] = ("", "drift", "transfer")
+APART = PARTS[1:]
+"""Parts whose records have a folder of their own, so that every row beside them counts for accuracy."""
+
+
+def part_of(key: str) -> Part:
+    """Which part of a sweep the Cell of that key belongs to."""
+    return next((part for part in APART if key.startswith(f"{part}-")), "")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The unit of work: one model, one attack with its grid, one fixed range of examples [start, stop)."""
+    """The unit of work: one model, one attack with its grid, one fixed range of examples [start, stop).
+
+    With `targets` (names and fingerprints of models) the model is a surrogate: the attack is run on it once, and the Cell has
+    the rows of every target.
+    """
 
     model: str
     model_fingerprint: str
@@ -42,6 +56,12 @@ class Cell:
     precision: str = "float32"
     drift: DriftSample | None = None  # of a Cell of the drift sample, in which `start` and `stop` count
     attention: str | None = None
+    targets: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def part(self) -> Part:
+        """Which part of the sweep its records belong to."""
+        return "transfer" if self.targets else "" if self.drift is None else "drift"
 
     @property
     def key(self) -> str:
@@ -54,20 +74,24 @@ class Cell:
             "radii": self.radii,
             "range": [self.start, self.stop],
             "seed": self.seed,
-            "independent": self.independent and self.drift is None,
+            "independent": self.independent and not self.part,
             **({} if self.precision == "float32" else {"precision": self.precision}),
             **({} if self.drift is None else {"drift": [self.drift.count, self.drift.population]}),
             **({} if self.attention is None else {"attention": self.attention}),
+            **({"targets": self.targets} if self.targets else {}),
         }
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
-        return digest if self.drift is None else DRIFT_KEY + digest
+        return f"{self.part}-{digest}" if self.part else digest
 
     @property
     def kind(self) -> tuple[str, str]:
         """Model and attack, by which costs are learnt; an attack at full strength is another kind than a search."""
-        return self.model, self.attack.name if self.drift is None else at_full_strength(self.attack)
+        names = {"": self.attack.name, "drift": at_full_strength(self.attack), "transfer": for_transfer(self.attack)}
+        return self.model, names[self.part]
 
     def __str__(self) -> str:
+        if self.targets:
+            return f"{self.attack.name} on {self.model} for {len(self.targets)} models, examples {self.start} to {self.stop - 1}"
         if self.drift is not None:
             return f"{self.model} under {self.kind[1]}, {self.stop - self.start} examples"
         return f"{self.model} under {self.attack.name}, examples {self.start} to {self.stop - 1}"
@@ -85,7 +109,8 @@ def images_of(plan: Plan, cell: Cell) -> CellImages | None:
 class BoundPlan:
     """A plan together with the data set and models it was run on, so that its Cells and keys are known.
 
-    `records` is the URL of the records, if they are not in the folder of the results.
+    `records` is the URL of the records, if they are not in the folder of the results. `surrogate_fingerprints` are of the
+    plan's `crafted_on`.
     """
 
     plan: Plan
@@ -94,23 +119,24 @@ class BoundPlan:
     data_fingerprint: str
     model_fingerprints: tuple[str, ...]
     records: str | None = None
+    surrogate_fingerprints: tuple[str, ...] = ()
 
-    def cells(self) -> Iterator[Cell]:
-        """Every Cell of the sweep, model by model, attack by attack."""
-        return (cell for kind in self.kinds() for cell in kind if cell.drift is None)
-
-    def drift_cells(self) -> Iterator[Cell]:
-        """The Cells in which drift is measured at full strength, in the same order."""
-        return (cell for kind in self.kinds() for cell in kind if cell.drift is not None)
+    def cells(self, part: Part = "") -> Iterator[Cell]:
+        """Every Cell of a part of the sweep, model by model, attack by attack: those of accuracy unless told."""
+        return (cell for kind in self.kinds() for cell in kind if cell.part == part)
 
     def kinds(self) -> Iterator[Iterator[Cell]]:
-        """For each model the Cells of each attack, then those of its drift sample."""
+        """For each model the Cells of each attack, then those of its drift sample; then those of each surrogate."""
         sample, attacks = self.drift_sample
         for entry, fingerprint in zip(self.plan.models, self.model_fingerprints, strict=True):
             for attack in self.plan.attacks:
                 yield self._of_kind(entry, fingerprint, attack, self.plan.radii_of(attack), None)
             for attack, radii in attacks:
                 yield self._of_kind(entry, fingerprint, attack, radii, sample)
+        targets = tuple(sorted(zip([entry.name for entry in self.plan.models], self.model_fingerprints, strict=True)))
+        for entry, fingerprint in zip(self.plan.crafted_on, self.surrogate_fingerprints, strict=True):
+            for attack in filter(can_be_crafted, self.plan.attacks):
+                yield self._of_kind(entry, fingerprint, attack, self.plan.radii_of(attack), None, targets)
 
     def keys(self) -> list[str]:
         """The keys of all Cells, model by model."""
@@ -124,13 +150,14 @@ class BoundPlan:
         return (DriftSample(count, self.examples), attacks) if count else (None, [])
 
     def _of_kind(
-        self, entry: ModelEntry, fingerprint: str, attack: Recipe, radii: Radii, drift: DriftSample | None
-    ) -> Iterator[Cell]:
+        self, entry: ModelEntry, fingerprint: str, attack: Recipe, radii: Radii, drift: DriftSample | None,
+        targets: tuple[tuple[str, str], ...] = (),
+    ) -> Iterator[Cell]:  # fmt: skip
         count = self.examples if drift is None else drift.count
         for start in range(0, count, CELL_EXAMPLES):
             yield Cell(
                 entry.name, fingerprint, self.data_fingerprint, attack, radii, start, min(start + CELL_EXAMPLES, count),
-                self.plan.seed, self.plan.independent, self.plan.precision, drift, entry.attention,
+                self.plan.seed, self.plan.independent, self.plan.precision, drift, entry.attention, targets,
             )  # fmt: skip
 
     def describe(self) -> Document:
@@ -140,10 +167,8 @@ class BoundPlan:
             "data": {"name": plan.data, "split": plan.split, "fingerprint": self.data_fingerprint,
                      "n": self.examples, "classes": list(self.classes),
                      **({} if plan.sample is None else {"sample": plan.sample})},
-            "models": [
-                {"name": entry.name, "spec": entry.spec, "weights": entry.weights, "fingerprint": fingerprint}
-                for entry, fingerprint in zip(plan.models, self.model_fingerprints, strict=True)
-            ],
+            "models": _described(plan.models, self.model_fingerprints),
+            **({"surrogates": _described(plan.crafted_on, self.surrogate_fingerprints)} if plan.surrogates else {}),
             "attacks": [
                 {**entry.model_dump(mode="json", exclude_none=True, exclude={"eps"}), "fingerprint": entry.fingerprint(),
                  **({"radii": list(plan.radii_of(entry))} if entry.name in dict(plan.grids) else {})}
@@ -166,6 +191,7 @@ class BoundPlan:
             "data_fingerprint": self.data_fingerprint,
             "model_fingerprints": list(self.model_fingerprints),
             **({} if self.records is None else {"records": self.records}),
+            **({"surrogate_fingerprints": list(self.surrogate_fingerprints)} if self.surrogate_fingerprints else {}),
         }
         write_atomically(folder / "plan.toml", tomli_w.dumps(document).encode())
 
@@ -185,10 +211,19 @@ class BoundPlan:
             result = BoundPlan(
                 Plan.from_toml(document, where=f"plan {path}"), int(bound["examples"]), tuple(map(str, bound["classes"])),
                 str(bound["data_fingerprint"]), tuple(map(str, bound["model_fingerprints"])),
-                bound.get("records"),
+                bound.get("records"), tuple(map(str, bound.get("surrogate_fingerprints", []))),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError) as problem:
             raise InputError(f"plan {path}: its [bound] table is incomplete ({problem}): run the sweep again") from None
-        if len(result.model_fingerprints) != len(result.plan.models) or result.examples < 1:
+        counts = [(result.model_fingerprints, result.plan.models), (result.surrogate_fingerprints, result.plan.crafted_on)]
+        if any(len(prints) != len(entries) for prints, entries in counts) or result.examples < 1:
             raise InputError(f"plan {path}: its [bound] table does not fit its models: run the sweep again")
         return result
+
+
+def _described(entries: Sequence[ModelEntry], fingerprints: Sequence[str]) -> list[Document]:
+    """Models as summary.json holds them."""
+    return [
+        {"name": entry.name, "spec": entry.spec, "weights": entry.weights, "fingerprint": fingerprint}
+        for entry, fingerprint in zip(entries, fingerprints, strict=True)
+    ]

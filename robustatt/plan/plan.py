@@ -24,6 +24,7 @@ from robustatt.plan.checks import (
 )
 from robustatt.plan.entries import Document, ModelEntry, attack_entry, model_from_toml, model_to_toml
 from robustatt.plan.saved_images import SavedImages
+from robustatt.plan.surrogates import ALL, require_some_craft, resolved
 
 #: radii by the name of an attack
 Grids = tuple[tuple[str, tuple[Fraction, ...]], ...]
@@ -50,7 +51,7 @@ class Plan:
     `precision` and `compile` how models are run (see `robustatt.evaluate.classifier.Numerics`). `drift_n`: on how many examples
     drift is measured at full strength (see `robustatt.plan.drift_sample`); None: as many as pay off, 0: none. `images`: which
     adversarial examples are saved; None: none. `baseline`: the model that the others are compared with; None: each with that of
-    its family.
+    its family. Examples are also crafted on the `surrogates` and tested on all models (see `robustatt.plan.surrogates`).
     """
 
     models: tuple[ModelEntry, ...]
@@ -77,6 +78,7 @@ class Plan:
     baseline: str | None = None
     grids: Grids = ()
     images: SavedImages | None = None
+    surrogates: tuple[ModelEntry, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", tuple(sorted(set(self.eps) - {Fraction(0)})))
@@ -99,6 +101,8 @@ class Plan:
             raise InputError(f"--drift-n {self.drift_n}: give 0 for none, or a number of examples")
         require_seed(self.seed)
         require_choice("--baseline", self.baseline, [entry.name for entry in self.models])
+        if self.crafted_on:
+            require_some_craft(self.attacks)
         for entry in self.attacks:
             if entry.scale == "severity" and not set(self._grid_of(entry)) <= set(SEVERITIES):
                 raise InputError(f"severities of {entry.name}: give whole numbers from 1 to 5, such as 1..5")
@@ -110,6 +114,16 @@ class Plan:
                 )
         if self.images is not None:
             self.images.check([(entry, self.radii_of(entry)) for entry in self.attacks])
+
+    @property
+    def crafted_on(self) -> tuple[ModelEntry, ...]:
+        """The surrogates, `all` of them spelt out."""
+        return resolved(self.surrogates, self.models)
+
+    @property
+    def loaded(self) -> tuple[ModelEntry, ...]:
+        """Every model there is to load: those that are evaluated, then the surrogates that are not."""
+        return tuple(dict.fromkeys([*self.models, *self.crafted_on]))
 
     def radii(self) -> tuple[str, ...]:
         """The radii as records write them, ascending, without the clean one."""
@@ -142,6 +156,9 @@ class Plan:
         if self.images is not None:
             document |= {"save_images": self.images.text} | ({"save_images_at": self.images.at} if self.images.at else {})
         document["models"] = [model_to_toml(entry) for entry in self.models]
+        if self.surrogates:
+            by_name = {ALL, *(entry.name for entry in self.models)}
+            document["surrogates"] = [entry.name if entry.name in by_name else model_to_toml(entry) for entry in self.surrogates]
         own = {entry.name: {"eps": ",".join(self.radii_of(entry)) or "0"} for entry in self.attacks if entry.name in dict(self.grids)}
         document["attacks"] = [
             entry.model_dump(mode="json", exclude_none=True, exclude={"eps"}) | own.get(entry.name, {})
@@ -152,7 +169,7 @@ class Plan:
     @staticmethod
     def from_toml(document: Document, where: str) -> Plan:
         """A plan from a TOML document; every mistake is an InputError that begins with `where`."""
-        typed = {**SIMPLE_KEYS, "models": (list, '["vgg"]'), "attacks": (list, '["fgsm"]')}
+        typed = {**SIMPLE_KEYS, "models": (list, '["vgg"]'), "attacks": (list, '["fgsm"]'), "surrogates": (list, '["all"]')}
         with said_of(where):
             require_known(document, {*typed, "eps", "eps_unit", "save_images", "save_images_at", "bound"})
             for key, (kind, example) in typed.items():
@@ -163,10 +180,11 @@ class Plan:
             attacks = tuple(attack_entry(entry) for entry in document.get("attacks", ["fgsm"]))
             eps, grids = radii_by_attack(attacks, texts, parse_unit(document.get("eps_unit")))
             models = tuple(model_from_toml(entry) for entry in document.get("models", []))
+            surrogates = tuple(model_from_toml(entry) for entry in document.get("surrogates", []))
             simple = {key: document[key] for key in SIMPLE_KEYS if key in document}
             at = document.get("save_images_at", "")
             images = SavedImages.parse(document.get("save_images"), ",".join(map(str, at)) if isinstance(at, list) else str(at))
-            return Plan(models=models, attacks=attacks, eps=eps, grids=grids, images=images, **simple)
+            return Plan(models=models, attacks=attacks, eps=eps, grids=grids, images=images, surrogates=surrogates, **simple)
 
 
 def radii_by_attack(

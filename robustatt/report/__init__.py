@@ -47,6 +47,7 @@ def write_report(
     import robustatt.report.page as page
     import robustatt.report.tables as tables
     import robustatt.report.text as text
+    import robustatt.report.transfer as transfer
     import robustatt.report.who_fails as who_fails
     from robustatt.files import subfolder, write_atomically
     from robustatt.report.figures import sweep_figures
@@ -58,7 +59,7 @@ def write_report(
     whole, summary = summary, summary.bounded()
     if records is not None:
         records = records[~records["attack"].isin({curve.attack for curve in whole.curves if curve.unbounded})]
-    curves, drift = sweep_figures(summary), drift_figures(summary)
+    curves, drift, crafted = sweep_figures(summary), drift_figures(summary), transfer.figures(summary)
     stored = read_gallery(Path(directory))
     layout = page.adversaries(summary, records)
     strongest = text.strongest_attack(text.first_norm(summary))
@@ -78,12 +79,14 @@ def write_report(
         more["missing"] = text.missing_parts(whole)
     try:
         pictures, rows = subfolder(folder, "figures"), subfolder(folder, "tables")
-        html = page.render(summary, page.Page(curves, drift, more))
+        html = page.render(summary, page.Page(curves, drift, more, crafted))
         write_atomically(folder / "report.html", html.encode())
         listed = tables.write_tables(summary, page.overviews(summary), rows, whole) if whole.curves else []
         listed += who_fails.write_class_tables(layout, by_class, broken, summary, rows)
-        written = _write_figures(summary, curves, drift, stored, pictures) if figures else []
+        listed += transfer.write_tables(summary, rows)
+        written = _write_figures(summary, [*curves, *crafted], drift, stored, pictures) if figures else []
         written += corruptions.write_corruptions(whole, pictures) if figures else []
+        written += transfer.write_heatmaps(summary, pictures) if figures else []
     except OSError as error:
         raise InputError(f"cannot write the report into {folder}: {error.strerror or error}") from None
     return ReportPaths(folder / "report.html", tuple(written), tuple(listed))

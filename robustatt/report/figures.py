@@ -10,7 +10,7 @@ from robustatt.attack.recipe import Category
 from robustatt.eps import NORM_TITLES, axis_value, parse_radius
 from robustatt.report.style import SeriesStyle, looks
 from robustatt.results import statistics
-from robustatt.results.summary import Difference, Summary
+from robustatt.results.summary import Curve, Difference, Summary
 
 
 @dataclass(frozen=True)
@@ -105,24 +105,27 @@ Looks = Mapping[tuple[str, str], SeriesStyle]
 
 
 def _curves(summary: Summary, look: Looks, quantity: str) -> tuple[Series, ...]:
-    series = []
-    for curve in summary.curves:
-        points = sorted(curve.points, key=lambda point: parse_radius(point.eps))
-        bands = [point.interval(quantity) for point in points]
-        series.append(
-            Series(
-                f"{curve.model}, {attack_title(summary, curve.attack)}",
-                look[curve.model, curve.attack],
-                tuple(point.eps for point in points),
-                tuple(float(getattr(point, quantity)) for point in points),
-                tuple(low for low, _ in bands),
-                tuple(high for _, high in bands),
-                tuple(point.n for point in points),
-                {"model": curve.model, "attack": curve.attack},
-                curve.norm,
-            )
-        )
-    return tuple(series)
+    return tuple(
+        curve_series(curve, quantity, f"{curve.model}, {attack_title(summary, curve.attack)}", look[curve.model, curve.attack])
+        for curve in summary.curves
+    )
+
+
+def curve_series(curve: Curve, quantity: str, label: str, look: SeriesStyle, keys: Mapping[str, str] | None = None) -> Series:
+    """One quantity of a curve with its 95 % Wilson intervals; `keys` are more of what it is of, for the CSV."""
+    points = sorted(curve.points, key=lambda point: parse_radius(point.eps))
+    bands = [point.interval(quantity) for point in points]
+    return Series(
+        label,
+        look,
+        tuple(point.eps for point in points),
+        tuple(float(getattr(point, quantity)) for point in points),
+        tuple(low for low, _ in bands),
+        tuple(high for _, high in bands),
+        tuple(point.n for point in points),
+        {"model": curve.model, "attack": curve.attack, **(keys or {})},
+        curve.norm,
+    )
 
 
 def accuracy_figure(summary: Summary, look: Looks) -> FigureSpec:

@@ -23,10 +23,12 @@ from robustatt.report.examples import explorer_data
 from robustatt.report.figures import FigureSpec, Panel, attack_title
 from robustatt.report.heatmaps import class_name, page_gallery
 from robustatt.report.style import DARK, LIGHT, SeriesStyle, looks
+from robustatt.report.transfer import sliders
 from robustatt.results.chains import part_tables
 from robustatt.results.columns import DRIFT_METRICS
 from robustatt.results.outcomes import Outcomes, outcomes_by_curve
 from robustatt.results.summary import Point, Summary
+from robustatt.results.transfer import uncrafted
 from robustatt.results.unbounded import rows_of
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Page:
     curves: Sequence[FigureSpec]
     drift: Sequence[FigureSpec]
     more: Context = field(default_factory=dict)
+    transfer: Sequence[FigureSpec] = ()
 
 
 def render(summary: Summary, page: Page) -> str:
@@ -157,10 +160,13 @@ def context(summary: Summary, page: Page) -> Context:
         "overviews": overviews(summary),
         "points": list(points(summary)),
         "chains": part_tables(summary),
+        "transfer": sliders(summary),
+        "transfer_figures": [_figure(spec) for spec in page.transfer],
+        "uncrafted": uncrafted(summary),
         "provenance": flatten(summary.provenance.as_dict()),
         "plan": text.without_paths(json.dumps(summary.plan.as_dict(), indent=2, ensure_ascii=False)),
         "command": command(summary),
-        "hover": _hover([*page.curves, *page.drift]),
+        "hover": _hover([*page.curves, *page.drift, *page.transfer]),
         **page.more,
     }
 

@@ -6,12 +6,15 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from robustatt.files import write_atomically
 from robustatt.report.markdown import plain_table
-from robustatt.report.page import Overview
 from robustatt.report.text import SALIENCY_NOTE, STOPPING_NOTE, DriftPrediction, prediction_rows
 from robustatt.results.summary import Point, Summary
+
+if TYPE_CHECKING:
+    from robustatt.report.page import Overview
 
 COLUMNS = ("eps", "n", "accuracy", "ci_low", "ci_high", "worst_case_accuracy", "fooling_rate")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from robustatt.attack.recipe import NO_ADVERSARIES, Category
-from robustatt.eps import HEADLINE_EPS, NORM_TITLES, parse_radius
+from robustatt.eps import NORM_TITLES, headline_radius, parse_radius
 from robustatt.models.families import baseline_of
 from robustatt.report.drift_curves import drift_models
 from robustatt.results.columns import kind_of, level_title
@@ -116,12 +116,8 @@ def strongest_by_norm(summary: Summary) -> dict[str, str]:
 
 def headline_eps(summary: Summary) -> str | None:
     """The radius of the headline: 8/255 or 0.5 in L2 if it was evaluated, else the middle of the grid."""
-    texts = {parse_radius(p.eps): p.eps for curve in summary.curves for p in curve.points}
-    above = sorted(radius for radius in texts if radius > 0)
-    if not above:
-        return None
-    wanted = parse_radius(HEADLINE_EPS.get(summary.norms()[0], "0"))
-    return texts[wanted if wanted in above else above[len(above) // 2]]
+    radii = [point.eps for curve in summary.curves for point in curve.points]
+    return headline_radius(radii, summary.norms()[0]) if radii else None
 
 
 def point_at(summary: Summary, model: str, attack: str, eps: str) -> Point | None:

@@ -29,6 +29,7 @@ from robustatt.results.summary import (
     PlanInfo,
     Point,
     Summary,
+    TransferCurve,
 )
 from robustatt.results.unbounded import distances
 
@@ -39,12 +40,16 @@ def summarise(
     provenance: Mapping[str, object],
     health: Sequence[Mapping[str, object]],
     drift: pd.DataFrame | None = None,
+    transfer: pd.DataFrame | None = None,
 ) -> Summary:
     """The summary of a run.
 
     Besides the contract's keys it holds ``drift_predicts_fooling`` (see `drift_auc`), ``differences``
     (paired, each model against its baseline, see `paired_differences`) and ``confusion`` (where the fooled
-    examples went), of corruptions ``corruption_means``, and of the ``drift`` records, if there are any, ``full_strength``; a point of a chain of attacks has ``broken_by`` (how many each part broke). An empty frame gives an empty summary; what is missing shows in each point's ``n``.
+    examples went), of corruptions ``corruption_means``, of the ``drift`` records, if there are any, ``full_strength``, and of the
+    ``transfer`` records the curves of each model on examples from each surrogate, which enter nothing else; a point of a chain of
+    attacks has ``broken_by`` (how many each part broke). An empty frame gives an empty summary; what is missing shows in each
+    point's ``n``.
     """
     content = {"schema": SCHEMA, "plan": dict(plan), "provenance": dict(provenance), "health": [dict(entry) for entry in health]}
     asked = Summary.parse(content, "the plan")
@@ -62,10 +67,23 @@ def summarise(
         confusion=[confusion(outcomes) for outcomes in rivals],
         health=asked.health,
     )
-    means = corruption_means(layout, asked.plan, pairs)
-    more: dict[str, object] = {"corruption_means": means} if means else {}
-    more |= {} if drift is None or drift.empty else {"full_strength": _full_strength(drift, asked)}
-    return summary.model_copy(update=more)
+    parts: dict[str, object] = {}
+    if means := corruption_means(layout, asked.plan, pairs):
+        parts["corruption_means"] = means
+    if drift is not None and not drift.empty:
+        parts["full_strength"] = _full_strength(drift, asked)
+    if transfer is not None and not transfer.empty:
+        parts["transfer"] = list(_transfer(transfer, asked))
+    return summary.model_copy(update=parts) if parts else summary
+
+
+def _transfer(records: pd.DataFrame, asked: Summary) -> Iterator[TransferCurve]:
+    """Surrogate by surrogate, the curve of each model under each attack."""
+    names = [entry.name for entry in asked.plan.surrogates]
+    for surrogate in sorted(records["surrogate"].unique(), key=lambda name: (names.index(name) if name in names else len(names), name)):
+        rows = records[records["surrogate"] == surrogate]
+        for outcomes in sorted(outcomes_by_curve(rows), key=_plan_order(asked)):
+            yield TransferCurve(surrogate=surrogate, **dict(_curve(outcomes, asked.plan, rows)))
 
 
 def _full_strength(records: pd.DataFrame, asked: Summary) -> FullStrength:

@@ -22,12 +22,11 @@ from numpy.typing import NDArray
 from robustatt.eps import parse_radius
 from robustatt.errors import InputError
 from robustatt.plan.saved_images import CellImages
-from robustatt.results.records import Columns, Store, encode, file_name
+from robustatt.results.records import IMAGES_SUFFIX, Columns, Store, encode, file_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
-IMAGES_SUFFIX = "-images"
 INDEX_FILE = "index.csv"
 FORMAT = "1"
 IMAGE = "image"

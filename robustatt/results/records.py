@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustatt.eps import MAX_RADII
-from robustatt.plan.cells import CELL_EXAMPLES, DRIFT_KEY
+from robustatt.plan.cells import APART, CELL_EXAMPLES, Part, part_of
+from robustatt.plan.surrogates import MAX_TARGETS
 from robustatt.results.storage import RecordStorage, place
 
 if TYPE_CHECKING:
@@ -28,18 +29,27 @@ COLUMNS = {
     "clean_pred": "int64", "adv_pred": "int64", "clean_margin": "float32", "adv_margin": "float32",
     "distance": "float32", "attacked": "bool", "zero_grad": "bool",
 }  # fmt: skip
-TEXT_COLUMNS = ("broken_by",)
-"""Columns of text that only some attacks have (the part of a chain that broke the example); empty for the others."""
+TEXT_COLUMNS = ("broken_by", "surrogate")
+"""Columns of text that only some rows have: the part of a chain that broke the example, the model that the image was crafted
+on; empty for the others."""
 MAX_ROWS = CELL_EXAMPLES * (MAX_RADII + 1)
-"""A file of a few kilobytes can claim a billion rows."""
+"""Of one model: a file of a few kilobytes can claim a billion rows."""
 Columns = Mapping[str, NDArray[Any] | Sequence[str]]
 """The records of a Cell: arrays (or texts) of one length by column."""
-DRIFT_SUFFIX = "-drift"
 _CHECKSUM = b"robustatt.sha256"
 _BLANK = b"0" * 64
 
 
-def encode(columns: Columns, notes: Mapping[str, str] | None = None, floats: str = "") -> bytes:
+IMAGES_SUFFIX = "-images"
+"""What the folder of saved adversarial examples is called after that of the records."""
+
+
+def record_folders() -> list[str]:
+    """The names of the folders that may hold records beside a sweep's summary."""
+    return ["records", *(f"records-{part}" for part in APART), f"records{IMAGES_SUFFIX}"]
+
+
+def encode(columns: Columns, notes: Mapping[str, str] | None = None, floats: str | None = None) -> bytes:
     """Columns (arrays of one length) as the bytes of a Parquet file that carries its own checksum.
 
     The checksum is the sha256 of the file with the checksum's place filled with zeros. `notes` go beside it into the footer;
@@ -63,14 +73,14 @@ def encode(columns: Columns, notes: Mapping[str, str] | None = None, floats: str
     return blank[:place] + hashlib.sha256(blank).hexdigest().encode() + blank[place + 64 :]
 
 
-def is_whole(content: bytes) -> bool:
+def is_whole(content: bytes, most: int = MAX_ROWS) -> bool:
     """Whether the bytes of a records file are exactly those that were written, and no more rows than a Cell has."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         footer = pq.read_metadata(pa.BufferReader(content))
-        if footer.num_rows > MAX_ROWS:
+        if footer.num_rows > most:
             return False
         checksum = (footer.metadata or {})[_CHECKSUM]
         place = _place(content, checksum)
@@ -101,12 +111,12 @@ def _type(column: str) -> Any:
 class Store:
     """The records of a sweep, in a folder or at a URL. Many processes may use one: a Cell computed twice is the same bytes.
 
-    Those of the drift sample are in a place of their own beside it, so that every row here counts for accuracy.
+    Those of the parts in `APART` are in places of their own beside it, so that every row here counts for accuracy.
     """
 
     def __init__(self, where: Path | str, read_only: bool = False) -> None:
         self.place = place(where)
-        self._drift = place(f"{str(where).rstrip('/')}{DRIFT_SUFFIX}")
+        self._apart = {part: place(f"{str(where).rstrip('/')}-{part}") for part in APART}
         self._read_only = read_only
         #: files that were altered or cut short and were moved aside, for the user to be told
         self.moved_aside: list[PurePath] = []
@@ -117,11 +127,11 @@ class Store:
         """InputError if nothing can be written here; leaves nothing behind."""
         self.place.check()
 
-    def prepare(self, drift: bool = False) -> None:
-        """Make the folder, and that of the drift sample; InputError if one cannot be written to."""
+    def prepare(self, parts: Iterable[Part] = ()) -> None:
+        """Make the folder, and those of other parts; InputError if one cannot be written to."""
         self.place.prepare()
-        if drift:
-            self._drift.prepare()
+        for part in parts:
+            self._apart[part].prepare()
 
     def has(self, key: str) -> bool:
         """Whether the Cell's records are there and whole; a damaged file is moved aside."""
@@ -131,8 +141,8 @@ class Store:
         """Those keys that have no file."""
         keys = set(keys)
         there = self.place.names()
-        if any(key.startswith(DRIFT_KEY) for key in keys):
-            there |= self._drift.names()
+        for part in {part_of(key) for key in keys} & set(APART):
+            there |= self._apart[part].names()
         return {key for key in keys if file_name(key) not in there}
 
     def missing(self, keys: Iterable[str]) -> set[str]:
@@ -185,7 +195,7 @@ class Store:
             content = self._place_of(key).read(file_name(key))
         except FileNotFoundError:
             return None
-        if is_whole(content):
+        if is_whole(content, MAX_ROWS * (MAX_TARGETS if part_of(key) == "transfer" else 1)):
             return content
         if self._read_only:
             self.damaged.append(PurePath(file_name(key)))
@@ -195,9 +205,8 @@ class Store:
         self.moved_aside.append(PurePath(aside))
         return None
 
-
     def _place_of(self, key: str) -> RecordStorage:
-        return self._drift if key.startswith(DRIFT_KEY) else self.place
+        return self._apart.get(part_of(key), self.place)
 
 
 def file_name(key: str) -> str:

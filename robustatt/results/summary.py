@@ -71,6 +71,7 @@ class PlanInfo(Part):
 
     data: DataInfo = DataInfo()
     models: list[ModelInfo] = []
+    surrogates: list[ModelInfo] = []
     attacks: list[AttackInfo] = []
     eps: list[Radius] = []
     seed: int = 0
@@ -116,6 +117,12 @@ class Curve(Part):
     def unbounded(self) -> bool:
         """Whether the attack has no norm and so no radius."""
         return self.norm == "none"
+
+
+class TransferCurve(Curve):
+    """Accuracy of one model on examples that the attack crafted on another one, or on the model itself, at full strength."""
+
+    surrogate: str
 
 
 class DriftRow(Part):
@@ -219,7 +226,7 @@ class HealthNote(Part):
 
 
 class Provenance(Part):
-    """Where the numbers come from; what drift at full strength cost is counted apart."""
+    """Where the numbers come from; what drift at full strength cost is counted apart, and what transfer did."""
 
     command: str = ""
     versions: dict[str, str] = {}
@@ -233,6 +240,9 @@ class Provenance(Part):
     drift_seconds: float | None = None
     drift_gradients: float | None = None
     drift_forwards: float | None = None
+    transfer_seconds: float | None = None
+    transfer_gradients: float | None = None
+    transfer_forwards: float | None = None
 
     @classmethod
     def now(cls, hardware: dict[str, str | int], **more: Any) -> Self:
@@ -256,6 +266,7 @@ class Summary(Part):
     health: list[HealthNote] = []
     corruption_means: list[CorruptionMean] = []
     full_strength: FullStrength | None = None
+    transfer: list[TransferCurve] = []
     integrity: list[str] = Field(default=[], exclude=True)
 
     def measured_drift(self) -> list[DriftRow]:
@@ -314,7 +325,7 @@ class Summary(Part):
             return [row for row in rows if row.attack not in attacks]
 
         plan = self.plan.model_copy(update={"attacks": [entry for entry in self.plan.attacks if entry.name not in attacks]})
-        names = ("curves", "drift", "drift_predicts_fooling", "differences", "confusion")
+        names = ["curves", "drift", "drift_predicts_fooling", "differences", "confusion", *(["transfer"] if self.transfer else [])]
         strength = self.full_strength
         if strength is not None:
             own = {name: kept(getattr(strength, name)) for name in ("drift", "drift_predicts_fooling")}

@@ -18,8 +18,8 @@ from robustatt.attack.base import Batch, Chain, MinimumNormAttack, ModelOutput, 
 from robustatt.attack.builder import build
 from robustatt.attack.recipe import ACCESS, NO_ADVERSARIES, ExternalRecipe, Recipe
 from robustatt.attack.rng import ExampleRng
+from robustatt.cli._sweep_tables import print_summary
 from robustatt.cli.lists import attacks
-from robustatt.cli.sweep import _print_summary
 from robustatt.engine.scheduler import full_strength
 from robustatt.evaluate.gallery_examples import attack_to_show
 from robustatt.health.records import check_records
@@ -104,7 +104,7 @@ def test_controls_and_single_steps_of_any_name(own: dict[str, str], capsys: pyte
     assert strongest_attack(summary.of_norm("linf")) == "my-fgsm"
     assert "Single steps alone were run (my-fgsm)" in limits(summary)[1]
     assert {entry.attack for entry in summary.confusion} == {"my-fgsm"}
-    _print_summary(summary)
+    print_summary(summary)
     assert "my-fgsm alone is an upper bound" in capsys.readouterr().out
     assert {curve.attack for curve in make_reference(result.records, summary).curves} == {"my-fgsm"}
     assert attack_to_show([recipe_files.load(own[name]) for name in ("my-fgsm", "shaken")], result.records) == "my-fgsm"

@@ -17,7 +17,7 @@ import robustatt
 from robustatt.attack import recipe_files as recipes
 from robustatt.attack.base import Batch
 from robustatt.attack.external import Torchattacks
-from robustatt.cli.sweep import _print_summary
+from robustatt.cli._sweep_tables import print_summary
 from robustatt.errors import InputError, RobustattError
 from robustatt.results.gate import check
 from robustatt.results.reference import make_reference
@@ -208,7 +208,7 @@ def test_an_attack_without_a_norm_stands_on_no_axis_of_radii(
     assert "255/255" not in page
     assert "theirs" not in (tmp_path / "page" / "figures" / "accuracy.csv").read_text()
     assert "theirs,none,255/255" in (tmp_path / "page" / "tables" / "summary.csv").read_text()
-    _print_summary(result.typed_summary)
+    print_summary(result.typed_summary)
     printed = capsys.readouterr().out
     assert "attacks without a radius" in printed
     assert "255/255" not in printed

@@ -58,7 +58,7 @@ def folder(model: Looking, data: tuple[Tensor, Tensor], tmp_path_factory: pytest
 
 def drift_records(folder: Path) -> pd.DataFrame:
     bound = read_folder(folder).bound
-    return Store(folder / "records", read_only=True).read([cell.key for cell in bound.drift_cells()])
+    return Store(folder / "records", read_only=True).read([cell.key for cell in bound.cells("drift")])
 
 
 def test_the_drift_is_that_of_the_far_corner_of_the_ball(model: Looking, data: tuple[Tensor, Tensor], folder: Path) -> None:

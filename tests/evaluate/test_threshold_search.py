@@ -25,6 +25,7 @@ from robustatt.attack.rng import ExampleRng
 from robustatt.evaluate.batch import AttackedBatch, OutcomeTable
 from robustatt.evaluate.bracket import estimate_threshold
 from robustatt.evaluate.classifier import frozen
+from robustatt.evaluate.kept_rows import KeptRows
 from robustatt.evaluate.threshold_search import GridSearch
 
 STEPS = 64
@@ -68,7 +69,7 @@ class Searched:
 
 
 def searched(
-    power: float, recipe: Recipe, n: int = 20, *, independent: bool = False, keep: bool = False, around: Callable[[nn.Module], nn.Module] = nn.Sequential
+    power: float, recipe: Recipe, n: int = 20, *, independent: bool = False, kept: KeptRows | None = None, around: Callable[[nn.Module], nn.Module] = nn.Sequential
 ) -> Searched:
     bent = Bent(power)
     image, label = data(bent.linear, n)
@@ -76,7 +77,7 @@ def searched(
     attack = build(recipe, 2)
     radii, done = torch.arange(1, STEPS + 1) / 255, list[int]()
     with frozen(model, "bent", torch.device("cpu"), image[:4]) as classifier:
-        target = AttackedBatch(classifier, attack.norm, attack.name, image, label, torch.arange(n), radii, 7, keep)
+        target = AttackedBatch(classifier, attack.norm, attack.name, image, label, torch.arange(n), radii, 7, kept)
         target.set_target_classes(attack, ExampleRng(0, attack.name))
         oracle = Oracle(classifier.logits, classifier.box_margin)
         parts = attack.parts if isinstance(attack, Chain) else [attack]
@@ -173,11 +174,12 @@ def test_a_chain_credits_the_part_that_broke_and_nothing_where_all_held() -> Non
 @pytest.mark.parametrize(("name", "power"), [("chain", 3.0), ("mi-fgsm", 1 / 3), ("pgd", 1 / 3), ("restarts", 3.0)])
 def test_a_row_says_what_its_own_image_does(name: str, power: float) -> None:
     """Prediction, margin and distance, computed again from the images of all rows; no row's gradients were all zero."""
-    found = searched(power, ATTACKS[name], keep=True)
+    kept = KeptRows(20, range(STEPS))
+    found = searched(power, ATTACKS[name], kept=kept)
     columns, model = found.ledger.columns, Bent(power)
     clean, _ = data(model.linear, 20)
     for radius in range(STEPS):
-        image = torch.from_numpy(columns["image"][:, radius])
+        image = torch.from_numpy(np.stack([kept[example, radius]["image"] for example in range(20)]))
         with torch.no_grad():
             logits = model(image)
         assert columns["adv_pred"][:, radius].tolist() == logits.argmax(1).tolist()
@@ -192,7 +194,7 @@ def test_a_row_says_what_its_own_image_does(name: str, power: float) -> None:
 
 def test_a_later_part_breaks_what_the_first_cannot_and_is_credited() -> None:
     """A model without gradients: only what draws at random breaks it, and the later parts at smaller radii."""
-    found = searched(1.0, recipe("autoattack", steps=2, targets=1, queries=40), n=8, keep=True, around=Rounded)
+    found = searched(1.0, recipe("autoattack", steps=2, targets=1, queries=40), n=8, around=Rounded)
     columns = found.ledger.columns
     right = exact(8) > 1
     right[0] = True

@@ -297,3 +297,26 @@ def test_a_draw_without_some_classes_is_not_called_sorted() -> None:
         assert first_classes(labels, n) == []
     assert [warning.evidence["classes"] for warning in first_classes(np.sort(labels), 200)] == [4]
     assert first_classes(np.zeros(50, dtype=np.int64), 10) == []
+
+
+@pytest.mark.parametrize(("alone", "lost", "codes"), [(11, 0, []), (12, 0, ["transfer-stronger"]), (40, 0, ["transfer-stronger"]), (40, 30, [])])
+def test_transfer_stronger_at_its_threshold(alone: int, lost: int, codes: list[str]) -> None:
+    """Of 100 images PGD on the model itself breaks the first 30; McNemar over two radii needs 12 more, without any lost."""
+    own, rival = _first(30), _first(30 + alone) & ~_first(lost)
+    records = broken_records({"pgd": np.stack([own, own], 1)}, ["4/255", "8/255"])
+    crafted = broken_records({"pgd": np.stack([own, rival], 1)}, ["4/255", "8/255"])
+    assert [entry.code for entry in check_records(records, (), crafted.assign(surrogate="other"))] == codes
+    assert check_records(records, (), crafted.assign(surrogate="m")) == []  # crafted on the model itself
+
+
+def test_transfer_beyond_a_single_step_is_no_mistake() -> None:
+    records = broken_records({"fgsm": _first(30)[:, None]}, ["4/255"])
+    crafted = broken_records({"fgsm": _first(90)[:, None]}, ["4/255"])
+    assert check_records(records, (), crafted.assign(surrogate="other")) == []
+
+
+def test_healthy_networks_do_not_accuse_each_other() -> None:
+    pair = {"conv": nets.trained(nets.convolutional), "plain": nets.trained(nets.plain)}
+    result = robustatt.sweep(pair, nets.held_out(48), ["fgsm", "pgd"], eps="16,64", surrogate="all", drift_n=0)
+    assert result.transfer("pgd", "64/255").loc["plain", "conv"] < 0.5, "transfer must break something"
+    assert "transfer-stronger" not in {entry.code for entry in result.health}

@@ -223,7 +223,7 @@ def test_large_runs_list_the_strongest_attack_only(monkeypatch: pytest.MonkeyPat
 
 def test_tables(page: tuple[ReportPaths, str]) -> None:
     tables = {path.name: path.read_text() for path in page[0].tables}
-    assert set(tables) == {"summary.csv", "accuracy.md", "accuracy.tex", "drift.md"}
+    assert set(tables) == {"summary.csv", "accuracy.md", "accuracy.tex", "drift.md", "classes.csv", "classes.md", "breaking.csv"}
     assert len(tables["summary.csv"].splitlines()) == 1 + 2 * 3 * 17
     assert r"vgg\_att3 & pgd & $" in tables["accuracy.tex"]
     assert tables["accuracy.tex"].count(r"\\") == 1 + 6

@@ -20,6 +20,11 @@ class Linear(nn.Module):
         return self.scale * ((image - 0.5).flatten(1) @ self.weight.T + self.bias)
 
 
+def sibling() -> Linear:
+    """Another linear model of the same images, as a name on the command line."""
+    return Linear(seed=5)
+
+
 def linear_data(model: Linear, n: int, size: int = 6, seed: int = 1) -> tuple[Tensor, Tensor]:
     """Images away from the box's walls, near the boundary; every ninth label is wrong."""
     generator = torch.Generator().manual_seed(seed)
@@ -38,6 +43,11 @@ def exact_distance(model: Linear, image: Tensor, label: Tensor, norm: str) -> Te
     across = weight[label][:, None] - weight[None]
     size = across.abs().sum(2) if norm == "linf" else across.norm(dim=2) if norm == "l2" else across.abs().amax(2)
     return (gap / size.clamp_min(1e-30)).scatter(1, label[:, None], torch.inf).amin(1)
+
+
+def three_classes() -> nn.Module:
+    """A network for images of 3 x 32 x 32 whose classes are those of no data set here."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
 
 
 class Digits(nn.Sequential):

@@ -22,8 +22,8 @@ def _toy(monkeypatch: pytest.MonkeyPatch) -> None:
     def steps(data: str) -> StepSchedule:
         return StepSchedule(0.8 if data == "digits" else 0.4, 0.1, (2, 3), nesterov=True)
 
-    monkeypatch.setitem(FAMILIES, "toy", Family("a toy", 0.1, "vgg:VGG", peak_rate=0.3, published=steps))
-    monkeypatch.setitem(FAMILIES, "mill", Family("another", 0.1, "vgg:VGG", optimiser="adamw", published=None))
+    monkeypatch.setitem(FAMILIES, "toy", Family("a toy", 0.1, 1, "vgg:VGG", peak_rate=0.3, published=steps))
+    monkeypatch.setitem(FAMILIES, "mill", Family("another", 0.1, 1, "vgg:VGG", optimiser="adamw", published=None))
 
 
 def request(model: str = "toy", **fields: Any) -> TrainRequest:

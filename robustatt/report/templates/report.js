@@ -67,6 +67,17 @@
     }));
   }
 
+  // Sliders: one of a row of tables shown at a time.
+  for (const slider of document.querySelectorAll("input[data-slides]")) {
+    const slides = [...document.querySelectorAll(`[data-slide="${slider.dataset.slides}"]`)];
+    const show = () => {
+      slides.forEach((slide, place) => { slide.hidden = place !== Number(slider.value); });
+      byId(slider.dataset.slides + "-eps").textContent = slides[slider.value].dataset.eps;
+    };
+    slider.addEventListener("input", show);
+    show();
+  }
+
   // Tabs: one group of panels shown at a time.
   for (const tabs of document.querySelectorAll(".tabs")) {
     const buttons = [...tabs.querySelectorAll("button")];

@@ -172,6 +172,10 @@ def _mistaken_pairs() -> list[HealthWarning]:
     return swept({"a": net(), "b": nets.trained(nets.plain)}, nets.held_out(24), eps="1..12:2")
 
 
+def _beside() -> list[HealthWarning]:
+    return swept(layers.Staircase().wrap(net()), nets.held_out(48), ["pgd"], eps="16,32", surrogate=net(), drift_n=0)
+
+
 SHORT = {"algorithm": "pgd", "steps": 2, "step_size": 0.1}
 
 CHAIN = {"algorithm": "autoattack", "steps": 10, "targets": 2, "queries": 300}
@@ -221,6 +225,7 @@ MISTAKES: tuple[Case, ...] = (
     costly("staircase with a misleading slope", "black-box-stronger", lambda: layers.Staircase().wrap(net())),
     cheap("staircase, under AutoAttack alone", "black-box-stronger", lambda: layers.Staircase().wrap(net()),
           attacks=[_parse("chain", **CHAIN)], eps="16,32"),
+    Case("staircase, beside the network without it", "transfer-stronger", _beside, lambda: layers.Staircase().wrap(net()), few()),
     costly("gradient sign flipped, under attack", "noise-as-strong", _before(layers.Flipped)),
     costly("gradient detached, at radius 0.5", "not-broken-at-half", _before(layers.Detached)),
     costly("gradient turns round past the boundary", "path-iterate",
