@@ -14,7 +14,6 @@ from robustatt.attack.base import Attack, Batch
 from robustatt.attack.corruption import CorruptionRecipe
 from robustatt.attack.norms import NORMS
 from robustatt.attack.rng import ExampleRng
-from robustatt.corruptions.draw import corrupted
 from robustatt.corruptions.kinds import RGB_ONLY
 from robustatt.data.dataset import Dataset
 from robustatt.errors import InputError
@@ -51,6 +50,8 @@ class Corruption(Attack):
             return self._read(batch, self.published.format(severity))
         if batch.image.shape[1] != 3 and self.kind in RGB_ONLY:
             raise InputError(f"corruption {self.kind} colours the image: it needs three channels (--channels 3)")
+        from robustatt.corruptions.draw import corrupted
+
         rng = ExampleRng(seed, f"corruption {self.kind}")
         rngs = [rng.generator(index, restart=severity) for index in batch.index.tolist()]
         levels = torch.round(255 * batch.image.cpu()).to(torch.uint8)

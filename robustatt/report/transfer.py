@@ -28,7 +28,7 @@ DASH = (6, 2.5)
 
 
 @dataclass(frozen=True)
-class Cell:
+class ShadedPoint:
     """One number of the matrix: accuracy with its interval, how dark it is, and whether the image met the model it was crafted on."""
 
     point: Point | None
@@ -41,8 +41,8 @@ class Slide:
     """The matrix at one radius: for each surrogate its cells, then those of the attacks on the models themselves."""
 
     eps: str
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
-    white: tuple[Cell, ...]
+    rows: tuple[tuple[str, tuple[ShadedPoint, ...]], ...]
+    white: tuple[ShadedPoint, ...]
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def _some(radii: Sequence[str], kept: str) -> list[str]:
 
 
 def _slide(matrix: TransferMatrix, eps: str) -> Slide:
-    def cell(point: Point | None, own: bool) -> Cell:
-        return Cell(point, 0 if point is None else int(np.ceil(SHADES * (1 - point.accuracy))), own)
+    def cell(point: Point | None, own: bool) -> ShadedPoint:
+        return ShadedPoint(point, 0 if point is None else int(np.ceil(SHADES * (1 - point.accuracy))), own)
 
     rows = tuple(
         (surrogate, tuple(cell(matrix.points.get((eps, surrogate, model)), surrogate == model) for model in matrix.models))

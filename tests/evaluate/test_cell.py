@@ -18,9 +18,9 @@ from robustatt.data.views import Sample, stratified
 from robustatt.errors import InputError
 from robustatt.evaluate.cell import Evaluation, as_float, attack_examples, evaluate, load_images, positions_of
 from robustatt.evaluate.classifier import frozen
-from robustatt.evaluate.full_strength import evaluate_at_full_strength
+from robustatt.evaluate.full_strength import evaluate_along_direction, evaluate_at_full_strength
 from robustatt.evaluate.kept_rows import KeptRows
-from robustatt.evaluate.single_run import evaluate_along_direction, evaluate_minimum_norm
+from robustatt.evaluate.single_run import evaluate_minimum_norm
 from robustatt.plan import Cell
 from robustatt.plan.drift_sample import DriftSample
 
@@ -43,7 +43,7 @@ def cell(attack: Recipe, radii: tuple[str, ...] = ("0.25/255", "2/255"), **chang
 def evaluated(asked: Cell, model: nn.Module = MODEL, batch_size: int = 4) -> tuple[Evaluation, list[int]]:
     done: list[int] = []
     with frozen(model, "mine", CPU, IMAGES[:4]) as classifier:
-        return evaluate(asked, classifier, DATA, batch_size, done.append), done
+        return evaluate(asked, [classifier], DATA, batch_size, done.append), done
 
 
 def test_records_are_those_of_the_linear_model() -> None:
@@ -81,7 +81,7 @@ def test_records_are_those_of_the_linear_model() -> None:
 def test_rows_that_are_not_moved_have_the_drift_of_a_map_with_itself() -> None:
     data = TensorDataset(images(6), torch.zeros(6, dtype=torch.int64))
     with frozen(small_net(), "mine", CPU, images(4)) as classifier:
-        found = evaluate(cell(recipe("fgsm"), start=0, stop=6), classifier, data, 4).columns
+        found = evaluate(cell(recipe("fgsm"), start=0, stop=6), [classifier], data, 4).columns
     assert list(found) == [*COLUMNS, *(f"drift_{metric}_gradcam" for metric in ("js", "cosine", "shift", "iou", "entropy"))]
     unmoved = {"js": 0.0, "cosine": 1.0, "shift": 0.0, "iou": 1.0, "entropy": 0.0}
     for metric, value in unmoved.items():
