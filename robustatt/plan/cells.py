@@ -98,8 +98,8 @@ class Cell:
 
 
 def images_of(plan: Plan, cell: Cell) -> CellImages | None:
-    """What the plan wants saved of a Cell; None for nothing."""
-    if plan.images is None or cell.drift is not None or not cell.radii:
+    """What the plan wants saved of a Cell; None for nothing, as of the drift sample and of surrogates."""
+    if plan.images is None or cell.part or not cell.radii:
         return None
     count = plan.images.examples(cell.start, cell.stop)
     return CellImages(count, plan.images.radii(cell.attack, cell.radii)) if count else None

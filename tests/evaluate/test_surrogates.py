@@ -18,10 +18,12 @@ from robustatt.cli import main
 from robustatt.data.adopt import adopt
 from robustatt.engine.evidence import read_folder
 from robustatt.engine.models import FrozenModels
+from robustatt.engine.statement import TRUE
+from robustatt.engine.verify_images import SavedExamples
 from robustatt.eps import parse_grid
 from robustatt.errors import InputError
 from robustatt.evaluate.cell import evaluate
-from robustatt.plan import BoundPlan, ModelEntry, Plan
+from robustatt.plan import BoundPlan, ModelEntry, Plan, images_of
 from robustatt.plan.surrogates import can_be_crafted
 from robustatt.report.transfer import figures, sliders
 from robustatt.results.transfer import uncrafted
@@ -193,6 +195,20 @@ def test_attacks_that_cannot_be_crafted_are_said_and_left_out(pair: dict[str, Li
     result = robustatt.sweep(pair, data, ["fgsm", "fmn"], eps=list(EPS), surrogate="all", drift_n=0)
     assert set(result.transfer_records["attack"]) == {"fgsm"}
     assert uncrafted(result.typed_summary) == ["fmn"]
+
+
+def test_images_are_saved_of_the_attacks_on_the_models_themselves_alone(pair: dict[str, Linear], data: Data, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = robustatt.sweep(pair, data, ["fgsm", "pgd"], eps=list(EPS), out=out, surrogate="all", drift_n=0, save_images="all")
+    bound = BoundPlan.read(out)
+    assert {path.stem for path in (out / "records-images").glob("*.parquet")} == {cell.key for cell in bound.cells()}
+    crafted = list(bound.cells("transfer"))
+    assert crafted
+    assert [images_of(bound.plan, cell) for cell in crafted] == [None] * len(crafted)
+    usual = read_folder(folder)
+    pd.testing.assert_frame_equal(result.transfer_records.drop(columns="eps_value"), usual.transfer)
+    pd.testing.assert_frame_equal(result.records.drop(columns="eps_value"), usual.records)
+    assert SavedExamples.of(read_folder(out), out).stated[0].verdict == TRUE
 
 
 def test_a_plan_file_says_the_same_as_the_flag(tmp_path: Path) -> None:
