@@ -40,7 +40,7 @@ class Target:
 TARGETS = {
     "statistics": Target(("results/statistics.py",), ("results/test_statistics.py",)),
     "summary": Target(
-        ("results/summary.py", "results/summary_file.py", "results/aggregate.py"),
+        ("results/summary.py", "results/plan_info.py", "results/summary_file.py", "results/aggregate.py"),
         ("results/test_summary.py", "results/test_summary_selections.py", "results/test_aggregate.py"),
     ),
     "drift": Target(("evaluate/drift.py",), ("evaluate/test_drift.py",)),
@@ -50,7 +50,7 @@ TARGETS = {
     "search": Target(("evaluate/threshold_search.py", "evaluate/bracket.py"), ("evaluate/test_bracket.py", "evaluate/test_threshold_search.py")),
     "evaluate": Target(("evaluate/cell.py",), ("evaluate/test_cell.py",)),
     "classifier": Target(
-        ("evaluate/classifier.py",),
+        ("evaluate/classifier.py", "evaluate/fast_copy.py", "evaluate/fingerprint.py"),
         ("evaluate/test_classifier.py", "evaluate/test_fast_copy.py", "evaluate/test_fingerprint.py", "evaluate/test_numerics.py"),
     ),
     "records": Target(("results/records.py",), ("results/test_records.py",)),

@@ -79,9 +79,6 @@ class AutoPgd(SteppedAttack):
             return super().objective(batch, state)
         return lambda logits, label: self.target_loss(logits, label, state["target_class"])
 
-    def query(self, state: State) -> Tensor:
-        return state["image"]
-
     def candidate(self, state: State) -> Tensor:
         return state["image"]
 

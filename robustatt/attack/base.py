@@ -220,9 +220,9 @@ class SteppedAttack(Attack):
     def start(self, batch: Batch, rng: ExampleRng) -> State:
         """The state before the first query."""
 
-    @abstractmethod
     def query(self, state: State) -> Float[Tensor, "n c h w"]:
-        """Where each row wants the model's answer."""
+        """Where each row wants the model's answer: at its image, unless an attack says otherwise."""
+        return state["image"]
 
     @abstractmethod
     def step(self, batch: Batch, state: State, output: ModelOutput) -> State:

@@ -39,9 +39,6 @@ class Boundary(MinimumNormAttack):
             low=zero, along=zero + 0.1, towards=zero + 0.1, far=batch.image,
         )  # fmt: skip
 
-    def query(self, state: State) -> Tensor:
-        return state["image"]
-
     def step(self, batch: Batch, state: State, output: ModelOutput) -> State:
         now, mistake = self.seen(batch, state, state["image"], output.logits)
         walking = state["age"] > BISECTIONS

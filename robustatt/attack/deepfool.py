@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from robustatt.attack.base import Batch, MinimumNormAttack, ModelOutput, State
 from robustatt.attack.gradient import still_zero_gradient
@@ -37,9 +36,6 @@ class DeepFool(MinimumNormAttack):
             image=batch.image, nearest=batch.image, distance=infinite, turn=torch.zeros_like(batch.label), closest=infinite,
             move=torch.zeros_like(batch.image), zero_gradient=torch.ones_like(batch.eps),
         )  # fmt: skip
-
-    def query(self, state: State) -> Tensor:
-        return state["image"]
 
     def step(self, batch: Batch, state: State, output: ModelOutput) -> State:
         assert output.grad is not None

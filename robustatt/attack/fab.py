@@ -45,9 +45,6 @@ class FabTargeted(MinimumNormAttack):
             target_class=kth_class(batch.clean, batch.label, batch.restart), zero_gradient=torch.ones_like(batch.eps),
         )  # fmt: skip
 
-    def query(self, state: State) -> Tensor:
-        return state["image"]
-
     def step(self, batch: Batch, state: State, output: ModelOutput) -> State:
         assert output.grad is not None
         now, _ = self.seen(batch, state, state["image"], output.logits, output.slack)

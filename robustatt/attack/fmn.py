@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 
 from robustatt.attack.base import Batch, MinimumNormAttack, ModelOutput, State
 from robustatt.attack.gradient import still_zero_gradient
@@ -38,9 +37,6 @@ class Fmn(MinimumNormAttack):
             radius=torch.full_like(batch.eps, torch.inf), count=torch.zeros_like(batch.eps),
             zero_gradient=torch.ones_like(batch.eps),
         )  # fmt: skip
-
-    def query(self, state: State) -> Tensor:
-        return state["image"]
 
     def step(self, batch: Batch, state: State, output: ModelOutput) -> State:
         assert output.grad is not None

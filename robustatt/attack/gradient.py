@@ -40,9 +40,6 @@ class FixedSteps(SteppedAttack):
 
     step_size: float
 
-    def query(self, state: State) -> Tensor:
-        return state["image"]
-
     def step(self, batch: Batch, state: State, output: ModelOutput) -> State:
         assert output.grad is not None
         stride = per_row(self.step_size * batch.eps, batch.image)
@@ -118,9 +115,6 @@ class MiFgsm(SteppedAttack):
             eps=batch.eps,
             zero_gradient=torch.ones_like(batch.eps),
         )
-
-    def query(self, state: State) -> Tensor:
-        return state["image"]
 
     def step(self, batch: Batch, state: State, output: ModelOutput) -> State:
         assert output.grad is not None

@@ -45,9 +45,6 @@ class PenaltyAttack(MinimumNormAttack):
             found=zero, count=torch.zeros_like(batch.label), zero_gradient=zero + 1,
         )  # fmt: skip
 
-    def query(self, state: State) -> Tensor:
-        return state["image"]
-
     def step(self, batch: Batch, state: State, output: ModelOutput) -> State:
         assert output.grad is not None
         now, mistake = self.seen(batch, state, state["image"], output.logits, output.slack)

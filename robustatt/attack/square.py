@@ -59,9 +59,6 @@ class Square(SteppedAttack):
         worst = torch.full_like(batch.eps, -torch.inf)
         return State(image=image, best=image, best_loss=worst, key=key, count=count)
 
-    def query(self, state: State) -> Tensor:
-        return state["image"]
-
     def candidate(self, state: State) -> Tensor:
         return state["best"]
 

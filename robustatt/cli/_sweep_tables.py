@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from robustatt.cli._terminal import print_tables, warn
+from robustatt.cli._terminal import counted, print_tables, warn
 from robustatt.results.columns import GRADCAM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-    from robustatt.results.summary import Curve, DataInfo, Point, Summary
+    from robustatt.results.plan_info import DataInfo
+    from robustatt.results.summary import Curve, Point, Summary
 
 
 def print_summary(summary: Summary) -> None:
@@ -88,7 +90,9 @@ def _print_curves(curves: Sequence[Curve], data: DataInfo) -> None:
 def _cell(point: Point | None) -> str:
     if point is None:
         return "-"
-    return f"{100 * point.accuracy:.1f} [{100 * point.ci_low:.1f}, {100 * point.ci_high:.1f}]"
+    from robustatt.results.part import in_percent
+
+    return in_percent(point.accuracy, point.ci_low, point.ci_high)
 
 
 def _print_parts(summary: Summary) -> None:
@@ -109,3 +113,9 @@ def _print_transfer(summary: Summary) -> None:
         print_tables(["crafted on", *matrix.models], matrix_texts(matrix))
     if left := uncrafted(summary):
         print(f"Not crafted on other models, as they have no image for every radius: {', '.join(left)}")
+
+
+def print_place(folder: Path, computed: int, ready: int) -> None:
+    """How many Cells were computed, and where the results lie."""
+    found = f", {ready} found on disk" if ready else ""
+    print(f"{counted(computed, 'cell')} computed{found}. Results: {folder}/summary.json")

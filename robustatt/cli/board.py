@@ -51,9 +51,10 @@ def board(
 
 def _cells(row: Standing | PublishedRow) -> list[str]:
     from robustatt.report.board import rank_text, span_text
+    from robustatt.results.part import in_percent
     from robustatt.results.published import PublishedRow
 
     if isinstance(row, PublishedRow):
         return ["published", "", row.name, f"{100 * row.accuracy:.1f}", f"{100 * row.clean:.1f}", row.by, "-"]
-    worst, clean = (f"{100 * it.value:.1f} [{100 * it.low:.1f}, {100 * it.high:.1f}]" for it in (row.accuracy, row.clean))
+    worst, clean = (in_percent(it.value, it.low, it.high) for it in (row.accuracy, row.clean))
     return [rank_text(row), span_text(row), row.entry.name, worst, clean, ", ".join(row.attacks), f"{row.n:,}"]

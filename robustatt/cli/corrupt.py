@@ -19,8 +19,8 @@ from robustatt.cli._options import (
     Normalize,
 )
 from robustatt.cli._running import evaluated, parse_batch_size, parse_workers, prepared
-from robustatt.cli._sweep_tables import print_corruptions, print_saliency, print_warnings
-from robustatt.cli._terminal import announce, counted
+from robustatt.cli._sweep_tables import print_corruptions, print_place, print_saliency, print_warnings
+from robustatt.cli._terminal import announce
 from robustatt.cli.sweep import default_folder
 
 
@@ -99,6 +99,5 @@ def corrupt(
     print_corruptions(outcome.summary)
     print_saliency(outcome.summary)
     print_warnings(outcome.summary)
-    ready = f", {outcome.ready} found on disk" if outcome.ready else ""
-    print(f"{counted(outcome.computed, 'cell')} computed{ready}. Results: {folder}/summary.json")
+    print_place(folder, outcome.computed, outcome.ready)
     print(f"Next: robustatt report {folder}")

@@ -20,7 +20,7 @@ from robustatt.cli._options import (
     Normalize,
 )
 from robustatt.cli._running import evaluated, parse_batch_size, parse_workers, prepared
-from robustatt.cli._sweep_tables import print_summary
+from robustatt.cli._sweep_tables import print_place, print_summary
 from robustatt.cli._terminal import announce, counted, print_table
 from robustatt.errors import InputError
 from robustatt.progress import duration
@@ -264,8 +264,7 @@ def default_folder(data: str) -> Path:
 
 def _print_outcome(summary: Summary, folder: Path, computed: int, ready: int) -> None:
     print_summary(summary)
-    found = f", {ready} found on disk" if ready else ""
-    print(f"{counted(computed, 'cell')} computed{found}. Results: {folder}/summary.json")
+    print_place(folder, computed, ready)
     if summary.full_strength is not None:
         print(f"Drift was measured at full strength on {summary.full_strength.n} images (--drift-n).")
     print(f"Next: robustatt report {folder}")

@@ -12,11 +12,11 @@ from robustatt import data as data_sets
 from robustatt.attack.corrupting import published
 from robustatt.attack.corruption import CITATION, CorruptionRecipe, corruption_recipe
 from robustatt.corruptions.kinds import BENCHMARK, GROUPS, KINDS, RGB_ONLY, SEVERITIES
+from robustatt.data.corruptions import LABELS
 from robustatt.data.dataset import Dataset
 from robustatt.errors import InputError, did_you_mean, said_of
 from robustatt.plan import Plan
 
-LABELS = "labels.npy"
 USUAL_CLEAN = ("cifar10", "cifar100")
 """Whose published corruptions come without the clean images; they are recognised by their labels."""
 

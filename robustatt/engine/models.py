@@ -17,7 +17,8 @@ from robustatt.data.labels import read_class_names
 from robustatt.data.views import class_places
 from robustatt.errors import RobustattError
 from robustatt.evaluate.cell import as_float
-from robustatt.evaluate.classifier import Classifier, Numerics, fingerprint, frozen
+from robustatt.evaluate.classifier import Classifier, Numerics, frozen
+from robustatt.evaluate.fingerprint import fingerprint
 from robustatt.models.wrappers import SelectedClasses
 from robustatt.plan import Cell, ModelEntry, Plan
 from robustatt.plan.entries import AUTO

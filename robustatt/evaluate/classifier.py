@@ -1,16 +1,13 @@
 """The model under evaluation: a frozen copy of the user's, made fast, and checked against the original.
 
-The fast copy has BatchNorm folded into the convolutions and works in channels-last. Its logits differ from the
-original's by rounding only; that difference is measured, and every prediction whose lead is not clearly larger
-is made again by the original, so that the recorded labels are those of the user's own model. On request the copy is
-compiled, and predictions are first made in bfloat16, on the same terms.
+The logits of the fast copy differ from the original's by rounding only. Every prediction whose lead is not clearly larger
+than that is made again by the original, so that the recorded labels are those of the user's own model. On request the copy
+is compiled, and predictions are first made in bfloat16, on the same terms.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,14 +21,14 @@ from robustatt.attack.losses import logit_margin
 from robustatt.attention import Heads, Maps, Own, find
 from robustatt.attention.protocol import WrongMap
 from robustatt.errors import InputError, NonFiniteLogits, first_line, raised_by
+from robustatt.evaluate.fast_copy import fast_copy
 from robustatt.evaluate.gradcam import last_spatial_layer, logits_and_cam
-from robustatt.evaluate.model_outputs import StandardModule, coarsest_dtype, standard
+from robustatt.evaluate.model_outputs import coarsest_dtype, standard
 from robustatt.evaluate.module_state import borrowed, default_modes, evaluation_mode, seeded
 from robustatt.plan.entries import AUTO
 from robustatt.results.columns import GRADCAM
 
 SAFETY = 8.0  # how many times the measured rounding error a lead must exceed to be believed
-MAX_ERROR = 1e-3  # relative to the logits' scale; a larger difference is not rounding, and the copy is not used
 PROBED_MAPS = 4  # images on which a network's own maps are checked first
 
 
@@ -78,7 +75,7 @@ class Classifier:
         self.attended, self.unnormalised = self.reader.levels, self.reader.unnormalised
         with torch.no_grad():
             self.classes = int(original(probe[:2]).shape[1])
-        self.fast, self.memory_format, self.rounding = self._speed_up(probe)
+        self.fast, self.memory_format, self.rounding = fast_copy(original, self.dtype, probe)
         self._layer = None if self.attended else last_spatial_layer(self.fast, self._in_format(probe))
         self._forward: Callable[[Tensor], Tensor] = self.fast
         self.box_margin = border_margin(self.logits, probe)
@@ -190,28 +187,6 @@ class Classifier:
     def _in_format(self, image: Tensor) -> Tensor:
         return image.contiguous(memory_format=self.memory_format)
 
-    def _speed_up(self, probe: Tensor) -> tuple[nn.Module, torch.memory_format, float]:
-        """A faster copy whose logits agree with the original's, its memory format and the rounding between them.
-
-        None in half precision and bfloat16, where rounding is too coarse to tell.
-        """
-        if torch.finfo(self.dtype).eps > torch.finfo(torch.float32).eps:
-            return self.original, torch.contiguous_format, 0.0
-        with torch.no_grad():
-            expected = self.original(probe)
-            if not bool(expected.isfinite().all()):
-                return self.original, torch.contiguous_format, 0.0
-            scale = float(expected.abs().max()) + 1e-12
-            for memory_format in (torch.channels_last, torch.contiguous_format):
-                try:
-                    fast = fold_batchnorm(copy.deepcopy(self.original)).to(memory_format=memory_format)
-                    error = float((fast(probe.contiguous(memory_format=memory_format)) - expected).abs().max())
-                except (RuntimeError, TypeError, ValueError):
-                    continue
-                if error <= MAX_ERROR * scale:
-                    return fast, memory_format, max(error, 1e-7 * scale)
-        return self.original, torch.contiguous_format, 0.0
-
 
 def top2_margin(logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
     """By how much the predicted class is ahead of the next: the smallest change that could alter the prediction."""
@@ -258,93 +233,3 @@ def _classifier(
 ) -> Classifier:
     with raised_by(f"model {label!r}"):
         return Classifier(module, label, device, probe, numerics, attention, heads)
-
-
-def fold_batchnorm(module: nn.Module) -> nn.Module:
-    """The module, changed in place: each BatchNorm2d that only follows one convolution is folded into it.
-
-    Pairs are found by symbolic tracing; a module that cannot be traced is returned as it is.
-    """
-    if isinstance(module, StandardModule):
-        fold_batchnorm(module.module)
-        return module
-    try:
-        graph = torch.fx.symbolic_trace(module).graph
-    except Exception:  # tracing runs the model's own code on proxies, which may fail in any way
-        return module
-    parts = dict(module.named_modules())
-    called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
-    for node in graph.nodes:
-        if node.op != "call_module" or not isinstance(parts.get(str(node.target)), nn.BatchNorm2d):
-            continue
-        before = node.args[0]
-        if not isinstance(before, torch.fx.Node) or before.op != "call_module" or len(before.users) != 1:
-            continue
-        names = [str(before.target), str(node.target)]
-        convolution, norm = parts.get(names[0]), parts[names[1]]
-        alone = all(called.count(name) == 1 for name in names)
-        hooked = any(
-            part is not None and (part._forward_hooks or part._forward_pre_hooks) for part in (convolution, norm)
-        )
-        if (
-            isinstance(convolution, nn.Conv2d)
-            and isinstance(norm, nn.BatchNorm2d)
-            and alone
-            and not hooked
-            and norm.track_running_stats
-            and not norm.training
-        ):
-            module.set_submodule(names[0], torch.nn.utils.fusion.fuse_conv_bn_eval(convolution, norm))
-            module.set_submodule(names[1], nn.Identity())
-    return module
-
-
-def fingerprint(module: nn.Module) -> str:
-    """sha256 of what decides a module's outputs: its tensors, its structure and, for outside code, its source."""
-    digest = hashlib.sha256(repr(module).encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        if isinstance(tensor, Tensor):
-            _digest(digest, name, tensor)
-    for name, part in module.named_modules():
-        for key, value in _compiled_code(part):
-            if isinstance(value, Tensor):
-                _digest(digest, f"{name}.{key}", value)
-            else:
-                digest.update(f"{name}.{key}|{value}".encode())
-    for kind in sorted(
-        {type(part) for part in module.modules()}, key=lambda kind: f"{kind.__module__}.{kind.__qualname__}"
-    ):
-        if kind.__module__.split(".")[0] not in {"torch", "torchvision", "timm", "robustatt"}:
-            digest.update(_source(kind).encode())
-    return digest.hexdigest()
-
-
-def _digest(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
-    digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-    digest.update(
-        tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-        if tensor.ndim
-        else repr(tensor.item()).encode()
-    )
-
-
-def _compiled_code(part: nn.Module) -> Iterator[tuple[str, str | Tensor]]:
-    """The code of TorchScript and of exported programs, and its constants: they are not part of the state."""
-    if isinstance(part, torch.jit.ScriptModule):
-        try:
-            code, constants = part.code_with_constants
-        except (AttributeError, RuntimeError):  # a container without a forward
-            return
-        yield "code", code
-        for name, value in sorted(constants.const_mapping.items()):
-            yield name, value if isinstance(value, Tensor) else repr(value)
-    elif isinstance(part, torch.fx.GraphModule):
-        yield "code", part.code
-        yield from ((name, value) for name, value in sorted(vars(part).items()) if isinstance(value, Tensor))
-
-
-def _source(kind: type) -> str:
-    try:
-        return inspect.getsource(kind)
-    except (OSError, TypeError):
-        return f"{kind.__module__}.{kind.__qualname__}"

@@ -104,7 +104,7 @@ def render(board: Board) -> str:
     })  # fmt: skip
 
 
-def _norm_context(norm: NormBoard) -> dict[str, Any]:
+def _norm_context(norm: NormBoard) -> page.Context:
     panel = _panel(norm)
     return {
         "slug": panel.slug,
@@ -121,7 +121,7 @@ def _norm_context(norm: NormBoard) -> dict[str, Any]:
     }
 
 
-def _line(row: Standing | PublishedRow) -> dict[str, Any]:
+def _line(row: Standing | PublishedRow) -> page.Context:
     """A row of the table as plain values; shares in per cent."""
     if isinstance(row, PublishedRow):
         about = ", ".join(part for part in (row.architecture, row.venue) if part)

@@ -106,7 +106,7 @@ def flip_rows(old: Outcomes, new: Outcomes) -> Iterator[dict[str, object]]:
             yield dict(zip(FLIP_COLUMNS, values, strict=True))
 
 
-def context(first: Run, second: Run, rows: Sequence[Mapping[str, Any]], flips: pd.DataFrame) -> dict[str, Any]:
+def context(first: Run, second: Run, rows: Sequence[Mapping[str, Any]], flips: pd.DataFrame) -> page.Context:
     """Everything that the comparison's page shows."""
     names = [text.without_paths(run[0]) for run in (first, second)]
     if names[0] == names[1]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustatt.files import write_atomically
 from robustatt.report.markdown import plain_table
 from robustatt.report.text import SALIENCY_NOTE, STOPPING_NOTE, DriftPrediction, prediction_rows
-from robustatt.results.summary import Point, Summary
+from robustatt.results.summary import Curve, Point, Summary
 
 if TYPE_CHECKING:
     from robustatt.report.page import Overview
@@ -36,14 +36,18 @@ def write_tables(summary: Summary, overviews: Sequence[Overview], folder: Path, 
 
 
 def summary_csv(summary: Summary) -> str:
-    """Every point of every curve, one line each; names that a spreadsheet would run are quoted."""
+    """Every point of every curve, one line each."""
+    return points_csv({name: name for name in ("model", "attack", "norm")}, summary.curves)
+
+
+def points_csv(names: Mapping[str, str], curves: Sequence[Curve]) -> str:
+    """The points of curves, one line each, after what names a curve (column to attribute); what a spreadsheet would run is quoted."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["model", "attack", "norm", *COLUMNS])
-    for curve in summary.curves:
-        names = [inert(name) for name in (curve.model, curve.attack, curve.norm)]
-        for point in curve.points:
-            writer.writerow([*names, *(getattr(point, column) for column in COLUMNS)])
+    writer.writerow([*names, *COLUMNS])
+    for curve in curves:
+        told = [inert(getattr(curve, name)) for name in names.values()]
+        writer.writerows([*told, *(getattr(point, column) for column in COLUMNS)] for point in curve.points)
     return buffer.getvalue()
 
 

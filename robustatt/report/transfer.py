@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from robustatt.report.draw import save_with_table, shorten, theme
 from robustatt.report.figures import FigureSpec, Panel, Series, curve_series
 from robustatt.report.markdown import plain_table
 from robustatt.report.style import SHADES, SeriesStyle
-from robustatt.report.tables import COLUMNS, inert
+from robustatt.report.tables import points_csv
 from robustatt.results.summary import Point, Summary
 from robustatt.results.transfer import WHITE_BOX, TransferMatrix, matrices, matrix_texts
 
@@ -25,6 +23,7 @@ PANELS = 4
 MOST_SLIDES = 32
 """Radii that the page's slider offers; all are in the table."""
 DASH = (6, 2.5)
+CSV_NAMES = {"crafted_on": "surrogate", "tested_on": "model", "attack": "attack", "norm": "norm"}
 
 
 @dataclass(frozen=True)
@@ -168,20 +167,10 @@ def write_tables(summary: Summary, folder: Path) -> list[Path]:
     """Write ``transfer.csv`` (every point) and ``transfer.md`` (the matrices at the radius that is shown first), if there are any."""
     if not summary.transfer:
         return []
-    texts = {"transfer.csv": _csv(summary), "transfer.md": "\n".join(map(markdown, matrices(summary)))}
+    texts = {"transfer.csv": points_csv(CSV_NAMES, summary.transfer), "transfer.md": "\n".join(map(markdown, matrices(summary)))}
     for name, text in texts.items():
         write_atomically(folder / name, text.encode())
     return [folder / name for name in texts]
-
-
-def _csv(summary: Summary) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["crafted_on", "tested_on", "attack", "norm", *COLUMNS])
-    for curve in summary.transfer:
-        names = [inert(name) for name in (curve.surrogate, curve.model, curve.attack, curve.norm)]
-        writer.writerows([*names, *(getattr(point, column) for column in COLUMNS)] for point in curve.points)
-    return buffer.getvalue()
 
 
 def markdown(matrix: TransferMatrix) -> str:

@@ -18,6 +18,7 @@ from robustatt.results.chains import broken_by_part
 from robustatt.results.columns import DRIFT_METRICS, kind_of
 from robustatt.results.corruptions import corruption_means
 from robustatt.results.outcomes import Outcomes, outcomes_by_curve
+from robustatt.results.plan_info import PlanInfo
 from robustatt.results.summary import (
     SCHEMA,
     AreaRow,
@@ -26,7 +27,6 @@ from robustatt.results.summary import (
     Difference,
     DriftRow,
     FullStrength,
-    PlanInfo,
     Point,
     Summary,
     TransferCurve,

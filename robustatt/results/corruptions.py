@@ -17,7 +17,9 @@ from robustatt.attack.corruption import CorruptionRecipe
 from robustatt.corruptions.kinds import BENCHMARK, KINDS
 from robustatt.eps import CLEAN, parse_radius
 from robustatt.results import statistics
-from robustatt.results.summary import CorruptionMean, Curve, PlanInfo, Summary
+from robustatt.results.part import in_percent
+from robustatt.results.plan_info import PlanInfo
+from robustatt.results.summary import CorruptionMean, Curve, Summary
 
 if TYPE_CHECKING:
     from robustatt.results.outcomes import Outcomes
@@ -147,7 +149,7 @@ def mean_rows(summary: Summary) -> tuple[list[str], list[list[str]]]:
         mce = "-" if row.mce is None else f"{row.mce:.1f} [{row.mce_low:.1f}, {row.mce_high:.1f}]"
         rows.append([
             row.model, f"{len(row.corruptions)} of {len(BENCHMARK)}",
-            f"{100 * row.accuracy:.1f} [{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}]", row.baseline or "-", gap, mce,
+            in_percent(row.accuracy, row.ci_low, row.ci_high), row.baseline or "-", gap, mce,
         ])  # fmt: skip
     return heads, rows
 

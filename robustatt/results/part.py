@@ -25,6 +25,11 @@ Count = Annotated[int, Field(ge=0)]
 ClassIndex = Annotated[int, Field(ge=0, lt=2**31)]
 
 
+def in_percent(share: float, low: float, high: float) -> str:
+    """A share and its interval as tables show them: ``81.2 [78.7, 83.5]``."""
+    return f"{100 * share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
 class Part(BaseModel):
     """A part of the summary. Immutable; `as_dict` gives what the file holds, in the file's order."""
 

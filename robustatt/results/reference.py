@@ -26,7 +26,8 @@ from robustatt.errors import InputError
 from robustatt.files import write_whole
 from robustatt.results.outcomes import Outcomes, outcomes_by_curve
 from robustatt.results.part import Part, Radius
-from robustatt.results.summary import PlanInfo, Summary
+from robustatt.results.plan_info import PlanInfo
+from robustatt.results.summary import Summary
 
 SCHEMA = 1
 KIND = "robustatt reference"

@@ -6,82 +6,22 @@ Everything that shows or judges a run reads this. Keys that are not declared her
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 from pydantic import Field, ValidationError
 
-from robustatt.attack import recipe_files
-from robustatt.attack.recipe import NO_ADVERSARIES, UNGATED, Category, Recipe
+from robustatt.attack.recipe import NO_ADVERSARIES, UNGATED
 from robustatt.eps import NORM_TITLES
 from robustatt.errors import InputError, first_mistake
 from robustatt.results import provenance, statistics
 from robustatt.results.part import Change, ClassIndex, Count, Part, Radius, Share
+from robustatt.results.plan_info import PlanInfo
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
-
-
-class DataInfo(Part):
-    """The data set of a run; `n` is the number of examples that were attacked."""
-
-    name: str = ""
-    split: str = ""
-    fingerprint: str = ""
-    n: Count | None = None
-    classes: list[str] = []
-
-
-class ModelInfo(Part):
-    """A model of the plan."""
-
-    name: str
-    spec: str = ""
-    weights: str | None = None
-    fingerprint: str = ""
-
-
-class AttackInfo(Part):
-    """An attack of the plan: its recipe's keys, and the recipe's fingerprint."""
-
-    name: str
-    algorithm: str = ""
-    norm: str = "linf"
-
-    @cached_property
-    def recipe(self) -> Recipe | None:
-        """The recipe it was run by, or the shipped one of its name; None where this version knows neither."""
-        keys = {key: value for key, value in self.as_dict().items() if key not in ("fingerprint", "radii")}
-        try:
-            return recipe_files.parse(keys, f"attack {self.name}") if self.algorithm else recipe_files.read(recipe_files.shipped()[self.name])
-        except (InputError, KeyError):
-            return None
-
-    @property
-    def category(self) -> Category:
-        """What sort of attack it is; one that this version does not know counts as another library's."""
-        return self.recipe.category if self.recipe is not None else "external"
-
-
-class PlanInfo(Part):
-    """The request, and what it was bound to."""
-
-    data: DataInfo = DataInfo()
-    models: list[ModelInfo] = []
-    surrogates: list[ModelInfo] = []
-    attacks: list[AttackInfo] = []
-    eps: list[Radius] = []
-    seed: int = 0
-    evaluation: str = ""
-    baseline: str | None = None
-    semantics: int | None = None
-
-    def attack(self, name: str) -> AttackInfo:
-        """The attack of that name; one that the plan does not list is known by its name alone."""
-        return next((entry for entry in self.attacks if entry.name == name), AttackInfo(name=name))
 
 
 class Point(Part):

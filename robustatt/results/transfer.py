@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from robustatt.eps import headline_radius, parse_radius
 from robustatt.errors import InputError, did_you_mean
+from robustatt.results.part import in_percent
 from robustatt.results.summary import Curve, Point, Summary
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def matrix_texts(matrix: TransferMatrix) -> list[list[str]]:
 
 
 def _cell(point: Point | None) -> str:
-    return "-" if point is None else f"{100 * point.accuracy:.1f} [{100 * point.ci_low:.1f}, {100 * point.ci_high:.1f}]"
+    return "-" if point is None else in_percent(point.accuracy, point.ci_low, point.ci_high)
 
 
 def matrix_frame(found: Sequence[TransferMatrix], attack: str | None, eps: str | None) -> pd.DataFrame:

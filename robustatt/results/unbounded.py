@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from robustatt.eps import WHOLE_BOX
+from robustatt.results.part import in_percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +44,7 @@ def rows_of(summary: Summary) -> tuple[list[str], list[list[str]]]:
         far = [curve.distances.get(norm, {}).get("median") for norm in DISTANCES]
         rows.append([
             curve.model, curve.attack, "-" if clean is None else f"{100 * clean.accuracy:.1f}",
-            f"{100 * point.accuracy:.1f} [{100 * point.ci_low:.1f}, {100 * point.ci_high:.1f}]",
+            in_percent(point.accuracy, point.ci_low, point.ci_high),
             *("-" if value is None else f"{value:.3g}" for value in far),
         ])  # fmt: skip
     return heads, rows

@@ -11,7 +11,8 @@ from test_classifier import CPU, Network, by_leads, first_pixels
 from tiny_models import images, small_net
 from torch import Tensor, nn
 
-from robustatt.evaluate.classifier import fold_batchnorm, frozen
+from robustatt.evaluate.classifier import frozen
+from robustatt.evaluate.fast_copy import fold_batchnorm
 
 
 def test_the_fast_copy_is_folded_and_channels_last_and_the_original_is_not() -> None:

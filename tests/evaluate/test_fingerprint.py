@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustatt.evaluate.classifier import fingerprint
+from robustatt.evaluate.fingerprint import fingerprint
 
 
 def of(*parts: str | bytes) -> str:

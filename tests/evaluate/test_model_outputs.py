@@ -20,7 +20,8 @@ from robustatt.attack.base import Oracle
 from robustatt.attack.losses import log_odds
 from robustatt.cli import main
 from robustatt.errors import InputError, RunInterrupted, describe
-from robustatt.evaluate.classifier import fingerprint, frozen
+from robustatt.evaluate.classifier import frozen
+from robustatt.evaluate.fingerprint import fingerprint
 from robustatt.evaluate.module_state import default_modes
 from robustatt.models.external import load_outside
 

@@ -23,7 +23,8 @@ from robustatt.report.markdown import table
 from robustatt.report.style import looks
 from robustatt.results import statistics
 from robustatt.results.outcomes import Outcomes, curves_of
-from robustatt.results.summary import ModelInfo, Summary
+from robustatt.results.plan_info import ModelInfo
+from robustatt.results.summary import Summary
 from robustatt.studies.paper.accuracy import PAPER_ACCURACY, TEST_IMAGES, claim_1, claim_2, claim_5, counted
 from robustatt.studies.paper.claims import by_measure
 from robustatt.studies.paper.finding import Claim, Finding, Localised, Measured, Swept

@@ -23,7 +23,8 @@ from robustatt.data.dataset import Dataset, Pixels
 from robustatt.engine.worker import automatic_batch_size
 from robustatt.errors import InputError, NonFiniteLogits
 from robustatt.evaluate.cell import as_float
-from robustatt.evaluate.classifier import Classifier, fingerprint, frozen
+from robustatt.evaluate.classifier import Classifier, frozen
+from robustatt.evaluate.fingerprint import fingerprint
 from robustatt.files import write_atomically
 from robustatt.models.attention import Network
 
