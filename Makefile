@@ -52,6 +52,7 @@ fuzz: $(READY) ## feed every reader 10,000 damaged and hostile inputs
 
 lint: $(READY) ## ruff, mypy and the order of the rooms (import-linter)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check -q . || { echo 'Run $(BIN)/ruff format .'; exit 1; }
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 

@@ -73,9 +73,7 @@ def ours(attack: str, strength: Strength) -> recipes.Recipe:
     return recipe.model_copy(update=wanted)
 
 
-def time_robustatt(
-    attack: str, model: nn.Module, image: Tensor, label: Tensor, tries: int, strength: Strength
-) -> Timing:
+def time_robustatt(attack: str, model: nn.Module, image: Tensor, label: Tensor, tries: int, strength: Strength) -> Timing:
     """This project's sweep over the same grid, records and summary included; the best of as many tries as the others get."""
     best: Timing | None = None
     for _ in range(tries):

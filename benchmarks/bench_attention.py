@@ -33,9 +33,7 @@ def ratio(name: str) -> tuple[float, float]:
     images = torch.rand(BATCH, 3, 224, 224)
     with torch.no_grad():
         reader = find(model, name, images[:3])
-        rounds = [
-            (seconds(lambda: model(images)), seconds(lambda: reader.attend(model, images))) for _ in range(PASSES)
-        ]
+        rounds = [(seconds(lambda: model(images)), seconds(lambda: reader.attend(model, images))) for _ in range(PASSES)]
     plain, maps = zip(*rounds[1:], strict=True)
     return min(plain), min(maps)
 

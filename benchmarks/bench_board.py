@@ -1,6 +1,6 @@
 """`robustatt board` on many runs: synthetic records of 10,000 examples a run, the time from start to page, and its parts.
 
-    python benchmarks/bench_board.py [--runs 50] [--examples 10000] [--folder FOLDER]
+python benchmarks/bench_board.py [--runs 50] [--examples 10000] [--folder FOLDER]
 """
 
 from __future__ import annotations

@@ -49,9 +49,7 @@ def ratio(name: str, images: int, rounds: int) -> None:
         bare(network, dataset, memory_format), ours(extractor, dataset)
         pairs = [(bare(network, dataset, memory_format), ours(extractor, dataset)) for _ in range(rounds)]
     loop, mine = (statistics.median(times) for times in zip(*pairs, strict=True))
-    print(
-        f"{name}: bare {images / loop:,.0f} images/s, features {images / mine:,.0f} images/s, ratio {loop / mine:.2f}"
-    )
+    print(f"{name}: bare {images / loop:,.0f} images/s, features {images / mine:,.0f} images/s, ratio {loop / mine:.2f}")
 
 
 def time_svm(n: int, width: int, classes: int) -> None:
@@ -64,9 +62,7 @@ def time_svm(n: int, width: int, classes: int) -> None:
     answers = svm.answer_out_of_fold(features, labels.astype(np.int64), 5, 0)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     right = (answers.predicted == labels).mean()
-    print(
-        f"SVM, 5 folds of {n:,} x {width:,}: {wall:.0f} s, {cpu:.0f} s of CPU; accuracy {right:.1%}, C {answers.penalties}"
-    )
+    print(f"SVM, 5 folds of {n:,} x {width:,}: {wall:.0f} s, {cpu:.0f} s of CPU; accuracy {right:.1%}, C {answers.penalties}")
 
 
 if __name__ == "__main__":

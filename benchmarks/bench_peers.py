@@ -30,9 +30,7 @@ def in_batches(attack: Callable[[Tensor, Tensor], Tensor], image: Tensor, label:
     return torch.cat([attack(x, y).detach() for x, y in zip(image.split(batch), label.split(batch), strict=True)])
 
 
-def by_torchattacks(
-    attack: str, model: nn.Module, image: Tensor, label: Tensor, batch: int, strength: Strength
-) -> list[float]:
+def by_torchattacks(attack: str, model: nn.Module, image: Tensor, label: Tensor, batch: int, strength: Strength) -> list[float]:
     """torchattacks, radius by radius."""
     import torchattacks as ta
 
@@ -61,9 +59,7 @@ def _torchattacks_chain(model: nn.Module, eps: float, strength: Strength) -> obj
     ])  # fmt: skip
 
 
-def by_autoattack(
-    attack: str, model: nn.Module, image: Tensor, label: Tensor, batch: int, strength: Strength
-) -> list[float]:
+def by_autoattack(attack: str, model: nn.Module, image: Tensor, label: Tensor, batch: int, strength: Strength) -> list[float]:
     """The published AutoAttack (as packaged by pyautoattack), radius by radius."""
     del attack
     from pyautoattack.autoattack import AutoAttack
@@ -79,20 +75,14 @@ def by_autoattack(
     return found
 
 
-def by_foolbox(
-    attack: str, model: nn.Module, image: Tensor, label: Tensor, batch: int, strength: Strength
-) -> list[float]:
+def by_foolbox(attack: str, model: nn.Module, image: Tensor, label: Tensor, batch: int, strength: Strength) -> list[float]:
     """foolbox, all radii in one call, as its interface offers."""
     del strength
     import foolbox as fb
 
     wrapped = fb.PyTorchModel(model, bounds=(0, 1))
-    method = (
-        fb.attacks.FGSM() if attack == "fgsm" else fb.attacks.LinfPGD(rel_stepsize=0.1, steps=40, random_start=True)
-    )
-    broken = [
-        method(wrapped, x, y, epsilons=RADII)[2] for x, y in zip(image.split(batch), label.split(batch), strict=True)
-    ]
+    method = fb.attacks.FGSM() if attack == "fgsm" else fb.attacks.LinfPGD(rel_stepsize=0.1, steps=40, random_start=True)
+    broken = [method(wrapped, x, y, epsilons=RADII)[2] for x, y in zip(image.split(batch), label.split(batch), strict=True)]
     return [float(1 - share) for share in torch.cat(broken, dim=1).float().mean(1)]
 
 
@@ -102,9 +92,7 @@ def by_art(attack: str, model: nn.Module, image: Tensor, label: Tensor, batch: i
     from art.attacks.evasion import AutoProjectedGradientDescent, FastGradientMethod, ProjectedGradientDescentPyTorch
     from art.estimators.classification import PyTorchClassifier
 
-    wrapped = PyTorchClassifier(
-        model, nn.CrossEntropyLoss(), tuple(image.shape[1:]), 10, clip_values=(0, 1), device_type="cpu"
-    )
+    wrapped = PyTorchClassifier(model, nn.CrossEntropyLoss(), tuple(image.shape[1:]), 10, clip_values=(0, 1), device_type="cpu")
     found = []
     for eps in RADII:
         if attack == "fgsm":

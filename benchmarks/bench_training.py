@@ -36,9 +36,7 @@ def training_speed(name: str, folder: Path) -> float:
         seen.append((epoch, time.perf_counter()))
 
     train(
-        TrainRequest(
-            model=name, width=WIDTH, epochs=2, batch_size=BATCH, dropout=0.0, out=folder / f"{name}.safetensors"
-        ),
+        TrainRequest(model=name, width=WIDTH, epochs=2, batch_size=BATCH, dropout=0.0, out=folder / f"{name}.safetensors"),
         note,
     )
     times = [at for epoch, at in seen if epoch == 2]
@@ -83,9 +81,7 @@ def main() -> None:
         write_jpegs(Path(name) / "jpegs", 1000)
         cores = os.cpu_count() or 1
         one, every = (decoding_seconds(Path(name) / "jpegs", count) for count in (1, cores))
-        print(
-            f"decode 1,000 JPEGs of 224x224: {one:.2f} s by 1 thread, {every:.2f} s by {cores}: {one / every:.1f} times"
-        )
+        print(f"decode 1,000 JPEGs of 224x224: {one:.2f} s by 1 thread, {every:.2f} s by {cores}: {one / every:.1f} times")
 
 
 if __name__ == "__main__":

@@ -75,9 +75,7 @@ def alarm_rate(world: World, runs: int, max_drop: float = 1.0, alpha: float = 0.
         lost, gained = world.flips(rng)
         adjusted = gate.adjust(lost, gained, gate.testable(lost + gained, alpha))
         points = zip(lost.tolist(), gained.tolist(), adjusted.tolist(), strict=True)
-        alarms += any(
-            gate.judge(down, up, world.examples, p, max_drop, alpha) == "regression" for down, up, p in points
-        )
+        alarms += any(gate.judge(down, up, world.examples, p, max_drop, alpha) == "regression" for down, up, p in points)
     return alarms / runs
 
 
@@ -172,9 +170,7 @@ def reruns(count: int) -> list[str]:
             code, said = _quietly(["check", out, "--reference", str(reference), "--markdown", f"{out}/check.md"])
             what = "disturbed weights, " if extra else ""
             verdict = next(line for line in said.splitlines() if line.startswith(("passed", "regression", "not")))
-            lines.append(
-                f"| {what}{threads} thread(s), batches of {batch} | {_flips(out, reference)} | {verdict} | {code} |"
-            )
+            lines.append(f"| {what}{threads} thread(s), batches of {batch} | {_flips(out, reference)} | {verdict} | {code} |")
         torch.set_num_threads(threads_before)
     return lines
 

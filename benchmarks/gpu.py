@@ -186,7 +186,11 @@ def adversarial(setting: Setting, report: Report, until: float) -> None:
         _network(setting, name), _test_data(setting), [recipe], "8", n=setting.chain_images, device=setting.device, progress=False
     )
     clean, robust = result.curve("autoattack")["accuracy"].tolist()
-    report.add("autoattack", name, {"clean": clean, "8/255": robust, "images": setting.chain_images, "seconds": round(time.monotonic() - began, 1)})
+    report.add(
+        "autoattack",
+        name,
+        {"clean": clean, "8/255": robust, "images": setting.chain_images, "seconds": round(time.monotonic() - began, 1)},
+    )
 
 
 PARTS = {"peaks": peaks, "train": train_family, "attack": attack_family, "peers": peers, "autoattack": adversarial}
@@ -336,7 +340,9 @@ def main() -> None:
     setting = (
         Setting("digits", None, "cpu", 0.0625, 2, 128, 100, 50, 20, Strength(steps=5, queries=20), given.out)
         if given.rehearsal
-        else Setting("cifar10", given.data_root, given.device, given.width, given.epochs, 512, None, 1000, 1000, Strength(), given.out)
+        else Setting(
+            "cifar10", given.data_root, given.device, given.width, given.epochs, 512, None, 1000, 1000, Strength(), given.out
+        )
     )
     if setting.device.startswith("cuda") and not torch.cuda.is_available():
         sys.exit("gpu.py: no CUDA device; --rehearsal runs the same parts on the CPU")

@@ -146,8 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"the driver spends {1e6 * driver:.0f} µs a Cell"
         )
     kinds = ", ".join(
-        f"{model} {attack} {CELL_EXAMPLES * seconds:.1f} s"
-        for (model, attack), seconds in sorted(measured.per_example.items())
+        f"{model} {attack} {CELL_EXAMPLES * seconds:.1f} s" for (model, attack), seconds in sorted(measured.per_example.items())
     )
     conditions = (
         f"{len(machine.spans):,} Cells, {given.workers:,} workers, {given.start:g} s to start one, {given.latency:g} s "
@@ -159,9 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
         draw(given.out / "scheduler.png", curves, given.workers, moments, title)
         said = "\n".join(f"- {line}" for line in lines)
         command = "`python benchmarks/scheduler_simulation.py --out reports/bench`, with the costs in `cell-costs.jsonl`."
-        text = (
-            f"# The scheduler, simulated\n\n![Workers at work](scheduler.png)\n\n{conditions}\n\n{said}\n\n{command}\n"
-        )
+        text = f"# The scheduler, simulated\n\n![Workers at work](scheduler.png)\n\n{conditions}\n\n{said}\n\n{command}\n"
         (given.out / "scheduler.md").write_text(text, encoding="utf-8")
     return 0
 

@@ -208,9 +208,7 @@ def _radii(attacks: Sequence[Recipe], eps: Radii | None) -> tuple[tuple[Fraction
     radii = _numbers(values)
     for value in radii if any(entry.norm == "linf" and not entry.unbounded for entry in attacks) else ():
         if 1 < value <= 255 and value.denominator == 1:
-            raise InputError(
-                f'eps: {float(value)!r} is a radius beyond [0, 1]: for steps of 1/255 write text, such as "{value}"'
-            )
+            raise InputError(f'eps: {float(value)!r} is a radius beyond [0, 1]: for steps of 1/255 write text, such as "{value}"')
     return radii, ()
 
 

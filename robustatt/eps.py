@@ -37,9 +37,7 @@ def parse_grid(text: str, unit: Fraction = STEP) -> tuple[Fraction, ...]:
     for part in text.split(","):
         radii.update(_parse_part(part.strip(), unit))
         if len(radii) > MAX_RADII:
-            raise InputError(
-                f"--eps {text!r} asks for more than {MAX_RADII} radii: use a larger step, such as 0..255:5"
-            )
+            raise InputError(f"--eps {text!r} asks for more than {MAX_RADII} radii: use a larger step, such as 0..255:5")
     return tuple(sorted(radii - {Fraction(0)}))
 
 

@@ -73,9 +73,7 @@ class RobustnessReference:
             if not path.exists():
                 pytest.fail(f"no reference {path}: run pytest --robustness-update once and commit it", pytrace=False)
             reference = read_reference(path)
-            found = gate.check(
-                result.records, summary, reference, max_drop, alpha, allow, same_weights=same_weights
-            )
+            found = gate.check(result.records, summary, reference, max_drop, alpha, allow, same_weights=same_weights)
         except RobustattError as problem:
             pytest.fail(str(problem), pytrace=False)
         if found.exit_code:

@@ -57,7 +57,11 @@ def test_files_that_the_docs_name_are_there(page: str) -> None:
     text = re.sub(r"```diff.*?```", "", (ROOT / page).read_text(), flags=re.DOTALL)
     named = set(re.findall(r"`([\w./]+\.(?:py|md|toml))`", text)) | set(re.findall(r"\]\((?!http)([^)#]+)\)", text))
     assert named
-    every = {path.as_posix() for folder in ("robustatt", "tests", "docs", "attacks", "benchmarks") for path in (ROOT / folder).rglob("*.*")}
+    every = {
+        path.as_posix()
+        for folder in ("robustatt", "tests", "docs", "attacks", "benchmarks")
+        for path in (ROOT / folder).rglob("*.*")
+    }
     for name in named - {"attack/NAME.py", "attacks/NAME.toml", "my_attack.py", "plan.toml"}:
         assert any(path.endswith(f"/{name.removeprefix('../')}") for path in every) or (ROOT / name).exists(), name
 

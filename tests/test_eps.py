@@ -109,13 +109,16 @@ def test_radii_are_written_as_decimals_where_one_is_exact(eps: Fraction, norm: s
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("8/255", Fraction(8, 255)), ("0.5/255", Fraction(1, 510)), ("0.5", Fraction(1, 2)), ("1e-05", Fraction(1, 10**5))]
+    ("text", "value"),
+    [("8/255", Fraction(8, 255)), ("0.5/255", Fraction(1, 510)), ("0.5", Fraction(1, 2)), ("1e-05", Fraction(1, 10**5))],
 )
 def test_a_radius_of_records_is_read(text: str, value: Fraction) -> None:
     assert parse_radius(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "8/", "/8", "1/0", "1/2/3", "1_0", "1e9999", "1/1e9999", "1e99999999", "0." + "0" * 62 + "1"])
+@pytest.mark.parametrize(
+    "text", ["", "8/", "/8", "1/0", "1/2/3", "1_0", "1e9999", "1/1e9999", "1e99999999", "0." + "0" * 62 + "1"]
+)
 def test_what_no_record_holds_is_no_radius(text: str) -> None:
     """An exponent of eight digits would be worked out for hours."""
     with pytest.raises(InputError, match="not a radius"):

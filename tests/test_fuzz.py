@@ -123,18 +123,14 @@ def place(name: str) -> Path:
 
 TEXT = st.one_of(
     st.text(max_size=12),
-    st.sampled_from(
-        ["", "../x", "/etc/passwd", "a\0b", "nan", "1e999", "8/0", "vgg", "pgd", "-1", "\ud7ff", "{{7*7}}"]
-    ),
+    st.sampled_from(["", "../x", "/etc/passwd", "a\0b", "nan", "1e999", "8/0", "vgg", "pgd", "-1", "\ud7ff", "{{7*7}}"]),
     st.just(str(CANARY)),
 )
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(-3, 300), st.sampled_from([2**31, 2**63, -(2**64), 10**30]),
     st.floats(allow_nan=True), TEXT,
 )  # fmt: skip
-TREES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4), max_leaves=8
-)
+TREES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4), max_leaves=8)
 
 
 def mutated(original: bytes) -> st.SearchStrategy[bytes]:
@@ -167,9 +163,7 @@ def grafted(document: Any) -> st.SearchStrategy[Any]:
 
 
 def _paths(document: Any, stem: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    items = (
-        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
-    )
+    items = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
     for key, value in items:
         yield (*stem, key)
         if not isinstance(document, list) or key < 3:

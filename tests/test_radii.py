@@ -164,9 +164,7 @@ def test_from_the_command_line_to_the_summary(
 
 def test_norms_share_no_strongest_attack_no_tile_and_no_axis() -> None:
     model, image, label = linear()
-    result = robustatt.sweep(
-        model, (image, label), attacks=["fgsm", "pgd-l2"], eps={"fgsm": "1,2", "pgd-l2": "0.02,0.05"}
-    )
+    result = robustatt.sweep(model, (image, label), attacks=["fgsm", "pgd-l2"], eps={"fgsm": "1,2", "pgd-l2": "0.02,0.05"})
     assert text.strongest_by_norm(result.typed_summary) == {"linf": "fgsm", "l2": "pgd-l2"}
     tiles = [(tile.title, tile.note) for tile in text.tiles(result.typed_summary)]
     assert ("Accuracy at 2/255", "under fgsm, L-infinity") in tiles

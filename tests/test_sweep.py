@@ -74,9 +74,7 @@ def test_a_saturated_model_looks_no_more_robust(net: nn.Module, labelled: tuple[
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_batch_size_changes_no_prediction(net: nn.Module, labelled: tuple[Tensor, Tensor], attack: str) -> None:
-    big, small = (
-        robustatt.sweep(net, labelled, attacks=[attack], eps="1..6", batch_size=size).records for size in (128, 13)
-    )
+    big, small = (robustatt.sweep(net, labelled, attacks=[attack], eps="1..6", batch_size=size).records for size in (128, 13))
     assert big["adv_pred"].tolist() == small["adv_pred"].tolist()
     assert np.allclose(big["adv_margin"], small["adv_margin"], atol=1e-3)
 
@@ -110,9 +108,7 @@ def test_the_callers_model_is_left_as_it_was(net: nn.Module, labelled: tuple[Ten
         robustatt.sweep(net, labelled, attacks=["no-such-attack"])
     with pytest.raises(RobustattError):
         robustatt.sweep(nn.Sequential(net, NanFor(3)), labelled, eps="2")
-    assert flags == [
-        (part.training, [p.requires_grad for p in part.parameters(recurse=False)]) for part in net.modules()
-    ]
+    assert flags == [(part.training, [p.requires_grad for p in part.parameters(recurse=False)]) for part in net.modules()]
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in state.items())
     assert all(parameter.grad is None for parameter in net.parameters())
     assert torch.equal(random, torch.random.get_rng_state())
@@ -190,9 +186,7 @@ def test_a_detached_gradient_is_said(net: nn.Module, labelled: tuple[Tensor, Ten
 
 
 def test_search_and_independent_agree(net: nn.Module, labelled: tuple[Tensor, Tensor]) -> None:
-    search, afresh = (
-        robustatt.sweep(net, labelled, attacks=["pgd"], eps="2..32:2", n=30, independent=i) for i in (False, True)
-    )
+    search, afresh = (robustatt.sweep(net, labelled, attacks=["pgd"], eps="2..32:2", n=30, independent=i) for i in (False, True))
     a, b = search.curve("pgd"), afresh.curve("pgd")
     assert (np.abs(a["accuracy"] - b["accuracy"]) <= 1.01 / 30).all(), "at most one of 30 may differ"
     assert afresh.records["attacked"].sum() > 2 * search.records["attacked"].sum()

@@ -13,9 +13,7 @@ import pytest
 from paths import ROOT
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("hatchling") is None, reason="hatchling is not installed: pip install hatchling"
-)
+@pytest.mark.skipif(importlib.util.find_spec("hatchling") is None, reason="hatchling is not installed: pip install hatchling")
 def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],

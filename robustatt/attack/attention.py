@@ -58,9 +58,7 @@ class MapAscent(FixedSteps):
     def start(self, batch: Batch, rng: ExampleRng) -> State:
         image = project(self.norm, batch.image, batch.image + rng.in_ball(self.norm, batch), batch.eps)
         worst = torch.full_like(batch.eps, -torch.inf if self.keeps_label else torch.inf)
-        return State(
-            image=batch.image, first=image, best=batch.image, drift=worst, zero_gradient=torch.ones_like(batch.eps)
-        )
+        return State(image=batch.image, first=image, best=batch.image, drift=worst, zero_gradient=torch.ones_like(batch.eps))
 
     def objective(self, batch: Batch, state: State) -> MapLoss:
         return _Aim(self, batch, state)

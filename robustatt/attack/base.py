@@ -39,9 +39,7 @@ class Batch:
     target_class: Int[Tensor, " n"]  # the class to reach; -1 where any other than the label will do
 
     @classmethod
-    def at(
-        cls, eps: float, image: Tensor, label: Tensor, clean: Tensor, index: Tensor | None = None
-    ) -> Batch:
+    def at(cls, eps: float, image: Tensor, label: Tensor, clean: Tensor, index: Tensor | None = None) -> Batch:
         """Untargeted problems at one radius, in their first restart; without an index, numbered in order."""
         index = torch.arange(len(label), device=label.device) if index is None else index
         limit = torch.full((len(label),), eps, device=image.device)
@@ -183,9 +181,7 @@ class SingleDirectionAttack(Attack):
     """An attack whose image at radius eps is the clean image plus eps times one direction, cut to [0, 1]."""
 
     @abstractmethod
-    def direction(
-        self, batch: Batch, oracle: Oracle, rng: ExampleRng
-    ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"]]:
+    def direction(self, batch: Batch, oracle: Oracle, rng: ExampleRng) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"]]:
         """A direction of norm at most 1 for each row, and 1.0 where the gradient was zero everywhere."""
 
 

@@ -57,9 +57,7 @@ def _imported(library: str, recipe: ExternalRecipe) -> Any:
             return importlib.import_module("foolbox.attacks") if library == "foolbox" else module
     except ImportError as problem:
         reason = first_line(problem)
-        raise InputError(
-            f"attack {recipe.name!r} needs {library}, which cannot be imported ({reason}): {INSTALL}"
-        ) from None
+        raise InputError(f"attack {recipe.name!r} needs {library}, which cannot be imported ({reason}): {INSTALL}") from None
 
 
 class _Plain(nn.Module):
@@ -110,8 +108,7 @@ class LibraryAttack(ExternalAttack):
         for key in () if open_ended else self.arguments(1.0):
             if key not in names:
                 raise InputError(
-                    f"attack {self.name!r}: {self.recipe.algorithm} takes no argument {key!r}: "
-                    f"{did_you_mean(key, names)}"
+                    f"attack {self.name!r}: {self.recipe.algorithm} takes no argument {key!r}: {did_you_mean(key, names)}"
                 )
         for key in RADIUS_NAMES:
             if key in self.recipe.arguments and not self.unbounded:
@@ -194,9 +191,7 @@ class Foolbox(LibraryAttack):
         super().__init__(recipe, module, name, classes)
         self.minimum_norm = not issubclass(self.kind, module.base.FixedEpsilonAttack)
         if self.unbounded and not self.minimum_norm:
-            raise InputError(
-                f'attack {self.name!r}: {recipe.algorithm} is told its radius: write norm = "linf", "l2" or "l1"'
-            )
+            raise InputError(f'attack {self.name!r}: {recipe.algorithm} is told its radius: write norm = "linf", "l2" or "l1"')
 
     @staticmethod
     def is_attack(value: object) -> bool:

@@ -41,7 +41,9 @@ class Norm(ABC):
         """The direction of norm 1 with the largest inner product with grad; 0 where grad is 0."""
 
     @abstractmethod
-    def random_in_unit_ball(self, uniform: Float[Tensor, "n *image"], normal: Float[Tensor, "n *image"]) -> Float[Tensor, "n *image"]:
+    def random_in_unit_ball(
+        self, uniform: Float[Tensor, "n *image"], normal: Float[Tensor, "n *image"]
+    ) -> Float[Tensor, "n *image"]:
         """Uniform points of the unit ball, from uniform noise in [-1, 1] and standard normal noise."""
 
     def dual_norm(self, grad: Float[Tensor, "n *image"]) -> Float[Tensor, " n"]:

@@ -46,9 +46,7 @@ def load(name_or_path: str) -> Recipe:
             f"{name_or_path!r} is a class of another library: write a recipe file with algorithm = {name_or_path!r} and "
             "give its path, such as --attack mine.toml"
         )
-    raise InputError(
-        f"unknown attack {name_or_path!r}: {did_you_mean(name_or_path, known)}, or a recipe file such as mine.toml"
-    )
+    raise InputError(f"unknown attack {name_or_path!r}: {did_you_mean(name_or_path, known)}, or a recipe file such as mine.toml")
 
 
 def read(path: Path) -> Recipe:
@@ -92,11 +90,7 @@ def _first_mistake(problem: ValidationError, kind: type[BaseModel]) -> str:
         elsewhere = "arguments of the class itself stand under [arguments]"
         return f"unknown key {key!r}: {elsewhere if kind is ExternalRecipe else did_you_mean(key, kind.model_fields)}"
     example = kind.model_fields[key].default if key in kind.model_fields else None
-    hint = (
-        f", for example {key} = {json.dumps(example)}"
-        if isinstance(example, int | float | str) and example != ""
-        else ""
-    )
+    hint = f", for example {key} = {json.dumps(example)}" if isinstance(example, int | float | str) and example != "" else ""
     said = error["msg"].removeprefix("Value error, ")
     given = f", not {error['input']!r}" if error["type"] != "missing" and key else ""
     return f"{f'key {key!r}: ' if key else ''}{said[0].lower()}{said[1:]}{given}{hint}"

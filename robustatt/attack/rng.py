@@ -69,9 +69,7 @@ class ExampleRng:
         keys = [int.from_bytes(digest[:8], "little") >> 1 for digest in digests]
         return torch.tensor(keys, dtype=torch.int64, device=batch.image.device)
 
-    def _draw(
-        self, batch: Batch, draw: int, sample: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
-    ) -> Tensor:
+    def _draw(self, batch: Batch, draw: int, sample: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]) -> Tensor:
         shape = tuple(batch.image.shape[1:])
         keys = zip(batch.index.tolist(), batch.restart.tolist(), strict=True)
         drawn = np.stack([sample(self.generator(index, restart, draw), shape) for index, restart in keys])

@@ -43,8 +43,7 @@ def choose(
         raise InputError(f"unknown targets {targets!r}")
     if isinstance(targets, tuple) and len(targets) <= int(index.max()):
         raise InputError(
-            f"targeted lists {len(targets)} classes, but example {int(index.max())} is attacked: "
-            "give one for each example"
+            f"targeted lists {len(targets)} classes, but example {int(index.max())} is attacked: give one for each example"
         )
     listed = torch.tensor(targets, device=label.device)
     target_class = listed[index] if isinstance(targets, tuple) else listed.expand_as(label)

@@ -151,7 +151,9 @@ class _Reading(Listener):
         if self.fuse == "max":
             return by_head.amax(dim=1)
         if self.fuse >= by_head.shape[1]:
-            raise InputError(f"model {self.label!r}: level {level.name} has {by_head.shape[1]} heads, there is no head {self.fuse}")
+            raise InputError(
+                f"model {self.label!r}: level {level.name} has {by_head.shape[1]} heads, there is no head {self.fuse}"
+            )
         return by_head[:, self.fuse]
 
     def _roll(self, weights: Tensor, start: int, total: int) -> None:
@@ -188,7 +190,9 @@ class _Reading(Listener):
         if level.place in self.direct:
             return shares(checked(self.direct[level.place], level.name, self.images, self.label))
         if level.place not in self.rows:
-            raise InputError(f"model {self.label!r}: level {level.name} was not computed in this pass: the network takes another way")
+            raise InputError(
+                f"model {self.label!r}: level {level.name} was not computed in this pass: the network takes another way"
+            )
         return level.placement.maps(torch.cat(self.rows[level.place]))
 
 
@@ -233,7 +237,9 @@ def find(
 
 def _why_nothing(found: Survey, prefix: str) -> str:
     """Why there is no level: the network computes nothing of the kind, or it cannot be told where its keys are."""
-    unplaced = dict.fromkeys(entry.place.module.removeprefix(prefix) or "its forward" for entry in found.found if entry.placement is None)
+    unplaced = dict.fromkeys(
+        entry.place.module.removeprefix(prefix) or "its forward" for entry in found.found if entry.placement is None
+    )
     if not unplaced:
         return "no attention over positions and no spatial gate was found in it (channel attention, as in SE and ECA, has no map)"
     more = f" and {len(unplaced) - 1} more" if len(unplaced) > 1 else ""

@@ -98,9 +98,7 @@ def is_upright(grid: Sequence[int], image: Grid) -> bool:
     return abs(grid[0] * image[1] - grid[1] * image[0]) <= max(image)
 
 
-def windows_of(
-    values: Float[Tensor, "b keys ..."], bases: Sequence[Tensor], images: int, image: Grid
-) -> Windows | None:
+def windows_of(values: Float[Tensor, "b keys ..."], bases: Sequence[Tensor], images: int, image: Grid) -> Windows | None:
     """The windows that values were cut into, found by the gradient to the latest features that they come from.
 
     `bases` are leaves of the graph, features of all `images`, the latest last. None if the values depend on none of them

@@ -58,7 +58,9 @@ class OwnProtocol:
                     return  # a method of that name that is not this protocol
                 if isinstance(problem, InputError):
                     raise
-                raise InputError(f"model {self._label!r}: its attend(images) raised {type(problem).__name__}: {problem}") from problem
+                raise InputError(
+                    f"model {self._label!r}: its attend(images) raised {type(problem).__name__}: {problem}"
+                ) from problem
         levels = tuple(f"l{i + 1}" for i in range(len(maps))) if declared is None else self._named(declared)
         if len(levels) != len(maps):
             raise self._wrong(f"its attend returned {len(maps)} maps for {len(levels)} levels ({', '.join(levels)})")

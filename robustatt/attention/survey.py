@@ -98,7 +98,9 @@ class _Surveyor(Listener):
 
     def output(self, name: str, output: Any) -> None:
         if not isinstance(output, Tensor):
-            first = next((part for part in output if isinstance(part, Tensor)), None) if isinstance(output, tuple | list) else None
+            first = (
+                next((part for part in output if isinstance(part, Tensor)), None) if isinstance(output, tuple | list) else None
+            )
             self.survey.outputs.setdefault(name, []).append(Output(() if first is None else tuple(first.shape)))
             return
         shape = tuple(output.shape)

@@ -33,7 +33,10 @@ AttentionOption = Annotated[
 ClassNames = Annotated[
     Path | None,
     typer.Option(
-        "--class-names", "--classes-of", metavar="FILE", help="File with the class names in the order of the model's outputs, one per line."
+        "--class-names",
+        "--classes-of",
+        metavar="FILE",
+        help="File with the class names in the order of the model's outputs, one per line.",
     ),
 ]
 Channels = Annotated[

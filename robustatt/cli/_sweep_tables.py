@@ -81,8 +81,7 @@ def _print_curves(curves: Sequence[Curve], data: DataInfo) -> None:
     texts = {parse_radius(point.eps): point.eps for curve in curves for point in curve.points}
     by_radius = [{parse_radius(point.eps): point for point in curve.points} for curve in curves]
     rows = [
-        [texts[radius] if radius else "clean", *(_cell(points.get(radius)) for points in by_radius)]
-        for radius in sorted(texts)
+        [texts[radius] if radius else "clean", *(_cell(points.get(radius)) for points in by_radius)] for radius in sorted(texts)
     ]
     print_tables(["eps", *heads], rows)
 
@@ -109,7 +108,9 @@ def _print_transfer(summary: Summary) -> None:
     from robustatt.results.transfer import matrices, matrix_texts, uncrafted
 
     for matrix in matrices(summary):
-        print(f"Accuracy in % [95 % interval] on {matrix.attack} examples at {matrix.headline} that were crafted on another model (all radii: robustatt report)")
+        print(
+            f"Accuracy in % [95 % interval] on {matrix.attack} examples at {matrix.headline} that were crafted on another model (all radii: robustatt report)"
+        )
         print_tables(["crafted on", *matrix.models], matrix_texts(matrix))
     if left := uncrafted(summary):
         print(f"Not crafted on other models, as they have no image for every radius: {', '.join(left)}")

@@ -21,9 +21,7 @@ MAX_PICTURES = 50
 def attend(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Picture files of any size.")],
     model: Annotated[str, typer.Option(help="The model to examine. See `robustatt models`.")],
-    data: Annotated[
-        str, typer.Option(help="The data set whose bundled weights are taken. See `robustatt models`.")
-    ] = "cifar10",
+    data: Annotated[str, typer.Option(help="The data set whose bundled weights are taken. See `robustatt models`.")] = "cifar10",
     weights: Annotated[Path | None, typer.Option(help="Weights file. [default: the bundled ones]")] = None,
     classes: Annotated[int, typer.Option(help="For external models: number of classes.")] = 10,
     normalize: Normalize = None,
@@ -36,9 +34,7 @@ def attend(
     ] = None,
     input_size: Annotated[
         int | None,
-        typer.Option(
-            help="Resize pictures to N x N pixels. [default: what the model's card says, else as they are]"
-        ),
+        typer.Option(help="Resize pictures to N x N pixels. [default: what the model's card says, else as they are]"),
     ] = None,
     class_names: ClassNames = None,
     eps: Annotated[str, typer.Option(help="The radius in steps of 1/255: 8, 0.5 or 8/255.")] = "8",

@@ -19,13 +19,17 @@ def board(
     out: Annotated[Path, typer.Option(help="Folder for board.html, board.csv and board.json.")] = Path("reports/out/board"),
     eps: Annotated[
         list[str] | None,
-        typer.Option(help="The radius of the ranks, such as 8/255; l2=0.5 for one norm of several. [default: the one most runs share]"),
+        typer.Option(
+            help="The radius of the ranks, such as 8/255; l2=0.5 for one norm of several. [default: the one most runs share]"
+        ),
     ] = None,
     norm: Annotated[str | None, typer.Option(help="Only attacks of this norm: linf, l2 or l1.")] = None,
     data: Annotated[str | None, typer.Option(help="Only runs on this data set.")] = None,
     robustbench: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Published rows to show beside: a JSON file of RobustBench's model_info, or a folder of them."),
+        typer.Option(
+            metavar="FILE", help="Published rows to show beside: a JSON file of RobustBench's model_info, or a folder of them."
+        ),
     ] = None,
 ) -> None:
     """Rank the models of many sweeps on the same images.
@@ -43,7 +47,9 @@ def board(
         warn(note)
     for part in made.norms:
         print(f"Worst case over all attacks up to {part.eps}, {made.data.n:,} images of {made.data.name} {made.data.split}")
-        print_table(["rank", "possible", "model", "worst case %", "clean %", "attacks", "images"], [_cells(row) for row in lines(part)])
+        print_table(
+            ["rank", "possible", "model", "worst case %", "clean %", "attacks", "images"], [_cells(row) for row in lines(part)]
+        )
         for note in notes(part):
             warn(note)
     print(f"{counted(len(made.folders), 'run')}: {page}, board.csv, board.json")

@@ -23,9 +23,7 @@ SIGNIFICANT = 0.05
 def compare(
     runs: Annotated[
         list[str],
-        typer.Argument(
-            metavar="DIR[:MODEL]...", help="The folder a sweep wrote; or two models, of one sweep or of two."
-        ),
+        typer.Argument(metavar="DIR[:MODEL]...", help="The folder a sweep wrote; or two models, of one sweep or of two."),
     ],
     a: Annotated[str | None, typer.Option("--a", help="One model.")] = None,
     b: Annotated[str | None, typer.Option("--b", help="The model to compare it with.")] = None,
@@ -35,9 +33,7 @@ def compare(
     Of one sweep, `robustatt compare DIR --a MODEL --b MODEL`, or of two, `robustatt compare DIR:MODEL DIR2:MODEL`.
     """
     if len(runs) > 2:
-        raise InputError(
-            f"compare: {len(runs)} folders: give one with --a and --b, or two models as DIR:MODEL DIR2:MODEL"
-        )
+        raise InputError(f"compare: {len(runs)} folders: give one with --a and --b, or two models as DIR:MODEL DIR2:MODEL")
     (folder_a, label_a), (folder_b, label_b) = _split(runs[0]), _split(runs[-1])
     if len(runs) == 1 and label_a is not None:
         raise InputError(f"compare: {runs[0]} is one model: give another, such as {folder_a}:MODEL")
@@ -61,9 +57,7 @@ def compare(
             for row in rows
         ],
     )  # fmt: skip
-    print(
-        "Points of accuracy on the same images; real: exact McNemar test below 0.05 after Holm's correction over the curve."
-    )
+    print("Points of accuracy on the same images; real: exact McNemar test below 0.05 after Holm's correction over the curve.")
     print(_power(rows))
     if rows:
         print(conclusion(rows, *names))
@@ -126,7 +120,8 @@ def _require_same_data(first: Summary, second: Summary, a: Path, b: Path) -> Non
         raise InputError(f"compare: {a} and {b} are not of the same images: the fingerprints of their data differ")
     attacks = [name for name in was.attacks if name in now.attacks]
     was, now = (
-        plan.model_copy(update={"models": {}, "eps": [], "attacks": {name: plan.attacks[name] for name in attacks}}) for plan in (was, now)
+        plan.model_copy(update={"models": {}, "eps": [], "attacks": {name: plan.attacks[name] for name in attacks}})
+        for plan in (was, now)
     )
     for change in plan_changes(was, now):
         if not change.field.endswith("(radii)"):
@@ -165,11 +160,7 @@ def conclusion(rows: Sequence[Difference], first: str, second: str) -> str:
     if not parts:
         return f"Result: no difference between {first} and {second} is shown at any of {counted(len(rows), 'point')}."
     rest = len(rows) - len(real)
-    parts += (
-        [f"at the other {rest} no difference is shown" if rest > 1 else "at the other one none is shown"]
-        if rest
-        else []
-    )
+    parts += [f"at the other {rest} no difference is shown" if rest > 1 else "at the other one none is shown"] if rest else []
     return f"Result: {'; '.join(parts)}."
 
 

@@ -28,16 +28,22 @@ def corrupt(
     model: Annotated[list[str], typer.Option(help="A model to evaluate; repeat for several. See `robustatt models`.")],
     data: Annotated[
         str,
-        typer.Option(help="A data set or path, whose images are corrupted; or a folder of published corrupted images, such as CIFAR-10-C."),
+        typer.Option(
+            help="A data set or path, whose images are corrupted; or a folder of published corrupted images, such as CIFAR-10-C."
+        ),
     ] = "digits",
     corruption: Annotated[
         list[str] | None,
-        typer.Option(help="A corruption, such as fog, or noise, blur, weather, digital, extra, all; repeat. [default: the 15 of the benchmark]"),
+        typer.Option(
+            help="A corruption, such as fog, or noise, blur, weather, digital, extra, all; repeat. [default: the 15 of the benchmark]"
+        ),
     ] = None,
     severity: Annotated[str, typer.Option(help="Severities from 1 to 5: 1..5, 3 or 1,3,5.")] = "1..5",
     baseline: Annotated[
         str | None,
-        typer.Option(help="The model of these that the others are compared with, for mCE. [default: the baseline of each family]"),
+        typer.Option(
+            help="The model of these that the others are compared with, for mCE. [default: the baseline of each family]"
+        ),
     ] = None,
     clean: Annotated[
         str | None,

@@ -14,7 +14,9 @@ from robustatt.cli._terminal import print_table
 def models(
     readme: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Instead: write the table and the commands of DIR's weights into its README.md, from their cards."),
+        typer.Option(
+            metavar="DIR", help="Instead: write the table and the commands of DIR's weights into its README.md, from their cards."
+        ),
     ] = None,
 ) -> None:
     """List the networks and the bundled weights: cost, accuracy."""
@@ -51,7 +53,9 @@ def models(
                 _or_dash(card.epochs),
                 _or_dash(card.seed),
                 card.accuracy,
-                "clean images" if card.adversarial is None else f"images attacked by {card.adversarial.method}, {card.adversarial.eps}",
+                "clean images"
+                if card.adversarial is None
+                else f"images attacked by {card.adversarial.method}, {card.adversarial.eps}",
             ]
             for data, name, card in bundled_cards()
         ],
@@ -124,6 +128,4 @@ def _print_classes(name: str, counts: dict[str, list[tuple[str, int]]]) -> None:
     """The classes in the order of the labels, with the number of images in each split."""
     for split, classes in counts.items():
         print(f"\n{name} {split}: {len(classes):,} classes in the order of the labels")
-        print_table(
-            ["label", "class", "images"], [[str(k), label, f"{count:,}"] for k, (label, count) in enumerate(classes)]
-        )
+        print_table(["label", "class", "images"], [[str(k), label, f"{count:,}"] for k, (label, count) in enumerate(classes)])

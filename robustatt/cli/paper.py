@@ -27,9 +27,7 @@ def paper(
         list[str] | None,
         typer.Option(help="Leave a part out: sweep, transfer, segment; repeat for several."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the page; results go to its folder out.")] = Path(
-        "reports/paper"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder for the page; results go to its folder out.")] = Path("reports/paper"),
 ) -> None:
     """Measure what *Learn To Pay Attention* claims.
 

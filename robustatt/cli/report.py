@@ -15,9 +15,7 @@ from robustatt.errors import InputError
 
 def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder a sweep wrote.")],
-    compare_with: Annotated[
-        Path | None, typer.Option("--compare", metavar="DIR2", help="Show a second run beside it.")
-    ] = None,
+    compare_with: Annotated[Path | None, typer.Option("--compare", metavar="DIR2", help="Show a second run beside it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write. [default: DIR]")] = None,
 ) -> None:
     """Make figures, tables and one HTML page of a sweep."""
@@ -25,9 +23,7 @@ def report(
 
     first = read_results(directory)
     if compare_with is not None:
-        runs = [
-            (str(folder), *found) for folder, found in ((directory, first), (compare_with, read_results(compare_with)))
-        ]
+        runs = [(str(folder), *found) for folder, found in ((directory, first), (compare_with, read_results(compare_with)))]
         paths = write_comparison(runs[0], runs[1], out or directory)
     else:
         paths = write_report(directory, *first, out)
@@ -41,9 +37,7 @@ def report(
 def check(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder a sweep wrote.")],
     reference: Annotated[Path | None, typer.Option(help="The committed reference to compare with.")] = None,
-    update: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write this run as the new reference and stop.")
-    ] = None,
+    update: Annotated[Path | None, typer.Option(metavar="FILE", help="Write this run as the new reference and stop.")] = None,
     max_drop: Annotated[
         float, typer.Option("--max-drop", "--tolerance", help="Tolerate drops of up to this many percentage points.")
     ] = 1.0,
@@ -95,9 +89,7 @@ def check(
 
 def reproduce(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder a sweep on cifar10 wrote.")],
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the Markdown there instead of printing it.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the Markdown there instead of printing it.")] = None,
 ) -> None:
     """Hold a run on CIFAR-10 against the paper's numbers."""
     from robustatt.files import write_whole

@@ -47,11 +47,12 @@ def sweep(
     attack: Annotated[
         list[str] | None, typer.Option(help="An attack or recipe file; repeat for several. [default: fgsm]")
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="A data set or path. See `robustatt data`. [default: digits]")
-    ] = None,
+    data: Annotated[str | None, typer.Option(help="A data set or path. See `robustatt data`. [default: digits]")] = None,
     weights: Annotated[
-        list[str] | None, typer.Option(help="Weights file, one for each --model in order, and then, if wanted, each --surrogate. [default: the bundled ones]")
+        list[str] | None,
+        typer.Option(
+            help="Weights file, one for each --model in order, and then, if wanted, each --surrogate. [default: the bundled ones]"
+        ),
     ] = None,
     n: Annotated[int | None, typer.Option("-n", help="Only the first N examples. [default: all]")] = None,
     sample: Annotated[int | None, typer.Option(help="A random sample of N examples (--seed), stratified by class.")] = None,
@@ -64,7 +65,9 @@ def sweep(
     channels: Channels = None,
     mask_classes: Annotated[
         bool | None,
-        typer.Option("--mask-classes", help="With --class-names: only the outputs of the data's classes compete. [default: all do]"),
+        typer.Option(
+            "--mask-classes", help="With --class-names: only the outputs of the data's classes compete. [default: all do]"
+        ),
     ] = None,
     normalize: Normalize = None,
     model_option: ModelOption = None,
@@ -72,7 +75,8 @@ def sweep(
     surrogate: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="MODEL|all", help="Also craft the examples on this model and test them on every --model (transfer); all: on each for the others; repeat."
+            metavar="MODEL|all",
+            help="Also craft the examples on this model and test them on every --model (transfer); all: on each for the others; repeat.",
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random start. [default: 0]")] = None,
@@ -83,11 +87,13 @@ def sweep(
     independent: Annotated[
         bool | None,
         typer.Option(
-            "--independent/--search", help="Attack every example at every radius, or search for its threshold. [default: --search]"
+            "--independent/--search",
+            help="Attack every example at every radius, or search for its threshold. [default: --search]",
         ),
     ] = None,
     eps_unit: Annotated[
-        str | None, typer.Option(help="Unit of a bare number of --eps: 1/255 or 1. [default: 1/255 for L-infinity, 1 for L2 and L1]")
+        str | None,
+        typer.Option(help="Unit of a bare number of --eps: 1/255 or 1. [default: 1/255 for L-infinity, 1 for L2 and L1]"),
     ] = None,
     engine: Annotated[str, typer.Option(help="Where to compute: local (this machine) or ray (a Ray cluster).")] = "local",
     workers: Annotated[
@@ -114,18 +120,20 @@ def sweep(
     ] = False,
     drift_n: Annotated[
         int | None,
-        typer.Option(help="Examples on which drift is measured with all steps at every radius; 0: none. [default: up to 100, by cost]"),
+        typer.Option(
+            help="Examples on which drift is measured with all steps at every radius; 0: none. [default: up to 100, by cost]"
+        ),
     ] = None,
     save_images: Annotated[
         str | None,
-        typer.Option(help="Keep the adversarial example of each of the first N examples, or of all, at the radius where it breaks."),
+        typer.Option(
+            help="Keep the adversarial example of each of the first N examples, or of all, at the radius where it breaks."
+        ),
     ] = None,
     save_images_at: Annotated[
         str | None, typer.Option(help="With --save-images: also the image at these radii of --eps, such as 4/255,8/255.")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Estimate the cost from a short pilot run and exit.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate the cost from a short pilot run and exit.")] = False,
 ) -> None:
     """Attack models over a grid of radii and print accuracies."""
     wanted = _plan_from_flags(plan, eps, eps_unit, model, weights, normalize, model_option, attack, attention, surrogate, {
@@ -221,9 +229,7 @@ def _reweighted(models: tuple[ModelEntry, ...], weights: list[str]) -> tuple[Mod
     from dataclasses import replace
 
     if len(weights) != len(models):
-        raise InputError(
-            f"--weights is given {len(weights)} times, but the plan has {len(models)} models: once for each"
-        )
+        raise InputError(f"--weights is given {len(weights)} times, but the plan has {len(models)} models: once for each")
     return tuple(replace(entry, weights=file) for entry, file in zip(models, weights, strict=True))
 
 

@@ -90,7 +90,15 @@ def _train_plan(path: Path, only: list[str] | None, minutes: float | None, machi
         states = train_plan(chosen, minutes, _say_which, bar)
     print_table(
         ["network", "epochs", "state", "clean test accuracy"],
-        [[state.name, f"{state.epochs} of {state.planned}", _state(state.card, state.epochs), state.card.accuracy if state.card else "-"] for state in states],
+        [
+            [
+                state.name,
+                f"{state.epochs} of {state.planned}",
+                _state(state.card, state.epochs),
+                state.card.accuracy if state.card else "-",
+            ]
+            for state in states
+        ],
     )
     print(f"Weights, README.md and {CURVES} are in {plan.folder}")
     if any(state.card is None for state in states):

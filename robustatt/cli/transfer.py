@@ -18,9 +18,7 @@ def transfer(
     weights: Annotated[
         list[str] | None, typer.Option(help="Weights file, one for each --model in order. [default: the bundled ones]")
     ] = None,
-    trained_on: Annotated[
-        str, typer.Option(help="The data set whose bundled weights the models are to have.")
-    ] = "cifar10",
+    trained_on: Annotated[str, typer.Option(help="The data set whose bundled weights the models are to have.")] = "cifar10",
     classes: Annotated[
         int | None, typer.Option(help="Number of outputs of a torchvision or timm network. [default: those of --trained-on]")
     ] = None,

@@ -67,9 +67,7 @@ def elastic_transform(x: Images, bend: tuple[float, float, float], rngs: Sequenc
     anchors = drawn(rngs, lambda rng: rng.uniform(-corner, corner, (3, 2)))
     shifts = [drawn(rngs, lambda rng: rng.uniform(-1, 1, (height, width))) for _ in range(2)]
     right, down = (strength * smoothed(shift, smoothness, mode="reflect", truncate=3.0) for shift in shifts)
-    y, across = torch.meshgrid(
-        torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64), indexing="ij"
-    )
+    y, across = torch.meshgrid(torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64), indexing="ij")
     back = _inverse_affine(anchors, height, width)
     points = torch.stack([across, y, torch.ones_like(y)], -1).reshape(1, -1, 3) @ back
     moved = _sampled(x, points[..., 0].view(-1, height, width), points[..., 1].view(-1, height, width), mirrored=True)

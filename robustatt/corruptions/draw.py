@@ -29,9 +29,7 @@ ROUNDING = 1e-4
 """Levels below a whole one that still count as it: results are cut to 8 bits, as published, and not their rounding errors."""
 
 
-def corrupted(
-    images: UInt8[Tensor, "n c h w"], kind: str, severity: int, rngs: Sequence[Rng]
-) -> UInt8[Tensor, "n c h w"]:
+def corrupted(images: UInt8[Tensor, "n c h w"], kind: str, severity: int, rngs: Sequence[Rng]) -> UInt8[Tensor, "n c h w"]:
     """Images under one corruption of severity 1 to 5, with the constants published for their size.
 
     Args:

@@ -50,9 +50,7 @@ def grey(x: Images) -> Images:
     return (x * weights[:, None, None]).sum(1, keepdim=True)
 
 
-PANES = torch.tensor(
-    [[78, 149, 166], [201, 205, 214], [201, 205, 214], [138, 153, 166], [112, 123, 135]], dtype=torch.float64
-)
+PANES = torch.tensor([[78, 149, 166], [201, 205, 214], [201, 205, 214], [138, 153, 166], [112, 123, 135]], dtype=torch.float64)
 """Mean colours of the five photographs of frost that were published, in levels of 255."""
 SPREAD = torch.tensor([20.0, 22.0, 22.0, 29.0, 43.0], dtype=torch.float64)
 """Their standard deviations, at a fifth of their size."""

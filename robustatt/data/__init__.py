@@ -92,9 +92,7 @@ def load(
     if class_names is not None or channels is not None:
         from robustatt.data.views import with_channels, with_class_names
 
-        whole = load(
-            name_or_path, split, root=root, download=download, label_column=label_column, image_size=image_size
-        )
+        whole = load(name_or_path, split, root=root, download=download, label_column=label_column, image_size=image_size)
         return with_channels(whole if class_names is None else with_class_names(whole, class_names), channels)
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r}: {did_you_mean(split, SPLITS)}")
@@ -124,7 +122,11 @@ def _as_parquet(source: Source, split: str, root: str | Path | None) -> Dataset 
     if files(source.name, root):
         return None
     found = _from_path(Path(root, source.name), split, None, None)
-    if (len(found), found.image_shape[1:], len(found.classes)) != (getattr(source, split), (source.side, source.side), source.classes):
+    if (len(found), found.image_shape[1:], len(found.classes)) != (
+        getattr(source, split),
+        (source.side, source.side),
+        source.classes,
+    ):
         return None
     found.name = source.name
     return found

@@ -148,9 +148,7 @@ def _parts_of_mapping(item: Mapping[Any, Any], where: str = "data") -> tuple[Any
     found = [next((key for key in keys if key in item), None) for keys in (IMAGE_KEYS, LABEL_KEYS)]
     if None in found:
         kind, keys = ("image", IMAGE_KEYS) if found[0] is None else ("label", LABEL_KEYS)
-        raise InputError(
-            f"{where} has no {kind} among its keys {', '.join(map(str, item))}: name it {' or '.join(keys[:2])}"
-        )
+        raise InputError(f"{where} has no {kind} among its keys {', '.join(map(str, item))}: name it {' or '.join(keys[:2])}")
     return item[found[0]], item[found[1]]
 
 
@@ -211,9 +209,7 @@ class IndexedImages(Dataset):
         InputError: an item is not an image and a label, differs in size, or is another at each reading.
     """
 
-    def __init__(
-        self, items: Any, collate: Callable[[list[Any]], Any] | None = None, *, limit: int | None = None
-    ) -> None:
+    def __init__(self, items: Any, collate: Callable[[list[Any]], Any] | None = None, *, limit: int | None = None) -> None:
         self._items, self._collate = items, collate
         self._count = len(items) if limit is None else min(limit, len(items))
         self.name, self.split = "tensors", "test"
@@ -257,9 +253,7 @@ class IndexedImages(Dataset):
             labels = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
         else:
             pairs = [pair(item, f"item {place}") for place, item in zip(positions, items, strict=True)]
-            images = _stack(
-                [image_tensor(image, f"image {place}") for place, (image, _) in zip(positions, pairs, strict=True)]
-            )
+            images = _stack([image_tensor(image, f"image {place}") for place, (image, _) in zip(positions, pairs, strict=True)])
             labels = [label for _, label in pairs]
         return checked_images(images), labels
 

@@ -131,8 +131,6 @@ def _stacked(labels: Tensor, images: int, file: Path) -> bool:
     if images == SEVERITIES * len(labels):
         return True
     if images != len(labels):
-        raise InputError(
-            f"{file} holds {images} images and {LABELS} {len(labels)} labels: as many are needed, or five times"
-        )
+        raise InputError(f"{file} holds {images} images and {LABELS} {len(labels)} labels: as many are needed, or five times")
     rows = labels.reshape(SEVERITIES, -1) if images % SEVERITIES == 0 else labels[None]
     return len(rows) > 1 and images > SEVERITIES and bool((rows == rows[0]).all())

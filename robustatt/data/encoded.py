@@ -104,6 +104,5 @@ class EncodedDataset(Dataset):
         _, height, width = self.image_shape
         if self.image_size is None and size != (width, height):
             raise InputError(
-                f"{where} is {size[0]}x{size[1]} and the first image {width}x{height}: "
-                f"give --input-size to bring all to one size"
+                f"{where} is {size[0]}x{size[1]} and the first image {width}x{height}: give --input-size to bring all to one size"
             )

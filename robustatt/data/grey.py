@@ -33,9 +33,7 @@ def matching(dataset: Dataset, modules: list[nn.Module]) -> int | None:
     if 1 not in taken or not looks_grey(dataset):
         return None
     if any(number != 1 for number in taken):
-        raise InputError(
-            "some models take one channel and others do not: evaluate them in two sweeps (--channels 1 and 3)"
-        )
+        raise InputError("some models take one channel and others do not: evaluate them in two sweeps (--channels 1 and 3)")
     return 1
 
 

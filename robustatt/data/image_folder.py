@@ -62,9 +62,7 @@ def _split_folder(path: Path, split: str) -> Path:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(
-        file for file in folder.rglob("*") if file.suffix.lower() in ENDINGS and file.name[0] != "." and file.is_file()
-    )
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in ENDINGS and file.name[0] != "." and file.is_file())
 
 
 def _read(file: Path) -> bytes:

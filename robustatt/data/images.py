@@ -30,9 +30,7 @@ def open_picture(content: bytes, where: str) -> Image.Image:
         picture = Image.open(io.BytesIO(content), formats=FORMATS)
         animated = picture.format != "MPO" and getattr(picture, "is_animated", False)
     except UNREADABLE as error:
-        raise InputError(
-            f"{where} is not an image, or is damaged: expected JPEG, PNG, BMP, WebP, GIF, TIFF or PPM"
-        ) from error
+        raise InputError(f"{where} is not an image, or is damaged: expected JPEG, PNG, BMP, WebP, GIF, TIFF or PPM") from error
     if animated:
         raise InputError(f"{where} holds several pictures (an animation or pages): save the one that is meant")
     _refuse_inexact(picture, where)
@@ -131,7 +129,6 @@ def to_rgb(picture: Image.Image, where: str) -> Image.Image:
         return picture.convert("RGB")
     except UNREADABLE as error:
         raise InputError(f"{where} cannot be brought to RGB: {first_line(error)}") from error
-
 
 
 def resize(picture: Image.Image, side: int | None, where: str) -> Image.Image:

@@ -53,7 +53,15 @@ def listing(
 def _named(source: data_sets.Source, root: Path | None) -> Iterator[DataRow]:
     for split, count in (("train", source.train), ("test", source.test)):
         found = _fingerprint(source.name, split, root)
-        way = "with scikit-learn" if source.name == "digits" else "with robustatt" if not source.downloaded else "here" if found else "--download or --data-root"
+        way = (
+            "with scikit-learn"
+            if source.name == "digits"
+            else "with robustatt"
+            if not source.downloaded
+            else "here"
+            if found
+            else "--download or --data-root"
+        )
         pixels = f"{source.side}x{source.side}"
         shown = found[:16] or ABSENT
         yield DataRow(source.name, split, f"{count:,}", pixels, str(source.classes), shown, way)
@@ -66,9 +74,7 @@ def _fingerprint(name: str, split: str, root: Path | None) -> str:
         return data_sets.load(name, split).fingerprint
     try:
         return (
-            remembered(f"{name} {split}", present, lambda: data_sets.load(name, split, root=root).fingerprint)
-            if present
-            else ""
+            remembered(f"{name} {split}", present, lambda: data_sets.load(name, split, root=root).fingerprint) if present else ""
         )
     except InputError:
         return ""

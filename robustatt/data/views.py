@@ -50,8 +50,6 @@ class View(Dataset):
 
 
 @final
-
-
 class Sample(View):
     """Some images of a data set, by position in the sample; `original` gives their indices in the whole set.
 
@@ -104,8 +102,6 @@ def stratified(labels: Labels, count: int, seed: int) -> Tensor:
 
 
 @final
-
-
 class Resized(View):
     """A data set of square images at ``side`` pixels, bilinear and antialiased, rounded to uint8 again."""
 
@@ -131,8 +127,6 @@ def scaled(images: Tensor, side: int) -> Tensor:
 
 
 @final
-
-
 class OneChannel(View):
     """A data set of grey images, ``(n, 1, height, width)``: radii of every norm are those of the one channel.
 
@@ -153,9 +147,7 @@ class OneChannel(View):
         coloured = (images != images[:, :1]).flatten(1).any(1)
         if bool(coloured.any()):
             index = int(wanted[int(coloured.nonzero()[0])])
-            raise InputError(
-                f"{self.source(index) or f'image {index}'} of {self.name} has colour: one channel needs grey images"
-            )
+            raise InputError(f"{self.source(index) or f'image {index}'} of {self.name} has colour: one channel needs grey images")
         return images[:, :1].contiguous(), labels
 
 
@@ -171,8 +163,6 @@ def with_channels(dataset: Dataset, channels: int | None) -> Dataset:
 
 
 @final
-
-
 class Relabelled(View):
     """A data set whose class ``k`` is class ``places[k]`` of ``classes``."""
 
@@ -232,8 +222,4 @@ def require_same_classes(dataset: Dataset, outputs: int, label: str) -> None:
 
 
 def _few(name: str, names: Sequence[str]) -> str:
-    return (
-        did_you_mean(name, names)
-        if len(names) <= 20
-        else did_you_mean(name, names).partition("Known:")[0] or "see the file"
-    )
+    return did_you_mean(name, names) if len(names) <= 20 else did_you_mean(name, names).partition("Known:")[0] or "see the file"

@@ -64,9 +64,7 @@ def diagnose(
     return distinct(found)
 
 
-def _sweep(
-    module: nn.Module, label: str, images: Tensor, labels: Tensor, seed: int
-) -> tuple[list[HealthWarning], float | None]:
+def _sweep(module: nn.Module, label: str, images: Tensor, labels: Tensor, seed: int) -> tuple[list[HealthWarning], float | None]:
     """A sweep of different kinds of attack and its health; the radius at which pgd breaks about half, if
     it breaks any."""
     from robustatt.api import sweep
@@ -93,8 +91,7 @@ def _broken_off(label: str, reason: str, images: int) -> HealthWarning:
     return HealthWarning(
         "non-finite",
         f"an attack on {images} images could not be run to its end: {reason}.",
-        "Look for a division by zero, a logarithm "
-        "of zero or an overflow in half precision.",
+        "Look for a division by zero, a logarithm of zero or an overflow in half precision.",
         label,
         evidence={"of": images},
     )
@@ -184,8 +181,7 @@ def _path(case: Case, eps: float, first: Climb) -> HealthWarning | None:
         "not-converged",
         f"at {eps * 255:.3g}/255 two more runs of pgd with twice the steps break {more} of {len(case.truth)} "
         "images more than one run of 40 steps: it has not converged.",
-        "Use apgd-ce or autoattack, or raise "
-        "steps and restarts until nothing changes.",
+        "Use apgd-ce or autoattack, or raise steps and restarts until nothing changes.",
         case.classifier.label,
         "pgd",
         {"more": more, "of": len(case.truth)},
@@ -201,8 +197,7 @@ def _rounding(case: Case, eps: float, run: Climb) -> HealthWarning | None:
         "vanishes-after-rounding",
         f"at {eps * 255:.3g}/255 {gone} of {count} successes are gone when the image is rounded to 8 bits: "
         "they would not survive being saved as a PNG.",
-        "Judge the rounded images, or look for a layer that "
-        "reacts to less than one 8-bit step.",
+        "Judge the rounded images, or look for a layer that reacts to less than one 8-bit step.",
         case.classifier.label,
         "pgd",
         {"vanished": gone, "of": count},

@@ -28,7 +28,9 @@ class AdversarialExamples:
     @classmethod
     def of(cls, saved: SavedRows) -> AdversarialExamples:
         """From saved rows."""
-        index, label, prediction = (torch.tensor(saved.rows[name].tolist(), dtype=torch.int64) for name in ("index", "label", "adv_pred"))
+        index, label, prediction = (
+            torch.tensor(saved.rows[name].tolist(), dtype=torch.int64) for name in ("index", "label", "adv_pred")
+        )
         return cls(torch.from_numpy(saved.images), index, label, prediction, tuple(saved.rows["eps"]))
 
     def __len__(self) -> int:

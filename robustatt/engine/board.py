@@ -46,7 +46,9 @@ def make_board(
     left_out = {} if data is None else {folder: plan for folder, plan in bound.items() if data not in _data_names(plan)}
     bound = {folder: plan for folder, plan in bound.items() if folder not in left_out}
     if not bound:
-        raise InputError(f"--data {data!r}: no run is on it: {did_you_mean(str(data), {plan.plan.data for plan in left_out.values()})}")
+        raise InputError(
+            f"--data {data!r}: no run is on it: {did_you_mean(str(data), {plan.plan.data for plan in left_out.values()})}"
+        )
     require_same_images(bound)
     runs = []
     for folder, plan in bound.items():
@@ -86,7 +88,10 @@ def _findings(runs: Sequence[RunOutcomes]) -> list[str]:
     for run in runs:
         for finding in run.findings:
             where.setdefault(finding, []).append(str(run.folder))
-    return [f"{', '.join(folders[:MAX_NAMED])}{f' and {len(folders) - MAX_NAMED} more' if len(folders) > MAX_NAMED else ''}: {finding}" for finding, folders in where.items()]
+    return [
+        f"{', '.join(folders[:MAX_NAMED])}{f' and {len(folders) - MAX_NAMED} more' if len(folders) > MAX_NAMED else ''}: {finding}"
+        for finding, folders in where.items()
+    ]
 
 
 def _bound(folder: Path) -> BoundPlan:
@@ -120,8 +125,14 @@ def require_same_images(plans: Mapping[Path, BoundPlan]) -> None:
     said = "; ".join(f"{folder} has {_described(plans[folder], plans[first])}" for folder in odd[:MAX_NAMED])
     more = f"; and {len(odd) - MAX_NAMED} more" if len(odd) > MAX_NAMED else ""
     names = {plan.plan.data for plan in plans.values()}
-    remedy = f"--data {plans[first].plan.data} takes the runs on it alone" if len(names) > 1 else "leave them out, or sweep them again on the same images"
-    raise InputError(f"board: these runs are not of the same images: {first} has {_described(plans[first], plans[odd[0]])}; {said}{more}: {remedy}")
+    remedy = (
+        f"--data {plans[first].plan.data} takes the runs on it alone"
+        if len(names) > 1
+        else "leave them out, or sweep them again on the same images"
+    )
+    raise InputError(
+        f"board: these runs are not of the same images: {first} has {_described(plans[first], plans[odd[0]])}; {said}{more}: {remedy}"
+    )
 
 
 def _described(plan: BoundPlan, other: BoundPlan) -> str:
@@ -139,7 +150,9 @@ def _require_same_labels(runs: Sequence[RunOutcomes]) -> None:
             mine, theirs = first.align(outcomes)
             differ = int((first.label[mine] != outcomes.label[theirs]).sum())
             if differ:
-                raise InputError(f"board: the records of {run.folder} have other labels than those of {runs[0].folder} for {differ:,} images, though both name the same data: verify them")
+                raise InputError(
+                    f"board: the records of {run.folder} have other labels than those of {runs[0].folder} for {differ:,} images, though both name the same data: verify them"
+                )
 
 
 def _entries(runs: Sequence[RunOutcomes]) -> list[Entry]:
@@ -161,7 +174,9 @@ def _entries(runs: Sequence[RunOutcomes]) -> list[Entry]:
                 found.setdefault((prints[outcomes.model], recipe.norm), []).append(attacked)
     titles = _titles(names)
     examples = runs[0].bound.examples
-    return [Entry(titles[key], key, norm, examples, tuple(attacked), tuple(codes[key])) for (key, norm), attacked in found.items()]
+    return [
+        Entry(titles[key], key, norm, examples, tuple(attacked), tuple(codes[key])) for (key, norm), attacked in found.items()
+    ]
 
 
 def _titles(names: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
@@ -177,7 +192,9 @@ def _radii(texts: Sequence[str], norms: Sequence[str]) -> dict[str, Fraction]:
     for text in texts:
         norm, sign, radius = text.rpartition("=")
         if not sign and len(norms) > 1:
-            raise InputError(f"--eps {text}: there are attacks in {' and '.join(NORM_TITLES[name] for name in norms)}: say --norm {norms[0]}, or --eps {norms[0]}={text}")
+            raise InputError(
+                f"--eps {text}: there are attacks in {' and '.join(NORM_TITLES[name] for name in norms)}: say --norm {norms[0]}, or --eps {norms[0]}={text}"
+            )
         norm = norm or norms[0]
         if norm not in norms:
             raise InputError(f"--eps {text!r}: {did_you_mean(norm, norms)}")

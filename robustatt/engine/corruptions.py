@@ -37,7 +37,9 @@ def published_kinds(folder: Path) -> dict[str, str]:
     return found
 
 
-def chosen_corruptions(plan: Plan, kinds: Sequence[str] | None, severities: Sequence[int], clean: str | None) -> tuple[Plan, list[CorruptionRecipe]]:
+def chosen_corruptions(
+    plan: Plan, kinds: Sequence[str] | None, severities: Sequence[int], clean: str | None
+) -> tuple[Plan, list[CorruptionRecipe]]:
     """The plan on the clean images, and a recipe for each corruption; `kinds` None: those of the benchmark.
 
     Raises:
@@ -73,7 +75,9 @@ def _clean(plan: Plan, images: str, names: Sequence[str]) -> Dataset:
     labels = data_sets.load(images).labels
     for name in names:
         try:
-            found = data_sets.load(name, plan.split, root=plan.data_root, download=plan.download and len(names) == 1, image_size=plan.input_size)
+            found = data_sets.load(
+                name, plan.split, root=plan.data_root, download=plan.download and len(names) == 1, image_size=plan.input_size
+            )
         except InputError:
             if len(names) == 1:
                 raise
@@ -94,7 +98,9 @@ def _read(images: str, kind: str, severities: Sequence[int], clean: Dataset) -> 
         with said_of(f"corruption {kind}"):
             found = published(where, clean.image_shape[1:])
         if len(found) != len(clean):
-            raise InputError(f"{where} holds {len(found)} images and {clean.name} {len(clean)}: they must be the same, in the same order")
+            raise InputError(
+                f"{where} holds {len(found)} images and {clean.name} {len(clean)}: they must be the same, in the same order"
+            )
         different = (found.labels != clean.labels).nonzero()
         if len(different):
             first = int(different[0])
@@ -104,5 +110,10 @@ def _read(images: str, kind: str, severities: Sequence[int], clean: Dataset) -> 
             )
         digest.update(f"{severity} {found.fingerprint} ".encode())
     return CorruptionRecipe(
-        name=kind, algorithm="corruption", kind=kind, citation=f"{CITATION}, published images", images=images, content=digest.hexdigest()
+        name=kind,
+        algorithm="corruption",
+        kind=kind,
+        citation=f"{CITATION}, published images",
+        images=images,
+        content=digest.hexdigest(),
     )

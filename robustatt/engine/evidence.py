@@ -28,7 +28,16 @@ from robustatt.results.summary_file import SUMMARY_FILE, as_stored, read_summary
 TOLERANCE = 1e-9
 """How far a number of summary.json may lie from the one that the records give: both are computed in float64."""
 
-DERIVED = ("curves", "drift", "drift_predicts_fooling", "differences", "confusion", "full_strength", "corruption_means", "transfer")
+DERIVED = (
+    "curves",
+    "drift",
+    "drift_predicts_fooling",
+    "differences",
+    "confusion",
+    "full_strength",
+    "corruption_means",
+    "transfer",
+)
 """Keys of summary.json that follow from the records alone."""
 
 MAX_NAMED = 3
@@ -110,7 +119,9 @@ def _misfit(frame: pd.DataFrame, cell: Cell, indices_known: bool) -> str:
     return next((grid for grid in grids if isinstance(grid, str)), "")
 
 
-def cells_findings(cells: Sequence[Cell], absent: set[str], damaged: Sequence[PurePath], wrong: Sequence[str], noun: str) -> list[str]:
+def cells_findings(
+    cells: Sequence[Cell], absent: set[str], damaged: Sequence[PurePath], wrong: Sequence[str], noun: str
+) -> list[str]:
     """What is wrong with the records of some Cells, a line each: keys without a file, altered files, rows of something else."""
     names = {
         "missing": [str(cell) for cell in cells if cell.key in absent] if absent else [],

@@ -62,9 +62,7 @@ def forecast(sweep: Sweep, begun: Callable[[Cell, int], None] = lambda *_: None)
     workers = max(1, sweep.size(missing))
     start = sweep.crew.start_seconds if workers > 1 or sweep.crew.execution.engine == "ray" else 0.0
     memory = peak_memory(sweep.models.device) * (workers + 1 if start else 1)
-    return Forecast(
-        found, workers, start, start + makespan(sweep, missing, found, workers), memory, len(keys) - len(missing)
-    )
+    return Forecast(found, workers, start, start + makespan(sweep, missing, found, workers), memory, len(keys) - len(missing))
 
 
 def _pilots(sweep: Sweep, missing: Set[str], begun: Callable[[Cell, int], None]) -> Iterator[KindForecast]:

@@ -34,9 +34,7 @@ class ExecutorOptions:
         if self.threads is not None and self.threads < 1:
             raise InputError(f"--threads {self.threads}: give at least 1")
         if self.gpus_per_worker is not None and not 0 <= self.gpus_per_worker <= 64:
-            raise InputError(
-                f"--gpus-per-worker {self.gpus_per_worker}: give a share such as 0.5, or a number such as 1"
-            )
+            raise InputError(f"--gpus-per-worker {self.gpus_per_worker}: give a share such as 0.5, or a number such as 1")
         if self.engine == "local" and self.address is not None:
             raise InputError("--address is for a Ray cluster: add --engine ray")
         if self.engine == "local" and self.gpus_per_worker is not None:

@@ -70,9 +70,7 @@ class LocalProcesses:
     def _start(self, device: str, log: Path) -> _WorkerSlot:
         killed = kernel_oom_kills()
         ours, theirs = _SPAWN.Pipe()
-        process = _SPAWN.Process(
-            target=_serve, args=(theirs, replace(self._setup, device=device), str(log)), daemon=True
-        )
+        process = _SPAWN.Process(target=_serve, args=(theirs, replace(self._setup, device=device), str(log)), daemon=True)
         with _no_interrupt():
             process.start()
         theirs.close()
@@ -123,9 +121,7 @@ class LocalProcesses:
         slot.connection.close()
         cause, said = f"its worker {_end(slot.process)}", tail(slot.log)
         if slot.starts >= STARTS:
-            raise RobustattError(
-                f"a worker {_end(slot.process)} {STARTS} times while it started: {said.strip()[-200:]}"
-            )
+            raise RobustattError(f"a worker {_end(slot.process)} {STARTS} times while it started: {said.strip()[-200:]}")
         fresh = self._start(slot.device, slot.log)
         fresh.starts = slot.starts + 1
         self._slots[self._slots.index(slot)] = fresh

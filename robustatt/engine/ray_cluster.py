@@ -132,9 +132,7 @@ class _Doubt:
 class RayActors:
     """An actor for each worker, and a fresh one wherever there is room if its process or its node is lost."""
 
-    def __init__(
-        self, setup: Setup, execution: ExecutorOptions, workers: int, dataset: Dataset, models: FrozenModels
-    ) -> None:
+    def __init__(self, setup: Setup, execution: ExecutorOptions, workers: int, dataset: Dataset, models: FrozenModels) -> None:
         ray = ray_module()
         gpus = gpus_each(execution, setup)
         plan = setup.plan

@@ -89,10 +89,6 @@ def _require_answer(address: str) -> None:
             line.sendall(HTTP2_GREETING)
             answer = line.recv(9) if os.environ.get("RAY_USE_TLS", "0") == "0" else HTTP2_GREETING[-9:]
     except OSError as problem:
-        raise InputError(
-            f"--address {address}: no answer ({problem}): is the head node up, and the port open?"
-        ) from None
+        raise InputError(f"--address {address}: no answer ({problem}): is the head node up, and the port open?") from None
     if answer[3:4] != HTTP2_SETTINGS:
-        raise InputError(
-            f"--address {address}: what answers is not Ray: give the port of `ray start --head`, usually 6379"
-        )
+        raise InputError(f"--address {address}: what answers is not Ray: give the port of `ray start --head`, usually 6379")

@@ -137,9 +137,7 @@ class Scheduler:
         if again is None or again.attempt > ATTEMPTS or again.losses >= MAX_LOST_NODES:
             suspected = event.fate is FailureKind.LOST
             cause = (
-                f"{event.cause}, as {MAX_LOST_NODES - 1} before it: this Cell may be what ends them"
-                if suspected
-                else event.cause
+                f"{event.cause}, as {MAX_LOST_NODES - 1} before it: this Cell may be what ends them" if suspected else event.cause
             )
             self.set_aside.append(SetAside(task.cell, cause, event.problem))
             self.progress.failed(task.cell, f"{cause}; set aside", event.log)
@@ -263,7 +261,9 @@ class Costs:
         for entry in plan.models:
             forward = known.get(entry.name, 1.0)
             for recipe in plan.attacks:
-                self._promise(entry.name, recipe.name, forward, full_strength(recipe, len(plan.radii_of(recipe)), plan.independent))
+                self._promise(
+                    entry.name, recipe.name, forward, full_strength(recipe, len(plan.radii_of(recipe)), plan.independent)
+                )
             for recipe, radii in measured_attacks([(recipe, plan.radii_of(recipe)) for recipe in plan.attacks]):
                 self._promise(entry.name, at_full_strength(recipe), forward, full_strength(recipe, len(radii), True))
         for entry in plan.crafted_on:

@@ -194,7 +194,9 @@ class Sweep:
         write_summary(self.out, summary)
         if gallery:
             _keep_pictures(bound, self.dataset, self.models, records, self.out)
-        return SweepOutcome(records, summary, computed, len(own) - computed, crafted, [*store.moved_aside, *(images.damaged if images else [])])
+        return SweepOutcome(
+            records, summary, computed, len(own) - computed, crafted, [*store.moved_aside, *(images.damaged if images else [])]
+        )
 
     def missing(self) -> set[str]:
         """The keys of the Cells that have no records, or not the images that the plan wants saved."""
@@ -243,8 +245,7 @@ class Sweep:
 
     def _safe(self, missing: Set[str], own: Set[str]) -> str:
         return (
-            f"Safe on disk: {len(own - missing)} of {len(own)} cells in {self.store.place}. "
-            "Run the same command again to resume"
+            f"Safe on disk: {len(own - missing)} of {len(own)} cells in {self.store.place}. Run the same command again to resume"
         )
 
 

@@ -103,9 +103,7 @@ def _agreement(folder: ResultsFolder) -> list[Statement]:
     return [Statement("folder", FALSE, finding) for finding in folder.findings]
 
 
-def _repeated(
-    folder: ResultsFolder, model: str, models: FrozenModels, dataset: Dataset, sample: int
-) -> Iterator[Statement]:
+def _repeated(folder: ResultsFolder, model: str, models: FrozenModels, dataset: Dataset, sample: int) -> Iterator[Statement]:
     """For each attack on a model, what running a few examples of each of its Cells again gives."""
     cells = [cell for cell in folder.bound.cells() if cell.model == model]
     for attack in dict.fromkeys(cell.attack.name for cell in cells) if sample else ():
@@ -113,7 +111,9 @@ def _repeated(
         yield _run_again(f"{model} under {attack}", folder.records, mine, models, dataset, sample)
 
 
-def _transferred(folder: ResultsFolder, same: set[str], models: FrozenModels, dataset: Dataset, sample: int) -> Iterator[Statement]:
+def _transferred(
+    folder: ResultsFolder, same: set[str], models: FrozenModels, dataset: Dataset, sample: int
+) -> Iterator[Statement]:
     """For each attack on a surrogate, what crafting a few examples of each of its Cells again and testing them gives."""
     kinds: dict[tuple[str, str], list[Cell]] = {}
     for cell in folder.bound.cells("transfer"):

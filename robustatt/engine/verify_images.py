@@ -76,7 +76,11 @@ class SavedExamples:
             if len(untrue):
                 yield Statement(what, FALSE, f"{len(untrue):,} of {len(found):,} are not what their rows say: {_named(untrue)}")
             else:
-                yield Statement(what, TRUE, f"{len(found):,} inside ball and box, predicted {_how(found)}; {self._proved(model, attack, found)}")
+                yield Statement(
+                    what,
+                    TRUE,
+                    f"{len(found):,} inside ball and box, predicted {_how(found)}; {self._proved(model, attack, found)}",
+                )
 
     def _proved(self, model: str, attack: str, found: pd.DataFrame) -> str:
         """How many of the rows that an attack broke are proved by an image in their ball; balls are nested."""
@@ -101,7 +105,10 @@ def _how(found: pd.DataFrame) -> str:
 
 
 def _named(untrue: pd.DataFrame) -> str:
-    said = [f"example {row.index_} at {row.eps} {row.mistake}" for row in untrue.rename(columns={"index": "index_"})[:NAMED].itertuples()]
+    said = [
+        f"example {row.index_} at {row.eps} {row.mistake}"
+        for row in untrue.rename(columns={"index": "index_"})[:NAMED].itertuples()
+    ]
     return ", ".join(said) + (", ..." if len(untrue) > NAMED else "")
 
 

@@ -121,9 +121,7 @@ def hosted(setup: Setup, dataset: Dataset | None = None, load: Loader | None = N
     dataset = load_data(setup.plan) if dataset is None else dataset
     chosen = drawn(dataset, setup.plan)
     if chosen.fingerprint != setup.data_fingerprint:
-        raise RobustattError(
-            f"the data on {platform.node()} is not what this sweep began with: are the files the same?"
-        )
+        raise RobustattError(f"the data on {platform.node()} is not what this sweep began with: are the files the same?")
     with FrozenModels(load or model_loader(dataset), torch.device(setup.device), chosen, setup.plan) as models:
         yield Worker(setup, chosen, models, Store(setup.records))
 

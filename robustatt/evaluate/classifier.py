@@ -142,9 +142,7 @@ class Classifier:
                 self._look(probe)
         except torch._dynamo.exc.TorchDynamoException as problem:
             said = first_line(problem)
-            raise InputError(
-                f"--compile: model {self.label!r} cannot be compiled here ({said}): leave it out"
-            ) from None
+            raise InputError(f"--compile: model {self.label!r} cannot be compiled here ({said}): leave it out") from None
 
     def _screened(self, image: Tensor, look: Callable[[Tensor], tuple[Tensor, list[Tensor]]]) -> tuple[Tensor, list[Tensor]]:
         """Logits and maps of the fast copy, in bfloat16 where the screen allows it."""

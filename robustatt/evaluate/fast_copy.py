@@ -62,9 +62,7 @@ def fold_batchnorm(module: nn.Module) -> nn.Module:
         names = [str(before.target), str(node.target)]
         convolution, norm = parts.get(names[0]), parts[names[1]]
         alone = all(called.count(name) == 1 for name in names)
-        hooked = any(
-            part is not None and (part._forward_hooks or part._forward_pre_hooks) for part in (convolution, norm)
-        )
+        hooked = any(part is not None and (part._forward_hooks or part._forward_pre_hooks) for part in (convolution, norm))
         if (
             isinstance(convolution, nn.Conv2d)
             and isinstance(norm, nn.BatchNorm2d)

@@ -22,9 +22,7 @@ def fingerprint(module: nn.Module) -> str:
                 _digest(digest, f"{name}.{key}", value)
             else:
                 digest.update(f"{name}.{key}|{value}".encode())
-    for kind in sorted(
-        {type(part) for part in module.modules()}, key=lambda kind: f"{kind.__module__}.{kind.__qualname__}"
-    ):
+    for kind in sorted({type(part) for part in module.modules()}, key=lambda kind: f"{kind.__module__}.{kind.__qualname__}"):
         if kind.__module__.split(".")[0] not in {"torch", "torchvision", "timm", "robustatt"}:
             digest.update(_source(kind).encode())
     return digest.hexdigest()
@@ -33,9 +31,7 @@ def fingerprint(module: nn.Module) -> str:
 def _digest(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
     digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
     digest.update(
-        tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-        if tensor.ndim
-        else repr(tensor.item()).encode()
+        tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else repr(tensor.item()).encode()
     )
 
 

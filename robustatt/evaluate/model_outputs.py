@@ -43,10 +43,7 @@ class StandardModule(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         if self.batch is None:
             return self._leave(self.module(self._enter(image)))
-        pieces = [
-            self._leave(self.module(self._enter(_padded(piece, self.batch))))
-            for piece in torch.split(image, self.batch)
-        ]
+        pieces = [self._leave(self.module(self._enter(_padded(piece, self.batch)))) for piece in torch.split(image, self.batch)]
         return torch.cat(pieces)[: len(image)]
 
     def _enter(self, image: Tensor) -> Tensor:
@@ -105,8 +102,7 @@ def standard(module: nn.Module, label: str, probe: Float[Tensor, "n c h w"]) -> 
     if logits is None or len(logits) != len(probe if batch is None else _padded(probe[:batch], batch)):
         count = len(probe) if batch is None else batch
         raise InputError(
-            f"model {label!r} returned {_form(output)} for {count} images: expected logits of shape ({count}, classes); "
-            f"{WRAP}"
+            f"model {label!r} returned {_form(output)} for {count} images: expected logits of shape ({count}, classes); {WRAP}"
         )
     if output is logits and fed == logits.dtype == torch.float32 and batch is None:
         return module

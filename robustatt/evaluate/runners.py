@@ -112,7 +112,9 @@ def run_external(target: AttackedBatch, attack: ExternalAttack, rng: ExampleRng,
     return attack.perturb(module, rows, seed)
 
 
-def perturbed_by_library(target: AttackedBatch, attack: ExternalAttack, rng: ExampleRng, positions: Tensor, radius: int) -> Tensor:
+def perturbed_by_library(
+    target: AttackedBatch, attack: ExternalAttack, rng: ExampleRng, positions: Tensor, radius: int
+) -> Tensor:
     """The same of an attack that is told the radius, with rounding errors brought back into the ball; InputError for more."""
     return _inside(target, attack, positions, run_external(target, attack, rng, positions, radius), radius)
 

@@ -17,7 +17,9 @@ from robustatt.evaluate.runners import MAX_EXCESS, run_external
 from robustatt.evaluate.step_runner import Job, RunResult, StepRunner
 
 
-def evaluate_minimum_norm(target: AttackedBatch, attack: Attack, oracle: Oracle, rng: ExampleRng, done: Callable[[int], None]) -> OutcomeTable:
+def evaluate_minimum_norm(
+    target: AttackedBatch, attack: Attack, oracle: Oracle, rng: ExampleRng, done: Callable[[int], None]
+) -> OutcomeTable:
     """A minimum-norm attack gives every radius at once: its image where it fits the ball, else that scaled into it.
 
     So does any attack of another library that takes no radius. If it does not look for the nearest mistake in the norm
@@ -79,9 +81,7 @@ def _distances(attack: Attack) -> dict[str, Norm]:
     """
     if not isinstance(attack, ExternalAttack):
         return {}
-    return (
-        {"distance_l2": NORMS["l2"], "distance_l1": NORMS["l1"]} if attack.unbounded else {"raw_distance": attack.norm}
-    )
+    return {"distance_l2": NORMS["l2"], "distance_l1": NORMS["l1"]} if attack.unbounded else {"raw_distance": attack.norm}
 
 
 def _nearest(

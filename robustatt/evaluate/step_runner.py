@@ -101,8 +101,7 @@ class StepRunner:
             return
         device = self.target.label.device
         positions, radii, restarts = (
-            torch.tensor([getattr(job, name) for job in fresh], device=device)
-            for name in ("example", "radius", "restart")
+            torch.tensor([getattr(job, name) for job in fresh], device=device) for name in ("example", "radius", "restart")
         )
         batch = self.target.batch(positions, self.target.radii[radii], restarts)
         state = self.attack.start(batch, self.rng)

@@ -23,9 +23,7 @@ def write(run: Export, folder: Path) -> str:
     found = client.get_experiment_by_name(EXPERIMENT)
     local = None if os.environ.get("MLFLOW_TRACKING_URI") else (folder.resolve() / "artifacts").as_uri()
     experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT, artifact_location=local)
-    same = client.search_runs(
-        [experiment], filter_string=f"tags.summary = '{run.digest}' and attributes.status = 'FINISHED'"
-    )
+    same = client.search_runs([experiment], filter_string=f"tags.summary = '{run.digest}' and attributes.status = 'FINISHED'")
     if same:
         return f"already there as run {same[0].info.run_id} of {uri}"
     identity = client.create_run(experiment, run_name=run.title).info.run_id

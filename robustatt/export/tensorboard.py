@@ -25,9 +25,7 @@ def write(run: Export, folder: Path) -> str:
     for series in run.series:
         events = runs.setdefault(folder / series.model / series.attack, [])
         for step, value in series.points:
-            events.append(
-                Event(step=step, summary=Summary(value=[Summary.Value(tag=series.measure, simple_value=value)]))
-            )
+            events.append(Event(step=step, summary=Summary(value=[Summary.Value(tag=series.measure, simple_value=value)])))
     runs[folder / "about"] = [_text(run), *_figures(run)]
     for place, events in runs.items():
         write_whole(place / FILE, _records([Event(file_version="brain.Event:2"), *events]))
@@ -61,11 +59,7 @@ def _figures(run: Export) -> list[Event]:
         Event(
             step=0,
             summary=Summary(
-                value=[
-                    Summary.Value(
-                        tag=f"figures/{path.stem}", image=Summary.Image(encoded_image_string=path.read_bytes())
-                    )
-                ]
+                value=[Summary.Value(tag=f"figures/{path.stem}", image=Summary.Image(encoded_image_string=path.read_bytes()))]
             ),
         )
         for path in run.files

@@ -19,9 +19,7 @@ def write(run: Export, folder: Path) -> str:
     mode = "online" if os.environ.get("WANDB_MODE") == "online" else "offline"
     facts = {**run.facts, "step": run.step_unit}
     settings = wandb.Settings(silent=True, console="off")
-    with wandb.init(
-        project=PROJECT, name=run.title, config=facts, dir=str(folder), mode=mode, settings=settings
-    ) as session:
+    with wandb.init(project=PROJECT, name=run.title, config=facts, dir=str(folder), mode=mode, settings=settings) as session:
         place = Path(session.dir).parent
         for step in sorted({step for series in run.series for step, _ in series.points}):
             session.log(

@@ -23,9 +23,7 @@ CLAIM = 0.02
 """Differences below two points are not worth a headline."""
 
 
-def _only(
-    a: AttackOutcome, b: NDArray[np.bool_], index: NDArray[np.int64], eps: Sequence[float]
-) -> tuple[int, int, int, float]:
+def _only(a: AttackOutcome, b: NDArray[np.bool_], index: NDArray[np.int64], eps: Sequence[float]) -> tuple[int, int, int, float]:
     """The most examples that `a` breaks and `b` does not at one radius, how many each breaks there in all,
     which radius."""
     worst = (0, 0, 0, 0.0)
@@ -52,7 +50,10 @@ def weaker(outcomes: Sequence[AttackOutcome]) -> Iterator[HealthWarning]:
             alone, _, _, eps = _only(single, many.broken, many.index, many.eps)
             if clearly(alone, len(many.index)):
                 why, advice = (
-                    (": is its step size right for this radius?", "Give arguments that grow with eps under [shares] in its recipe")
+                    (
+                        ": is its step size right for this radius?",
+                        "Give arguments that grow with eps under [shares] in its recipe",
+                    )
                     if many.foreign
                     else (
                         f", although it takes many steps: {many.name} is misled by the gradient or its steps are wrong.",
@@ -192,9 +193,7 @@ def too_few(outcomes: Sequence[AttackOutcome]) -> Iterator[HealthWarning]:
         detectable = statistics.detectable_difference(table.n, discordance)
         if claimed >= detectable:
             continue
-        least = (
-            f"{table.n} examples show a difference reliably (four times in five) from {100 * detectable:.1f} points on"
-        )
+        least = f"{table.n} examples show a difference reliably (four times in five) from {100 * detectable:.1f} points on"
         if np.isnan(detectable):
             least = f"{table.n} examples are too few to show any difference reliably"
         yield HealthWarning(

@@ -24,9 +24,7 @@ def unused_ball(outcome: AttackOutcome, records: pd.DataFrame) -> Iterator[Healt
     if not outcome.foreign or outcome.norm == "none":
         return
     eps, text = max((float(parse_radius(text)), text) for text in outcome.outcomes.eps)
-    rows = records[
-        (records["model"] == outcome.outcomes.model) & (records["attack"] == outcome.name) & (records["eps"] == text)
-    ]
+    rows = records[(records["model"] == outcome.outcomes.model) & (records["attack"] == outcome.name) & (records["eps"] == text)]
     failed = rows[rows["attacked"] & (rows["adv_pred"] == rows["label"]) & (rows["distance"] > 0)]["distance"]
     if len(failed) >= LEAST and float(failed.quantile(0.9)) < USED * eps:
         yield HealthWarning(

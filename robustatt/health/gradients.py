@@ -121,8 +121,7 @@ def _shattered(look: ModelProbe, image: Tensor, grad: Tensor) -> HealthWarning |
         f"changes by less than half or more than twice of what the gradient says (median {median:.2g} "
         "times). The gradient does not describe the model, so attacks that follow it fail for no good "
         "reason.",
-        "Look for rounding, a hand-written backward pass or a very rough layer, and run a black-box "
-        "attack (square).",
+        "Look for rounding, a hand-written backward pass or a very rough layer, and run a black-box attack (square).",
         look.label,
         evidence={"disagree": (count - good) / count, "median_ratio": median},
     )

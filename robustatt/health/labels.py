@@ -68,11 +68,7 @@ def label_order(truth: NDArray[np.int64], predicted: NDArray[np.int64], model: s
         names = _renaming(truth[half], predicted[half], classes)
         then[~half] = names[predicted[~half]] == truth[~half]
     after = _balanced(then, truth)
-    if (
-        after < RESTORED
-        or after < before + GAIN
-        or not restored(int((then & ~right).sum()), int((right & ~then).sum()))
-    ):
+    if after < RESTORED or after < before + GAIN or not restored(int((then & ~right).sum()), int((right & ~then).sum())):
         return None
     return HealthWarning(
         "label-order",

@@ -74,8 +74,7 @@ def _non_finite(look: ModelProbe) -> HealthWarning | None:
         "non-finite",
         f"for {wrong} of {len(look.image)} clean images the logits are NaN or infinite: such an image is "
         "neither robust nor fooled.",
-        "Look for a division by zero, a logarithm of zero or an overflow in half "
-        "precision.",
+        "Look for a division by zero, a logarithm of zero or an overflow in half precision.",
         look.label,
         evidence={"images": wrong, "of": len(look.image)},
     )
@@ -186,8 +185,7 @@ def _training(look: ModelProbe, active: set[str]) -> HealthWarning | None:
         f"{len(names)} layers work in training mode although the model is in evaluation mode (the first is "
         f"{names[0]!r}): their answer depends on chance or on the other images of the batch, and so does "
         "every number here.",
-        "Look for a train() that ignores its argument, or one that is called in "
-        "forward().",
+        "Look for a train() that ignores its argument, or one that is called in forward().",
         look.label,
         evidence={"layers": len(names)},
     )

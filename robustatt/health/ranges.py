@@ -97,10 +97,8 @@ def input_range(look: ModelProbe) -> HealthWarning | None:
         what += ", or the network has learnt too little for its range to be told"
     return HealthWarning(
         "input-range",
-        f"on images in [0, 1] the model is right on {before:.0%} of the clean images, but on {after:.0%} if "
-        f"given {what}.",
-        "Make normalisation part of the model, once, so that it takes images in [0, 1] (for "
-        "external models: --normalize).",
+        f"on images in [0, 1] the model is right on {before:.0%} of the clean images, but on {after:.0%} if given {what}.",
+        "Make normalisation part of the model, once, so that it takes images in [0, 1] (for external models: --normalize).",
         look.label,
         evidence={"accuracy": before, "accuracy_then": after},
     )

@@ -54,7 +54,6 @@ PLAIN_SATURATION = 16.64
 at best noise."""
 
 
-
 def check_records(
     records: pd.DataFrame, recipes: Sequence[Recipe] = (), transfer: pd.DataFrame | None = None
 ) -> list[HealthWarning]:

@@ -166,9 +166,7 @@ class IndependentHead(nn.Module):
         self.classify = nn.ModuleList(nn.Linear(width, classes) for width in widths)
 
     def forward(self, attended: list[Tensor]) -> Tensor:
-        logits = [
-            classify(prepare(g)) for prepare, classify, g in zip(self.prepare, self.classify, attended, strict=True)
-        ]
+        logits = [classify(prepare(g)) for prepare, classify, g in zip(self.prepare, self.classify, attended, strict=True)]
         return torch.stack(logits).sum(dim=0)
 
 

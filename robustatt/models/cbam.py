@@ -44,9 +44,7 @@ class SpatialGate(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.score = nn.Sequential(
-            nn.Conv2d(2, 1, KERNEL, padding=KERNEL // 2, bias=False), nn.BatchNorm2d(1, eps=BN_EPS)
-        )
+        self.score = nn.Sequential(nn.Conv2d(2, 1, KERNEL, padding=KERNEL // 2, bias=False), nn.BatchNorm2d(1, eps=BN_EPS))
 
     def forward(self, x: Images) -> Float[Tensor, "batch 1 height width"]:
         most, mean = x.max(dim=1, keepdim=True).values, x.mean(dim=1, keepdim=True)

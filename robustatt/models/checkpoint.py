@@ -121,7 +121,9 @@ def fill(network: torch.nn.Module, tensors: dict[str, Tensor], source: str) -> N
         if name not in expected:
             raise InputError(f"{source}: tensor {name} is not part of this network")
     if any(tensor.is_meta for tensor in expected.values()):
-        network.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)  # not the file's own pages
+        network.load_state_dict(
+            {name: tensor.clone() for name, tensor in tensors.items()}, assign=True
+        )  # not the file's own pages
     else:
         network.load_state_dict(tensors)
 

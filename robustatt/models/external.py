@@ -135,7 +135,9 @@ def facts(spec: str, weights: str | Path | None, normalize: str | None) -> str:
         mean, std = (", ".join(f"{value:g}" for value in part) for part in numbers)
         said.append(f"normalised by its own mean {mean} and deviation {std} (--normalize none switches that off)")
     elif normalize is None and source == "hf":
-        said.append("no normalisation is known (no image processor was saved with it), so it sees images in [0, 1] (--normalize gives one)")
+        said.append(
+            "no normalisation is known (no image processor was saved with it), so it sees images in [0, 1] (--normalize gives one)"
+        )
     if weights is None and source in LIBRARIES:
         said.append("random weights, so its accuracy is that of chance (--weights FILE loads some)")
     return f"{spec}: {'; '.join(said)}" if said else ""

@@ -86,9 +86,7 @@ class ResNet(Network):
 class AttentionResNet(AttendingNetwork):
     """``resnet164_att1`` attends to the end of stage 3, ``resnet164_att2`` to the ends of stages 2 and 3."""
 
-    def __init__(
-        self, shape: Shape, attended: Literal[1, 2], compatibility: Compatibility, kind: Head, depth: int
-    ) -> None:
+    def __init__(self, shape: Shape, attended: Literal[1, 2], compatibility: Compatibility, kind: Head, depth: int) -> None:
         super().__init__()
         c256 = shape.channels(256)
         self.levels = ("l2", "l3")[-attended:]

@@ -40,9 +40,7 @@ class Block(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.project = nn.Linear(width, width)
         self.before_perceptron = nn.LayerNorm(width, eps=1e-6)
-        self.perceptron = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(rate), nn.Linear(4 * width, width)
-        )
+        self.perceptron = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(rate), nn.Linear(4 * width, width))
         self.dropout = nn.Dropout(rate)
 
     def forward(self, x: Tokens) -> Tokens:

@@ -49,7 +49,9 @@ def matching(tensors: Mapping[str, Tensor], network: nn.Module, source: str) -> 
     distinct = [entry for i, entry in enumerate(fits) if not any(_same(entry[1], other) for _, other in fits[:i])]
     if len(distinct) > 1:
         names = ", ".join(_title(prefix) for prefix, _ in distinct[:MAX_NAMED])
-        raise InputError(f"{source} holds {len(distinct)} different sets of weights that fit: {names}; save the one you mean alone")
+        raise InputError(
+            f"{source} holds {len(distinct)} different sets of weights that fit: {names}; save the one you mean alone"
+        )
     if not distinct:
         return _nearest(tensors, expected, source, network)
     prefix, found = distinct[0]

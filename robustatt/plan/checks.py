@@ -21,7 +21,13 @@ def require_at_least_one(flag: str, value: int | None, hint: str = "give at leas
 
 
 def require_number(
-    flag: str, value: float | None, *, least: float = -math.inf, above: float = -math.inf, below: float = math.inf, most: float = math.inf
+    flag: str,
+    value: float | None,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+    most: float = math.inf,
 ) -> None:
     """A number that is given is finite and in a range: from `least`, or above `above`, to `most`, or below `below`."""
     if value is None or (math.isfinite(value) and least <= value <= most and above < value < below):

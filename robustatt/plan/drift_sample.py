@@ -48,7 +48,9 @@ def measured_attacks(attacks: Sequence[tuple[Recipe, Radii]]) -> list[tuple[Reci
 
 
 def _in_several_steps(recipe: Recipe) -> bool:
-    return recipe.category == "iterative" and not recipe.to_the_end and not isinstance(recipe, ExternalRecipe) and not recipe.parts()
+    return (
+        recipe.category == "iterative" and not recipe.to_the_end and not isinstance(recipe, ExternalRecipe) and not recipe.parts()
+    )
 
 
 def sample_size(attacks: Sequence[tuple[Recipe, Radii]], examples: int, wanted: int | None) -> int:

@@ -159,10 +159,11 @@ class Plan:
         if self.surrogates:
             by_name = {ALL, *(entry.name for entry in self.models)}
             document["surrogates"] = [entry.name if entry.name in by_name else model_to_toml(entry) for entry in self.surrogates]
-        own = {entry.name: {"eps": ",".join(self.radii_of(entry)) or "0"} for entry in self.attacks if entry.name in dict(self.grids)}
+        own = {
+            entry.name: {"eps": ",".join(self.radii_of(entry)) or "0"} for entry in self.attacks if entry.name in dict(self.grids)
+        }
         document["attacks"] = [
-            entry.model_dump(mode="json", exclude_none=True, exclude={"eps"}) | own.get(entry.name, {})
-            for entry in self.attacks
+            entry.model_dump(mode="json", exclude_none=True, exclude={"eps"}) | own.get(entry.name, {}) for entry in self.attacks
         ]
         return document
 

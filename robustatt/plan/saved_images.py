@@ -29,7 +29,9 @@ class SavedImages:
         """From a number or "all", and a grid; None if nothing is to be saved. InputError for anything else."""
         if first is None:
             if at:
-                raise InputError(f"--save-images-at without --save-images: say of how many examples, such as --save-images 100 or --save-images {ALL}")
+                raise InputError(
+                    f"--save-images-at without --save-images: say of how many examples, such as --save-images 100 or --save-images {ALL}"
+                )
             return None
         text = str(first).strip()
         if text != ALL and not (text.isdecimal() and int(text) > 0):

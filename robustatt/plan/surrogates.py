@@ -32,7 +32,9 @@ def resolved(surrogates: Sequence[ModelEntry], models: Sequence[ModelEntry]) -> 
                 raise InputError(f"--surrogate {ALL}: there is one model alone; give another --model, or name the surrogate")
             found = known | found
         elif entry.name in known and entry not in (known[entry.name], ModelEntry(entry.name, entry.name)):
-            raise InputError(f"surrogate {entry.name!r} is another model than the one of that name: give it a label, such as other={entry.spec}")
+            raise InputError(
+                f"surrogate {entry.name!r} is another model than the one of that name: give it a label, such as other={entry.spec}"
+            )
         else:
             found[entry.name] = known.get(entry.name, entry)
     return tuple(found.values())
@@ -52,7 +54,9 @@ def require_some_craft(attacks: Sequence[Recipe]) -> None:
     """At least one attack can be crafted on a surrogate."""
     if not any(map(can_be_crafted, attacks)):
         names = ", ".join(entry.name for entry in attacks)
-        raise InputError(f"--surrogate: {names} cannot be crafted on one; add an attack that has an image for each radius, such as --attack pgd")
+        raise InputError(
+            f"--surrogate: {names} cannot be crafted on one; add an attack that has an image for each radius, such as --attack pgd"
+        )
 
 
 def for_transfer(recipe: Recipe) -> str:

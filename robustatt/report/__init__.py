@@ -65,7 +65,11 @@ def write_report(
     strongest = text.strongest_attack(text.first_norm(summary))
     shown = [eps for overview in page.overviews(summary) for eps in overview.radii]
     by_class = who_fails.class_tables(layout, summary, strongest, shown)
-    broken = who_fails.breaking_tables(Path(directory), records, summary.curve_names()[0], strongest) if records is not None and strongest else []
+    broken = (
+        who_fails.breaking_tables(Path(directory), records, summary.curve_names()[0], strongest)
+        if records is not None and strongest
+        else []
+    )
     more = page.example_parts(summary, layout, stored) | {
         "file_names": read_file_names(Path(directory)),
         "unbounded": (heads, unbounded_rows),

@@ -82,7 +82,9 @@ def notes(norm: NormBoard) -> list[str]:
         said.append(f"Without an attack at {norm.eps}, and left out: {', '.join(entry.name for entry in norm.unmeasured)}.")
     warned = [row.entry.name for row in norm.standings if row.entry.warnings]
     if warned:
-        said.append(f"With health warnings, so that the number may not mean what it says (their codes are in docs/health.md): {', '.join(warned)}.")
+        said.append(
+            f"With health warnings, so that the number may not mean what it says (their codes are in docs/health.md): {', '.join(warned)}."
+        )
     return said
 
 

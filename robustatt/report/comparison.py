@@ -129,7 +129,10 @@ def context(first: Run, second: Run, rows: Sequence[Mapping[str, Any]], flips: p
 
 def _panels(first: Summary, second: Summary, names: Sequence[str]) -> Iterator[Panel]:
     """One panel for each model and attack of both runs: the first run dashed, the second solid."""
-    series = [{tuple(s.keys.values()): s for s in accuracy_panel(summary, looks(*summary.curve_names())).series} for summary in (first, second)]
+    series = [
+        {tuple(s.keys.values()): s for s in accuracy_panel(summary, looks(*summary.curve_names())).series}
+        for summary in (first, second)
+    ]
     for number, key in enumerate(key for key in series[0] if key in series[1]):
         model, attack = key
         if not first.is_adversary(attack):

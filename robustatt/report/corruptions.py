@@ -75,7 +75,9 @@ def corruption_tables(summary: Summary) -> list[CorruptionTable]:
         by_severity = [{point.eps: point for point in curve.points} for curve in curves]
         points = [[found.get(severity) for severity in severities] for found in by_severity]
         if curves and severities:
-            tables.append(CorruptionTable(model, [curve.attack for curve in curves], severities, points, by_severity[0].get(CLEAN)))
+            tables.append(
+                CorruptionTable(model, [curve.attack for curve in curves], severities, points, by_severity[0].get(CLEAN))
+            )
     return tables
 
 

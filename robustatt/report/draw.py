@@ -122,9 +122,7 @@ def draw(spec: FigureSpec) -> Figure:
     height = 2.9 + above + below
     figure = Figure(figsize=(width, height))
     axes = figure.subplots(1, count, sharey=True, squeeze=False)[0]
-    figure.subplots_adjust(
-        left=0.68 / width, right=1 - 0.14 / width, bottom=below / height, top=1 - above / height, wspace=0.08
-    )
+    figure.subplots_adjust(left=0.68 / width, right=1 - 0.14 / width, bottom=below / height, top=1 - above / height, wspace=0.08)
     for number, (axis, panel) in enumerate(zip(axes, spec.panels, strict=True)):
         _panel(axis, panel, with_title=count > 1, with_y_label=number == 0)
     handles = {h.get_label(): h for axis in axes for h in axis.get_legend_handles_labels()[0]}

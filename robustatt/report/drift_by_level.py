@@ -58,7 +58,9 @@ def level_tables(summary: Summary, attack: str | None) -> list[LevelTable]:
     ]  # fmt: skip
     top = max((row.mean or 0.0 for row in rows), default=0.0)
     heading = "" if attack is None else attack_title(summary, attack)
-    tables = [_table([row for row in rows if row.model == model], top, heading) for model in dict.fromkeys(row.model for row in rows)]
+    tables = [
+        _table([row for row in rows if row.model == model], top, heading) for model in dict.fromkeys(row.model for row in rows)
+    ]
     return [table for table in tables if len(table.levels) > 1]
 
 

@@ -49,18 +49,12 @@ def drift_models(summary: Summary, kind: Kind) -> list[str]:
     return list(dict.fromkeys(row.model for row in summary.measured_drift() if kind_of(row.level) == kind))
 
 
-def drift_figure(
-    summary: Summary, model: str, attack: str, metric: str = "js", kind: Kind = "attention"
-) -> FigureSpec | None:
+def drift_figure(summary: Summary, model: str, attack: str, metric: str = "js", kind: Kind = "attention") -> FigureSpec | None:
     """Mean drift by level, fooled apart from held, beside random noise if it was run; None without data.
 
     Attention and saliency never share a figure: the same numbers mean different things there.
     """
-    rows = [
-        row
-        for row in summary.measured_drift()
-        if (row.model, row.metric) == (model, metric) and kind_of(row.level) == kind
-    ]
+    rows = [row for row in summary.measured_drift() if (row.model, row.metric) == (model, metric) and kind_of(row.level) == kind]
     name, unit = DRIFT_METRICS[metric].title, DRIFT_METRICS[metric].unit
     norm = summary.norm_of(attack)
     attacks = dict.fromkeys([*summary.curve_names()[1], *(row.attack for row in rows)])
@@ -104,7 +98,11 @@ def drift_panel(summary: Summary, attack: str, metric: str = "js") -> Panel | No
         drawn = _drift_series(rows, attack, "all", f"{model}, {level_title(level).lower()}", norm)
         if drawn is not None:
             series.append(replace(drawn, look=look[model, level]))
-    return Panel(f"drift-{metric}", f"{name} under {attack}", f"{name} ({unit})", tuple(series), percent=False, y_range=None) if series else None
+    return (
+        Panel(f"drift-{metric}", f"{name} under {attack}", f"{name} ({unit})", tuple(series), percent=False, y_range=None)
+        if series
+        else None
+    )
 
 
 def _drift_series(rows: Sequence[DriftRow], attack: str, group: str, label: str, norm: str) -> Series | None:

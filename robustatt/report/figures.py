@@ -230,9 +230,7 @@ def one_scale(panels: Sequence[Panel]) -> tuple[Panel, ...]:
     low, high = min(0.0, *values), max(values)
     top = high + 0.05 * (high - low or 1.0)
     bottom = low if low == 0 else low - 0.05 * (high - low)
-    return tuple(
-        Panel(p.slug, p.title, p.y_label, p.series, p.percent, (bottom, top), bottom < 0) for p in panels
-    )
+    return tuple(Panel(p.slug, p.title, p.y_label, p.series, p.percent, (bottom, top), bottom < 0) for p in panels)
 
 
 def _extent(series: Series) -> list[float]:

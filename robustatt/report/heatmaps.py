@@ -224,8 +224,7 @@ def _page_example(group: Sequence[GalleryEntry]) -> PageExample:
     first = group[0]
     image = shrink(as_float(first.image))
     tops = {
-        level: float(max(max(e.clean_maps[level].max(), e.attacked_maps[level].max()) for e in group))
-        for level in first.levels
+        level: float(max(max(e.clean_maps[level].max(), e.attacked_maps[level].max()) for e in group)) for level in first.levels
     }
     return {
         "model": first.model,

@@ -216,9 +216,7 @@ def result_card(summary: Summary, title: str) -> str:
 def drift_groups(specs: Sequence[FigureSpec]) -> dict[str, list[Context]]:
     """Figures of drift by kind of map; a kind without figures is left out."""
     groups = {
-        kind: [
-            _figure(spec) | {"metric": spec.slug.split("-")[1]} for spec in specs if spec.slug.startswith(f"{stem}-")
-        ]
+        kind: [_figure(spec) | {"metric": spec.slug.split("-")[1]} for spec in specs if spec.slug.startswith(f"{stem}-")]
         for kind, (stem, _, _) in KIND_WORDS.items()
     }
     return {kind: figures for kind, figures in groups.items() if figures}

@@ -55,11 +55,7 @@ def dash(number: int) -> tuple[float, ...]:
 
 def looks(models: Sequence[str], attacks: Sequence[str]) -> dict[tuple[str, str], SeriesStyle]:
     """Colour and marker by model, line style by attack."""
-    return {
-        (model, attack): SeriesStyle(m, dash(a))
-        for m, model in enumerate(models)
-        for a, attack in enumerate(attacks)
-    }
+    return {(model, attack): SeriesStyle(m, dash(a)) for m, model in enumerate(models) for a, attack in enumerate(attacks)}
 
 
 GROUP_LOOKS = {

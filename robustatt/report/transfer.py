@@ -110,10 +110,17 @@ def _panel(summary: Summary, matrix: TransferMatrix, model: str) -> Panel:
         if (curve.model, curve.attack) == (model, matrix.attack) and curve.surrogate != model
     ]  # fmt: skip
     series: list[Series] = [
-        curve_series(curve, "accuracy", f"{model}, {WHITE_BOX}", SeriesStyle(names.index(model)), {"crafted_on": WHITE_BOX}) for curve in white
+        curve_series(curve, "accuracy", f"{model}, {WHITE_BOX}", SeriesStyle(names.index(model)), {"crafted_on": WHITE_BOX})
+        for curve in white
     ]
     series += [
-        curve_series(curve, "accuracy", f"crafted on {curve.surrogate}", SeriesStyle(names.index(curve.surrogate), DASH), {"crafted_on": curve.surrogate})
+        curve_series(
+            curve,
+            "accuracy",
+            f"crafted on {curve.surrogate}",
+            SeriesStyle(names.index(curve.surrogate), DASH),
+            {"crafted_on": curve.surrogate},
+        )
         for curve in crafted
     ]
     return Panel(f"model-{names.index(model)}", f"Tested on {model}", "accuracy", tuple(series))
@@ -137,7 +144,9 @@ def _heatmap(matrix: TransferMatrix, folder: Path) -> list[Path]:
     wide, high = left + 0.9 * len(columns) + 0.2, below + 0.6 * len(rows) + 0.35
     with theme(**{"axes.grid": False}):
         figure = Figure(figsize=(max(wide, 3.4), high))
-        figure.subplots_adjust(left=left / max(wide, 3.4), right=1 - 0.15 / max(wide, 3.4), bottom=below / high, top=1 - 0.3 / high)
+        figure.subplots_adjust(
+            left=left / max(wide, 3.4), right=1 - 0.15 / max(wide, 3.4), bottom=below / high, top=1 - 0.3 / high
+        )
         axis = figure.subplots()
         seaborn.heatmap(
             values, ax=axis, cmap="Blues_r", vmin=0, vmax=105, cbar=False, annot=texts, fmt="", annot_kws={"fontsize": 7},

@@ -93,9 +93,7 @@ def _class_table(outcomes: Outcomes, at: str, radii: Sequence[str], summary: Sum
     ]
     if len(rows) > 2 * SHOWN:
         rows = [*rows[:SHOWN], ClassRow("", len(rows) - 2 * SHOWN, ()), *rows[-SHOWN:]]
-    below, above = (
-        tuple(dict.fromkeys(class_name(p.label, names) for p in points if p.differs == side)) for side in (-1, 1)
-    )
+    below, above = (tuple(dict.fromkeys(class_name(p.label, names) for p in points if p.differs == side)) for side in (-1, 1))
     return ClassTable(outcomes.model, outcomes.attack, at, columns, tuple(rows), len(by_class), below, above)
 
 
@@ -119,7 +117,11 @@ def _pictures(directory: Path, model: str, attack: str, wanted: Mapping[int, str
     for cell in bound.cells():
         if (cell.model, cell.attack.name) != (model, attack) or (file := store.read(cell.key)) is None:
             continue
-        rows = [(row, int(i)) for row, (i, eps) in enumerate(zip(file.rows["index"], file.rows["eps"], strict=True)) if wanted.get(int(i)) == eps]
+        rows = [
+            (row, int(i))
+            for row, (i, eps) in enumerate(zip(file.rows["index"], file.rows["eps"], strict=True))
+            if wanted.get(int(i)) == eps
+        ]
         images = file.images() if rows and file.shape[0] in (1, 3) else ()
         yield from ((index, _picture(images[row])) for row, index in rows if len(images))
 
@@ -137,7 +139,9 @@ def _picture(image: NDArray[np.float32]) -> str:
 # Tables ----------------------------------------------------------------------------------------------------
 
 
-def write_class_tables(layout: Sequence[Outcomes], tables: Sequence[ClassTable], broken: Sequence[BreakingTable], summary: Summary, folder: Path) -> list[Path]:
+def write_class_tables(
+    layout: Sequence[Outcomes], tables: Sequence[ClassTable], broken: Sequence[BreakingTable], summary: Summary, folder: Path
+) -> list[Path]:
     """Write ``classes.csv`` (every class, radius, model and attack), ``classes.md`` (as on the page) and ``breaking.csv``."""
     names = summary.plan.data.classes
     paths = []

@@ -80,7 +80,9 @@ def summarise(
 def _transfer(records: pd.DataFrame, asked: Summary) -> Iterator[TransferCurve]:
     """Surrogate by surrogate, the curve of each model under each attack."""
     names = [entry.name for entry in asked.plan.surrogates]
-    for surrogate in sorted(records["surrogate"].unique(), key=lambda name: (names.index(name) if name in names else len(names), name)):
+    for surrogate in sorted(
+        records["surrogate"].unique(), key=lambda name: (names.index(name) if name in names else len(names), name)
+    ):
         rows = records[records["surrogate"] == surrogate]
         for outcomes in sorted(outcomes_by_curve(rows), key=_plan_order(asked)):
             yield TransferCurve(surrogate=surrogate, **dict(_curve(outcomes, asked.plan, rows)))
@@ -270,7 +272,9 @@ def compare_outcomes(outcomes: Outcomes, base: Outcomes) -> list[Difference]:
     ]
 
 
-def _difference(outcomes: Outcomes, base: Outcomes, eps: str, counts: statistics.PairedCounts, p: float, p_holm: float) -> Difference:
+def _difference(
+    outcomes: Outcomes, base: Outcomes, eps: str, counts: statistics.PairedCounts, p: float, p_holm: float
+) -> Difference:
     change = statistics.newcombe_paired(counts)
     return Difference(
         model=outcomes.model,

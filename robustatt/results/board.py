@@ -163,19 +163,26 @@ def norm_board(norm: str, entries: Sequence[Entry], radius: Fraction, published:
     if complete:
         found = ranking(np.stack([entry.held(radius) for entry in complete]))
         shared = Counter(found.rank.tolist())
-        places = {id(entry): (int(rank), int(last), shared[int(rank)] > 1) for entry, rank, last in zip(complete, found.rank, found.last, strict=True)}
+        places = {
+            id(entry): (int(rank), int(last), shared[int(rank)] > 1)
+            for entry, rank, last in zip(complete, found.rank, found.last, strict=True)
+        }
     rows = [_standing(entry, radius, *places.get(id(entry), (None, None, False))) for entry in measured]
     rows.sort(key=lambda row: (row.rank is None, -row.accuracy.value, row.entry.name))
     arsenals = {frozenset(entry.arsenal(radius)) for entry in measured}
     alike = [row for row in published if row.norm == norm and row.radius == radius]
     unmeasured = tuple(entry for entry in entries if entry not in measured)
-    return NormBoard(norm, radius, tuple(rows), unmeasured, tuple(sorted(alike, key=lambda row: -row.accuracy)), len(arsenals) > 1)
+    return NormBoard(
+        norm, radius, tuple(rows), unmeasured, tuple(sorted(alike, key=lambda row: -row.accuracy)), len(arsenals) > 1
+    )
 
 
 def _standing(entry: Entry, radius: Fraction, rank: int | None, last: int | None, tied: bool) -> Standing:
     names = [name for name, _ in entry.arsenal(radius)]
     n = len(entry.index)
-    return Standing(entry, rank, last, tied, _share(entry.held(radius)), _share(entry.held(Fraction(0))), n, tuple(dict.fromkeys(names)))
+    return Standing(
+        entry, rank, last, tied, _share(entry.held(radius)), _share(entry.held(Fraction(0))), n, tuple(dict.fromkeys(names))
+    )
 
 
 def _share(right: NDArray[np.bool_]) -> statistics.Estimate:

@@ -115,6 +115,8 @@ def breaking_order(records: pd.DataFrame, model: str, attack: str) -> BreakingOr
     first = order.drop_duplicates("index")
     broken = tuple(
         BrokenExample(int(index), int(label), str(eps), int(prediction), float(m))
-        for index, label, eps, prediction, m in zip(*(first[name] for name in ("index", "label", "eps", "adv_pred", "margin")), strict=True)
+        for index, label, eps, prediction, m in zip(
+            *(first[name] for name in ("index", "label", "eps", "adv_pred", "margin")), strict=True
+        )
     )
     return BreakingOrder(model, attack, broken, rows["index"].nunique() - len(broken))

@@ -92,7 +92,12 @@ def _against(mine: _Tested, base: _Tested, name: str) -> dict[str, object]:
         return {}
     ours, theirs = mine.of(shared), base.of(shared)
     value, low, high = _mean((ours - theirs).mean(axis=0))
-    row: dict[str, object] = {"baseline": name, "difference": value, "difference_low": max(low, -1.0), "difference_high": min(high, 1.0)}
+    row: dict[str, object] = {
+        "baseline": name,
+        "difference": value,
+        "difference_low": max(low, -1.0),
+        "difference_high": min(high, 1.0),
+    }
     errors, base_errors = 1 - ours, 1 - theirs
     usual = base_errors.mean(axis=1)
     if (usual == 0).any():
@@ -111,7 +116,9 @@ def _against(mine: _Tested, base: _Tested, name: str) -> dict[str, object]:
 
 def corruption_curves(summary: Summary, model: str) -> list[Curve]:
     """The curves of a model under corruptions, in the order of the benchmark's tables."""
-    mine = [curve for curve in summary.curves if curve.model == model and summary.plan.attack(curve.attack).category == "corruption"]
+    mine = [
+        curve for curve in summary.curves if curve.model == model and summary.plan.attack(curve.attack).category == "corruption"
+    ]
     kinds = {curve.attack: getattr(summary.plan.attack(curve.attack).recipe, "kind", "") for curve in mine}
     return sorted(mine, key=lambda curve: KINDS.index(kinds[curve.attack]))
 
@@ -145,7 +152,11 @@ def mean_rows(summary: Summary) -> tuple[list[str], list[list[str]]]:
     heads = ["model", "corruptions", "mean accuracy [95 % interval]", "baseline", "difference", "mCE"]
     rows = []
     for row in summary.corruption_means:
-        gap = "-" if row.difference is None else f"{100 * row.difference:+.1f} [{_signed(row.difference_low)}, {_signed(row.difference_high)}]"
+        gap = (
+            "-"
+            if row.difference is None
+            else f"{100 * row.difference:+.1f} [{_signed(row.difference_low)}, {_signed(row.difference_high)}]"
+        )
         mce = "-" if row.mce is None else f"{row.mce:.1f} [{row.mce_low:.1f}, {row.mce_high:.1f}]"
         rows.append([
             row.model, f"{len(row.corruptions)} of {len(BENCHMARK)}",

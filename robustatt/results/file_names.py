@@ -29,9 +29,7 @@ def write_file_names(dataset: Dataset, positions: Sequence[int], folder: Path) -
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(COLUMNS)
-    rows.writerows(
-        (index, name or "", dataset.classes[label]) for index, name, label in zip(indices, names, labels, strict=True)
-    )
+    rows.writerows((index, name or "", dataset.classes[label]) for index, name, label in zip(indices, names, labels, strict=True))
     write_atomically(folder / FILE, text.getvalue().encode())
 
 

@@ -287,9 +287,7 @@ def adjust(lost: NDArray[np.int64], gained: NDArray[np.int64], tested: NDArray[n
     return adjusted
 
 
-def _judge(
-    points: list[PointCheck], tested: NDArray[np.bool_], max_drop: float, alpha: float
-) -> tuple[PointCheck, ...]:
+def _judge(points: list[PointCheck], tested: NDArray[np.bool_], max_drop: float, alpha: float) -> tuple[PointCheck, ...]:
     lost, gained = (np.array([getattr(point, side) for point in points]) for side in ("lost", "gained"))
     judged = []
     for point, p_holm in zip(points, adjust(lost, gained, tested).tolist(), strict=True):

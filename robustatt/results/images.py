@@ -111,7 +111,9 @@ class ImageStore:
         content = self._files.content(key)
         if content is None:
             return None
-        notes = {name.decode(): text.decode() for name, text in (pq.read_metadata(pa.BufferReader(content)).metadata or {}).items()}
+        notes = {
+            name.decode(): text.decode() for name, text in (pq.read_metadata(pa.BufferReader(content)).metadata or {}).items()
+        }
         saved_in = notes.get(_FORMAT, "none")
         try:
             if saved_in != FORMAT:
@@ -133,7 +135,9 @@ class ImageStore:
         files = [file for key in keys if (file := self.read(key)) is not None]
         if not files:
             return None
-        return SavedRows(pd.concat([file.rows for file in files], ignore_index=True), np.concatenate([file.images() for file in files]))
+        return SavedRows(
+            pd.concat([file.rows for file in files], ignore_index=True), np.concatenate([file.images() for file in files])
+        )
 
     def write_index(self, keys: Iterable[str]) -> None:
         """Write the index of the files of these Cells, unless it is there already."""

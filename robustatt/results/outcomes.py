@@ -82,9 +82,7 @@ def outcomes_by_curve(records: pd.DataFrame) -> Iterator[Outcomes]:
     columns = {name: records[name].to_numpy() for name in ("index", "label", "clean_pred", "adv_pred")}
     comparable = _comparable(records)
     drift = {
-        (match["metric"], match["level"]): np.where(
-            comparable, records[name].to_numpy(np.float32, na_value=np.nan), np.nan
-        )
+        (match["metric"], match["level"]): np.where(comparable, records[name].to_numpy(np.float32, na_value=np.nan), np.nan)
         for name in records.columns
         if (match := DRIFT_COLUMN.fullmatch(str(name)))
     }

@@ -41,7 +41,11 @@ class AttackInfo(Part):
         """The recipe it was run by, or the shipped one of its name; None where this version knows neither."""
         keys = {key: value for key, value in self.as_dict().items() if key not in ("fingerprint", "radii")}
         try:
-            return recipe_files.parse(keys, f"attack {self.name}") if self.algorithm else recipe_files.read(recipe_files.shipped()[self.name])
+            return (
+                recipe_files.parse(keys, f"attack {self.name}")
+                if self.algorithm
+                else recipe_files.read(recipe_files.shipped()[self.name])
+            )
         except (InputError, KeyError):
             return None
 

@@ -48,11 +48,15 @@ def read_published(path: Path) -> list[PublishedRow]:
         InputError: no such file, not JSON, no rows in it, or a row that lacks what is needed, naming it.
     """
     if not path.exists():
-        raise InputError(f"--robustbench {path}: no such file or folder: give a JSON file of RobustBench's model_info, or a folder of them")
+        raise InputError(
+            f"--robustbench {path}: no such file or folder: give a JSON file of RobustBench's model_info, or a folder of them"
+        )
     files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
     tables = [(file, name, table) for file in files for name, table in _tables(file)]
     if not tables:
-        raise InputError(f"--robustbench {path}: no tables of models in it: give a JSON file of RobustBench's model_info, or a folder of them")
+        raise InputError(
+            f"--robustbench {path}: no tables of models in it: give a JSON file of RobustBench's model_info, or a folder of them"
+        )
     return [row for file, name, table in tables if (row := _row(file, name, table)) is not None]
 
 
@@ -68,12 +72,17 @@ def _tables(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     elif isinstance(content, dict):
         named = list(content.items())
     elif isinstance(content, list):
-        named = [(str(entry.get("model_name") or entry.get("name") or ""), entry) if isinstance(entry, dict) else ("", entry) for entry in content]
+        named = [
+            (str(entry.get("model_name") or entry.get("name") or ""), entry) if isinstance(entry, dict) else ("", entry)
+            for entry in content
+        ]
     else:
         named = [("", content)]
     for number, (name, table) in enumerate(named, 1):
         if not isinstance(table, dict) or not name:
-            raise InputError(f"--robustbench {file}: entry {number} is not a table of a model with a name, such as {{\"model_name\": ..., \"clean_acc\": ...}}")
+            raise InputError(
+                f'--robustbench {file}: entry {number} is not a table of a model with a name, such as {{"model_name": ..., "clean_acc": ...}}'
+            )
         yield name, table
 
 
@@ -86,17 +95,29 @@ def _row(file: Path, name: str, table: Mapping[str, Any]) -> PublishedRow | None
     if threat is None:
         threat = "linf" if "/255" in eps else ""
     if threat not in NORMS:
-        raise InputError(f"{where}: no norm is known: put the file in a folder Linf or L2, or give it \"threat_model\": \"Linf\"")
+        raise InputError(f'{where}: no norm is known: put the file in a folder Linf or L2, or give it "threat_model": "Linf"')
     key = next((key for key in ACCURACIES if table.get(key) not in (None, "")), None)
     if key is None:
         raise InputError(f"{where}: no robust accuracy: one of {', '.join(ACCURACIES)} is needed")
     radius = _radius(eps, where)
     data = table.get("dataset")
     if not isinstance(data, str) or not data:
-        raise InputError(f"{where}: no dataset: \"dataset\": \"cifar10\" is needed, say")
+        raise InputError(f'{where}: no dataset: "dataset": "cifar10" is needed, say')
     title, architecture, venue = (str(table.get(word) or "") for word in ("name", "architecture", "venue"))
     clean, accuracy = (_share(table.get(word), f"{where}: {word}") for word in ("clean_acc", key))
-    return PublishedRow(name, data, NORMS[threat], radius, clean, accuracy, ACCURACIES[key], title, architecture, venue, table.get("unreliable") is True)
+    return PublishedRow(
+        name,
+        data,
+        NORMS[threat],
+        radius,
+        clean,
+        accuracy,
+        ACCURACIES[key],
+        title,
+        architecture,
+        venue,
+        table.get("unreliable") is True,
+    )
 
 
 def _radius(text: str, where: str) -> Fraction:

@@ -58,13 +58,19 @@ def encode(columns: Columns, notes: Mapping[str, str] | None = None, floats: str
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    arrays = {name: _lists(np.asarray(values)) if name == floats else pa.array(values, type=_type(name)) for name, values in columns.items()}
+    arrays = {
+        name: _lists(np.asarray(values)) if name == floats else pa.array(values, type=_type(name))
+        for name, values in columns.items()
+    }
     table = pa.table(arrays)
     buffer = io.BytesIO()
     footer: dict[str | bytes, str | bytes] = {**(notes or {}), _CHECKSUM: _BLANK}  # type: ignore[dict-item]
     split: dict[str, list[str]] = {}
     if floats:
-        split = {"use_dictionary": [name for name in columns if name != floats], "use_byte_stream_split": [f"{floats}.list.element"]}
+        split = {
+            "use_dictionary": [name for name in columns if name != floats],
+            "use_byte_stream_split": [f"{floats}.list.element"],
+        }
     with pq.ParquetWriter(buffer, table.schema, compression="zstd", store_schema=False, **split) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata(footer)
@@ -168,12 +174,8 @@ class Store:
         contents = [content for key in keys if (content := self.content(key)) is not None]
         tables = [pq.read_table(pa.BufferReader(content)) for content in contents]
         if not tables:
-            return pd.DataFrame(
-                {name: pd.Series(dtype="object" if kind == "string" else kind) for name, kind in COLUMNS.items()}
-            )
-        frame: pd.DataFrame = (
-            pa.concat_tables(tables, promote_options="default").replace_schema_metadata(None).to_pandas()
-        )
+            return pd.DataFrame({name: pd.Series(dtype="object" if kind == "string" else kind) for name, kind in COLUMNS.items()})
+        frame: pd.DataFrame = pa.concat_tables(tables, promote_options="default").replace_schema_metadata(None).to_pandas()
         for name in set(TEXT_COLUMNS) & set(frame.columns):
             frame[name] = frame[name].fillna("")
         return frame

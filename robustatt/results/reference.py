@@ -127,7 +127,9 @@ def identity(plan: PlanInfo) -> Identity:
         | {
             "data": _subset(DataIdentity, plan.data.as_dict() | classes),
             "models": {entry.name: _subset(ModelIdentity, entry.as_dict()) for entry in plan.models},
-            "attacks": {entry.name: _subset(AttackIdentity, entry.as_dict()) for entry in plan.attacks if entry.category not in UNGATED},
+            "attacks": {
+                entry.name: _subset(AttackIdentity, entry.as_dict()) for entry in plan.attacks if entry.category not in UNGATED
+            },
             "eps": sorted(plan.eps, key=parse_radius),
         },
     )

@@ -221,9 +221,7 @@ def newcombe_paired(counts: PairedCounts, confidence: float = 0.95) -> Estimate:
     )
 
 
-def paired_bootstrap(
-    a: ArrayLike, b: ArrayLike, seed: int, resamples: int = 10_000, confidence: float = 0.95
-) -> Estimate:
+def paired_bootstrap(a: ArrayLike, b: ArrayLike, seed: int, resamples: int = 10_000, confidence: float = 0.95) -> Estimate:
     """Mean of ``a - b`` over the same examples ``(n,)`` with a seeded percentile bootstrap interval.
 
     Examples are drawn with replacement, both outcomes together (Efron & Tibshirani 1993, chapter 13). Only

@@ -76,9 +76,7 @@ class LocalStorage(RecordStorage):
             raise self._refusal(str(problem.strerror)) from None
 
     def _refusal(self, reason: str) -> InputError:
-        return InputError(
-            f"{self._flag}: cannot write to {self.folder.parent} ({reason}): give a folder you may write to"
-        )
+        return InputError(f"{self._flag}: cannot write to {self.folder.parent} ({reason}): give a folder you may write to")
 
     def names(self) -> set[str]:
         return {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()

@@ -226,7 +226,11 @@ class Summary(Part):
         """Whether an attack's drift is of images that took all its steps at every radius, as single steps always do."""
         measured = self.full_strength is not None and any(row.attack == attack for row in self.full_strength.drift)
         asked = self.plan.attack(attack)
-        return measured or asked.category in ("single-step", *NO_ADVERSARIES) or (asked.recipe is not None and asked.recipe.to_the_end)
+        return (
+            measured
+            or asked.category in ("single-step", *NO_ADVERSARIES)
+            or (asked.recipe is not None and asked.recipe.to_the_end)
+        )
 
     def is_adversary(self, attack: str) -> bool:
         """Whether an attack wants mistakes: not a control, such as random noise, nor one that only moves attention."""
@@ -265,12 +269,21 @@ class Summary(Part):
             return [row for row in rows if row.attack not in attacks]
 
         plan = self.plan.model_copy(update={"attacks": [entry for entry in self.plan.attacks if entry.name not in attacks]})
-        names = ["curves", "drift", "drift_predicts_fooling", "differences", "confusion", *(["transfer"] if self.transfer else [])]
+        names = [
+            "curves",
+            "drift",
+            "drift_predicts_fooling",
+            "differences",
+            "confusion",
+            *(["transfer"] if self.transfer else []),
+        ]
         strength = self.full_strength
         if strength is not None:
             own = {name: kept(getattr(strength, name)) for name in ("drift", "drift_predicts_fooling")}
             strength = strength.model_copy(update=own)
-        return self.model_copy(update={"plan": plan, "full_strength": strength, **{name: kept(getattr(self, name)) for name in names}})
+        return self.model_copy(
+            update={"plan": plan, "full_strength": strength, **{name: kept(getattr(self, name)) for name in names}}
+        )
 
     @classmethod
     def parse(cls, content: Mapping[str, object], where: str) -> Self:
@@ -279,7 +292,9 @@ class Summary(Part):
             return cls.model_validate(content)
         except ValidationError as problem:
             place, said = first_mistake(problem)
-            raise InputError(f"{where} is not a summary: {place or 'the whole'}: {said}; run the sweep again to rewrite it") from None
+            raise InputError(
+                f"{where} is not a summary: {place or 'the whole'}: {said}; run the sweep again to rewrite it"
+            ) from None
 
 
 def curve_frame(summary: Summary, model: str, attack: str) -> pd.DataFrame:

@@ -67,7 +67,10 @@ def _points(curves: Sequence[Curve]) -> list[tuple[str, Point]]:
 def matrix_texts(matrix: TransferMatrix) -> list[list[str]]:
     """The rows of the matrix at the radius that is shown first, as text; the attacks on the models themselves last."""
     eps = matrix.headline
-    rows = [[surrogate, *(_cell(matrix.points.get((eps, surrogate, model))) for model in matrix.models)] for surrogate in matrix.surrogates]
+    rows = [
+        [surrogate, *(_cell(matrix.points.get((eps, surrogate, model))) for model in matrix.models)]
+        for surrogate in matrix.surrogates
+    ]
     return [*rows, [f"itself ({WHITE_BOX})", *(_cell(matrix.white.get((eps, model))) for model in matrix.models)]]
 
 

@@ -40,9 +40,7 @@ class OnStep(Protocol):
     def __call__(self, epoch: int, step: int, steps: int, loss: float, accuracy: float) -> None: ...
 
 
-def train(
-    request: TrainRequest, on_step: OnStep | None = None, *, until: float | None = None, curve: bool = True
-) -> Card:
+def train(request: TrainRequest, on_step: OnStep | None = None, *, until: float | None = None, curve: bool = True) -> Card:
     """Trains a network and writes ``request.out`` (weights and card) and the CSV log beside it.
 
     The weights kept are those of the last epoch, or with ``keep`` "best" those of the epoch that does best
@@ -64,7 +62,9 @@ def train(
     """
     device = choose_device(request.device)
     if request.precision_on(device.type) == "bf16" and emulates_bfloat16(device):
-        warn_caller("--precision bf16: this processor has no bfloat16 instructions, passes are several times slower than in float32")
+        warn_caller(
+            "--precision bf16: this processor has no bfloat16 instructions, passes are several times slower than in float32"
+        )
     check_place(request.out)
     if request.distributed:
         device = own_device(device)
@@ -245,9 +245,7 @@ def _step(
     """One step on this process's rows of a batch; the loss is its part of the mean loss of all."""
     with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=request.precision_on(x.device.type) == "bf16"):
         if request.adversarial is not None:
-            x = adversarial_images(
-                run.network, x, y, request.adversarial, request.train_eps / 255, run.noise, mine, batch
-            )
+            x = adversarial_images(run.network, x, y, request.adversarial, request.train_eps / 255, run.noise, mine, batch)
         logits = called(x)
         loss = mine.mean_loss(logits.float(), y, batch, request.label_smoothing)
     run.optimiser.zero_grad(set_to_none=True)

@@ -79,9 +79,7 @@ def ranks(distributed: bool, device: torch.device) -> Iterator[Ranks]:
         yield ALONE
         return
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        raise InputError(
-            "--distributed: start it by torchrun, such as torchrun --nproc-per-node 2 -m robustatt train ..."
-        )
+        raise InputError("--distributed: start it by torchrun, such as torchrun --nproc-per-node 2 -m robustatt train ...")
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())

@@ -50,11 +50,19 @@ class TrainRequest:
     label_smoothing: float = field(default=0.0, metadata=_about("Label smoothing, 0 to below 1."))
     flip: bool | None = field(default=None, metadata=_about("Mirror images at random.", "by data set"))
     crop: bool | None = field(default=None, metadata=_about("Crop at random after padding by 4.", "by data set"))
-    adversarial: Method | None = field(default=None, metadata=_about("Train on attacked images: fgsm (Wong et al. 2020) or pgd. Watched by PGD-10 on 500 held-out images."))
+    adversarial: Method | None = field(
+        default=None,
+        metadata=_about("Train on attacked images: fgsm (Wong et al. 2020) or pgd. Watched by PGD-10 on 500 held-out images."),
+    )
     train_eps: float = field(default=8.0, metadata=_about("L-infinity radius of adversarial training, in steps of 1/255."))
-    precision: Precision | None = field(default=None, metadata=_about("float32, or bf16 for the passes while the weights stay float32.", "bf16 on a GPU, else float32"))
+    precision: Precision | None = field(
+        default=None,
+        metadata=_about("float32, or bf16 for the passes while the weights stay float32.", "bf16 on a GPU, else float32"),
+    )
     init: Path | None = field(default=None, metadata=_about("Start from the weights of this checkpoint of the same network."))
-    keep: Keep = field(default="last", metadata=_about("Which epoch's weights: last, or best on training images that are held out."))
+    keep: Keep = field(
+        default="last", metadata=_about("Which epoch's weights: last, or best on training images that are held out.")
+    )
     test_every: int | None = field(default=None, metadata=_about("Measure test accuracy every N epochs.", "by size"))
     data_root: Path | None = field(default=None, metadata=_about(""))
     download: bool = field(default=False, metadata=_about(""))
@@ -63,7 +71,9 @@ class TrainRequest:
     device: str = field(default="auto", metadata=_about("auto, cpu, cuda, ..."))
     half: bool = field(default=False, metadata=_about("Store the weights as float16."))
     resume: bool = field(default=True, metadata=_about("Resume an interrupted run of the same command."))
-    distributed: bool = field(default=False, metadata=_about("Split each batch among the processes started by torchrun.", switch=True))
+    distributed: bool = field(
+        default=False, metadata=_about("Split each batch among the processes started by torchrun.", switch=True)
+    )
 
     def __post_init__(self) -> None:
         from robustatt.models.families import canonical, family_of

@@ -29,7 +29,9 @@ LARGEST_FALL = 0.15
 STANDARD_ERRORS = 3.0
 
 
-def robust_accuracy(network: nn.Module, held_out: Dataset, eps: float, seed: int, *, device: torch.device, batch_size: int = 128) -> float:
+def robust_accuracy(
+    network: nn.Module, held_out: Dataset, eps: float, seed: int, *, device: torch.device, batch_size: int = 128
+) -> float:
     """The share of a data set classified right under PGD-10 with an L-infinity radius of ``eps`` (in 1/255).
 
     Measured as a sweep does, on a frozen copy in evaluation mode; network and random numbers are as before afterwards.

@@ -94,7 +94,11 @@ def _table(cards: Mapping[str, Card], recipes: Mapping[str, TrainingRecipe]) -> 
 def _explained(cards: Mapping[str, Card], recipes: Mapping[str, TrainingRecipe]) -> list[str]:
     """What the table and the commands leave open, a line each."""
     commands = "\n".join(recipe.command("") for recipe in recipes.values())
-    said = ["The weights are those of the last epoch: no test image chose anything."] if all(recipe.keep == "last" for recipe in recipes.values()) else []
+    said = (
+        ["The weights are those of the last epoch: no test image chose anything."]
+        if all(recipe.keep == "last" for recipe in recipes.values())
+        else []
+    )
     if "DIR" in commands:
         said.append("DIR is the folder with the data (docs/data.md).")
     for stem, recipe in recipes.items():

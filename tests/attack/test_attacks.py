@@ -404,9 +404,7 @@ def test_expectation_over_transformation_finds_more_on_a_randomised_model() -> N
 
 @pytest.mark.parametrize("targeted", ["least-likely", "random", "next", 3])
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd-dlr", "square", "mi-fgsm"])
-def test_targeted_attacks_reach_their_goal(
-    name: str, targeted: str | int, net: nn.Module, data: tuple[Tensor, Tensor]
-) -> None:
+def test_targeted_attacks_reach_their_goal(name: str, targeted: str | int, net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
     image, label = data[0][:30], data[1][:30]
     recipe = short(name, **{**CHEAP[name], "targeted": targeted, **({"queries": 200} if name == "square" else {})})
     records = sweep(net, (image, label), recipe, "128").records

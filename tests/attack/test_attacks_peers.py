@@ -111,9 +111,7 @@ def no_weaker(mine: np.ndarray, theirs: np.ndarray) -> bool:
         ("apgd-dlr", lambda net, eps: torchattacks.APGD(net, eps=eps, steps=20, seed=0, loss="dlr")),
     ],
 )
-def test_auto_pgd_is_no_weaker_than_torchattacks(
-    name: str, peer: Any, net: nn.Module, data: tuple[Tensor, Tensor]
-) -> None:
+def test_auto_pgd_is_no_weaker_than_torchattacks(name: str, peer: Any, net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
     image, label = data[0][:100], data[1][:100]
     mine = ours(net, (image, label), short(name, steps=20))
     for eps in EPS:

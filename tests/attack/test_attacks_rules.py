@@ -39,9 +39,7 @@ def built(name: str, **changes: Any) -> Any:
     return build(type(recipe).model_validate({**recipe.model_dump(exclude_none=True), **changes}), None)
 
 
-def walk(
-    attack: SteppedAttack, problem: Batch, grads: list[list[float]], state: State | None = None
-) -> list[list[float]]:
+def walk(attack: SteppedAttack, problem: Batch, grads: list[list[float]], state: State | None = None) -> list[list[float]]:
     """The points asked about when these gradients are the answers."""
     state = attack.start(problem, ExampleRng(0, "walk")) if state is None else state
     asked = []
@@ -106,7 +104,9 @@ def test_vmi_fgsm_by_hand() -> None:
     assert all(0 < abs(a - 0.5) <= 1.5 * 0.4 for a in walked[1] + walked[2])
     state = attack.start(problem, ExampleRng(0, "walk"))
     for grad in grads[:4]:
-        state = attack.step(problem, state, ModelOutput(torch.zeros(1, 4), torch.zeros(1), torch.tensor(grad).reshape(problem.image.shape)))
+        state = attack.step(
+            problem, state, ModelOutput(torch.zeros(1, 4), torch.zeros(1), torch.tensor(grad).reshape(problem.image.shape))
+        )
     assert state["momentum"].flatten().tolist() == pytest.approx([1.25, -0.75])
 
 
@@ -165,7 +165,9 @@ def test_the_constant_grows_tenfold_until_a_mistake_and_is_then_bisected() -> No
         constants.append(round(float(state["constant"]), 6))
         for _ in range(2):
             logits = torch.tensor([[0.0, 1.0, 0.0, 0.0] if mistake else [1.0, 0.0, 0.0, 0.0]])
-            state = attack.step(problem, state, ModelOutput(logits, logit_margin(logits, problem.label), torch.ones_like(problem.image)))
+            state = attack.step(
+                problem, state, ModelOutput(logits, logit_margin(logits, problem.label), torch.ones_like(problem.image))
+            )
     assert constants == [0.01, 0.1, 1.0, 0.55, 0.775, 0.6625]
 
 
@@ -398,7 +400,9 @@ def test_sparse_apgd_begins_in_larger_balls() -> None:
         state = attack.step(problem, state, ModelOutput(torch.zeros(1, 4), losses, grad))
         if turn in (2, 5):
             eps = problem.eps * (2 if turn == 2 else 1)
-            torch.testing.assert_close(attack.query(state), problem.image + nearest_in_ball_and_box(problem.image, best - problem.image, eps))
+            torch.testing.assert_close(
+                attack.query(state), problem.image + nearest_in_ball_and_box(problem.image, best - problem.image, eps)
+            )
     assert sizes == pytest.approx([3] * 3 + [2] * 3 + [1] * 4, abs=2e-3)
     assert counted == [False] * 6 + [True] * 4
     assert float((attack.candidate(state) - problem.image).abs().sum()) <= 0.4

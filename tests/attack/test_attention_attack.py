@@ -52,7 +52,9 @@ def test_attention_is_moved_while_no_prediction_changes(found: robustatt.Result)
 
 
 def test_a_network_is_fooled_while_it_looks_where_it_did(found: robustatt.Result) -> None:
-    accuracy = found.records.query("eps == '24/255'").groupby("attack").apply(lambda rows: (rows["adv_pred"] == rows["label"]).mean())
+    accuracy = (
+        found.records.query("eps == '24/255'").groupby("attack").apply(lambda rows: (rows["adv_pred"] == rows["label"]).mean())
+    )
     assert accuracy["attention-keep"] <= accuracy["pgd"] + 0.1
     assert mean_drift(found, "attention-keep", "24/255") < mean_drift(found, "attention", "24/255") / 2
 
@@ -92,4 +94,6 @@ def test_batch_size_and_the_order_of_examples_change_nothing() -> None:
     )
     assert (whole["adv_pred"] == small["adv_pred"]).all()
     for level in ("l2", "l3"):
-        torch.testing.assert_close(torch.tensor(whole[f"drift_js_{level}"]), torch.tensor(small[f"drift_js_{level}"]), atol=1e-3, rtol=0.1)
+        torch.testing.assert_close(
+            torch.tensor(whole[f"drift_js_{level}"]), torch.tensor(small[f"drift_js_{level}"]), atol=1e-3, rtol=0.1
+        )

@@ -114,7 +114,9 @@ def test_their_output_is_checked_like_ours(monkeypatch: pytest.MonkeyPatch) -> N
     """torchattacks' GN adds noise without a radius: run once and scaled, it is inside. Who lies is caught."""
     model = Linear(2)
     image, label = linear_data(model, 8)
-    records = robustatt.sweep(model, (image, label), attacks=[external("torchattacks:GN", "l2")], eps=[10 / 255, 20 / 255]).records
+    records = robustatt.sweep(
+        model, (image, label), attacks=[external("torchattacks:GN", "l2")], eps=[10 / 255, 20 / 255]
+    ).records
     assert (records.distance <= 20 / 255 + 1e-6).all()
     monkeypatch.setattr(Torchattacks, "run", lambda self, module, rows, eps, seed: rows.image + 2 * eps)  # noqa: ARG005
     with pytest.raises(RobustattError, match=r"'theirs'.*linf distance"):

@@ -14,7 +14,9 @@ from paths import ROOT
 from PIL import Image
 
 PAGE = (ROOT / "docs" / "attention.md").read_text()
-EXAMPLES = dict(zip(("paper", "timm", "swin", "gate", "hugging-face"), re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL), strict=True))
+EXAMPLES = dict(
+    zip(("paper", "timm", "swin", "gate", "hugging-face"), re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL), strict=True)
+)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -28,4 +30,13 @@ def test_an_example_of_the_docs_runs(name: str, tmp_path: Path, monkeypatch: pyt
         exec(EXAMPLES[name], {"__name__": "example"})
     assert said.getvalue().splitlines() == re.findall(r"^# (.*)$", EXAMPLES[name], re.M)
     with Image.open(tmp_path / f"{name}.png") as figure:
-        assert len(set(figure.convert("L").get_flattened_data() if hasattr(figure, "get_flattened_data") else figure.convert("L").getdata())) > 10
+        assert (
+            len(
+                set(
+                    figure.convert("L").get_flattened_data()
+                    if hasattr(figure, "get_flattened_data")
+                    else figure.convert("L").getdata()
+                )
+            )
+            > 10
+        )

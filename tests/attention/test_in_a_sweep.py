@@ -115,7 +115,16 @@ def test_the_command_line_reads_and_says_levels(
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     pixels = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    base = ["attend", str(tmp_path / "a.png"), "--model", "test_in_a_sweep:build", "--classes", "3", "--out", str(tmp_path / "o.png")]
+    base = [
+        "attend",
+        str(tmp_path / "a.png"),
+        "--model",
+        "test_in_a_sweep:build",
+        "--classes",
+        "3",
+        "--out",
+        str(tmp_path / "o.png"),
+    ]
     assert main(base) == 0
     assert "Levels: block1, block2, rollout" in capsys.readouterr().out
     assert main([*base, "--attention", "none"]) == 0

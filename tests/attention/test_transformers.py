@@ -61,7 +61,10 @@ def by_hand(inputs: list[Tensor], weight: Tensor, bias: Tensor, heads: int) -> l
         width = x.shape[2]
         q, k = (x @ w[i * width : (i + 1) * width].T + b[i * width : (i + 1) * width] for i in range(2))
         per = width // heads
-        scores = [q[..., h * per : (h + 1) * per] @ k[..., h * per : (h + 1) * per].transpose(1, 2) / math.sqrt(per) for h in range(heads)]
+        scores = [
+            q[..., h * per : (h + 1) * per] @ k[..., h * per : (h + 1) * per].transpose(1, 2) / math.sqrt(per)
+            for h in range(heads)
+        ]
         found.append(torch.stack([(s - s.amax(2, keepdim=True)).exp() for s in scores], 1))
         found[-1] /= found[-1].sum(3, keepdim=True)
     return found
@@ -81,7 +84,9 @@ def entering(model: nn.Module, names: list[str], images: Tensor) -> list[Tensor]
 def of_timm(model: nn.Module) -> list[Tensor]:
     parts = [block.attn for block in model.blocks]
     inputs = entering(model, [f"blocks.{i}.attn" for i in range(3)], IMAGES)
-    return by_hand(inputs, torch.stack([p.qkv.weight for p in parts]).double(), torch.stack([p.qkv.bias for p in parts]).double(), 3)
+    return by_hand(
+        inputs, torch.stack([p.qkv.weight for p in parts]).double(), torch.stack([p.qkv.bias for p in parts]).double(), 3
+    )
 
 
 def of_torchvision(model: nn.Module) -> list[Tensor]:
@@ -96,7 +101,9 @@ def of_hugging_face(model: nn.Module) -> list[Tensor]:
     names = sorted(name.removesuffix(".q_proj") for name, _ in model.named_modules() if name.endswith(".q_proj"))
     parts = [(model.get_submodule(f"{name}.q_proj"), model.get_submodule(f"{name}.k_proj")) for name in names]
     inputs = entering(model, [f"{name}.q_proj" for name in names], IMAGES)
-    weight, bias = (torch.stack([torch.cat([getattr(p, kind) for p in pair]) for pair in parts]).double() for kind in ("weight", "bias"))
+    weight, bias = (
+        torch.stack([torch.cat([getattr(p, kind) for p in pair]) for pair in parts]).double() for kind in ("weight", "bias")
+    )
     return by_hand(inputs, weight, bias, 4)
 
 
@@ -219,7 +226,9 @@ class Encoder(nn.Module):
         torch.manual_seed(0)
         self.embed = nn.Conv2d(3, 16, 8, 8)
         self.token = nn.Parameter(torch.randn(1, 1, 16))
-        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=batch_first), 2, enable_nested_tensor=False)
+        self.encoder = nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(16, 2, 32, batch_first=batch_first), 2, enable_nested_tensor=False
+        )
         self.head = nn.Linear(16, 5)
         self.batch_first = batch_first
 
@@ -405,7 +414,9 @@ def test_every_second_row_and_column_of_the_tokens_is_a_grid() -> None:
 def test_other_levels_at_another_size_are_one_line() -> None:
     model = livened(Halving(small_only=True))
     reader = find(model, "mine", IMAGES)
-    with pytest.raises(InputError, match=r"model 'mine': at 64x64 pixels its levels are block1, block2, .*, not block1, block2, block3"):
+    with pytest.raises(
+        InputError, match=r"model 'mine': at 64x64 pixels its levels are block1, block2, .*, not block1, block2, block3"
+    ):
         reader.attend(model, torch.rand(2, 3, 64, 64))
 
 

@@ -58,9 +58,7 @@ def test_sweep_report_check_compare(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (out / "report.html").exists()
     reference = tmp_path / "reference.json"
     assert run("check", out, "--update", reference) == 0
-    assert (
-        run("check", out, "--reference", reference, "--markdown", tmp_path / "c.md", "--junit", tmp_path / "c.xml") == 0
-    )
+    assert run("check", out, "--reference", reference, "--markdown", tmp_path / "c.md", "--junit", tmp_path / "c.xml") == 0
     assert (tmp_path / "c.md").exists()
     assert (tmp_path / "c.xml").exists()
     assert run("compare", out, "--a", "mine", "--b", "vgg") == 0
@@ -114,7 +112,10 @@ WRONG = [
     (["sweep", "--model", "vgg", "--surrogate", "vgg=vgg_gap"], "other=vgg_gap"),
     (["sweep", "--model", "vgg", "--surrogate", "vgg_att3", "--attack", "fmn"], "--attack pgd"),
     (["sweep", "--model", "vgg", "-n", "8", "--surrogate", "tiny_models:three_classes"], "has 3 classes and model 'vgg' 10"),
-    (["sweep", "--model", "vgg", "-n", "8", "--surrogate", "tiny_models:Linear"], "surrogate: model 'tiny_models:Linear' cannot take images of shape"),
+    (
+        ["sweep", "--model", "vgg", "-n", "8", "--surrogate", "tiny_models:Linear"],
+        "surrogate: model 'tiny_models:Linear' cannot take images of shape",
+    ),
     (["swep"], "sweep"),
     (["report", "nowhere"], "nowhere"),
     (["check", "nowhere", "--reference", "x"], "nowhere"),
@@ -271,11 +272,7 @@ def test_a_reader_that_goes_away_is_no_failure(command: str) -> None:
 def test_a_wide_table_is_printed_in_parts_that_fit(capsys: pytest.CaptureFixture[str]) -> None:
     from robustatt.cli._terminal import print_tables
 
-    names = [
-        f"{model} {attack}"
-        for model in ("vgg", "vgg_gap", "vgg_pan", "vgg_att3")
-        for attack in ("fgsm", "pgd", "noise")
-    ]
+    names = [f"{model} {attack}" for model in ("vgg", "vgg_gap", "vgg_pan", "vgg_att3") for attack in ("fgsm", "pgd", "noise")]
     print_tables(["eps", *names], [["1/255", *["98.8 [97.4, 99.4]" for _ in names]]])
     said = capsys.readouterr().out.splitlines()
     heads = [line.split() for line in said if "eps" in line]
@@ -309,9 +306,7 @@ def test_nothing_to_report_yet_is_said(tmp_path: Path, capsys: pytest.CaptureFix
         assert "no Cell of this sweep is computed yet" in capsys.readouterr().err
 
 
-def test_without_arguments_the_help_is_printed(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_arguments_the_help_is_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["robustatt"])
     assert cli.main() == 0
     assert len(capsys.readouterr().out.splitlines()) > 10

@@ -79,7 +79,18 @@ def test_records_summary_resume_gate_and_page(drawn: Path, folder: Path, capsys:
     assert (means[1]["baseline"], means[1]["mce"]) == ("a", pytest.approx(100))
     assert summary["plan"]["baseline"] == "a"
     capsys.readouterr()
-    again = ["corrupt", *MODELS, "--data", folder / "clean.npz", "--corruption", "fog", "--corruption", "contrast", "--baseline", "a"]
+    again = [
+        "corrupt",
+        *MODELS,
+        "--data",
+        folder / "clean.npz",
+        "--corruption",
+        "fog",
+        "--corruption",
+        "contrast",
+        "--baseline",
+        "a",
+    ]
     assert run(*again, "--out", drawn) == 0
     said = capsys.readouterr().out
     assert "0 cells computed, 4 found on disk" in said
@@ -114,7 +125,18 @@ def test_published_images_are_read_in_both_layouts(drawn: Path, folder: Path) ->
     mine = records(drawn)[columns]
     assert run("corrupt", *MODELS, "--data", folder / "C", "--clean", folder / "clean.npz", "--out", folder / "read") == 0
     pd.testing.assert_frame_equal(records(folder / "read")[columns], mine)
-    command = ["corrupt", *MODELS, "--data", folder / "F", "--clean", folder / "clean", "--severity", "1..2", "--out", folder / "tree"]
+    command = [
+        "corrupt",
+        *MODELS,
+        "--data",
+        folder / "F",
+        "--clean",
+        folder / "clean",
+        "--severity",
+        "1..2",
+        "--out",
+        folder / "tree",
+    ]
     assert run(*command) == 0
     few = mine[mine["eps"].isin(["0/255", "1", "2"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(records(folder / "tree")[columns], few)
@@ -174,5 +196,8 @@ def test_a_sweep_takes_corruptions_beside_attacks(folder: Path, capsys: pytest.C
     page = (out / "report.html").read_text()
     assert 'id="corruptions"' in page
     assert 'id="curves"' in page
-    assert run("sweep", *MODELS[:2], "--attack", "fog", "--eps", "fog=7", "--data", folder / "clean.npz", "--out", folder / "no") == 2
+    assert (
+        run("sweep", *MODELS[:2], "--attack", "fog", "--eps", "fog=7", "--data", folder / "clean.npz", "--out", folder / "no")
+        == 2
+    )
     assert not (folder / "no").exists()

@@ -291,9 +291,7 @@ def test_parquet_over_several_files_keeps_the_order(tmp_path: Path) -> None:
 def test_the_source_of_an_image_is_its_file(tmp_path: Path) -> None:
     folder = image_folder(tmp_path / "set")
     made = data.load(folder)
-    assert [made.source(index) for index in range(6)] == [
-        f"{name}/{k}.png" for name in ("ant", "bee") for k in range(3)
-    ]
+    assert [made.source(index) for index in range(6)] == [f"{name}/{k}.png" for name in ("ant", "bee") for k in range(3)]
     assert Sample(made, torch.tensor([1, 4])).source(1) == "bee/1.png"
     assert Resized(made, 6).source(3) == "bee/0.png"
     for part in (1, 2):

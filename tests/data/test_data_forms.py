@@ -53,9 +53,7 @@ FORMS: dict[str, Callable[[], Any]] = {
     "list of tensors": lambda: (list(IMAGES), LABELS.tolist()),
     "PIL images": lambda: ([Image.fromarray(image) for image in CHANNELS_LAST], LABELS),
     "list of pairs": lambda: PAIRS,
-    "dicts": lambda: [
-        {"image": Image.fromarray(a), "label": int(k)} for a, k in zip(CHANNELS_LAST, LABELS, strict=True)
-    ],
+    "dicts": lambda: [{"image": Image.fromarray(a), "label": int(k)} for a, k in zip(CHANNELS_LAST, LABELS, strict=True)],
     "pixel_values": lambda: [{"pixel_values": image, "labels": int(label)} for image, label in PAIRS],
     "arrays with channels last": lambda: list(zip(CHANNELS_LAST, LABELS.tolist(), strict=True)),
     "torch data set": lambda: torch_data.TensorDataset(IMAGES, LABELS),

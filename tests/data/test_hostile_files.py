@@ -129,9 +129,7 @@ def pages(out: Path) -> list[int]:
 @pytest.mark.parametrize(
     ("work", "names"), [(gate, GATE), pytest.param(pages, PAGE, marks=pytest.mark.slow)], ids=["gate", "pages"]
 )
-def test_no_file_is_written_through_a_link(
-    work: Callable[[Path], list[int]], names: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_no_file_is_written_through_a_link(work: Callable[[Path], list[int]], names: tuple[str, ...], tmp_path: Path) -> None:
     """Every file that a first run left becomes a link to a file elsewhere; a second run writes all of them again."""
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     assert not any(work(out))
@@ -153,9 +151,7 @@ def test_no_file_is_written_through_a_link(
 
 
 @pytest.mark.parametrize("name", ["records", "gallery", "figures", "tables"])
-def test_a_folder_of_results_that_is_a_link_is_refused(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_of_results_that_is_a_link_is_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     elsewhere.mkdir()
     out.mkdir()

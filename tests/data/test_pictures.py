@@ -167,9 +167,7 @@ def frames(kind: str) -> bytes:
 
 
 REFUSED: dict[str, list[tuple[Callable[[], bytes], str]]] = {
-    "animation, several pages": [
-        (lambda kind=kind: frames(kind), "several pictures") for kind in ("GIF", "PNG", "WEBP", "TIFF")
-    ],
+    "animation, several pages": [(lambda kind=kind: frames(kind), "several pictures") for kind in ("GIF", "PNG", "WEBP", "TIFF")],
     "32-bit and floating-point pixels, CIELAB": [
         (lambda: saved(Image.fromarray(np.arange(48, dtype=np.float32).reshape(6, 8)), "TIFF"), "mode F"),
         (lambda: saved(Image.fromarray(np.arange(48, dtype=np.int32).reshape(6, 8)), "TIFF"), "mode I"),

@@ -70,9 +70,7 @@ class FakeRay:
     def _actor(self) -> Any:
         self.actors += 1
         ready = SimpleNamespace(remote=lambda *_: self._call("ready"))
-        return SimpleNamespace(
-            ready=ready, attempt=SimpleNamespace(remote=lambda task, *_: self._call("attempt", task))
-        )
+        return SimpleNamespace(ready=ready, attempt=SimpleNamespace(remote=lambda task, *_: self._call("attempt", task)))
 
     def put(self, thing: Any) -> Any:
         return thing
@@ -129,9 +127,7 @@ def died(_: Task) -> Exception:
     return ActorDiedError("The actor died unexpectedly before finishing this task.\nEnd of file")
 
 
-def test_a_worker_that_died_on_a_node_that_answers_is_the_cells_failure(
-    task: Task, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_died_on_a_node_that_answers_is_the_cells_failure(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeRay(lambda: HOME, died, lambda: ("a white image came in\n", False))
     event = first_event(fake, task, monkeypatch)
     assert event == Failed(task, "its worker on node node-one died", FailureKind.RETRY, "a white image came in\n")
@@ -150,7 +146,9 @@ def test_a_node_that_is_silent_too_long_counts_as_lost(task: Task, monkeypatch: 
     assert event == Failed(task, "its node node-one was lost", FailureKind.LOST)
 
 
-@pytest.mark.parametrize(("halvings", "fate"), [(0, FailureKind.OUT_OF_MEMORY), (2, FailureKind.OUT_OF_MEMORY), (3, FailureKind.RETRY)])
+@pytest.mark.parametrize(
+    ("halvings", "fate"), [(0, FailureKind.OUT_OF_MEMORY), (2, FailureKind.OUT_OF_MEMORY), (3, FailureKind.RETRY)]
+)
 @pytest.mark.parametrize("who", ["Ray", "the kernel"])
 def test_memory_halves_the_batch_until_it_cannot_be_halved(
     who: str, halvings: int, fate: FailureKind, task: Task, monkeypatch: pytest.MonkeyPatch
@@ -164,9 +162,7 @@ def test_memory_halves_the_batch_until_it_cannot_be_halved(
     assert event.log == ("1 worker was killed" if who == "Ray" else "")
 
 
-def test_what_raises_around_a_cell_is_its_failure_and_the_worker_goes_on(
-    task: Task, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_raises_around_a_cell_is_its_failure_and_the_worker_goes_on(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeRay(lambda: HOME, lambda _: RayTaskError(TypeError("cannot pickle")), lambda: None)
     event = first_event(fake, task, monkeypatch)
     assert event == Failed(task, "TypeError: cannot pickle", FailureKind.RETRY, "Traceback")
@@ -220,9 +216,7 @@ def test_a_cluster_that_is_gone_ends_the_run(task: Task, monkeypatch: pytest.Mon
         raise RayError("System error: no head node")
 
     monkeypatch.setattr(fake, "wait", wait)
-    with pytest.raises(
-        RobustattError, match=r"the Ray cluster does not answer any more .*: System error: no head node"
-    ):
+    with pytest.raises(RobustattError, match=r"the Ray cluster does not answer any more .*: System error: no head node"):
         first_event(fake, task, monkeypatch)
 
 

@@ -81,9 +81,7 @@ class KillThemOnce(NoSweepProgress):
         self.causes.append(cause)
 
 
-def test_two_processes_that_are_killed_give_the_same_bytes(
-    npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_processes_that_are_killed_give_the_same_bytes(npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SUPPORT))
     monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
     expected = run(plan_for(npz), tmp_path / "one", ExecutorOptions(workers=1))
@@ -157,9 +155,7 @@ def test_out_of_memory_halves_the_batch_until_it_fits(tmp_path: Path, monkeypatc
     assert sizes == [64, 64, 16], "64 and 32 hold all 20 images of the Cell, 16 is the first that does not"
 
 
-def test_a_worker_killed_for_memory_halves_its_batch(
-    npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_killed_for_memory_halves_its_batch(npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel kills without a word to the process: its count of such kills tells it from any other SIGKILL."""
     monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
     counts = iter(range(100))
@@ -241,9 +237,7 @@ def test_wrong_flags_are_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("answer", "said"), [(b"HTTP/1.1 400 Bad Request", "not Ray"), (b"", "not Ray"), (None, "no answer")]
-)
+@pytest.mark.parametrize(("answer", "said"), [(b"HTTP/1.1 400 Bad Request", "not Ray"), (b"", "not Ray"), (None, "no answer")])
 def test_an_address_where_nothing_is_ray(
     answer: bytes | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,7 +21,18 @@ from robustatt.engine.finished import FINISHED_FILE, recall, remember
 from robustatt.models import bundled_path
 from robustatt.plan import ModelEntry, Plan
 
-HEAVY = ("torch", "pandas", "scipy.stats", "scipy.optimize", "sklearn", "sympy", "pyarrow", "matplotlib", "seaborn", "torchvision")
+HEAVY = (
+    "torch",
+    "pandas",
+    "scipy.stats",
+    "scipy.optimize",
+    "sklearn",
+    "sympy",
+    "pyarrow",
+    "matplotlib",
+    "seaborn",
+    "torchvision",
+)
 
 
 @pytest.fixture

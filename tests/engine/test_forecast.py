@@ -45,9 +45,7 @@ def test_the_dry_run_is_within_a_fifth_of_the_run(digits: Plan, tmp_path: Path) 
     dataset = load_data(digits)
     run(digits, dataset, model_loader(dataset), tmp_path, gallery=False, execution=ExecutorOptions(workers=1))
     log = entries(tmp_path / "log.jsonl")
-    ratios = {
-        name: told.total(name) / sum(entry[name] for entry in log) for name in ("gradients", "forwards", "seconds")
-    }
+    ratios = {name: told.total(name) / sum(entry[name] for entry in log) for name in ("gradients", "forwards", "seconds")}
     ratios["memory"] = told.peak_bytes / max(entry["peak_bytes"] for entry in log)
     print("expected over measured:", {name: round(ratio, 3) for name, ratio in ratios.items()})
     assert told.total("cells") == len(log) == 4

@@ -110,9 +110,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, dict[str, byt
 
 
 @pytest.mark.parametrize("nodes", [2, 4])
-def test_the_records_are_those_of_the_local_engine(
-    nodes: int, local: tuple[Plan, dict[str, bytes]], tmp_path: Path
-) -> None:
+def test_the_records_are_those_of_the_local_engine(nodes: int, local: tuple[Plan, dict[str, bytes]], tmp_path: Path) -> None:
     plan, expected = local
     with cluster(nodes) as made:
         began = time.monotonic()
@@ -182,18 +180,12 @@ def test_local_two_nodes_and_one_of_them_killed(tmp_path: Path) -> None:
                 kill_a_node(made, random.Random(0))
             _, said = process.communicate()
             assert process.returncode == 0, said
-            print(
-                f"{name}: exit 0 after {time.monotonic() - began:.0f} s, {sum(computed(outs[name]).values())} Cells\n{said}"
-            )
+            print(f"{name}: exit 0 after {time.monotonic() - began:.0f} s, {sum(computed(outs[name]).values())} Cells\n{said}")
     expected = records(outs["local"])
     assert len(expected) == CELLS_SHOWN
     for name in ("ray", "killed"):
-        different = [
-            key for key in expected if not same_bytes(outs["local"] / "records" / key, outs[name] / "records" / key)
-        ]
-        print(
-            f"cmp local/records {name}/records: {len(expected) - len(different)} files the same, {len(different)} different"
-        )
+        different = [key for key in expected if not same_bytes(outs["local"] / "records" / key, outs[name] / "records" / key)]
+        print(f"cmp local/records {name}/records: {len(expected) - len(different)} files the same, {len(different)} different")
         assert records(outs[name]).keys() == expected.keys()
         assert different == []
 

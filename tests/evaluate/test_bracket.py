@@ -163,9 +163,7 @@ def test_a_run_that_succeeds_says_which_radius_it_needed() -> None:
         while len(pool):
             broken += pool.advance()
             pool.refill()
-    late = [
-        item for item in broken if item.needed > 0.5 * exact[item.job.example]
-    ]  # not broken by the random start alone
+    late = [item for item in broken if item.needed > 0.5 * exact[item.job.example]]  # not broken by the random start alone
     assert len(late) > 20
     for item in late:
         assert exact[item.job.example] - 1e-6 < item.needed < exact[item.job.example] + step * 8 / 255 + 1e-6

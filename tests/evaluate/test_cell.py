@@ -29,7 +29,20 @@ MODEL = Linear(3)
 IMAGES, LABELS = linear_data(MODEL, 20)
 #: images 20 to 39 of a set of 40, by their places 0 to 19 in the sample
 DATA = Sample(TensorDataset(torch.cat([IMAGES.flip(0), IMAGES]), torch.cat([LABELS.flip(0), LABELS])), torch.arange(20, 40))
-COLUMNS = ["model", "attack", "eps", "index", "label", "clean_pred", "adv_pred", "clean_margin", "adv_margin", "distance", "attacked", "zero_grad"]
+COLUMNS = [
+    "model",
+    "attack",
+    "eps",
+    "index",
+    "label",
+    "clean_pred",
+    "adv_pred",
+    "clean_margin",
+    "adv_margin",
+    "distance",
+    "attacked",
+    "zero_grad",
+]
 
 
 def recipe(name: str, **changes: Any) -> Recipe:
@@ -71,7 +84,9 @@ def test_records_are_those_of_the_linear_model() -> None:
     wrong = np.asarray(columns["adv_pred"]).reshape(3, 10)[1:] != label.numpy()
     assert wrong[1].any()
     assert (wrong <= broken).all(), "nothing breaks nearer than the boundary"
-    assert np.asarray(columns["distance"]).reshape(3, 10) == pytest.approx(np.repeat([[0.0], [0.25 / 255], [2 / 255]], 10, axis=1), rel=1e-4)
+    assert np.asarray(columns["distance"]).reshape(3, 10) == pytest.approx(
+        np.repeat([[0.0], [0.25 / 255], [2 / 255]], 10, axis=1), rel=1e-4
+    )
     assert np.asarray(columns["attacked"]).reshape(3, 10).tolist() == [[False] * 10, [True] * 10, [True] * 10]
     assert not np.asarray(columns["zero_grad"]).any()
     assert done == [4, 4, 2]
@@ -160,7 +175,10 @@ def test_noise_belongs_to_seed_attack_and_example() -> None:
     assert not np.allclose(margins(), margins(attack="other"))
     pgd = recipe("pgd", steps=2, restarts=1)
     own = pgd.model_copy(update={"name": "own"})
-    starts = [evaluated(cell(attack, ("1/255",), seed=seed))[0].columns["adv_margin"] for attack, seed in ((pgd, 3), (pgd, 3), (pgd, 4), (own, 3))]
+    starts = [
+        evaluated(cell(attack, ("1/255",), seed=seed))[0].columns["adv_margin"]
+        for attack, seed in ((pgd, 3), (pgd, 3), (pgd, 4), (own, 3))
+    ]
     assert np.array_equal(starts[0], starts[1])
     assert not np.array_equal(starts[0], starts[2])
     assert not np.array_equal(starts[0], starts[3])

@@ -122,9 +122,7 @@ def test_what_is_read_is_what_was_asked_for() -> None:
 
 
 def test_mistakes_of_a_model_name_it() -> None:
-    with pytest.raises(InputError, match=r"^model 'mine' returned shape"), frozen(
-        Network(lambda x: x), "mine", CPU, images(2)
-    ):
+    with pytest.raises(InputError, match=r"^model 'mine' returned shape"), frozen(Network(lambda x: x), "mine", CPU, images(2)):
         pass
 
     def fails_on_two(x: Tensor) -> Tensor:
@@ -132,7 +130,10 @@ def test_mistakes_of_a_model_name_it() -> None:
             raise KeyError("two")
         return first_pixels(x)
 
-    with pytest.raises(InputError, match=r"^model 'mine' raised KeyError: 'two'$"), frozen(Network(fails_on_two), "mine", CPU, images(3)):
+    with (
+        pytest.raises(InputError, match=r"^model 'mine' raised KeyError: 'two'$"),
+        frozen(Network(fails_on_two), "mine", CPU, images(3)),
+    ):
         pass
 
 
@@ -260,7 +261,8 @@ def test_a_model_that_cannot_be_compiled_is_one_line(monkeypatch: pytest.MonkeyP
         return run
 
     monkeypatch.setattr(torch, "compile", refuse)
-    with pytest.raises(InputError, match=r"^--compile: model 'mine' cannot be compiled here \(no graph\): leave it out$"), frozen(
-        Network(first_pixels), "mine", CPU, by_leads(), Numerics(compiled=True)
+    with (
+        pytest.raises(InputError, match=r"^--compile: model 'mine' cannot be compiled here \(no graph\): leave it out$"),
+        frozen(Network(first_pixels), "mine", CPU, by_leads(), Numerics(compiled=True)),
     ):
         pass

@@ -54,9 +54,9 @@ def test_of_outside_code_it_is_the_source_too() -> None:
     assert fingerprint(made) == of("Made()", "nowhere.Made")
     other = type("Weighed", (nn.Module,), {"__module__": "zoo.nets"})()
     both = nn.Sequential(other, Weighed([1.0, 2.0]), made, made)
-    assert fingerprint(both) == of(
-        repr(both), "1.", *weight, "nowhere.Made", inspect.getsource(Weighed), "zoo.nets.Weighed"
-    ), "each class once, by the names of their modules"
+    assert fingerprint(both) == of(repr(both), "1.", *weight, "nowhere.Made", inspect.getsource(Weighed), "zoo.nets.Weighed"), (
+        "each class once, by the names of their modules"
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")

@@ -77,11 +77,11 @@ def test_the_drift_is_that_of_the_far_corner_of_the_ball(model: Looking, data: t
         np.testing.assert_allclose(here["distance"], eps, rtol=1e-5)
 
 
-def test_accuracy_is_the_same_records_with_and_without(model: Looking, data: tuple[Tensor, Tensor], folder: Path, tmp_path: Path) -> None:
+def test_accuracy_is_the_same_records_with_and_without(
+    model: Looking, data: tuple[Tensor, Tensor], folder: Path, tmp_path: Path
+) -> None:
     robustatt.sweep(model, data, ["fgsm", "pgd"], eps=list(EPS.values()), out=tmp_path, drift_n=0)
-    mine, theirs = (
-        {path.name: path.read_bytes() for path in (out / "records").iterdir()} for out in (folder, tmp_path)
-    )
+    mine, theirs = ({path.name: path.read_bytes() for path in (out / "records").iterdir()} for out in (folder, tmp_path))
     assert mine == theirs
     assert not (tmp_path / "records-drift").exists()
 
@@ -97,7 +97,11 @@ def test_random_signs_are_measured_beside_the_attacks(folder: Path) -> None:
     assert strength.n == 18
     assert {row.attack for row in strength.drift} == {"pgd", "sign-noise"}
     assert {row.attack for row in strength.drift_predicts_fooling} == {"pgd"}
-    drift = {row.attack: row.mean for row in read_folder(folder).summary.measured_drift() if (row.metric, row.eps, row.group) == ("js", "12/255", "all")}
+    drift = {
+        row.attack: row.mean
+        for row in read_folder(folder).summary.measured_drift()
+        if (row.metric, row.eps, row.group) == ("js", "12/255", "all")
+    }
     assert drift["fgsm"] == pytest.approx(drift["pgd"], rel=0.1)  # one step reaches the corner of a linear model too
 
 

@@ -134,9 +134,7 @@ def test_maps_do_not_depend_on_the_batch() -> None:
     torch.testing.assert_close(together, torch.cat([grad_cam(net, one[None]) for one in batch]))
 
 
-@pytest.mark.parametrize(
-    ("name", "side"), [("vgg", 4), ("vgg_gap", 8), ("vgg_att3", 8), ("resnet164", 8), ("resnet164_att2", 8)]
-)
+@pytest.mark.parametrize(("name", "side"), [("vgg", 4), ("vgg_gap", 8), ("vgg_att3", 8), ("resnet164", 8), ("resnet164_att2", 8)])
 def test_the_layer_of_the_network_family(name: str, side: int) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -91,14 +91,18 @@ def test_on_itself_it_is_the_attack_at_full_strength(folder: Path) -> None:
     assert own == white
 
 
-def test_every_other_record_is_the_same_bytes_without_surrogates(pair: dict[str, Linear], data: Data, folder: Path, tmp_path: Path) -> None:
+def test_every_other_record_is_the_same_bytes_without_surrogates(
+    pair: dict[str, Linear], data: Data, folder: Path, tmp_path: Path
+) -> None:
     robustatt.sweep(pair, data, ["fgsm", "pgd"], eps=list(EPS), out=tmp_path, drift_n=0)
     mine, theirs = ({path.name: path.read_bytes() for path in (out / "records").iterdir()} for out in (folder, tmp_path))
     assert mine == theirs
     assert not (tmp_path / "records-transfer").exists()
     with_, without = (read_folder(out).summary.as_dict() for out in (folder, tmp_path))
     assert set(with_) - set(without) == {"transfer"}
-    assert {key: with_[key] for key in ("curves", "differences", "confusion")} == {key: without[key] for key in ("curves", "differences", "confusion")}
+    assert {key: with_[key] for key in ("curves", "differences", "confusion")} == {
+        key: without[key] for key in ("curves", "differences", "confusion")
+    }
 
 
 class Counting(nn.Module):
@@ -157,8 +161,19 @@ def test_records_name_the_surrogate(pair: dict[str, Linear], data: Data) -> None
 
 
 def test_batch_size_order_and_workers_change_nothing(pair: dict[str, Linear], data: Data, folder: Path, tmp_path: Path) -> None:
-    robustatt.sweep(dict(reversed(pair.items())), data, ["pgd", "fgsm"], eps=list(EPS), out=tmp_path, surrogate=["second", "first"], drift_n=0, batch_size=16)
-    assert {p.name for p in (folder / "records-transfer").iterdir()} == {p.name for p in (tmp_path / "records-transfer").iterdir()}
+    robustatt.sweep(
+        dict(reversed(pair.items())),
+        data,
+        ["pgd", "fgsm"],
+        eps=list(EPS),
+        out=tmp_path,
+        surrogate=["second", "first"],
+        drift_n=0,
+        batch_size=16,
+    )
+    assert {p.name for p in (folder / "records-transfer").iterdir()} == {
+        p.name for p in (tmp_path / "records-transfer").iterdir()
+    }
     sort = ["surrogate", "model", "attack", "eps", "index"]
     mine, theirs = (read_folder(out).transfer.sort_values(sort, ignore_index=True) for out in (folder, tmp_path))
     pd.testing.assert_frame_equal(mine, theirs, rtol=1e-4)
@@ -179,7 +194,19 @@ def test_a_surrogate_of_other_classes_or_another_size_is_refused(
 
 
 def test_what_can_be_crafted() -> None:
-    names = ("fgsm", "pgd", "mi-fgsm", "apgd-ce", "square", "attention-keep", "fmn", "fab-t", "autoattack", "sign-noise", "attention")
+    names = (
+        "fgsm",
+        "pgd",
+        "mi-fgsm",
+        "apgd-ce",
+        "square",
+        "attention-keep",
+        "fmn",
+        "fab-t",
+        "autoattack",
+        "sign-noise",
+        "attention",
+    )
     assert [name for name in names if can_be_crafted(recipe_files.load(name))] == list(names[:6])
 
 
@@ -197,7 +224,9 @@ def test_attacks_that_cannot_be_crafted_are_said_and_left_out(pair: dict[str, Li
     assert uncrafted(result.typed_summary) == ["fmn"]
 
 
-def test_images_are_saved_of_the_attacks_on_the_models_themselves_alone(pair: dict[str, Linear], data: Data, folder: Path, tmp_path: Path) -> None:
+def test_images_are_saved_of_the_attacks_on_the_models_themselves_alone(
+    pair: dict[str, Linear], data: Data, folder: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     result = robustatt.sweep(pair, data, ["fgsm", "pgd"], eps=list(EPS), out=out, surrogate="all", drift_n=0, save_images="all")
     bound = BoundPlan.read(out)
@@ -224,7 +253,9 @@ def test_a_plan_file_says_the_same_as_the_flag(tmp_path: Path) -> None:
     bound.write(tmp_path)
     assert list(BoundPlan.read(tmp_path).keys()) == bound.keys()
     cells = list(bound.cells("transfer"))
-    assert [(cell.model, cell.start) for cell in cells] == [(name, start) for name in ("a", "b", "theirs") for start in (0, 256, 512)]
+    assert [(cell.model, cell.start) for cell in cells] == [
+        (name, start) for name in ("a", "b", "theirs") for start in (0, 256, 512)
+    ]
     assert all(cell.key.startswith("transfer-") for cell in cells)
     other = BoundPlan(plan, 600, ("x",), "d", ("1", "9"), None, ("1", "9", "3"))
     assert not {cell.key for cell in cells} & {cell.key for cell in other.cells("transfer")}, "a target is part of the key"
@@ -238,7 +269,20 @@ def test_weights_of_surrogates_follow_those_of_the_models(monkeypatch: pytest.Mo
         raise InputError("enough")
 
     monkeypatch.setattr("robustatt.engine.sources.load_data", stop)
-    given = ["--model", "vgg", "--model", "vgg_att3", "--surrogate", "other=vgg", "--weights", "bundled", "--weights", "b", "--weights", "c"]
+    given = [
+        "--model",
+        "vgg",
+        "--model",
+        "vgg_att3",
+        "--surrogate",
+        "other=vgg",
+        "--weights",
+        "bundled",
+        "--weights",
+        "b",
+        "--weights",
+        "c",
+    ]
     assert main(["sweep", *given, "--attack", "pgd"]) == 2
     assert [entry.weights for entry in asked[0].loaded] == [None, "b", "c"]
 
@@ -290,7 +334,14 @@ def test_the_page_shows_each_number_of_the_matrix(folder: Path) -> None:
     }  # fmt: skip
     assert shown == {(p.eps, *key): p for key, curve in curves.items() for p in curve.points if p.eps != "0/255"}
     white = {(c.model, p.eps): p for c in summary.curves if c.attack == "pgd" for p in c.points}
-    assert all(cell.point == white[model, slide.eps] for slide in slider.slides for model, cell in zip(slider.models, slide.white, strict=True))
+    assert all(
+        cell.point == white[model, slide.eps]
+        for slide in slider.slides
+        for model, cell in zip(slider.models, slide.white, strict=True)
+    )
     spec = next(spec for spec in figures(summary) if spec.slug == "transfer-pgd")
     labels = {panel.title: [series.label for series in panel.series] for panel in spec.panels}
-    assert labels == {"Tested on first": ["first, white box", "crafted on second"], "Tested on second": ["second, white box", "crafted on first"]}
+    assert labels == {
+        "Tested on first": ["first, white box", "crafted on second"],
+        "Tested on second": ["second, white box", "crafted on first"],
+    }

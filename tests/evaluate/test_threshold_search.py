@@ -69,7 +69,13 @@ class Searched:
 
 
 def searched(
-    power: float, recipe: Recipe, n: int = 20, *, independent: bool = False, kept: KeptRows | None = None, around: Callable[[nn.Module], nn.Module] = nn.Sequential
+    power: float,
+    recipe: Recipe,
+    n: int = 20,
+    *,
+    independent: bool = False,
+    kept: KeptRows | None = None,
+    around: Callable[[nn.Module], nn.Module] = nn.Sequential,
 ) -> Searched:
     bent = Bent(power)
     image, label = data(bent.linear, n)
@@ -189,7 +195,9 @@ def test_a_row_says_what_its_own_image_does(name: str, power: float) -> None:
     assert not columns["attacked"][exact() == 1][1:].any(), "wrong when clean"
     first = np.minimum(found.thresholds, STEPS) - 1
     right = exact() > 1
-    assert columns["attacked"][np.arange(20), first][right].sum() >= right.sum() - 1, "broken by a run, or by an image scaled to it"
+    assert columns["attacked"][np.arange(20), first][right].sum() >= right.sum() - 1, (
+        "broken by a run, or by an image scaled to it"
+    )
 
 
 def test_a_later_part_breaks_what_the_first_cannot_and_is_credited() -> None:

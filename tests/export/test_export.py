@@ -43,9 +43,7 @@ def test_what_is_handed_over(run: tuple[Path, Export], summary: Summary) -> None
     curve = next(c for c in summary.curves if (c.model, c.attack) == ("vgg", "pgd"))
     assert values(handed, "accuracy/vgg/pgd") == {i: p.accuracy for i, p in enumerate(curve.points)}
     assert values(handed, "accuracy_ci_low/vgg/pgd")[4] == curve.points[4].ci_low
-    drift = [
-        r for r in summary.drift if (r.model, r.attack, r.metric, r.group) == ("vgg", "pgd", "js", "all")
-    ]
+    drift = [r for r in summary.drift if (r.model, r.attack, r.metric, r.group) == ("vgg", "pgd", "js", "all")]
     found = values(handed, "saliency_drift_js/gradcam/all/vgg/pgd")
     assert list(found.values()) == [row.mean for row in drift]
     assert "attention_drift_js/l3/fooled/vgg_att3/pgd" in {series.name for series in handed.series}
@@ -60,7 +58,9 @@ def test_fractions_of_a_step_become_whole_steps(tmp_path: Path, summary: Summary
     points = [
         p.model_copy(update={"eps": eps}) for p, eps in zip(summary.curves[0].points, ("0/255", "0.5/255", "8/255"), strict=False)
     ]
-    handed = collect(tmp_path, summary.model_copy(update={"curves": [summary.curves[0].model_copy(update={"points": points})], "drift": []}))
+    handed = collect(
+        tmp_path, summary.model_copy(update={"curves": [summary.curves[0].model_copy(update={"points": points})], "drift": []})
+    )
     assert handed.step_unit == "1/510"
     assert [step for step, _ in handed.series[0].points] == [0, 1, 16]
 
@@ -142,9 +142,7 @@ class FakeMlflow:
         self.runs[identity]["ended"] = True
 
 
-def test_mlflow_is_told_everything_once(
-    run: tuple[Path, Export], summary: Summary, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mlflow_is_told_everything_once(run: tuple[Path, Export], summary: Summary, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, handed = run
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     fake = FakeMlflow()

@@ -265,9 +265,7 @@ def test_another_library_that_does_not_do_what_the_recipe_says(
     pytest.importorskip("torchattacks")
     recipe = recipes.parse({"name": "theirs", **FOREIGN[code]}, "test")
     found = robustatt.sweep(net, labelled, attacks=["fgsm", recipe], eps="4,8,16").health
-    assert {warning.code for warning in found if warning.attack == "theirs"} - {code} <= (
-        {"iterative-weaker"} if code else set()
-    )
+    assert {warning.code for warning in found if warning.attack == "theirs"} - {code} <= ({"iterative-weaker"} if code else set())
     assert not code or code in {warning.code for warning in found}
 
 
@@ -276,7 +274,9 @@ def test_the_remedy_that_restores_more_is_named_alone() -> None:
     images, labels = nets.held_out(64)
     pixels = images.float() / 255
     for network, code in ((layers.Renamed([*range(1, 10), 0]), "label-order"), (layers.undone(), "input-range")):
-        parts = (nets.trained(nets.convolutional), network) if code == "label-order" else (network, nets.trained(nets.convolutional))
+        parts = (
+            (nets.trained(nets.convolutional), network) if code == "label-order" else (network, nets.trained(nets.convolutional))
+        )
         found = check_model(nn.Sequential(*parts).eval(), "model", pixels, labels)
         assert {warning.code for warning in found} & {"label-order", "input-range"} == {code}
 
@@ -299,7 +299,9 @@ def test_a_draw_without_some_classes_is_not_called_sorted() -> None:
     assert first_classes(np.zeros(50, dtype=np.int64), 10) == []
 
 
-@pytest.mark.parametrize(("alone", "lost", "codes"), [(11, 0, []), (12, 0, ["transfer-stronger"]), (40, 0, ["transfer-stronger"]), (40, 30, [])])
+@pytest.mark.parametrize(
+    ("alone", "lost", "codes"), [(11, 0, []), (12, 0, ["transfer-stronger"]), (40, 0, ["transfer-stronger"]), (40, 30, [])]
+)
 def test_transfer_stronger_at_its_threshold(alone: int, lost: int, codes: list[str]) -> None:
     """Of 100 images PGD on the model itself breaks the first 30; McNemar over two radii needs 12 more, without any lost."""
     own, rival = _first(30), _first(30 + alone) & ~_first(lost)

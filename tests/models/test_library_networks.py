@@ -143,7 +143,9 @@ def accuracy(out: Path) -> tuple[float, Any]:
     return float((clean.adv_pred == clean.label).mean()), clean
 
 
-def test_outputs_are_found_by_name_and_may_be_masked(subset: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_outputs_are_found_by_name_and_may_be_masked(
+    subset: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     names = ["--class-names", str(tmp_path / "names.txt")]
     assert main(["sweep", *subset, "--out", str(tmp_path / "none")]) == 2
     assert main(["sweep", *subset, *names, "--out", str(tmp_path / "all")]) == 0
@@ -188,7 +190,9 @@ def test_options_and_bundled_weights_are_read_from_flags_and_plan() -> None:
     assert flags[0].weights is None
     assert flags[0].options == ()
     assert dict(flags[1].options) == {"size": 32, "kind": "wide", "sides": (1, 2)}
-    plan = Plan.from_toml({"models": [{"name": "a", "spec": "m:f", "weights": "w.pt", "options": {"size": 32}}], "eps": "1"}, "plan")
+    plan = Plan.from_toml(
+        {"models": [{"name": "a", "spec": "m:f", "weights": "w.pt", "options": {"size": 32}}], "eps": "1"}, "plan"
+    )
     assert dict(plan.models[0].options) == {"size": 32}
     assert Plan.from_toml(plan.to_toml(), "plan") == plan
     for text in ("size", "=3", "a b=1"):

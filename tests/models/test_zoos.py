@@ -26,7 +26,9 @@ def robustbench(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
     zoo = {("cifar10", "Linf"): {"Small2024"}, ("cifar10", "L2"): {"Other2024"}}
 
-    def load_model(model_name: str, model_dir: str = "./models", dataset: str = "cifar10", threat_model: str = "Linf") -> nn.Module:
+    def load_model(
+        model_name: str, model_dir: str = "./models", dataset: str = "cifar10", threat_model: str = "Linf"
+    ) -> nn.Module:
         calls.append({"model_name": model_name, "dataset": dataset, "threat_model": threat_model, "model_dir": model_dir})
         zoo[dataset, threat_model].remove(model_name)
         zoo[dataset, threat_model].add(model_name)
@@ -55,13 +57,27 @@ def test_robustbench_is_asked_for_data_and_threat_model(robustbench: list[dict[s
 
 @pytest.mark.usefixtures("robustbench")
 def test_robustbench_in_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["sweep", "--model", "mine=robustbench:Small2024", "--model-option", "threat_model=Linf", "--data", "digits", "-n", "6", "--eps", "8"]
+    arguments = [
+        "sweep",
+        "--model",
+        "mine=robustbench:Small2024",
+        "--model-option",
+        "threat_model=Linf",
+        "--data",
+        "digits",
+        "-n",
+        "6",
+        "--eps",
+        "8",
+    ]
     assert main([*arguments, "--out", str(tmp_path)]) == 0
     assert "threat model Linf" in capsys.readouterr().out
     assert (tmp_path / "summary.json").exists()
 
 
-@pytest.mark.parametrize(("spec", "package", "extra"), [("robustbench:Small2024", "robustbench", "robustbench"), ("hf:folder", "transformers", "hf")])
+@pytest.mark.parametrize(
+    ("spec", "package", "extra"), [("robustbench:Small2024", "robustbench", "robustbench"), ("hf:folder", "transformers", "hf")]
+)
 def test_a_missing_extra_is_one_line_with_the_command(
     spec: str, package: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,9 +97,19 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("hf") / "vit"
     torch.manual_seed(0)
-    config = transformers.ViTConfig(hidden_size=12, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, image_size=16, patch_size=8, num_labels=10)
+    config = transformers.ViTConfig(
+        hidden_size=12,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=16,
+        patch_size=8,
+        num_labels=10,
+    )
     transformers.ViTForImageClassification(config).save_pretrained(folder)
-    transformers.ViTImageProcessor(image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.25, 0.3], size={"height": 16, "width": 16}).save_pretrained(folder)
+    transformers.ViTImageProcessor(
+        image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.25, 0.3], size={"height": 16, "width": 16}
+    ).save_pretrained(folder)
     return folder
 
 
@@ -132,6 +158,20 @@ def test_what_is_not_a_model_and_code_of_others_are_refused(saved: Path, tmp_pat
 def test_attention_of_a_hugging_face_model_is_read_in_a_sweep(saved: Path, tmp_path: Path) -> None:
     entry = model_entries([f"vit=hf:{saved}"], [])[0]
     assert (entry.name, entry.spec) == ("vit", f"hf:{saved}")
-    arguments = ["sweep", "--model", f"vit=hf:{saved}", "--data", "digits", "--input-size", "16", "-n", "6", "--eps", "8", "--out", str(tmp_path)]
+    arguments = [
+        "sweep",
+        "--model",
+        f"vit=hf:{saved}",
+        "--data",
+        "digits",
+        "--input-size",
+        "16",
+        "-n",
+        "6",
+        "--eps",
+        "8",
+        "--out",
+        str(tmp_path),
+    ]
     assert main(arguments) == 0
     assert '"level": "rollout"' in (tmp_path / "summary.json").read_text()

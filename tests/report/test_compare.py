@@ -55,9 +55,7 @@ def test_models_of_two_sweeps_are_compared_like_those_of_one(folders: Path, caps
     both = folders / "both"
     one = said(both, "--a", "lin", "--b", "const")
     assert len(table(one)) == 4
-    assert one.splitlines()[-1].startswith(
-        "Result: lin is more accurate than const at 2 of 4 points (fgsm at 0/255 to 1/255)"
-    )
+    assert one.splitlines()[-1].startswith("Result: lin is more accurate than const at 2 of 4 points (fgsm at 0/255 to 1/255)")
     for arguments in (
         (f"{both}:lin", f"{both}:const"),
         (f"{folders / 'a'}:lin", f"{folders / 'b'}:const"),

@@ -17,7 +17,16 @@ from robustatt.results.summary import AreaRow, DriftRow, FullStrength, Summary
 
 def row(level: str, eps: int, mean: float, model: str = "net", attack: str = "pgd", group: str = "all") -> DriftRow:
     return DriftRow(
-        model=model, attack=attack, level=level, metric="js", eps=f"{eps}/255", group=group, n=7, mean=mean, ci_low=0.0, ci_high=1.0
+        model=model,
+        attack=attack,
+        level=level,
+        metric="js",
+        eps=f"{eps}/255",
+        group=group,
+        n=7,
+        mean=mean,
+        ci_low=0.0,
+        ci_high=1.0,
     )
 
 
@@ -54,7 +63,10 @@ def test_where_nobody_was_fooled_at_full_strength_the_search_does_not_stand_in()
 
 
 def test_one_fooled_image_says_nothing() -> None:
-    readings = [line.reading for line in prediction_rows(Summary(drift_predicts_fooling=[area(2, *n) for n in ((1, 19), (19, 4), (5, 5))]))]
+    readings = [
+        line.reading
+        for line in prediction_rows(Summary(drift_predicts_fooling=[area(2, *n) for n in ((1, 19), (19, 4), (5, 5))]))
+    ]
     assert readings == ["too few images to say", "too few images to say", "the other way: fooled ones move less"]
 
 
@@ -65,7 +77,13 @@ def test_random_signs_at_full_strength_are_named_beside_the_attack() -> None:
 
 
 def test_one_level_saliency_and_other_attacks_have_no_table() -> None:
-    rows = [row("l3", 1, 0.1), row("gradcam", 1, 0.1), row("gradcam", 2, 0.1), row("l2", 1, 0.1, attack="fgsm"), row("l1", 1, 0.1, group="held")]
+    rows = [
+        row("l3", 1, 0.1),
+        row("gradcam", 1, 0.1),
+        row("gradcam", 2, 0.1),
+        row("l2", 1, 0.1, attack="fgsm"),
+        row("l1", 1, 0.1, group="held"),
+    ]
     assert not level_tables(Summary(drift=rows), "pgd")
 
 
@@ -94,4 +112,11 @@ def test_nothing_is_written_without_levels(tmp_path: Path) -> None:
 
 
 def test_small_ticks_stay_short() -> None:
-    assert [tick_text(value) for value in (0.0, 0.002, 0.0004, 0.00025, 12.0, -0.0003)] == ["0", "0.002", "4e-4", "2.5e-4", "12", "-3e-4"]
+    assert [tick_text(value) for value in (0.0, 0.002, 0.0004, 0.00025, 12.0, -0.0003)] == [
+        "0",
+        "0.002",
+        "4e-4",
+        "2.5e-4",
+        "12",
+        "-3e-4",
+    ]

@@ -17,6 +17,7 @@ from robustatt.results.gallery import GalleryEntry, read_gallery, write_gallery
 
 BLOCKS = [f"block{i}" for i in range(1, 13)]
 
+
 def test_of_many_blocks_first_middle_last_and_rollout_are_shown() -> None:
     assert shown_levels([*BLOCKS, ROLLOUT]) == ["block1", "block6", "block12", ROLLOUT]
     assert shown_levels([*BLOCKS[:11], ROLLOUT]) == [*BLOCKS[:11], ROLLOUT]

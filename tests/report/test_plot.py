@@ -34,8 +34,11 @@ def test_drift_has_a_curve_for_each_level_and_axes_of_its_own() -> None:
     net, batch = small_net(), images(20, 12)
     found = robustatt.sweep(net, (batch, net(batch).argmax(1)), attacks=["pgd"], eps="4,16")
     axis = found.plot("drift")
-    rows = [row for row in found.summary["full_strength"]["drift"]
-            if (row["attack"], row["metric"], row["group"]) == ("pgd", "js", "all") and row["eps"] != "0/255"]
+    rows = [
+        row
+        for row in found.summary["full_strength"]["drift"]
+        if (row["attack"], row["metric"], row["group"]) == ("pgd", "js", "all") and row["eps"] != "0/255"
+    ]
     (line,) = axis.get_lines()
     assert np.allclose(line.get_ydata(), [row["mean"] for row in rows])
     plt.close(axis.figure)

@@ -211,12 +211,16 @@ def test_two_curves_are_compared_where_both_have_rows() -> None:
             model="m", baseline="b", attack="a", eps=at, n=sum(table), difference=change.value, ci_low=change.low, ci_high=change.high,
             only_model=table[1], only_baseline=table[2], p=p[at], p_holm=float(holm[at]),
         ))  # fmt: skip
-    assert [(r.eps, r.n, r.only_model, r.only_baseline) for r in rows] == [(r.eps, r.n, r.only_model, r.only_baseline) for r in expected]
+    assert [(r.eps, r.n, r.only_model, r.only_baseline) for r in rows] == [
+        (r.eps, r.n, r.only_model, r.only_baseline) for r in expected
+    ]
     assert rows == expected
 
 
 def test_differences_are_those_of_models_with_a_baseline_under_the_same_attack() -> None:
-    records = pd.concat([records_of("n_att1", "x", 3), records_of("n", "x", 1), records_of("n_att1", "y", 4), records_of("o", "y", 1)])
+    records = pd.concat(
+        [records_of("n_att1", "x", 3), records_of("n", "x", 1), records_of("n_att1", "y", 4), records_of("o", "y", 1)]
+    )
     rows = summarise(records, {}, {}, []).differences
     assert [(row.model, row.baseline, row.attack, row.eps, row.difference) for row in rows] == [
         ("n_att1", "n", "x", "0/255", 0.0), ("n_att1", "n", "x", "1/255", 0.5)
@@ -224,9 +228,14 @@ def test_differences_are_those_of_models_with_a_baseline_under_the_same_attack()
 
 
 def test_every_model_has_its_own_baseline() -> None:
-    records = pd.concat([records_of(model, "x", correct) for model, correct in (("n", 1), ("n_att1", 3), ("o", 4), ("o_att2", 2))])
+    records = pd.concat(
+        [records_of(model, "x", correct) for model, correct in (("n", 1), ("n_att1", 3), ("o", 4), ("o_att2", 2))]
+    )
     rows = summarise(records, {}, {}, []).differences
-    assert [(row.model, row.baseline, row.difference) for row in rows if row.eps == "1/255"] == [("n_att1", "n", 0.5), ("o_att2", "o", -0.5)]
+    assert [(row.model, row.baseline, row.difference) for row in rows if row.eps == "1/255"] == [
+        ("n_att1", "n", 0.5),
+        ("o_att2", "o", -0.5),
+    ]
 
 
 def test_confusion_is_counted_where_about_half_are_fooled() -> None:

@@ -21,7 +21,14 @@ from robustatt.results.ranking import ranking
 from robustatt.results.records import Store
 
 N = 300
-ROW = {"dataset": "cifar10", "eps": "8/255", "clean_acc": "93.63", "autoattack_acc": "75.28", "architecture": "WRN", "name": "A paper"}
+ROW = {
+    "dataset": "cifar10",
+    "eps": "8/255",
+    "clean_acc": "93.63",
+    "autoattack_acc": "75.28",
+    "architecture": "WRN",
+    "name": "A paper",
+}
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +104,10 @@ def test_what_two_people_ran_on_the_same_weights_is_one_model() -> None:
     for folder, gone in (("a", "pgd"), ("again", "fgsm")):
         text = Path(folder, "plan.toml").read_text()
         before, *attacks = text.partition("[bound]")[0].split("[[attacks]]")
-        Path(folder, "plan.toml").write_text("[[attacks]]".join([before, *(part for part in attacks if f'name = "{gone}"' not in part)]) + "".join(text.partition("[bound]")[1:]))
+        Path(folder, "plan.toml").write_text(
+            "[[attacks]]".join([before, *(part for part in attacks if f'name = "{gone}"' not in part)])
+            + "".join(text.partition("[bound]")[1:])
+        )
     assert main(["board", "c", "--out", "alone"]) == 0
     assert main(["board", "a", "again", "c", "--out", "out"]) == 0
     row = rows_of()["model-a"]
@@ -122,7 +132,9 @@ def test_what_two_people_ran_on_the_same_weights_is_one_model() -> None:
         (["a", "--robustbench", "none.json"], "none.json: no such file"),
     ],
 )
-def test_bad_input_is_one_line_and_writes_nothing(runs: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line_and_writes_nothing(
+    runs: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     (runs / "empty").mkdir()
     write_run(runs / "fewer", "model-d", 200, 3)
     shutil.copytree("b", "other")
@@ -157,7 +169,9 @@ def test_published_rows_stand_beside_without_rank_or_interval() -> None:
     assert main(["board", "a", "b", "c", "--robustbench", "model_info", "--out", "out"]) == 0
     rows = rows_of()
     assert "Elsewhere" not in rows
-    assert (rows["Someone2024"]["worst_case_accuracy"], rows["Adaptive2024"]["worst_case_accuracy"]) == pytest.approx((0.7528, 0.705))
+    assert (rows["Someone2024"]["worst_case_accuracy"], rows["Adaptive2024"]["worst_case_accuracy"]) == pytest.approx(
+        (0.7528, 0.705)
+    )
     assert all(rows["Someone2024"][key] is None for key in ("rank", "ci_low", "n"))
     assert rows["Someone2024"]["source"] == "published"
     assert {name: row for name, row in rows.items() if row["source"] == "records"} == rows_of("without")
@@ -166,7 +180,10 @@ def test_published_rows_stand_beside_without_rank_or_interval() -> None:
 def test_forms_of_the_leaderboard(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([ROW | {"model_name": "One"}, ROW | {"model_name": "Two", "eps": 0.5, "threat_model": "L2"}]))
-    assert [(row.name, row.norm, float(row.radius)) for row in read_published(path)] == [("One", "linf", 8 / 255), ("Two", "l2", 0.5)]
+    assert [(row.name, row.norm, float(row.radius)) for row in read_published(path)] == [
+        ("One", "linf", 8 / 255),
+        ("Two", "l2", 0.5),
+    ]
     path.write_text(json.dumps({"One": ROW | {"eps": 0.03137254901960784, "threat_model": "Linf"}}))
     assert read_published(path)[0].radius * 255 == 8
 

@@ -53,7 +53,9 @@ def test_a_class_that_is_harder_is_marked_and_no_other() -> None:
     records = make_records(models=["vgg"], attacks=["pgd"], n=400, radii=4)
     hard = (records["label"] == 3) & (records["eps"] == "2/255") & (records["clean_pred"] == 3)
     records.loc[hard, "adv_pred"] = 4
-    marked = {(point.label, point.eps, point.differs) for point in class_points(curves_of(records)["vgg", "pgd"]) if point.differs}
+    marked = {
+        (point.label, point.eps, point.differs) for point in class_points(curves_of(records)["vgg", "pgd"]) if point.differs
+    }
     assert marked == {(3, "2/255", -1)}
 
 

@@ -169,9 +169,7 @@ def test_forged_records_with_a_valid_checksum_are_found_by_running_them_again(
     assert "right or wrong under attack differs in" in capsys.readouterr().out
 
 
-def test_other_weights_and_other_data_than_those_bound_are_named(
-    swept: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_weights_and_other_data_than_those_bound_are_named(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = TwoClassLinear()
     with torch.no_grad():
         other.bias += 1
@@ -196,7 +194,8 @@ def test_a_warning_taken_out_of_the_summary_is_missed(swept: Path, capsys: pytes
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"), [(["nowhere"], "no such folder"), (["."], "no plan.toml here"), ([".", "--sample", "-1"], "--sample -1")]
+    ("arguments", "said"),
+    [(["nowhere"], "no such folder"), (["."], "no plan.toml here"), ([".", "--sample", "-1"], "--sample -1")],
 )
 def test_wrong_input_is_one_line(
     arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -98,10 +98,7 @@ def test_a_few_flips_are_noise(records: pd.DataFrame, reference: Reference) -> N
     result = gate.check(*run(worsened(records, 0.01)), reference)
     assert (result.verdict, result.exit_code) == ("noise", 0)
     lost = max(point.lost for point in result.points)
-    assert (
-        f"at most {lost} of 400 examples changed sides, within noise; largest drop: vgg_att3 under pgd"
-        in result.headline
-    )
+    assert f"at most {lost} of 400 examples changed sides, within noise; largest drop: vgg_att3 under pgd" in result.headline
     assert f"{lost} lost, 0 gained" in result.headline
     better = gate.check(*run(worsened(records, 0.01, better=True)), reference)
     assert (better.verdict, "drop" in better.headline) == ("noise", False)
@@ -128,9 +125,7 @@ def test_floor_holds_back_significant_trifles(records: pd.DataFrame, reference: 
         ({"eps": ["1/255"]}, "eps", "2/255"),
     ],
 )
-def test_changed_plan_says_which(
-    records: pd.DataFrame, reference: Reference, plan: dict[str, Any], kind: str, word: str
-) -> None:
+def test_changed_plan_says_which(records: pd.DataFrame, reference: Reference, plan: dict[str, Any], kind: str, word: str) -> None:
     result = gate.check(*run(records, **plan), reference)
     assert (result.verdict, result.exit_code) == ("changed plan", 2)
     assert kind in {change.kind for change in result.changes}
@@ -152,9 +147,7 @@ def test_other_weights_are_what_the_gate_is_for(records: pd.DataFrame, reference
     assert "weights of vgg" in pinned.headline
 
 
-@pytest.mark.parametrize(
-    ("alpha", "max_drop", "least"), [(0.01, 1.0, 7), (0.01, 5.0, 21), (0.5, 0.0, 1), (2**-9, 0.0, 9)]
-)
+@pytest.mark.parametrize(("alpha", "max_drop", "least"), [(0.01, 1.0, 7), (0.01, 5.0, 21), (0.5, 0.0, 1), (2**-9, 0.0, 9)])
 def test_the_least_loss_that_can_be_seen(
     alpha: float, max_drop: float, least: int, records: pd.DataFrame, reference: Reference
 ) -> None:
@@ -229,9 +222,7 @@ def test_renderers_escape(records: pd.DataFrame) -> None:
     assert ElementTree.fromstring(report.to_junit(changed)).findall("testcase/error")
 
 
-@pytest.mark.parametrize(
-    "harm", ["truncate", "json", "kind", "schema", "count", "bits", "bomb", "index", "eps", "type"]
-)
+@pytest.mark.parametrize("harm", ["truncate", "json", "kind", "schema", "count", "bits", "bomb", "index", "eps", "type"])
 def test_damaged_reference_is_one_line(tmp_path: Path, reference: Reference, harm: str) -> None:
     path = write_reference(tmp_path / "r.json", reference)
     text = path.read_text()

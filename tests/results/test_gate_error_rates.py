@@ -35,8 +35,7 @@ def test_the_smallest_drop_that_is_caught() -> None:
     for examples, lost in ((1000, 11), (200, 7)):
         drop = smallest_drop(World(hit=1, churn=0.0, examples=examples), 300)
         caught = [
-            binom.sf(lost - 1, np.round(accuracy * examples), (drop + slack) / 100 / accuracy).mean()
-            for slack in (-0.3, 0.3)
+            binom.sf(lost - 1, np.round(accuracy * examples), (drop + slack) / 100 / accuracy).mean() for slack in (-0.3, 0.3)
         ]
         assert caught[0] < 0.9 < caught[1]
 

@@ -46,7 +46,19 @@ def records_of(rows: Rows, eps: Sequence[str] = EPS) -> pd.DataFrame:
             wrong = [int(one == "0") for one in mark]
             clean = [int(one == "0") for one in marks[0]]
             index = np.arange(len(mark)) + 10
-            frames.append(pd.DataFrame({"model": model, "attack": attack, "eps": text, "index": index, "label": 0, "clean_pred": clean, "adv_pred": wrong}))
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "model": model,
+                        "attack": attack,
+                        "eps": text,
+                        "index": index,
+                        "label": 0,
+                        "clean_pred": clean,
+                        "adv_pred": wrong,
+                    }
+                )
+            )
     return pd.concat(frames, ignore_index=True)
 
 

@@ -29,7 +29,13 @@ def test_same_columns_are_the_same_bytes() -> None:
 
 
 def test_each_column_has_its_type_and_no_pandas_of_its_own() -> None:
-    columns = COLUMNS | {"index": [0] * 6, "attacked": [True] * 6, "distance": [0.0] * 6, "broken_by": [""] * 6, "drift_iou_l3": [0.5] * 6}
+    columns = COLUMNS | {
+        "index": [0] * 6,
+        "attacked": [True] * 6,
+        "distance": [0.0] * 6,
+        "broken_by": [""] * 6,
+        "drift_iou_l3": [0.5] * 6,
+    }
     content = pq.ParquetFile(io.BytesIO(encode(columns)))
     kinds = {
         "string": {"model", "attack", "eps", "broken_by"},
@@ -37,7 +43,9 @@ def test_each_column_has_its_type_and_no_pandas_of_its_own() -> None:
         "float": {"clean_margin", "adv_margin", "distance", "drift_js_l3", "drift_iou_l3"},
         "bool": {"attacked", "zero_grad"},
     }
-    assert {field.name: str(field.type) for field in content.schema_arrow} == {name: kind for kind, names in kinds.items() for name in names}
+    assert {field.name: str(field.type) for field in content.schema_arrow} == {
+        name: kind for kind, names in kinds.items() for name in names
+    }
     assert set(content.metadata.metadata) == {b"robustatt.sha256"}
 
 

@@ -81,7 +81,10 @@ def as_it_is(_: object) -> None:
 
 
 def forge(
-    path: Path, rows_by: Callable[[pd.DataFrame], None] = as_it_is, images_by: Callable[[np.ndarray], None] = as_it_is, form: str = FORMAT
+    path: Path,
+    rows_by: Callable[[pd.DataFrame], None] = as_it_is,
+    images_by: Callable[[np.ndarray], None] = as_it_is,
+    form: str = FORMAT,
 ) -> None:
     """Rewrite a file of images with a valid checksum."""
     file = read(path)
@@ -263,6 +266,7 @@ def shorter_index(out: Path) -> None:
 
 def claimed(out: Path) -> None:
     """Forge image rows, index and records alike: an example that held is said to have been broken."""
+
     def lie(frame: pd.DataFrame) -> None:
         held = (frame["adv_pred"] == frame["label"]) & (frame["eps"] == "1/255")
         frame.loc[held, "adv_pred"] = 1 - frame.loc[held, "label"]
@@ -341,7 +345,10 @@ WRONG = {
     "no number": (["--save-images", "some"], "--save-images 'some': give a number of examples, or all"),
     "none": (["--save-images", "0"], "--save-images '0'"),
     "radii alone": (["--save-images-at", "4"], "--save-images-at without --save-images"),
-    "no such radius": (["--save-images", "2", "--save-images-at", "4,5"], "--save-images-at '5': no attack is run at such a radius"),
+    "no such radius": (
+        ["--save-images", "2", "--save-images-at", "4,5"],
+        "--save-images-at '5': no attack is run at such a radius",
+    ),
     "no radius": (["--save-images", "2", "--save-images-at", "x"], "--save-images-at: --eps: 'x' is not a radius"),
 }
 

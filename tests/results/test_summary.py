@@ -67,7 +67,9 @@ def test_equals_plain_pandas() -> None:
 
 def test_drift_means_by_group() -> None:
     records = make_records(models=("vgg_att3",), attacks=("pgd",), n=80)
-    rows = pd.DataFrame([row.as_dict() for row in summarise(records, {}, {}, []).drift]).set_index(["level", "metric", "eps", "group"])
+    rows = pd.DataFrame([row.as_dict() for row in summarise(records, {}, {}, []).drift]).set_index(
+        ["level", "metric", "eps", "group"]
+    )
     at = records[records.eps == "8/255"]
     fooled = at.adv_pred != at.clean_pred
     assert rows.loc[("l2", "shift", "8/255", "fooled"), "mean"] == pytest.approx(
@@ -199,7 +201,9 @@ def test_the_file_byte_by_byte(tmp_path: Path) -> None:
     summary = Summary.parse({"schema": 1, "plan": {"models": [{"name": "Übung"}]}, "provenance": {"git": "é"}}, "test")
     path = write_summary(tmp_path / "a" / "b", summary.model_copy(update={"provenance": Provenance.model_construct(**numbers)}))
     assert path == tmp_path / "a" / "b" / "summary.json"
-    assert path.read_bytes().decode("utf-8") == """{
+    assert (
+        path.read_bytes().decode("utf-8")
+        == """{
  "schema": 1,
  "plan": {
   "models": [
@@ -218,6 +222,7 @@ def test_the_file_byte_by_byte(tmp_path: Path) -> None:
  }
 }
 """
+    )
     assert read_summary(path).plan.models[0].name == "Übung"
     assert as_stored({1: (np.float32(0.5), np.nan), "p": Path("a/b")}) == {"1": [0.5, None], "p": "a/b"}
     assert write_summary(tmp_path / "a" / "b", summary) == path, "written anew"

@@ -71,9 +71,7 @@ def test_maps_are_those_of_the_images_shown() -> None:
     from robustatt import data
 
     pixels = data.load("digits").tensors(range(3))[0]
-    seen = attend(
-        network, "vgg_att3", [Picture(str(i), p, "") for i, p in enumerate(pixels)], recipes.load("fgsm"), "8/255"
-    )
+    seen = attend(network, "vgg_att3", [Picture(str(i), p, "") for i, p in enumerate(pixels)], recipes.load("fgsm"), "8/255")
     for one, image in zip(seen, pixels, strict=True):
         attacked = torch.from_numpy(one.entry.adversarial).permute(2, 0, 1)
         assert np.array_equal(one.entry.image, image.permute(1, 2, 0).numpy())

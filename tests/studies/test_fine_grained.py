@@ -33,9 +33,7 @@ def run(*arguments: object) -> int:
 def start(path: Path) -> Path:
     """A checkpoint of ten classes of 32x32 images, of random weights."""
     network = build("vgg", 10, 0.05, dropout=0.0)
-    card = Card(
-        name="vgg", options={"dropout": 0.0}, width=0.05, classes=10, mean=(0, 0, 0), std=(1, 1, 1), data="digits"
-    )
+    card = Card(name="vgg", options={"dropout": 0.0}, width=0.05, classes=10, mean=(0, 0, 0), std=(1, 1, 1), data="digits")
     save_checkpoint(path, network.state_dict(), card)
     return path
 
@@ -54,8 +52,6 @@ def test_weights_start_a_network_for_larger_images_and_other_classes(birds: Path
     assert not torch.allclose(before["normalise.mean"], after["normalise.mean"])
 
 
-def test_mixed_sizes_without_an_input_size_are_one_line(
-    birds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mixed_sizes_without_an_input_size_are_one_line(birds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("train", "--model", "vgg", "--data", birds, "--out", tmp_path / "x.safetensors") == 2
     assert "--input-size" in capsys.readouterr().err

@@ -84,7 +84,11 @@ def compared(value: float, p: float, *, over_seeds: bool = True) -> SeedComparis
 
 
 def test_holm_is_over_all_comparisons_of_several_seeds_and_one_seed_decides_nothing() -> None:
-    tests = [ComparisonTest("a", compared(0.1, 0.02)), ComparisonTest("b", compared(0.1, 0.04)), ComparisonTest("c", compared(0.5, 1e-9, over_seeds=False))]
+    tests = [
+        ComparisonTest("a", compared(0.1, 0.02)),
+        ComparisonTest("b", compared(0.1, 0.04)),
+        ComparisonTest("c", compared(0.5, 1e-9, over_seeds=False)),
+    ]
     found = judge(tests)
     assert [it.verdict for it in found] == [HELD, HELD, ONE_SEED]
     assert [it.why for it in found] == ["p 0.04 after Holm", "p 0.04 after Holm", ""]
@@ -96,7 +100,10 @@ def test_holm_is_over_all_comparisons_of_several_seeds_and_one_seed_decides_noth
 def test_a_claim_counts_its_comparisons() -> None:
     findings = [Finding("a", verdict=HELD), Finding("b", verdict=HELD), Finding("c", verdict=ONE_SEED), Finding("d")]
     assert Claim(1, "", findings).summary() == "held: 2, one seed: 1, not tested here: 1"
-    alone = [ComparisonTest(name, compared(value, 0.5, over_seeds=False)) for name, value in (("a", 0.1), ("b", -0.1), ("c", 0.01), ("d", 0.2))]
+    alone = [
+        ComparisonTest(name, compared(value, 0.5, over_seeds=False))
+        for name, value in (("a", 0.1), ("b", -0.1), ("c", 0.01), ("d", 0.2))
+    ]
     assert Claim(1, "", judge(alone)).summary() == "one seed: 4 (over images alone 2 held, 1 reversed, 1 not decided)"
 
 
@@ -106,7 +113,9 @@ def outcomes(model: str, fooled: list[list[int]], index: list[int] | None = None
     adv = np.array([[0, *row] for row in fooled])
     eps = ("0/255", "1/255", "2/255")
     zeros = np.zeros(n, np.int64)
-    return Outcomes(model, "fgsm", eps, np.arange(n) if index is None else np.array(index), zeros, zeros, np.ones_like(adv, bool), adv)
+    return Outcomes(
+        model, "fgsm", eps, np.arange(n) if index is None else np.array(index), zeros, zeros, np.ones_like(adv, bool), adv
+    )
 
 
 def test_fooling_is_compared_by_seed_on_the_same_images() -> None:
@@ -117,7 +126,9 @@ def test_fooling_is_compared_by_seed_on_the_same_images() -> None:
         for seed in (0, 1, 2):
             first = rng.random(300) < share + 0.01 * seed
             second = rng.random(300) < 0.9
-            curves[f"{network}-seed{seed}", "fgsm"] = outcomes(f"{network}-seed{seed}", [[int(a), int(b)] for a, b in zip(first, second, strict=True)])
+            curves[f"{network}-seed{seed}", "fgsm"] = outcomes(
+                f"{network}-seed{seed}", [[int(a), int(b)] for a, b in zip(first, second, strict=True)]
+            )
     found = claim_5(Measured([Swept("cifar10", {}, curves)]))
     gap, narrowing, rest = found
     assert gap.what == "`vgg_att2` against `vgg` on cifar10 at 1/255"
@@ -136,7 +147,10 @@ def test_clean_accuracy_is_compared_on_the_images_that_all_saw_or_by_the_cards()
         there = np.ones((n, 1), bool)
         return Outcomes(model, "fgsm", ("0/255",), np.array(index), np.ones(n, np.int64), np.array(right), there, there * 1)
 
-    curves = {("vgg_att1", "fgsm"): clean("vgg_att1", [1, 1, 1, 0], [0, 1, 2, 3]), ("vgg", "fgsm"): clean("vgg", [0, 1, 0, 1], [1, 2, 3, 9])}
+    curves = {
+        ("vgg_att1", "fgsm"): clean("vgg_att1", [1, 1, 1, 0], [0, 1, 2, 3]),
+        ("vgg", "fgsm"): clean("vgg", [0, 1, 0, 1], [1, 2, 3, 9]),
+    }
     (test,) = accuracy_tests(Swept("birds", {}, curves), [("vgg_att1", "vgg"), ("vgg_att2", "vgg")])
     assert test.comparison.change.value == pytest.approx(1 / 3)
     cards = {name: card_of(name, share) for name, share in (("vgg", 0.7), ("vgg_att1", 0.8))}
@@ -155,12 +169,20 @@ def localised(seeds: tuple[int, ...] = (0, 1)) -> Localised:
     def add(model: str, method: str, kind: str, size: float, *, headline: bool) -> None:
         for image, noise in enumerate(rng.normal(0, 0.02, 40)):
             values = dict.fromkeys([*MEANS, "pointing", "object_share"], size + noise)
-            rows.append({"model": model, "method": method, "kind": kind, "headline": headline, "eps": "0/255", "index": image, **values})
+            rows.append(
+                {"model": model, "method": method, "kind": kind, "headline": headline, "eps": "0/255", "index": image, **values}
+            )
 
     labels = [f"{network}-seed{seed}" for network in SIZES for seed in seeds]
     for label in labels:
         network = label.partition("-")[0]
-        add(label, {"vgg": "gradcam", "vgg_att2": "product", "vgg_gap": "cam"}[network], "combination", SIZES[network], headline=True)
+        add(
+            label,
+            {"vgg": "gradcam", "vgg_att2": "product", "vgg_gap": "cam"}[network],
+            "combination",
+            SIZES[network],
+            headline=True,
+        )
         add(label, "prior", "prior", 0.2, headline=False)
         if network == "vgg_att2":
             add(label, "l2", "attention", 0.2, headline=False)
@@ -202,7 +224,11 @@ def test_overlaps_are_of_attention_against_rivals_its_own_mean_and_the_floors() 
 
 
 def test_the_page_of_what_was_measured(tmp_path: Path) -> None:
-    cards = {f"{name}-seed{seed}": card_of(name, share + 0.001 * seed) for name, share in (("vgg", 0.7), ("vgg_att2", 0.8)) for seed in (0, 1, 2)}
+    cards = {
+        f"{name}-seed{seed}": card_of(name, share + 0.001 * seed)
+        for name, share in (("vgg", 0.7), ("vgg_att2", 0.8))
+        for seed in (0, 1, 2)
+    }
     cards["vgg_gap-seed0"] = card_of("vgg_gap", 0.75)
     measured = Measured(
         [Swept("cifar10", cards), Swept("cifar100", absent="no data: fetch them")],
@@ -235,19 +261,27 @@ def test_the_page_of_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_networks_are_found_with_all_their_seeds(tmp_path: Path) -> None:
-    for stem, name, seed in (("vgg-seed1", "vgg", 1), ("vgg-seed0", "vgg", 0), ("vgg_bf16-seed0", "vgg", 0), ("vgg_att2", "vgg_att2", 0)):
+    for stem, name, seed in (
+        ("vgg-seed1", "vgg", 1),
+        ("vgg-seed0", "vgg", 0),
+        ("vgg_bf16-seed0", "vgg", 0),
+        ("vgg_att2", "vgg_att2", 0),
+    ):
         network = build(name, 10, 0.05)
-        save_checkpoint(tmp_path / f"{stem}.safetensors", network.state_dict(), card_of(name, 0.5).model_copy(update={"seed": seed}))
+        save_checkpoint(
+            tmp_path / f"{stem}.safetensors", network.state_dict(), card_of(name, 0.5).model_copy(update={"seed": seed})
+        )
     assert list(networks_of(tmp_path, "cifar10", ())) == ["vgg-seed0", "vgg-seed1", "vgg_att2"]
     assert list(networks_of(tmp_path, "cifar10", ("vgg_att2",))) == ["vgg_att2"]
     assert networks_of(tmp_path, "cifar10", ("vgg_pan",)) == {}
-    assert shown(networks_of(tmp_path, "cifar10", ("vgg",))) == {"vgg-seed0": "DIR/vgg-seed0.safetensors", "vgg-seed1": "DIR/vgg-seed1.safetensors"}
+    assert shown(networks_of(tmp_path, "cifar10", ("vgg",))) == {
+        "vgg-seed0": "DIR/vgg-seed0.safetensors",
+        "vgg-seed1": "DIR/vgg-seed1.safetensors",
+    }
     assert shown(networks_of(None, "cifar10", ("vgg",))) == {"vgg": BUNDLED}
 
 
-def test_data_is_found_by_name_in_the_root_or_where_it_is_said_to_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_data_is_found_by_name_in_the_root_or_where_it_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROBUSTATT_CACHE", str(tmp_path / "cache"))
     (tmp_path / "data" / "birds" / "wren").mkdir(parents=True)
     (tmp_path / "data" / "cifar10").mkdir()

@@ -50,9 +50,7 @@ def test_the_interval_covers_the_truth_over_seeds_and_images() -> None:
     rng, covered, runs = np.random.default_rng(0), 0, 2000
     for _ in range(runs):
         difficulty = rng.normal(size=200)
-        first, second = (
-            difficulty + rng.normal(0.0, 0.15, (3, 1)) + rng.normal(size=(3, 200)) + skill for skill in (0.3, 0.0)
-        )
+        first, second = (difficulty + rng.normal(0.0, 0.15, (3, 1)) + rng.normal(size=(3, 200)) + skill for skill in (0.3, 0.0))
         change = compare(BySeed(first), BySeed(second)).change
         covered += change.low <= 0.3 <= change.high
     assert covered / runs > 0.95 - 3 * (0.95 * 0.05 / runs) ** 0.5

@@ -85,9 +85,7 @@ def test_nothing_is_distorted_or_cut_off(
     assert scaled.inner == inner
     assert tuple(scaled.pixels.shape[2:]) == seen
     top, left, height, width = inner
-    assert scaled.pixels[:, :, top : top + height, left : left + width].mean() == pytest.approx(
-        float(image.mean()), abs=5e-3
-    )
+    assert scaled.pixels[:, :, top : top + height, left : left + width].mean() == pytest.approx(float(image.mean()), abs=5e-3)
 
 
 def test_at_its_own_size_a_network_is_asked_as_it_is() -> None:
@@ -111,9 +109,7 @@ def test_at_its_own_size_a_network_is_asked_as_it_is() -> None:
 
 def test_no_scale_enlarges_an_image_that_a_smaller_one_fits() -> None:
     network, image = build("vgg_att1", width=0.0625).eval(), torch.rand(1, 3, 40, 60)
-    both, small, large = (
-        viewer(network, *scales).look(image, torch.tensor([0])) for scales in ((32, 64), (32,), (64,))
-    )
+    both, small, large = (viewer(network, *scales).look(image, torch.tensor([0])) for scales in ((32, 64), (32,), (64,)))
     torch.testing.assert_close(both.maps["l3"], small.maps["l3"])
     assert not torch.allclose(both.maps["l3"], large.maps["l3"])
 
@@ -308,12 +304,7 @@ def test_what_attention_says_decides_which_maps_are_measured(tmp_path: Path) -> 
 
 def check_rows(images: pd.DataFrame, summary: dict) -> None:
     counts = images.groupby(["model", "method", "eps"]).size()
-    assert (
-        counts["bright", "l1", "0/255"]
-        == counts["floor", "gaussian", "0/255"]
-        == counts["bright", "prior", "0/255"]
-        == 10
-    )
+    assert counts["bright", "l1", "0/255"] == counts["floor", "gaussian", "0/255"] == counts["bright", "prior", "0/255"] == 10
     assert counts["bright", "l1", "8/255"] == counts["vgg_pan", "l2_gate", "24/255"] == 4
     clean = images[(images["model"] == "bright") & (images["method"] == "l1") & (images["eps"] == "0/255")]
     entry = next(it for it in summary["methods"] if it["model"] == "bright")
@@ -374,9 +365,7 @@ def test_a_model_of_unknown_size_asks_for_scales(tmp_path: Path, capsys: pytest.
 
 
 def test_tables_and_figures_leave_torch_out() -> None:
-    code = (
-        "import sys, robustatt.studies.segment.figures, robustatt.studies.segment.request; sys.exit('torch' in sys.modules)"
-    )
+    code = "import sys, robustatt.studies.segment.figures, robustatt.studies.segment.request; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

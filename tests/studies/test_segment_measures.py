@@ -51,9 +51,7 @@ def test_the_mask_itself_is_a_perfect_map() -> None:
 def test_the_inverted_mask_finds_nothing() -> None:
     mask = a_mask()
     found = measure(1.0 - mask.astype(np.float32), mask, threshold=0.5, quantile=0.75)
-    assert {found[f"{name}_{way}"] for way in ("otsu", "threshold") for name in ("jaccard", "precision", "recall")} == {
-        0.0
-    }
+    assert {found[f"{name}_{way}"] for way in ("otsu", "threshold") for name in ("jaccard", "precision", "recall")} == {0.0}
     assert found["pointing"] == found["mass"] == 0.0
     # all pixels off the object come first, then the whole object at once
     assert found["average_precision"] == pytest.approx(mask.mean())

@@ -124,7 +124,10 @@ def test_what_is_written_is_read_back_and_damage_is_named(tmp_path: Path) -> Non
     pd.testing.assert_frame_equal(found.predictions, result.predictions)
     text = (tmp_path / "transfer.json").read_text()
     for damaged, says in (
-        (text.replace('"right": 2', '"right": "two"'), r"transfer\.json cannot be read \(scores\.0\.right: .*run robustatt transfer"),
+        (
+            text.replace('"right": 2', '"right": "two"'),
+            r"transfer\.json cannot be read \(scores\.0\.right: .*run robustatt transfer",
+        ),
         (text.replace('"schema": 1', '"schema": 9'), "schema 9, 1 is needed"),
         (text[:-9], "Invalid JSON"),
     ):
@@ -191,9 +194,7 @@ def test_from_the_command_line_to_the_files(strange: Path, capsys: pytest.Captur
     ],
 )
 @pytest.mark.usefixtures("strange")
-def test_what_cannot_be_done_is_one_line(
-    arguments: list[object], says: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_done_is_one_line(arguments: list[object], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     trained = [] if "--trained-on" in arguments else ["--trained-on", "digits"]
     assert run(*arguments, *trained, "--out", "out") == 2
     problem = capsys.readouterr().err

@@ -62,9 +62,7 @@ def make_records(
     return pd.concat(frames, ignore_index=True)
 
 
-def _drift(
-    model: str, broken: np.ndarray, eps: np.ndarray, strength: float, rng: np.random.Generator
-) -> dict[str, np.ndarray]:
+def _drift(model: str, broken: np.ndarray, eps: np.ndarray, strength: float, rng: np.random.Generator) -> dict[str, np.ndarray]:
     columns = {}
     for rank, level in enumerate(LEVELS if "_att" in model else ("gradcam",)):
         pace = (0.02 + 0.015 * rank) / min(strength, 4)
@@ -85,9 +83,7 @@ def make_plan(records: pd.DataFrame) -> dict[str, Any]:
     """The plan that would have made these records."""
     return {
         "models": [{"name": name, "fingerprint": f"m-{name}"} for name in dict.fromkeys(records["model"])],
-        "attacks": [
-            {"name": name, "norm": "linf", "fingerprint": f"a-{name}"} for name in dict.fromkeys(records["attack"])
-        ],
+        "attacks": [{"name": name, "norm": "linf", "fingerprint": f"a-{name}"} for name in dict.fromkeys(records["attack"])],
         "data": {
             "name": "digits",
             "split": "test",

@@ -30,24 +30,17 @@ def test_the_mean_of_the_losses_is_the_loss_of_the_batch() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(7, 4, generator=generator), torch.randint(4, (7,), generator=generator)
     whole = ALONE.mean_loss(logits, labels, 7, 0.1)
-    each = [
-        rank.mean_loss(rank.share(logits), rank.share(labels), 7, 0.1)
-        for rank in (Ranks(0, 3), Ranks(1, 3), Ranks(2, 3))
-    ]
+    each = [rank.mean_loss(rank.share(logits), rank.share(labels), 7, 0.1) for rank in (Ranks(0, 3), Ranks(1, 3), Ranks(2, 3))]
     torch.testing.assert_close(torch.stack(each).mean(), whole)
 
 
 @pytest.mark.parametrize("dimensions", [1, 2])
 def test_synced_normalisation_alone_is_batch_norm(dimensions: int, tmp_path: Path) -> None:
     """With one process, its outputs, gradients and running statistics are those of torch's own."""
-    torch.distributed.init_process_group(
-        "gloo", store=torch.distributed.FileStore(str(tmp_path / "s"), 1), rank=0, world_size=1
-    )
+    torch.distributed.init_process_group("gloo", store=torch.distributed.FileStore(str(tmp_path / "s"), 1), rank=0, world_size=1)
     try:
         generator = torch.Generator().manual_seed(1)
-        image = (
-            torch.randn(6, 3, 5, 5, generator=generator) if dimensions == 2 else torch.randn(6, 3, generator=generator)
-        )
+        image = torch.randn(6, 3, 5, 5, generator=generator) if dimensions == 2 else torch.randn(6, 3, generator=generator)
         kind = nn.BatchNorm2d if dimensions == 2 else nn.BatchNorm1d
         plain, other = nn.Sequential(kind(3)), nn.Sequential(kind(3))
         synced(other, Ranks(0, 2))
@@ -65,9 +58,7 @@ def test_synced_normalisation_alone_is_batch_norm(dimensions: int, tmp_path: Pat
         torch.distributed.destroy_process_group()
 
 
-def test_without_torchrun_it_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_torchrun_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("RANK", raising=False)
     command = ["train", "--model", "vgg", "--out", str(tmp_path / "w.safetensors"), "--distributed", "--device", "cpu"]
     assert cli.main(command) == 2
@@ -103,9 +94,7 @@ def _compare(rank: int, store: str) -> None:
     for adversarial in (False, True):
         together = _three_steps(Ranks(rank, 2), adversarial)
         for name, expected in _three_steps(ALONE, adversarial).items():
-            torch.testing.assert_close(
-                together[name], expected, rtol=1e-6, atol=1e-9, msg=lambda s, name=name: f"{name}: {s}"
-            )
+            torch.testing.assert_close(together[name], expected, rtol=1e-6, atol=1e-9, msg=lambda s, name=name: f"{name}: {s}")
     torch.distributed.destroy_process_group()
 
 
@@ -134,7 +123,5 @@ def test_two_processes_are_one(tmp_path: Path, flags: list[str]) -> None:
     print(f"loss of one process {one.train_loss:.6f}, of two {two.train_loss:.6f}")
     assert two.train_loss == pytest.approx(one.train_loss, rel=1e-2)
     assert two.train_accuracy == pytest.approx(one.train_accuracy, abs=0.01)
-    shapes = [
-        {name: part.shape for name, part in load_file(tmp_path / f"{n}.safetensors").items()} for n in ("one", "two")
-    ]
+    shapes = [{name: part.shape for name, part in load_file(tmp_path / f"{n}.safetensors").items()} for n in ("one", "two")]
     assert shapes[0] == shapes[1], "the checkpoint does not tell by how many it was trained"

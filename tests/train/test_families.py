@@ -51,9 +51,13 @@ def test_a_schedule_that_was_not_published_is_refused(model: str) -> None:
         request(model, schedule="paper")
 
 
-@pytest.mark.parametrize("room", ["train", "evaluate", "attack", "engine", "results", "report", "studies/segment", "studies/transfer"])
+@pytest.mark.parametrize(
+    "room", ["train", "evaluate", "attack", "engine", "results", "report", "studies/segment", "studies/transfer"]
+)
 def test_no_room_below_tells_networks_by_their_names(room: str) -> None:
     names = "|".join(sorted(FAMILIES, key=len, reverse=True))
     for path in (ROOT / "robustatt" / room).glob("*.py"):
         for line in path.read_text().splitlines():
-            assert not re.search(rf"""["']_att["'] in |(==|startswith\(|endswith\(| in )\s*\(?["'](resnet|{names})["']""", line), f"{path}: {line}"
+            assert not re.search(
+                rf"""["']_att["'] in |(==|startswith\(|endswith\(| in )\s*\(?["'](resnet|{names})["']""", line
+            ), f"{path}: {line}"

@@ -69,7 +69,9 @@ def test_the_command_of_a_recipe_asks_for_the_same_recipe(request: TrainRequest)
     assert recipe.differences(again) == []
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("robustatt/weights/*/*.safetensors")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("robustatt/weights/*/*.safetensors")), ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
 def test_the_command_of_a_card_asks_for_what_the_card_says(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # --init is a path in the repository
     recipe = TrainingRecipe.of_card(read_card(path))
@@ -79,7 +81,15 @@ def test_the_command_of_a_card_asks_for_what_the_card_says(path: Path, monkeypat
 
 
 @pytest.mark.filterwarnings("ignore:.*bfloat16 instructions")
-@pytest.mark.parametrize("fields", [{}, {"adversarial": "fgsm", "train_eps": 4, "half": True}, {"keep": "best", "lr": 0.05, "flip": True}, {"precision": "bf16"}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"adversarial": "fgsm", "train_eps": 4, "half": True},
+        {"keep": "best", "lr": 0.05, "flip": True},
+        {"precision": "bf16"},
+    ],
+)
 def test_a_card_says_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]) -> None:
     from robustatt.data.views import Sample, stratified
 
@@ -88,11 +98,16 @@ def test_a_card_says_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.Monk
         return Sample(whole, stratified(whole.labels, 40, 0))
 
     monkeypatch.setattr("robustatt.train.loop.datasets.load", few)
-    request = TrainRequest(model="vgg", out=tmp_path / "w.safetensors", width=0.03125, epochs=1, batch_size=16, device="cpu", **fields)
+    request = TrainRequest(
+        model="vgg", out=tmp_path / "w.safetensors", width=0.03125, epochs=1, batch_size=16, device="cpu", **fields
+    )
     card = train(request)
     assert TrainingRecipe.of_request(request).differences(TrainingRecipe.of_card(card)) == []
     other = TrainRequest(**{**vars(request), "seed": 1, "weight_decay": 0.0})
-    assert TrainingRecipe.of_request(other).differences(TrainingRecipe.of_card(card)) == ["seed 0, not 1", "weight_decay 0.0005, not 0.0"]
+    assert TrainingRecipe.of_request(other).differences(TrainingRecipe.of_card(card)) == [
+        "seed 0, not 1",
+        "weight_decay 0.0005, not 0.0",
+    ]
 
 
 def test_a_card_without_a_history_has_no_recipe() -> None:

@@ -282,7 +282,9 @@ def test_channel_statistics_of_many_images() -> None:
 
 
 @pytest.mark.parametrize("emulated", [True, False])
-def test_bf16_without_instructions_for_it_is_said_to_be_slow(emulated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_without_instructions_for_it_is_said_to_be_slow(
+    emulated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda: not emulated)
     monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: True)
     with pytest.warns(UserWarning, match="no bfloat16 instructions") if emulated else nullcontext(), suppress(InputError):

@@ -76,7 +76,12 @@ def test_a_plan_trains_what_is_missing_and_the_second_time_nothing(capsys: pytes
     write()
     assert run("--only", "other") == 0
     assert "other (1 of 1)" in capsys.readouterr().out
-    assert sorted(path.name for path in Path("weights").iterdir()) == ["README.md", "curves.png", "other.csv", "other.safetensors"]
+    assert sorted(path.name for path in Path("weights").iterdir()) == [
+        "README.md",
+        "curves.png",
+        "other.csv",
+        "other.safetensors",
+    ]
     assert run() == 0
     said = capsys.readouterr().out
     assert said.index("vgg-seed0 (1 of 2)") < said.index("vgg_adv-seed1 (2 of 2)")
@@ -197,7 +202,9 @@ def test_files_of_another_recipe_are_not_overwritten(capsys: pytest.CaptureFixtu
     write()
     assert run("--only", "other") == 0
     write(PLAN.replace("lr = 0.05", "lr = 0.06").replace("epochs = 2", "epochs = 4"))
-    assert "other: weights/other.safetensors was trained by another recipe (epochs 2, not 4; lr 0.05, not 0.06)" in refused(capsys)
+    assert "other: weights/other.safetensors was trained by another recipe (epochs 2, not 4; lr 0.05, not 0.06)" in refused(
+        capsys
+    )
     write(PLAN.replace("epochs = 2", "epochs = 3"))
     Path("weights/other.safetensors").unlink()
     assert run("--only", "vgg-seed0", "--minutes", "0.0001") == 0
@@ -209,7 +216,14 @@ def test_files_of_another_recipe_are_not_overwritten(capsys: pytest.CaptureFixtu
 
 
 def test_weights_are_only_replaced_by_a_run_that_has_ended() -> None:
-    fields: dict[str, Any] = {"model": "vgg", "out": "w.safetensors", "data": "tiny", "width": 0.03125, "batch_size": 16, "device": "cpu"}
+    fields: dict[str, Any] = {
+        "model": "vgg",
+        "out": "w.safetensors",
+        "data": "tiny",
+        "width": 0.03125,
+        "batch_size": 16,
+        "device": "cpu",
+    }
     train(TrainRequest(**fields, epochs=1))
     first = Path("w.safetensors").read_bytes()
 

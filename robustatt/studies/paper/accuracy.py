@@ -52,7 +52,11 @@ def accuracy_tests(swept: Swept, pairs: Sequence[tuple[str, str]]) -> list[Compa
     for name, rival in pairs:
         compared = _accuracy_compared(swept, name, rival)
         if compared is not None:
-            found.append(ComparisonTest(f"`{name}` against `{rival}` on {swept.data}", compared, _paper_difference(swept.data, name, rival)))
+            found.append(
+                ComparisonTest(
+                    f"`{name}` against `{rival}` on {swept.data}", compared, _paper_difference(swept.data, name, rival)
+                )
+            )
     return found
 
 
@@ -193,7 +197,11 @@ def claim_5(measured: Measured) -> list[Finding]:
         for name in ("vgg_att2", "vgg_att3"):
             sides = fooled_by_radius(swept, name)
             if not sides:
-                absent.append(Finding(f"`{name}` against `{PLAIN}` on {swept.data}", why=f"`{name}` or `{PLAIN}` not trained or not attacked"))
+                absent.append(
+                    Finding(
+                        f"`{name}` against `{PLAIN}` on {swept.data}", why=f"`{name}` or `{PLAIN}` not trained or not attacked"
+                    )
+                )
                 continue
             first = min(sides)
             paper = f"about {-PAPER_GAP:+g} points" if first == 1 and swept.data == "cifar10" else ""
@@ -217,7 +225,9 @@ def _narrowing(what: str, sides: dict[int, tuple[BySeed, BySeed]]) -> Finding:
         return Finding(what, "narrows", here, OPEN, "no gap in the paper's sense beyond chance at the smallest radius")
     if change.change.low > 0:
         return Finding(what, "narrows", here, HELD)
-    return Finding(what, "narrows", here, REVERSED if change.change.high < 0 else OPEN, "it widens" if change.change.high < 0 else "")
+    return Finding(
+        what, "narrows", here, REVERSED if change.change.high < 0 else OPEN, "it widens" if change.change.high < 0 else ""
+    )
 
 
 def notes_5(measured: Measured) -> list[str]:

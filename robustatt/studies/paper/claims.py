@@ -146,12 +146,25 @@ def overlap_tests(found: Localised, data: str, measure: str = HEADLINE) -> list[
     tests = []
     for network in (name for name in ATTENTION if name in maps):
         mine = f"`{network}` {method[network]}"
-        tests += [ComparisonTest(f"{mine} against `{it}` {method[it]} on {data}", compare(maps[network], maps[it]), form=form, percent=False) for it in rivals]
-        tests.append(ComparisonTest(f"{mine} against its own mean map on {data}", compare(maps[network], prior[network]), form=form, percent=False))
+        tests += [
+            ComparisonTest(
+                f"{mine} against `{it}` {method[it]} on {data}", compare(maps[network], maps[it]), form=form, percent=False
+            )
+            for it in rivals
+        ]
+        tests.append(
+            ComparisonTest(
+                f"{mine} against its own mean map on {data}", compare(maps[network], prior[network]), form=form, percent=False
+            )
+        )
         for floor in floors.columns:
             fixed = BySeed(floors[[floor]].to_numpy(np.float64).T, fixed=True)
             named = str(floor).replace("_", " ")
-            tests.append(ComparisonTest(f"{mine} against the floor `{named}` on {data}", compare(maps[network], fixed), form=form, percent=False))
+            tests.append(
+                ComparisonTest(
+                    f"{mine} against the floor `{named}` on {data}", compare(maps[network], fixed), form=form, percent=False
+                )
+            )
     return tests
 
 
@@ -171,7 +184,9 @@ def _notes_4(measured: Measured) -> list[str]:
             f"`{network}` {heads[labels[0]].method.replace('_', ' ')} {_means([heads[label].by(HEADLINE).mean for label in labels])}"
             for network, labels in by_network(heads).items()
         ]
-        said += [f"the floor `{it.method.replace('_', ' ')}` {it.by(HEADLINE).mean:.3f}" for it in found.summary.methods if it.of_floor]
+        said += [
+            f"the floor `{it.method.replace('_', ' ')}` {it.by(HEADLINE).mean:.3f}" for it in found.summary.methods if it.of_floor
+        ]
         lines.append(f"Mean {COMPARED[HEADLINE]} on {name}, {found.summary.data.reported:,} images: {', '.join(said)}.")
     return lines
 
@@ -213,5 +228,3 @@ def _notes_6(measured: Measured) -> list[str]:
                 f"Attention on the object over the object's share of the picture (1: it looks nowhere in particular), {name}: {said}."
             )
     return lines
-
-

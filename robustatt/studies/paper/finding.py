@@ -103,7 +103,9 @@ class Claim:
     def summary(self) -> str:
         """How many comparisons held, in words."""
         counts = {word: sum(SHORT[entry.verdict] == word for entry in self.findings) for word in SHORT.values()}
-        said = [f"{word}: {count}{self._over_images() if word == SHORT[ONE_SEED] else ''}" for word, count in counts.items() if count]
+        said = [
+            f"{word}: {count}{self._over_images() if word == SHORT[ONE_SEED] else ''}" for word, count in counts.items() if count
+        ]
         return ", ".join(said) or UNTESTED
 
     def _over_images(self) -> str:

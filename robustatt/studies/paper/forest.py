@@ -31,7 +31,13 @@ def forest_png(claim: Claim) -> bytes | None:
             axes.plot([scale * change.low, scale * change.high], [place, place], color=colour, linewidth=1.6)
             axes.plot(scale * change.value, place, MARKERS[finding.verdict], color=colour, markersize=4.5)
             if len(measured.by_seed) > 1:
-                axes.plot([scale * value for value in measured.by_seed], [place] * len(measured.by_seed), "|", color="#222222", markersize=6)
+                axes.plot(
+                    [scale * value for value in measured.by_seed],
+                    [place] * len(measured.by_seed),
+                    "|",
+                    color="#222222",
+                    markersize=6,
+                )
         axes.axvline(0, color="#555555", linewidth=0.8)
         axes.set(yticks=range(len(rows)), yticklabels=labels, ylim=(len(rows) - 0.4, -0.6), xlabel=claim.axis)
         axes.tick_params("y", length=0)

@@ -179,14 +179,14 @@ def write_figures(
         written[name] = f"Fooling rate under FGSM on {data}, {summary.plan.data.n:,} images (claim 5)."
     if transfer is not None:
         write_atomically(folder / "transfer.png", transfer.read_bytes())
-        written["transfer.png"] = (
-            "A linear SVM on fixed features (claim 3); dashed: always answering the largest class."
-        )
+        written["transfer.png"] = "A linear SVM on fixed features (claim 3); dashed: always answering the largest class."
     if measured.segments:
         curves = threshold_figure({name: found.summary for name, found in measured.segments.items()})
         with theme():
             write_atomically(folder / THRESHOLDS, png_bytes(curves, FIGURE_DPI, compress_level=6))
-        written[THRESHOLDS] = "Mean Jaccard index of each network's map (first seed) and of the floors over the threshold that binarises them."
+        written[THRESHOLDS] = (
+            "Mean Jaccard index of each network's map (first seed) and of the floors over the threshold that binarises them."
+        )
     shown = _localisation_panels(measured)
     if shown:
         spec = FigureSpec("localisation", "Localisation under attack", "", shown)
@@ -203,9 +203,7 @@ def _localisation_panels(measured: Measured) -> tuple[Panel, ...]:
     curves = {data: curve_series(maps, HEADLINE) for data, maps in judged.items() if maps}
     ends = [end for drawn in curves.values() for one in drawn for end in (*one.y, *one.high) if end is not None]
     top = min(1.0, 1.05 * max(ends, default=1.0))
-    return tuple(
-        Panel(data, data, "Jaccard index", drawn, percent=False, y_range=(0.0, top)) for data, drawn in curves.items()
-    )
+    return tuple(Panel(data, data, "Jaccard index", drawn, percent=False, y_range=(0.0, top)) for data, drawn in curves.items())
 
 
 def _png(spec: FigureSpec, path: Path) -> None:
@@ -234,7 +232,12 @@ def reproduce(records: pd.DataFrame, summary: Summary) -> str:
     measured = Measured(sweeps=[swept])
     attacks = [it for it in dict.fromkeys(attack for _, attack in swept.curves) if summary.is_adversary(it)]
     judged = [("Claim 1", claim_1(measured)), ("Claim 2", claim_2(measured)), ("Claim 5", claim_5(measured))]
-    parts = [_run_head(swept, summary), _accuracy_table(swept), *(_fooling_table(swept, it) for it in attacks), _sentences(judged)]
+    parts = [
+        _run_head(swept, summary),
+        _accuracy_table(swept),
+        *(_fooling_table(swept, it) for it in attacks),
+        _sentences(judged),
+    ]
     return "\n\n".join([*parts, _commands(data)]) + "\n"
 
 
@@ -296,7 +299,9 @@ def _fooling_table(swept: Swept, attack: str) -> str:
         [eps, *(_fooled([swept.curves[label, attack] for label in labels], place) for labels in columns.values())]
         for place, eps in enumerate(radii[1:], start=1)
     ]
-    return "\n".join([f"## Fooling rate under `{attack}`, %\n", *note, seeds, *table(["eps", *heads], rows, range(1, len(heads) + 1))])
+    return "\n".join(
+        [f"## Fooling rate under `{attack}`, %\n", *note, seeds, *table(["eps", *heads], rows, range(1, len(heads) + 1))]
+    )
 
 
 def _fooled(seeds: Sequence[Outcomes], place: int) -> str:
@@ -311,7 +316,9 @@ def _fooled(seeds: Sequence[Outcomes], place: int) -> str:
 
 def _sentences(judged: Sequence[tuple[str, Sequence[Finding]]]) -> str:
     lines = ["## Did the paper's claims hold here?\n"]
-    lines += table(HEADS, [[f"{claim}: {it.what}", it.paper, it.here, it.verdict, it.why] for claim, found in judged for it in found])
+    lines += table(
+        HEADS, [[f"{claim}: {it.what}", it.paper, it.here, it.verdict, it.why] for claim, found in judged for it in found]
+    )
     return "\n".join(lines)
 
 

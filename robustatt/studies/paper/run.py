@@ -153,14 +153,14 @@ class _Run:
         networks = networks_of(self._plan.weights, TRAINED_ON, wanted)
         if not networks:
             have = list(networks_of(self._plan.weights, TRAINED_ON, ()))
-            raise InputError(f"models {', '.join(wanted)}: no weights for {TRAINED_ON} are there: {did_you_mean(wanted[0], have)}")
+            raise InputError(
+                f"models {', '.join(wanted)}: no weights for {TRAINED_ON} are there: {did_you_mean(wanted[0], have)}"
+            )
         return tuple(ModelEntry(label, network_of(label), str(file)) for label, file in networks.items())
 
     def _transfer(self) -> Transfer | None:
         part = self._plan.transfer
-        places = (
-            {name: self._places[name] for name in part.data if ("transfer", name) not in self._absent} if part else {}
-        )
+        places = {name: self._places[name] for name in part.data if ("transfer", name) not in self._absent} if part else {}
         if part is None or not places:
             return None
         entries, out = self._entries(part.models), self._out / "transfer"
@@ -269,9 +269,7 @@ def _transfer_request(
     )  # fmt: skip
 
 
-def _stamp(
-    seed: int, part: TransferPart | SegmentPart, entries: Sequence[ModelEntry], places: Mapping[str, DataPlace]
-) -> str:
+def _stamp(seed: int, part: TransferPart | SegmentPart, entries: Sequence[ModelEntry], places: Mapping[str, DataPlace]) -> str:
     """The hash of all that decides a result: this version, the plan, the weights, and name, size and time of the data's files."""
     digest = hashlib.sha256(f"{__version__}|{seed}|{part.model_dump_json()}|{list(places)}".encode())
     for entry in entries:

@@ -55,9 +55,7 @@ RESAMPLES = 2000
 def mean(values: Any) -> Mean:
     """Of shares, the interval cut to [0, 1]."""
     array = np.asarray(values, dtype=np.float64)
-    middle, low, high = (
-        float(value) for value in statistics.mean_interval(array.sum(), np.square(array).sum(), array.size)
-    )
+    middle, low, high = (float(value) for value in statistics.mean_interval(array.sum(), np.square(array).sum(), array.size))
     if not math.isfinite(low):
         return Mean(mean=middle, low=None, high=None)
     return Mean(mean=middle, low=max(low, 0.0), high=min(high, 1.0))
@@ -109,12 +107,7 @@ def comparisons(images: pd.DataFrame, seed: int) -> list[MapComparison]:
     compared = images["headline"] | (images["kind"] == PRIOR)
     clean = images[(images["eps"] == CLEAN) & compared].sort_values("index", kind="stable")
     maps = [(MapName(model=model, method=method), rows) for model, method, rows in _by_map(clean)]
-    pairs = [
-        (name, a, b)
-        for name in COMPARED
-        for a, b in itertools.combinations(maps, 2)
-        if _worth_comparing(a[0], b[0])
-    ]
+    pairs = [(name, a, b) for name in COMPARED for a, b in itertools.combinations(maps, 2) if _worth_comparing(a[0], b[0])]
     tests = adjusted([paired(a[1][name], b[1][name], seed) for name, a, b in pairs])
     return [
         MapComparison(a=a[0], b=b[0], measure=name, **test.as_dict()) for (name, a, b), test in zip(pairs, tests, strict=True)

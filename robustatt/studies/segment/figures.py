@@ -82,9 +82,7 @@ def _dots(summary: SegmentSummary) -> Figure:
         _name_rows(axes[0], places, [f"{it.model}  {it.starred}" for it in listed])
         handles = axes[0].get_legend_handles_labels()
         figure.legend(*handles, loc="lower left", ncols=2, borderaxespad=0.3)
-        figure.text(
-            0.985, 0.06 / height, "dashed: best floor    * judged by", ha="right", va="bottom", fontsize=8, color=GREY
-        )
+        figure.text(0.985, 0.06 / height, "dashed: best floor    * judged by", ha="right", va="bottom", fontsize=8, color=GREY)
     return figure
 
 
@@ -157,9 +155,7 @@ def _robust(result: Localisation) -> list[FigureSpec]:
     """Localisation and fooling rate against the radius, by the map that each model is judged by."""
     curves = result.summary.judged
     panels = [
-        Panel(
-            name, title, title, (*curve_series(curves, name), _floor(result, curves[0], name)), percent=False, y_range=None
-        )
+        Panel(name, title, title, (*curve_series(curves, name), _floor(result, curves[0], name)), percent=False, y_range=None)
         for name, title in ((HEADLINE, "Jaccard index (Otsu)"), ("average_precision", "average precision"))
     ]
     band = f"{result.summary.settings.attack} on the predicted class, run to its last step. Bands: 95 % intervals."
@@ -268,8 +264,5 @@ def _cut_out(image: Any, marked: Any) -> Any:
 
 def _examples_table(pictures: Sequence[ImageMaps]) -> pd.DataFrame:
     return pd.DataFrame(
-        [
-            {"rank": it.rank, "model": it.model, "method": it.method, "index": it.index, HEADLINE: it.jaccard}
-            for it in pictures
-        ]
+        [{"rank": it.rank, "model": it.model, "method": it.method, "index": it.index, HEADLINE: it.jaccard} for it in pictures]
     )

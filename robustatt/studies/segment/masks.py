@@ -95,7 +95,9 @@ class ParquetMasks(MaskedImages):
         for file, path in zip(files, paths, strict=True):
             names = file.schema_arrow.names
             if MASK_COLUMN not in names:
-                raise InputError(f"{path} has no column {MASK_COLUMN!r}, and segment needs masks; its columns are {', '.join(names)}")
+                raise InputError(
+                    f"{path} has no column {MASK_COLUMN!r}, and segment needs masks; its columns are {', '.join(names)}"
+                )
             if columns[0] not in names:
                 raise InputError(f"{path} has other columns than {paths[0].name}")
         self._rows = ParquetRows(files, paths, [columns[0], MASK_COLUMN])

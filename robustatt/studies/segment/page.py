@@ -74,8 +74,7 @@ def _robust_section(summary: SegmentSummary) -> list[str]:
 
 def _comparison_section(summary: SegmentSummary) -> list[str]:
     rows = [
-        [str(it.a), str(it.b), COMPARED[it.measure], interval(*it.estimate), f"{it.p_holm:.2g}"]
-        for it in summary.comparisons
+        [str(it.a), str(it.b), COMPARED[it.measure], interval(*it.estimate), f"{it.p_holm:.2g}"] for it in summary.comparisons
     ]
     return ["", "## Compared on the same images", "", *plain_table(["a", "b", "measure", "a - b", "p (Holm)"], rows)]
 

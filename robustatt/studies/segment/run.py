@@ -247,7 +247,9 @@ class _Work:
 
 def _thinned(model: str, method: str, curve: NDArray[np.float64]) -> ThresholdCurve:
     """Every fifth point of a curve over `THRESHOLDS`."""
-    return ThresholdCurve(model=model, method=method, thresholds=THRESHOLDS[::5].round(4).tolist(), jaccard=curve[::5].round(4).tolist())
+    return ThresholdCurve(
+        model=model, method=method, thresholds=THRESHOLDS[::5].round(4).tolist(), jaccard=curve[::5].round(4).tolist()
+    )
 
 
 def write(result: Localisation, folder: Path) -> list[Path]:
@@ -257,7 +259,5 @@ def write(result: Localisation, folder: Path) -> list[Path]:
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be written to ({error.strerror})") from error
     figures = write_figures(result, pictures)
-    rows, *texts = write_files(
-        folder, {ROWS: result.images, "segment.md": markdown(result.summary), FILE: result.summary}
-    )
+    rows, *texts = write_files(folder, {ROWS: result.images, "segment.md": markdown(result.summary), FILE: result.summary})
     return [rows, *figures, *texts]

@@ -76,9 +76,7 @@ class FeatureExtractor:
     def _range(self, dataset: Dataset, start: int, stop: int) -> Features:
         size = automatic_batch_size(dataset.image_shape, self.device)
         ranges = [range(first, min(first + size, stop)) for first in range(start, stop, size)]
-        found = [
-            self(as_float(images).to(self.device)).float().cpu().numpy() for images in _read_ahead(dataset, ranges)
-        ]
+        found = [self(as_float(images).to(self.device)).float().cpu().numpy() for images in _read_ahead(dataset, ranges)]
         features = np.concatenate(found)
         wrong = np.flatnonzero(~np.isfinite(features).all(axis=1))
         if len(wrong):
@@ -167,9 +165,7 @@ def _last_linear(classifier: Classifier, probe: Tensor) -> nn.Linear:
         if isinstance(layer, nn.Linear) and arguments[0].ndim == 2 and len(arguments[0]) == len(probe):
             called.append(layer)
 
-    handles = [
-        layer.register_forward_pre_hook(note) for layer in classifier.fast.modules() if isinstance(layer, nn.Linear)
-    ]
+    handles = [layer.register_forward_pre_hook(note) for layer in classifier.fast.modules() if isinstance(layer, nn.Linear)]
     try:
         with torch.no_grad():
             classifier.fast(probe)

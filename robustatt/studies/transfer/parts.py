@@ -77,9 +77,7 @@ def check(request: TransferRequest, spec: str, parts: Parts) -> None:
     if train.classes != test.classes:
         odd = sorted(set(train.classes) ^ set(test.classes))
         which = f"{odd[0]!r} is in one of them only" if odd else "they stand in another order"
-        raise InputError(
-            f"data {spec}: its training and test part have different classes ({which}): make them the same"
-        )
+        raise InputError(f"data {spec}: its training and test part have different classes ({which}): make them the same")
     svm.check_training_part(numbers(train), train.classes, f"data {spec}, training part")
 
 

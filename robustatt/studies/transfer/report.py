@@ -151,9 +151,7 @@ def draw(result: Transfer) -> Figure:
         _bars(axis, result, name, number, left, 0.92 * room)
     for place, data in enumerate(sets):
         label = LARGEST if place == 0 else None
-        axis.plot(
-            [place - 0.43, place + 0.43], [data.floor] * 2, color="#222222", linewidth=1.2, dashes=(3, 2), label=label
-        )
+        axis.plot([place - 0.43, place + 0.43], [data.floor] * 2, color="#222222", linewidth=1.2, dashes=(3, 2), label=label)
     _axes(axis, [data.name for data in sets])
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=columns, handlelength=1.6, borderaxespad=0.3)
@@ -170,9 +168,7 @@ def _bars(axis: Axes, result: Transfer, name: str, number: int, left: Sequence[f
     axis.bar(left, heights, width, label=shorten(name), color=colour, edgecolor="white", linewidth=0.6, hatch=hatch)
     axis.errorbar(left, heights, (below, above), fmt="none", ecolor="#222222", elinewidth=1, capsize=2.2)
     for x, score in zip(left, found, strict=True):
-        axis.annotate(
-            percent(score.accuracy), (x, score.ci_high), (0, 2), textcoords="offset points", ha="center", fontsize=7
-        )
+        axis.annotate(percent(score.accuracy), (x, score.ci_high), (0, 2), textcoords="offset points", ha="center", fontsize=7)
 
 
 def _axes(axis: Axes, names: Sequence[str]) -> None:

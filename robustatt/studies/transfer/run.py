@@ -74,9 +74,7 @@ def _side(request: TransferRequest, model: ResolvedModel) -> int | None:
 class _Trial:
     """One model, and what is learnt of it on the way."""
 
-    def __init__(
-        self, entry: ModelEntry, model: ResolvedModel, side: int | None, device: torch.device, cache: Path
-    ) -> None:
+    def __init__(self, entry: ModelEntry, model: ResolvedModel, side: int | None, device: torch.device, cache: Path) -> None:
         self._entry, self._model, self._side, self._device, self._cache = entry, model, side, device, cache
         self._width, self._key = 0, ""
 

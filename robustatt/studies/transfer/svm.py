@@ -63,9 +63,7 @@ def answer_out_of_fold(features: Matrix, labels: Integers, folds: int, seed: int
     return Answers(predicted, fold, tuple(penalty for _, penalty in answers))
 
 
-def _answer_fold(
-    features: Matrix, labels: Integers, part: tuple[Integers, Integers], seed: int
-) -> tuple[Integers, float]:
+def _answer_fold(features: Matrix, labels: Integers, part: tuple[Integers, Integers], seed: int) -> tuple[Integers, float]:
     train, test = part
     found = answer_test_part((features[train], labels[train]), features[test], seed)
     return found.predicted, found.penalties[0]
