@@ -11,9 +11,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from robustatt.results import provenance
 from robustatt.results.aggregate import summarise
+from robustatt.results.plan_info import AttackInfo
 from robustatt.results.summary import (
     AreaRow,
-    AttackInfo,
     Confusion,
     Curve,
     Difference,
