@@ -59,7 +59,7 @@ lint: $(READY) ## ruff, mypy and the order of the rooms (import-linter)
 bench: $(READY) ## time attacks against other libraries (half an hour on 2 cores); print ratios
 	@$(BIN)/python -c 'import art, pyautoattack' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/bench.py --out reports/bench
-	@if $(BIN)/python -c 'import timm' 2>/dev/null; then $(BIN)/python benchmarks/bench_attention.py; fi
+	$(BIN)/python benchmarks/bench_attention.py
 
 clean: ## remove what runs have written (not .venv)
 	rm -rf reports/out reports/*/out dist build .pytest_cache .mypy_cache .ruff_cache
