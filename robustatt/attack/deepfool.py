@@ -17,13 +17,15 @@ class DeepFool(MinimumNormAttack):
     """DeepFool (Moosavi-Dezfooli, Fawzi & Frossard 2016, algorithm 2; other norms in section 3.3).
 
     At every iterate the margin of each of the `candidates` - 1 likeliest wrong classes is linearised, a query for each, and the
-    iterate moves by (1 + overshoot) times the least change that reaches the nearest of those boundaries.
+    iterate moves by (1 + overshoot) times the least change that reaches the nearest of those boundaries, and `beyond` more, as
+    the authors' code does: where the box takes away a part of each step, steps that end at the boundary never cross it.
     """
 
     def __init__(self, recipe: DeepFoolRecipe, classes: int) -> None:
         super().__init__(recipe.name, NORMS[recipe.norm])
         self.loss: Loss = lambda logits, label: torch.zeros_like(label)  # noqa: ARG005 (`objective` says what is differentiated)
-        self.rivals, self.overshoot = min(recipe.candidates, classes) - 1, recipe.overshoot
+        self.rivals = min(recipe.candidates, classes) - 1
+        self.overshoot, self.beyond = recipe.overshoot, recipe.beyond
         self.steps = recipe.steps * self.rivals + 1
 
     def objective(self, batch: Batch, state: State) -> Loss:
@@ -43,7 +45,7 @@ class DeepFool(MinimumNormAttack):
         size = self.norm.dual_norm(output.grad)
         away = torch.where(size > 0, output.loss.abs() / size.clamp_min(1e-30), torch.inf)
         closer = away < state["closest"]
-        least = self.norm.steepest_direction(output.grad) * per_row(torch.where(closer, away, 0.0), output.grad)
+        least = self.norm.steepest_direction(output.grad) * per_row(torch.where(closer, away + self.beyond, 0.0), output.grad)
         move = torch.where(per_row(closer, least), least, state["move"])
         due = state["turn"] + 1 >= self.rivals
         ahead = (state["image"] + (1 + self.overshoot) * move).clamp(0.0, 1.0)

@@ -98,7 +98,10 @@ class FmnRecipe(Recipe):
 
 
 class DeepFoolRecipe(Recipe):
-    """DeepFool: steps to the nearest boundary, linearised, of the `candidates` likeliest classes: minimum norm."""
+    """DeepFool: steps to the nearest boundary, linearised, of the `candidates` likeliest classes: minimum norm.
+
+    Each step goes `beyond` it, in units of the norm, and is then stretched by the share `overshoot`.
+    """
 
     usual_category = "minimum-norm"
     implementation = "robustatt.attack.deepfool:DeepFool"
@@ -108,6 +111,7 @@ class DeepFoolRecipe(Recipe):
     candidates: Annotated[int, Field(ge=2)] = 10
     steps: Count = 50
     overshoot: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    beyond: Annotated[float, Field(ge=0, lt=1)] = 1e-4
 
     def cost(self) -> tuple[int, int]:
         return self.steps * (self.candidates - 1) + 1, 1

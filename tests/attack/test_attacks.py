@@ -176,6 +176,21 @@ def test_classic_minimum_norm_attacks_come_near_the_linear_optimum(name: str, ch
     assert (found[right] <= exact[right] * margin + 1e-3).all(), found[right] / exact[right]
 
 
+def test_deepfool_crosses_the_boundary_where_the_box_takes_a_part_of_each_step() -> None:
+    """Black and white pixels move one way only. Each step makes a part of its way, and a share of what is left never crosses."""
+    model = Linear(2)
+    image = torch.rand(8, 3, 6, 6, generator=torch.Generator().manual_seed(3))
+    image[..., :4] = image[..., :4].round()
+    with torch.no_grad():
+        label = model(image).argmax(1)
+    rows = {}
+    for beyond in (0.0, 1e-4):
+        records = robustatt.sweep(model, (image, label), attacks=[short("deepfool", beyond=beyond)], eps=[30.0]).records
+        rows[beyond] = records[records.eps != CLEAN]
+    assert (rows[0.0].adv_pred == rows[0.0].label).any()
+    assert (rows[1e-4].adv_pred != rows[1e-4].label).all()
+
+
 @pytest.mark.parametrize("name", ["di-fgsm", "ti-fgsm", "vmi-fgsm", "spsa"])
 def test_transfer_attacks_and_spsa_are_bounded_by_the_linear_optimum_and_beat_noise(name: str) -> None:
     """Their detours cost strength on the model itself; vmi-fgsm sees the same gradient everywhere, and loses nothing."""
