@@ -1,4 +1,4 @@
-"""How long a report takes: `python benchmarks/bench_report.py [examples] [models]`, by default the issue's 10,000 x 16 x 4.
+"""How long a report takes: `python benchmarks/bench_report.py [examples] [models]`, by default 10,000 examples, 16 radii, 4 models.
 
 Prints wall and CPU seconds of each part: records from disk, summary, page with tables, figures.
 """
