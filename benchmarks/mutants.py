@@ -47,7 +47,10 @@ TARGETS = {
     "gate": Target(("results/gate.py",), ("results/test_gate_points.py", "results/test_gate.py")),
     "eps": Target(("eps.py",), ("test_eps.py",)),
     "norms": Target(("attack/norms.py",), ("attack/test_norms.py",)),
-    "search": Target(("evaluate/threshold_search.py", "evaluate/bracket.py"), ("evaluate/test_bracket.py", "evaluate/test_threshold_search.py")),
+    "search": Target(
+        ("evaluate/threshold_search.py", "evaluate/bracket.py"),
+        ("evaluate/test_scaled_rows.py", "evaluate/test_bracket.py", "evaluate/test_threshold_search.py"),
+    ),
     "evaluate": Target(("evaluate/cell.py",), ("evaluate/test_cell.py",)),
     "classifier": Target(
         ("evaluate/classifier.py", "evaluate/fast_copy.py", "evaluate/fingerprint.py"),

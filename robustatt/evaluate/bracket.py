@@ -26,7 +26,7 @@ class Bracket:
         self.held, self.broken = -1, radii
         self._guess = guess
         self._stride = max(1, radii // 16)
-        self._climbs = self._descents = 0
+        self._climbs, self._descended = 0, False
 
     def next(self) -> int | None:
         """The radius to attack next, None once the two are neighbours: the one below the guess, if that is possible.
@@ -40,7 +40,7 @@ class Bracket:
         if not self.held < following < self.broken:
             if self._climbs == 0:
                 following = self.broken - self._stride
-            elif self._descents == 0:
+            elif not self._descended:
                 following = self.held + self._stride * 2 ** (self._climbs - 1)
             else:
                 following = self.broken - 1 - (self.broken - self.held) // 4
@@ -49,7 +49,7 @@ class Bracket:
     def learn(self, radius: int, broken: bool) -> None:
         """Take in the outcome of a full-strength run."""
         if broken:
-            self.broken, self._descents = min(self.broken, radius), self._descents + 1
+            self.broken, self._descended = min(self.broken, radius), True
         else:
             self.held, self._climbs = max(self.held, radius), self._climbs + 1
 
@@ -59,7 +59,7 @@ class Bracket:
 
     def fell_at(self, radius: int, held: Iterable[int]) -> None:
         """A smaller radius turned out to break: the bracket moves below it, to the largest radius that held."""
-        self.broken, self._climbs, self._descents = radius, 0, 0
+        self.broken, self._climbs, self._descended = radius, 0, False
         self.held = max((r for r in held if r < radius), default=-1)
 
 
@@ -83,7 +83,7 @@ def estimate_threshold(batch: Batch, norm: Norm, oracle: Oracle) -> Float[Tensor
         return batch.success_margin(output.logits), output.grad
 
     start, grad = margin_and_gradient(batch.image)
-    radius = (-start / norm.dual_norm(grad).clamp_min(1e-30)).clamp(0.0, 1e6)
+    radius = (-start / norm.dual_norm(grad).clamp_min(1e-30)).clamp_min(0.0)
     above, below = torch.full_like(radius, 1e6), torch.full_like(radius, 1e-3)
     for _ in range(ESTIMATE_STEPS):
         direction = norm.steepest_direction(grad)

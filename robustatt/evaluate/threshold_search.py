@@ -88,7 +88,7 @@ class GridSearch:
     def _guesses(self, examples: np.ndarray) -> list[int]:
         """For each example the first radius at or above the estimate of its threshold."""
         guesses: list[int] = []
-        for chunk in torch.split(torch.from_numpy(examples).to(self.target.label.device), self.target.batch_size):
+        for chunk in torch.split(self.target.label.new_tensor(examples), self.target.batch_size):
             radius = estimate_threshold(
                 self.target.batch(chunk, self.target.radii[-1:].expand(len(chunk))), self.target.norm, self.oracle
             )
@@ -126,9 +126,8 @@ class GridSearch:
                 pending += chosen.advance()
 
     def _judge(self, batch: list[RunResult]) -> None:
-        device = self.target.label.device
-        positions = torch.tensor([item.job.example for item in batch], device=device)
-        radii = torch.tensor([item.job.radius for item in batch], device=device)
+        positions = self.target.label.new_tensor([item.job.example for item in batch])
+        radii = self.target.label.new_tensor([item.job.radius for item in batch])
         found = self.target.evaluate(positions, torch.stack([item.image for item in batch]), self.target.radii[radii])
         wrong = self.target.succeeded(positions, found["adv_pred"])
         for row, item in enumerate(batch):
@@ -144,17 +143,15 @@ class GridSearch:
         first = not columns["attacked"][job.example, job.radius]
         if first or broken or values["adv_margin"] < before:
             zero_gradient = item.zero_gradient and (first or columns["zero_grad"][job.example, job.radius])
-            maker = self.makers[job.example, job.radius - 1] if item.scaled else job.part
-            values |= {"attacked": np.asarray(True), "zero_grad": np.asarray(zero_gradient)} | self._credit(maker, broken)
+            values |= {"attacked": np.asarray(True), "zero_grad": np.asarray(zero_gradient)} | self._credit(job.part, broken)
             self.ledger.write(np.array(job.example), job.radius, values)
             self.images[job.example, job.radius] = item.image
-            self.makers[job.example, job.radius] = maker
+            self.makers[job.example, job.radius] = job.part
         following = None if broken else self._survived(job)
         if following is not None:
             self.pools[following.part].waiting.append(following)
         elif self.independent:
-            self.images.pop((job.example, job.radius), None)
-            self.makers.pop((job.example, job.radius), None)
+            del self.images[job.example, job.radius], self.makers[job.example, job.radius]
         else:
             self._narrow(job, broken)
             if broken and np.isfinite(item.needed):
@@ -169,10 +166,10 @@ class GridSearch:
         return {"broken_by": self.part_names[part] if broken else ""} if self.chain else {}
 
     def _scaled_up(self, job: Job) -> RunResult:
-        """The image of a failed run moved out to the next radius, which often breaks the example without a run there."""
-        radii, clean = self.target.radii[job.radius : job.radius + 2], self.target.image[job.example]
-        image = clean + (self.images[job.example, job.radius] - clean) * (radii[1] / radii[0])
-        inside = project(self.target.norm, clean[None], image[None], radii[1:])[0]
+        """The image that the first part failed with moved out to the next radius, which often makes a run there needless."""
+        (here, wider), clean = self.target.radii[job.radius : job.radius + 2], self.target.image[job.example]
+        image = clean + (self.images[job.example, job.radius] - clean) * (wider / here)
+        inside = project(self.target.norm, clean[None], image[None], wider[None])[0]
         zero_gradient = bool(self.ledger.columns["zero_grad"][job.example, job.radius])
         return RunResult(Job(job.example, job.radius + 1), inside, zero_gradient, scaled=True)
 
@@ -223,14 +220,13 @@ class GridSearch:
         return fallen
 
     def _judge_scaled(self, pairs: list[tuple[int, int]]) -> set[int]:
-        device = self.target.label.device
-        positions = torch.tensor([example for example, _ in pairs], device=device)
-        eps = self.target.radii[torch.tensor([radius for _, radius in pairs], device=device)]
+        positions = self.target.label.new_tensor([example for example, _ in pairs])
+        eps = self.target.radii[self.target.label.new_tensor([radius for _, radius in pairs])]
         sources = [min(r for e, r in self._tested(example) if r > radius) for example, radius in pairs]
         failed = torch.stack([self.images[example, r] for (example, _), r in zip(pairs, sources, strict=True)])
-        share = eps / self.target.radii[torch.tensor(sources, device=device)]
+        share = eps / self.target.radii[self.target.label.new_tensor(sources)]
         clean = self.target.image[positions]
-        image = (clean + self.target.norm.project((failed - clean) * per_row(share, clean), eps)).clamp(0.0, 1.0)
+        image = clean + self.target.norm.project((failed - clean) * per_row(share, clean), eps)
         found = self.target.evaluate(positions, image, eps)
         reached = self.target.succeeded(positions, found["adv_pred"])
         fallen: set[int] = set()
@@ -252,7 +248,7 @@ class GridSearch:
 
     def _holds(self, example: int, radius: int) -> bool:
         prediction = self.ledger.columns["adv_pred"][example, radius]
-        return not self.target.succeeded(torch.tensor([example], device=self.target.label.device), prediction)[0]
+        return not self.target.succeeded(self.target.label.new_tensor([example]), prediction)[0]
 
     def _held(self, example: int) -> list[int]:
         return [radius for _, radius in self._tested(example) if self._holds(example, radius)]
@@ -265,5 +261,3 @@ class GridSearch:
                 source = radius
             elif radius != source:
                 self.ledger.copy(example, source, radius)
-        for key in [key for key in self.images if key[0] == example]:
-            del self.images[key], self.makers[key]

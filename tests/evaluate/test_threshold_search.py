@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import Linear, Rounded, exact_distance
+from tiny_models import Linear, Rounded, exact_distance, linear_data
 from torch import Tensor, nn
 
 from robustatt.attack import recipe_files
@@ -270,3 +270,58 @@ def test_the_estimate_is_that_of_secant_and_tangent(power: float, limit: float, 
     assert oracle.gradients == 20
     if power == 1:
         assert found.tolist() == pytest.approx(distance.tolist(), rel=2e-3)
+
+
+def problem(model: Callable[[Tensor], Tensor], image: Tensor, label: Tensor, goal: int = -1) -> Batch:
+    eps = torch.full((len(label),), 0.5)
+    with torch.no_grad():
+        clean = model(image)
+    return Batch(image, label, eps, torch.arange(len(label)), torch.zeros_like(label), clean, torch.full_like(label, goal))
+
+
+@pytest.mark.parametrize("norm", sorted(NORMS))
+def test_the_estimate_on_a_linear_model_is_the_distance_in_every_norm(norm: str) -> None:
+    model = Linear(2)
+    image, label = linear_data(model, 40)
+    exact = exact_distance(model, image, label, norm)
+    near = (exact > 2e-3) & (exact < 0.1)  # the least estimate of the tangent is 1e-3
+    assert near.sum() > 10
+    found = estimate_threshold(problem(model, image[near], label[near]), NORMS[norm], Oracle(model))
+    assert found.tolist() == pytest.approx(exact[near].tolist(), rel=2e-3)
+
+
+def test_what_is_beyond_the_boundary_already_breaks_at_once() -> None:
+    model = Linear(2)
+    image, label = linear_data(model, 40)
+    wrong = model(image).argmax(1) != label
+    assert wrong.any()
+    assert estimate_threshold(problem(model, image[wrong], label[wrong]), NORMS["linf"], Oracle(model)).eq(0).all()
+
+
+@pytest.mark.parametrize("side", [0.0, 1.0])
+def test_the_estimate_knows_where_the_box_ends(side: float) -> None:
+    """Half of the pixels cannot move the way they should. What remains breaks at twice the radius that the gradient promises:
+    this is the secant's zero and that the tangent's, and the estimate their geometric mean."""
+    promised, image = 0.05, torch.full((1, 3, 4, 4), 0.5)
+    image[..., :2] = side
+
+    def model(query: Tensor) -> Tensor:
+        gained = ((query - image) if side else (image - query)).flatten(1).sum(1)
+        return torch.stack([promised * image.numel() - gained, torch.zeros(1)], dim=1)
+
+    found = estimate_threshold(problem(model, image, torch.tensor([0])), NORMS["linf"], Oracle(model))
+    assert found.tolist() == pytest.approx([2**0.5 * promised], rel=1e-4)
+
+
+@pytest.mark.parametrize("goal", [0, 2])
+def test_the_estimate_for_a_target_is_the_distance_to_it_and_not_to_a_nearer_class(goal: int) -> None:
+    """The left half of the pixels leads to the target, the right half to the third class, at half the distance."""
+    distance, image = 0.05, torch.full((1, 3, 4, 4), 0.5)
+
+    def model(query: Tensor) -> Tensor:
+        left, right = (query - image)[..., :2].flatten(1).sum(1), (query - image)[..., 2:].flatten(1).sum(1)
+        logits = 100 * torch.stack([left - 24 * distance, torch.zeros(1), right - 24 * distance / 2], dim=1)
+        return logits.flip(1) if goal == 2 else logits
+
+    found = estimate_threshold(problem(model, image, torch.tensor([1]), goal), NORMS["linf"], Oracle(model))
+    assert found.tolist() == pytest.approx([distance], rel=1e-3)
