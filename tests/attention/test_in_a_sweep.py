@@ -85,7 +85,9 @@ def test_a_pattern_decides_what_is_recorded(attention: str, expected: set[str]) 
 
 
 def test_a_pattern_that_fits_nothing_is_one_line() -> None:
-    with pytest.raises(InputError, match="model 'model': --attention 'blokcs': no submodule is of that name; the nearest are"):
+    with pytest.raises(
+        InputError, match="model 'model': --attention 'blokcs': no level or submodule is of that name; the nearest are"
+    ):
         robustatt.sweep(build(), data(6), eps="8", attention="blokcs")
 
 
