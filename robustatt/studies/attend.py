@@ -15,7 +15,7 @@ from robustatt.attack.recipe import Recipe
 from robustatt.data.dataset import TensorDataset
 from robustatt.data.grey import as_channels, channels_taken
 from robustatt.data.images import decode, resize
-from robustatt.errors import InputError
+from robustatt.errors import InputError, did_you_mean
 from robustatt.evaluate.cell import as_float
 from robustatt.evaluate.classifier import frozen
 from robustatt.evaluate.drift import AttentionMaps, drift
@@ -137,7 +137,7 @@ def drift_by_head(
     with frozen(module, label, place, clean[:BATCH], attention=attention) as classifier, torch.no_grad():
         reader, counts = classifier.reader, classifier.reader.head_counts
         if level not in counts:
-            said = f"give the level whose heads are drawn: {', '.join(counts)}" if counts else "none of its levels has heads"
+            said = f"give the level whose heads are drawn; {did_you_mean(level, counts)}" if counts else "none of its levels has heads"
             raise InputError(f"model {label!r}: --heads {level!r}: {said}")
         number, size, moved = reader.levels.index(level), (clean.shape[2], clean.shape[3]), []
         for head in range(counts[level]):

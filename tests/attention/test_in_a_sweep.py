@@ -132,6 +132,6 @@ def test_the_command_line_reads_and_says_levels(
     assert main([*base, "--attention", "none"]) == 0
     assert "Levels: none" in capsys.readouterr().out
     assert main([*base, "--heads", "0"]) == 2
-    assert "--heads '0': give the level whose heads are drawn: block1, block2" in capsys.readouterr().err
+    assert "--heads '0': give the level whose heads are drawn; Known: block1, block2" in capsys.readouterr().err
     assert main([*base, "--attention", "haed"]) == 2
     assert "the nearest are head" in capsys.readouterr().err
