@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -61,19 +62,25 @@ class Nothing(AttentionReader):
 class Own(AttentionReader):
     """The protocol `levels` and `attend(x)`."""
 
-    def __init__(self, protocol: OwnProtocol) -> None:
+    def __init__(self, protocol: OwnProtocol, pattern: str = "*") -> None:
         self._protocol = protocol
-        self.levels, self.unnormalised = protocol.levels, protocol.unnormalised
+        self.levels = tuple(name for name in protocol.levels if fnmatch.fnmatchcase(name, pattern))
+        self.unnormalised = tuple(name for name in protocol.unnormalised if name in self.levels)
 
     def attend(self, module: nn.Module, images: Tensor) -> tuple[Any, Maps]:
         attend: Callable[[Tensor], Any] = module.attend  # type: ignore[assignment]
-        return self._protocol.read(attend(images), len(images))
+        return self._chosen(attend(images), len(images))
 
     def compiled(self, module: nn.Module) -> Callable[[Tensor], tuple[Any, Maps]]:
         """The same for one module, its `attend` compiled."""
         own: Callable[[Tensor], Any] = module.attend  # type: ignore[assignment]
         attend = torch.compile(own, dynamic=True)
-        return lambda images: self._protocol.read(attend(images), len(images))
+        return lambda images: self._chosen(attend(images), len(images))
+
+    def _chosen(self, answer: Any, count: int) -> tuple[Any, Maps]:
+        logits, maps = self._protocol.read(answer, count)
+        pairs = zip(self._protocol.levels, maps, strict=True)
+        return logits, [level for name, level in pairs if name in self.levels]
 
 
 @final
@@ -203,7 +210,7 @@ def find(
 
     Args:
         attention: ``auto`` for the module's own protocol, or else what is found by itself; ``none``; or a glob over names
-            of submodules and levels, such as ``layer4.*.spatial``, ``blocks.1?.attn`` or ``block12``.
+            of levels and submodules, such as ``block12``, ``layer4.*.spatial`` or ``blocks.1?.attn``.
         heads: how the heads of a block become one map: their mean, their maximum, or one of them, counted from 0.
 
     Raises:
@@ -211,11 +218,11 @@ def find(
     """
     if attention == NONE:
         return Nothing()
-    if attention == AUTO:
-        protocol = OwnProtocol(module, label, probe)
-        if protocol.levels or getattr(core_of(module)[0], "levels", None) == ():
-            return Own(protocol)
     core, prefix = core_of(module)
+    if own := _own(module, label, probe, attention):
+        return own
+    if attention == AUTO and getattr(core, "levels", None) == ():
+        return Nothing()
     closed = _closed(core)
     if closed and attention == AUTO:
         return Nothing(closed)
@@ -233,6 +240,18 @@ def find(
 
     levels = choose(found)
     return Heard(label, heads, choose, levels, probe) if levels.names else Nothing(_why_nothing(found, prefix))
+
+
+def _own(module: nn.Module, label: str, probe: Tensor, attention: str) -> Own | None:
+    """The protocol of a module that keeps it, with the levels that a pattern fits; None if there are none."""
+    try:
+        protocol = OwnProtocol(module, label, probe)
+    except InputError:
+        if attention == AUTO:
+            raise
+        return None  # a pattern may well be there because the protocol is broken
+    own = Own(protocol, "*" if attention == AUTO else attention)
+    return own if own.levels else None
 
 
 def _why_nothing(found: Survey, prefix: str) -> str:

@@ -81,7 +81,8 @@ def by_pattern(survey: Survey, prefix: str, pattern: str, label: str) -> Levels:
     rollout = rolled if rolled and fnmatch.fnmatchcase(ROLLOUT, pattern) else ()
     if chosen or rollout:
         return Levels(tuple({level.place: level for level in chosen}.values()), rollout)
-    raise InputError(f"model {label!r}: {_why_none(survey, prefix, pattern, matched)}")
+    known = Levels(tuple(blocks), rolled).names
+    raise InputError(f"model {label!r}: {_why_none(survey, prefix, pattern, matched, known)}")
 
 
 def _blocks(survey: Survey) -> list[Level]:
@@ -95,11 +96,12 @@ def _blocks(survey: Survey) -> list[Level]:
 
 
 def _rollout(survey: Survey, blocks: Sequence[Level]) -> tuple[Level, ...]:
-    """The blocks, if all of the network's attention is of the same tokens, each of which looks at all."""
+    """The blocks, if all of the network's attention is of the same tokens, each of which looks at all, one after the other."""
     by_place = {entry.place: entry for entry in survey.found}
     sizes = {by_place[level.place].square for level in blocks}
     every = sum(entry.kind == "attention" and not entry.alone for entry in survey.found)
-    return tuple(blocks) if len(blocks) == every > 1 and len(sizes) == 1 and None not in sizes else ()
+    whole = len(blocks) == every > 1 and len(sizes) == 1 and None not in sizes and survey.in_sequence
+    return tuple(blocks) if whole else ()
 
 
 def _is_loose_softmax(entry: Found) -> bool:
@@ -134,7 +136,7 @@ def _inside(name: str, parents: Iterable[str]) -> bool:
     return any(name == parent or name.startswith(f"{parent}.") for parent in parents)
 
 
-def _why_none(survey: Survey, prefix: str, pattern: str, matched: Sequence[str]) -> str:
+def _why_none(survey: Survey, prefix: str, pattern: str, matched: Sequence[str], levels: Sequence[str]) -> str:
     if matched:
         shapes = list(dict.fromkeys(f"{name.removeprefix(prefix)} {survey.outputs[name][0]}" for name in matched))
         more = f" and {len(shapes) - MAX_SHOWN} more" if len(shapes) > MAX_SHOWN else ""
@@ -142,6 +144,9 @@ def _why_none(survey: Survey, prefix: str, pattern: str, matched: Sequence[str])
             f"--attention {pattern!r}: no submodule of that name has a map, they return {', '.join(shapes[:MAX_SHOWN])}{more}: "
             "values of 0 or more as (n, 1, h, w) or (n, h, w), or a softmax over positions, are needed"
         )
-    names = [name.removeprefix(prefix) for name in survey.outputs if name]
-    near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
-    return f"--attention {pattern!r}: no submodule is of that name; the nearest are {', '.join(near)}"
+    names = [*levels, *(name.removeprefix(prefix) for name in survey.outputs if name)]
+    near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3)
+    said = (
+        f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+    )
+    return f"--attention {pattern!r}: no level or submodule is of that name; {said}"

@@ -57,6 +57,9 @@ class Listener(abc.ABC):
     def values(self, place: Place, values: Float[Tensor, "... keys width"]) -> None:  # noqa: B027
         """What the weights of that place multiply, where that is plain."""
 
+    def result(self, place: Place, result: Tensor) -> None:  # noqa: B027
+        """What the function at that place returned: values that were mixed, or of a softmax the weights."""
+
 
 class _Mode(TorchFunctionMode):
     """Hears the functions, and hands on what a listener wants."""
@@ -97,12 +100,16 @@ class _Mode(TorchFunctionMode):
         if call.dropout_p > 0:
             for start, weights, _ in call.chunks():
                 self.listener.weights(place, weights, start, len(call.query))
-            return func(*args, **kwargs)
+            output = func(*args, **kwargs)
+            self.listener.result(place, output)
+            return output
         parts = []
         for start, weights, value in call.chunks():
             self.listener.weights(place, weights, start, len(call.query))
             parts.append(weights.to(value.dtype) @ value)
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        output = parts[0] if len(parts) == 1 else torch.cat(parts)
+        self.listener.result(place, output)
+        return output
 
     def _multi_head(self, func: Any, args: Any, kwargs: Any) -> Any:
         place = self._next()
@@ -114,6 +121,7 @@ class _Mode(TorchFunctionMode):
         value = args[2]
         self.listener.values(place, (value if value.ndim == 3 else value[:, None]).transpose(0, 1)[:, None])
         self.listener.weights(place, seen.float(), 0, len(seen))
+        self.listener.result(place, output)
         return output, None if not asked else weights.mean(dim=-3) if mean else weights
 
     def _softmax(self, weights: Tensor, args: Any, kwargs: Any) -> Tensor:
@@ -122,6 +130,7 @@ class _Mode(TorchFunctionMode):
             place = self._next()
             if self.listener.wants(place, "attention"):
                 self._waiting.append((place, weights))
+                self.listener.result(place, weights)
         return weights
 
     def _pair(self, args: Any) -> None:

@@ -86,8 +86,7 @@ class OwnProtocol:
         maps = self._checked(self._maps_in(answer, count), count)
         if len(maps) != len(self.levels):
             raise self._wrong(f"its attend returned {len(maps)} maps for {len(self.levels)} levels")
-        pairs = zip(self.levels, maps, strict=True)
-        return answer[0], [shares(level) if name in self.unnormalised else level for name, level in pairs]
+        return answer[0], [shares(level) for level in maps]
 
     def _maps_in(self, answer: Any, count: int) -> Sequence[Any]:
         form = "its attend(images) must return (logits, [map of each level])"

@@ -56,10 +56,14 @@ class Output:
 
 @dataclass
 class Survey:
-    """What was found, in the order of the pass; and what each submodule returned in each call, by name."""
+    """What was found, in the order of the pass; and what each submodule returned in each call, by name.
+
+    `in_sequence`: whether each attention works on what the one before it gave, as those of two branches do not.
+    """
 
     found: list[Found] = field(default_factory=list)
     outputs: dict[str, list[Output]] = field(default_factory=dict)
+    in_sequence: bool = True
 
 
 def survey(module: nn.Module, images: Tensor) -> Survey:
@@ -75,7 +79,9 @@ def survey(module: nn.Module, images: Tensor) -> Survey:
         module(few)
     if seen.cut:
         _place_windows(module, few, names, working, seen)
-    return Survey([seen.confirmed(entry) for entry in seen.survey.found], seen.survey.outputs)
+    found = [seen.confirmed(entry) for entry in seen.survey.found]
+    several = sum(entry.square is not None for entry in found) > 1
+    return Survey(found, seen.survey.outputs, not several or _in_sequence(module, few, working))
 
 
 def _has_class_token(module: nn.Module) -> bool:
@@ -211,3 +217,37 @@ def _place_windows(module: nn.Module, images: Tensor, names: list[str], working:
         module(images)
     for place, number in seen.cut.items():
         seen.survey.found[number] = replace(seen.survey.found[number], placement=placer.found.get(place))
+
+
+class _Sequence(Listener):
+    """Asks of each attention whether its result depends on that of the attention before."""
+
+    def __init__(self) -> None:
+        self.unbroken = True
+        self.last: Tensor | None = None
+
+    def wants(self, place: Place, kind: Kind) -> bool:  # noqa: ARG002
+        return kind == "attention"
+
+    def weights(self, place: Place, weights: Tensor, start: int, total: int) -> None:
+        """Only the graph matters."""
+
+    def gate(self, place: Place, gate: Tensor) -> None:
+        """Gates are not multiplied to a rollout."""
+
+    def result(self, place: Place, result: Tensor) -> None:  # noqa: ARG002
+        if self.last is not None and self.last.requires_grad and result.requires_grad:
+            (found,) = torch.autograd.grad(result.sum(), self.last, retain_graph=True, allow_unused=True)
+            self.unbroken &= found is not None
+        self.last = result
+
+
+def _in_sequence(module: nn.Module, images: Tensor, working: list[str]) -> bool:
+    """Whether all attention of a network is one path; also where no gradient can tell."""
+    sequence = _Sequence()
+    try:
+        with torch.enable_grad(), listening(module, working, sequence):
+            module(images.detach().clone().requires_grad_())
+    except RuntimeError:  # without listening for gradients the module ran
+        return True
+    return sequence.unbroken

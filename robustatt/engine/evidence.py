@@ -50,6 +50,8 @@ class ResultsFolder:
 
     bound: BoundPlan
     records: pd.DataFrame
+    drift: pd.DataFrame
+    """The rows of the drift sample, of attacks at full strength."""
     transfer: pd.DataFrame
     """The rows of examples that were crafted on surrogates."""
     summary: Summary
@@ -73,7 +75,8 @@ def read_folder(directory: Path) -> ResultsFolder:
     store = Store(bound.records or directory / "records", read_only=True)
     cells = list(bound.cells())
     records, whole, findings = _read_cells(store, cells, "cells", bound.plan.sample is None)
-    drift, _, apart = _read_cells(store, list(bound.cells("drift")), "cells at full strength", False)
+    sampled = list(bound.cells("drift"))
+    drift, at_strength, apart = _read_cells(store, sampled, "cells at full strength", False)
     crafted = list(bound.cells("transfer"))
     transfer, more, findings_there = _read_cells(store, crafted, "cells of surrogates", bound.plan.sample is None)
     apart += findings_there
@@ -81,7 +84,8 @@ def read_folder(directory: Path) -> ResultsFolder:
     summary, disagreements = _summary(directory, bound, records, drift, transfer)
     incomplete = whole < len(cells) or apart  # a summary of fewer records is another one
     said = [*findings, *apart, *(() if incomplete else disagreements)]
-    return ResultsFolder(bound, records, transfer, summary, tuple(said), whole + more, len(cells) + len(crafted))
+    count = len(cells) + len(sampled) + len(crafted)
+    return ResultsFolder(bound, records, drift, transfer, summary, tuple(said), whole + at_strength + more, count)
 
 
 def _read_cells(store: Store, cells: Sequence[Cell], noun: str, indices_known: bool) -> tuple[pd.DataFrame, int, list[str]]:

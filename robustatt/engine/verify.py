@@ -22,13 +22,17 @@ from robustatt.engine.statement import FALSE, MARGIN_TOLERANCE, TRUE, UNKNOWN, S
 from robustatt.engine.verify_images import SavedExamples
 from robustatt.engine.worker import automatic_batch_size
 from robustatt.errors import RobustattError
-from robustatt.evaluate.cell import evaluate
+from robustatt.evaluate.cell import evaluate, positions_of
 from robustatt.models.device import choose_device
 from robustatt.plan import BoundPlan, Cell, ModelEntry
+from robustatt.results.columns import DRIFT_METRICS
 
 MAX_CHANGED = 0.02
 """Share of the attacked rows (and at least one) whose outcome may differ: where an attack ends at the very boundary, rounding
 decides. A run with the same kernels differs in none."""
+
+DRIFT_TOLERANCE, DRIFT_ROUNDING = 0.1, 2e-5
+"""How far the drift of a map may lie from the recorded one, in shares of it and in bits."""
 
 
 def verify(directory: Path, sample: int = 8) -> list[Statement]:
@@ -93,7 +97,8 @@ def _one_thread() -> Iterator[None]:
 
 def _records(folder: ResultsFolder) -> Statement:
     whole = folder.whole == folder.cells
-    finding = f"{folder.whole} of {folder.cells} cells are whole and hold the rows their names say, {len(folder.records):,} rows"
+    rows = sum(map(len, (folder.records, folder.drift, folder.transfer)))
+    finding = f"{folder.whole} of {folder.cells} cells are whole and hold the rows their names say, {rows:,} rows"
     return Statement("records", TRUE if whole else FALSE, finding)
 
 
@@ -105,10 +110,13 @@ def _agreement(folder: ResultsFolder) -> list[Statement]:
 
 def _repeated(folder: ResultsFolder, model: str, models: FrozenModels, dataset: Dataset, sample: int) -> Iterator[Statement]:
     """For each attack on a model, what running a few examples of each of its Cells again gives."""
-    cells = [cell for cell in folder.bound.cells() if cell.model == model]
-    for attack in dict.fromkeys(cell.attack.name for cell in cells) if sample else ():
-        mine = [cell for cell in cells if cell.attack.name == attack]
-        yield _run_again(f"{model} under {attack}", folder.records, mine, models, dataset, sample)
+    kinds: dict[tuple[str, str], list[Cell]] = {}
+    for cell in (*folder.bound.cells(), *folder.bound.cells("drift")) if sample else ():
+        if cell.model == model:
+            kinds.setdefault(cell.kind, []).append(cell)
+    for (_, attack), cells in kinds.items():
+        records = folder.drift if cells[0].part else folder.records
+        yield _run_again(f"{model} under {attack}", records, cells, models, dataset, sample)
 
 
 def _transferred(
@@ -143,8 +151,8 @@ def _again(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The recorded rows of a few examples of a Cell, and the rows that running them again gives, in the same order."""
     rng = np.random.default_rng([cell.seed, cell.start])
-    count = min(sample, cell.stop - cell.start)
-    positions = sorted((cell.start + rng.choice(cell.stop - cell.start, count, replace=False)).tolist())
+    every = positions_of(cell, dataset)
+    positions = [every[place] for place in sorted(rng.choice(len(every), min(sample, len(every)), replace=False).tolist())]
     batch = automatic_batch_size(dataset.image_shape, models.device)
     now = pd.DataFrame(evaluate(cell, models.of(cell), dataset, batch, positions=positions).columns)
     keys = [*("model", "attack", "eps", "index"), *(["surrogate"] if cell.targets else [])]
@@ -159,12 +167,32 @@ def _compared(what: str, then: pd.DataFrame, now: pd.DataFrame) -> Statement:
     labels = int((then["label"] != now["label"]).sum())
     clean = int(moved.sum())
     changed = int(((then["adv_pred"] == then["label"]) != (now["adv_pred"] == now["label"])).sum())
-    exact = all((then[name].to_numpy() == now[name].to_numpy()).all() for name in ("clean_pred", "adv_pred", "adv_margin"))
+    drift = [name for name in map(str, now) if name.startswith("drift_") and name in then]
+    exact = all(
+        np.array_equal(then[name].to_numpy(), now[name].to_numpy(), equal_nan=name in drift)
+        for name in ("clean_pred", "adv_pred", "adv_margin", *drift)
+    )
     of = f"{now['index'].nunique()} examples, {len(now):,} rows run again"
     if labels or clean:
         return Statement(what, FALSE, f"{of}: {labels} other labels, {clean} other clean margins")
     if changed > max(1, MAX_CHANGED * len(now)):
         return Statement(what, FALSE, f"{of}: right or wrong under attack differs in {changed}")
+    if (drifts := _other_drift(then, now)) > max(1, MAX_CHANGED * len(now)):
+        return Statement(what, FALSE, f"{of}: maps have drifted otherwise in {drifts}")
     outcome = f"right or wrong under attack differs in {changed}" if changed else "right or wrong under attack is the same"
-    how = "the same to the bit" if exact else f"{outcome}, margins to rounding"
+    how = "the same to the bit" if exact else f"{outcome}, margins{' and drift' if drift else ''} to rounding"
     return Statement(what, TRUE, f"{of}: {how}")
+
+
+def _other_drift(then: pd.DataFrame, now: pd.DataFrame) -> int:
+    """How many rows of the same margin, hence of the same image to rounding, have another drift at any level.
+
+    The divergence alone is compared: the other metrics jump where two positions tie.
+    """
+    metric = next(iter(DRIFT_METRICS))
+    names = [name for name in map(str, now) if name.startswith(f"drift_{metric}_")]
+    scale = float(now["adv_margin"].abs().max()) or 1.0
+    same = ((then["adv_margin"] - now["adv_margin"]).abs() <= MARGIN_TOLERANCE * scale).to_numpy()
+    before, after = (frame.reindex(columns=names).to_numpy(float)[same] for frame in (then, now))
+    other = ~np.isclose(before, after, rtol=DRIFT_TOLERANCE, atol=DRIFT_ROUNDING, equal_nan=True)
+    return int(other.any(axis=1).sum())

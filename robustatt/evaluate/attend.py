@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from robustatt.attention import Heads
+from robustatt.attention.levels import NONE
 from robustatt.errors import InputError, did_you_mean
 from robustatt.evaluate.classifier import frozen
 from robustatt.plan.entries import AUTO
@@ -29,14 +30,18 @@ def attention_maps(
 
     Args:
         levels: a name or the names of those wanted; all if None.
-        attention: ``auto``, or a glob over names of submodules and levels, such as ``layer4.*.spatial``.
+        attention: ``auto``, or a glob over names of levels and submodules, such as ``layer4.*.spatial``.
         heads: "mean", "max" or the number of a head, counted from 0.
 
     Raises:
-        InputError: the model has no attention that can be read, or no level or submodule of that name.
+        InputError: the model has no attention that can be read, or no level, submodule or head of that name.
     """
     if not isinstance(images, Tensor) or images.ndim != 4 or not len(images):
         raise InputError("images: a tensor (n, channels, height, width) of at least one image in [0, 1] is needed")
+    if attention == NONE:
+        raise InputError("attention='none' reads no maps: give 'auto' or a pattern")
+    if heads not in ("mean", "max") and (isinstance(heads, bool) or not isinstance(heads, int) or heads < 0):
+        raise InputError(f"heads={heads!r}: give 'mean', 'max' or the number of a head, counted from 0")
     label = type(model).__name__
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), images.device)
     pixels = images.detach().to(device)

@@ -155,7 +155,10 @@ def _prepared(
     target = AttackedBatch(classifier, attack.norm, attack.name, images, labels, index, radii, batch_size, kept, maps)
     target.set_target_classes(attack, ExampleRng(cell.seed, attack.name))
     oracle = Oracle(classifier.logits, classifier.box_margin, classifier.attend, classifier.attended)
-    attack.prepare(oracle)
+    try:
+        attack.prepare(oracle)
+    except InputError as problem:  # which of several models it is, the attack does not know
+        raise InputError(f"model {classifier.label!r}: {problem}") from None
     return target, attack, oracle
 
 

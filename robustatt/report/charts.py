@@ -13,7 +13,7 @@ from robustatt.report.figures import Panel, Series
 from robustatt.report.style import MARKERS, SeriesStyle
 
 WIDTH, HEIGHT = 400, 276
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 42
+LEFT, RIGHT, TOP, BOTTOM = 60, 10, 10, 42
 MAX_TICK = 5
 """More characters of a tick's value would run into the name of the axis."""
 

@@ -95,7 +95,7 @@ def gallery_figures(entries: Sequence[GalleryEntry], classes: Sequence[str], fol
         table = pd.DataFrame([{name: getattr(entry, name) for name in names} for entry in rows])
         write_csv(table, stem.with_name(f"{stem.name}.csv"))
         with theme(**{"axes.grid": False}):
-            figure = draw_rows(rows, [_row_name(entry, classes) for entry in rows])
+            figure = draw_rows(rows, [row_name(entry, classes) for entry in rows])
             paths += [*save(figure, stem), stem.with_name(f"{stem.name}.csv")]
     return paths
 
@@ -163,10 +163,12 @@ def _label(axis: Axes, heads: Sequence[str], names: Sequence[str]) -> None:
     axis.spines[:].set_visible(False)
 
 
-def _row_name(entry: GalleryEntry, classes: Sequence[str]) -> str:
+def row_name(entry: GalleryEntry, classes: Sequence[str]) -> str:
+    """What stands beside a row: the image, the radius, and what became of its class."""
     after = class_name(entry.adv_pred, classes)
-    said = f"{class_name(entry.clean_pred, classes)} → {after}" if entry.fooled else f"stays {after}"
-    return f"#{entry.index}, ε = {entry.eps}\n{said}"
+    wrong = "" if entry.clean_pred == entry.label else "wrong when clean: "
+    said = f"{class_name(entry.clean_pred, classes)} → {after}" if entry.fooled else f"{'' if wrong else 'stays '}{after}"
+    return f"#{entry.index}, ε = {entry.eps}\n{wrong}{said}"
 
 
 def class_name(number: int, classes: Sequence[str]) -> str:

@@ -68,7 +68,8 @@ def drift_markdown(rows: Sequence[DriftPrediction]) -> str:
     """Does drift predict being fooled: area under the ROC curve with its 95 % interval."""
     heads = ["model", "attack", "map", "radius", "area (95 %)", "fooled", "held", "predicts being fooled?"]
     cells = [
-        [row.model, row.attack, f"{row.level} ({row.kind})", row.eps, f"{row.auc:.3f} ({row.low:.3f} to {row.high:.3f})",
+        [row.model, row.attack, f"{row.level} ({row.kind})", row.eps,
+         f"{row.auc:.3f}" + ("" if row.too_few else f" ({row.low:.3f} to {row.high:.3f})"),
          str(row.n_fooled), str(row.n_held), row.reading]
         for row in rows
     ]  # fmt: skip

@@ -257,9 +257,14 @@ class DriftPrediction:
     n_held: int
 
     @property
+    def too_few(self) -> bool:
+        """Whether there are too few images for an interval that holds what it promises."""
+        return min(self.n_fooled, self.n_held) < FEWEST_TOLD_APART
+
+    @property
     def reading(self) -> str:
         """What the interval allows to say; of a few images it is too narrow to say anything."""
-        if min(self.n_fooled, self.n_held) < FEWEST_TOLD_APART:
+        if self.too_few:
             return "too few images to say"
         if self.low > 0.5:
             return "yes: fooled ones move more"

@@ -137,7 +137,11 @@ def drift_by_head(
     with frozen(module, label, place, clean[:BATCH], attention=attention) as classifier, torch.no_grad():
         reader, counts = classifier.reader, classifier.reader.head_counts
         if level not in counts:
-            said = did_you_mean(level, counts) if counts else "none of its levels has heads"
+            said = (
+                f"give the level whose heads are drawn; {did_you_mean(level, counts)}"
+                if counts
+                else "none of its levels has heads"
+            )
             raise InputError(f"model {label!r}: --heads {level!r}: {said}")
         number, size, moved = reader.levels.index(level), (clean.shape[2], clean.shape[3]), []
         for head in range(counts[level]):

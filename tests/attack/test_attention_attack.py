@@ -79,8 +79,8 @@ def test_only_the_levels_asked_for_are_moved() -> None:
 
 def test_a_network_without_attention_or_without_that_level_is_one_line() -> None:
     digits = robustatt.data.load("digits").tensors(range(4))
-    with pytest.raises(InputError, match="no attention that is read"):
-        robustatt.sweep(load("vgg"), digits, attacks=["attention"], eps="8")
+    with pytest.raises(InputError, match=r"^model 'plain': attack 'attention': .* no attention that is read"):
+        robustatt.sweep({"mine": load("vgg_att2"), "plain": load("vgg")}, digits, attacks=["attention"], eps="8")
     recipe = recipe_files.load("attention").model_copy(update={"levels": "block*"})
     with pytest.raises(InputError, match="fits no level of the model: its levels are l1, l2, l3"):
         robustatt.sweep(load("vgg_att3"), digits, attacks=[recipe], eps="8")

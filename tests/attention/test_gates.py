@@ -122,7 +122,7 @@ def test_squeeze_and_excitation_has_no_map_and_that_is_said() -> None:
 @pytest.mark.parametrize(
     ("pattern", "said"),
     [
-        ("spacial", "no submodule is of that name; the nearest are spatial"),
+        ("spacial", "no level or submodule is of that name; the nearest are spatial"),
         ("head", "no submodule of that name has a map, they return head (3, 5): values of 0 or more"),
         ("spatial.conv", "they return spatial.conv (3, 1, 8, 8) with negative values"),
     ],

@@ -85,7 +85,9 @@ def test_a_pattern_decides_what_is_recorded(attention: str, expected: set[str]) 
 
 
 def test_a_pattern_that_fits_nothing_is_one_line() -> None:
-    with pytest.raises(InputError, match="model 'model': --attention 'blokcs': no submodule is of that name; the nearest are"):
+    with pytest.raises(
+        InputError, match="model 'model': --attention 'blokcs': no level or submodule is of that name; the nearest are"
+    ):
         robustatt.sweep(build(), data(6), eps="8", attention="blokcs")
 
 
@@ -129,5 +131,7 @@ def test_the_command_line_reads_and_says_levels(
     assert "Levels: block1, block2, rollout" in capsys.readouterr().out
     assert main([*base, "--attention", "none"]) == 0
     assert "Levels: none" in capsys.readouterr().out
+    assert main([*base, "--heads", "0"]) == 2
+    assert "--heads '0': give the level whose heads are drawn; Known: block1, block2" in capsys.readouterr().err
     assert main([*base, "--attention", "haed"]) == 2
     assert "the nearest are head" in capsys.readouterr().err

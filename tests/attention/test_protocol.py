@@ -60,6 +60,30 @@ def test_maps_of_another_scale_give_the_drift_of_shares_and_it_is_said_once() ->
     assert "maps of early do not sum to 1" in said[0]
 
 
+def test_every_map_sums_to_one_also_where_the_first_images_did() -> None:
+    """Scales of later batches, half precision and clipped rounding leave no trace."""
+    for alter in (
+        lambda logits, maps: (logits, [maps[0] * (1 if len(logits) == 4 else 7), maps[1]]),
+        lambda logits, maps: (logits, [maps[0].half(), maps[1].bfloat16()]),
+        lambda logits, maps: (logits, [maps[0] - 1e-7, maps[1]]),
+    ):
+        _, maps = robustatt.attention_maps(Looking(alter), nets.held_out(12)[0])
+        for level in maps.values():
+            assert torch.allclose(level.sum((1, 2)), torch.ones(12), atol=1e-6)
+
+
+def test_a_pattern_chooses_among_the_levels_of_a_protocol() -> None:
+    image = nets.held_out(6)[0]
+    _, every = robustatt.attention_maps(Looking(), image)
+    _, one = robustatt.attention_maps(Looking(), image, attention="la*")
+    assert list(every) == ["early", "late"]
+    assert list(one) == ["late"]
+    assert torch.equal(one["late"], every["late"])
+    broken = Looking(lambda logits, _: logits)
+    with pytest.raises(InputError, match="no level or submodule is of that name"):
+        robustatt.attention_maps(broken, image, attention="late")
+
+
 def test_levels_need_no_names_and_a_channel_of_one_is_no_matter() -> None:
     model = Looking(lambda logits, maps: (logits, [level[:, None] for level in maps]))
     model.levels = None

@@ -322,9 +322,14 @@ def test_large_batches_are_weighed_in_parts(monkeypatch: pytest.MonkeyPatch) -> 
     ("arguments", "said"),
     [
         ({"levels": "blok2"}, "has no level 'blok2': did you mean 'block2'?"),
-        ({"attention": "blocks.*.atn"}, "no submodule is of that name; the nearest are blocks."),
+        ({"attention": "blocks.*.atn"}, "no level or submodule is of that name; the nearest are blocks."),
         ({"attention": "blocks.*.mlp.fc1"}, "no submodule of that name has a map, they return blocks.0.mlp.fc1 (3, 17, 768)"),
+        ({"attention": "block9"}, "the nearest are blocks, block2, block1"),
+        ({"attention": "none"}, "attention='none' reads no maps"),
         ({"heads": 7}, "level block1 has 3 heads, there is no head 7"),
+        ({"heads": -1}, "heads=-1: give 'mean', 'max' or the number of a head"),
+        ({"heads": True}, "heads=True: give"),
+        ({"heads": "median"}, "heads='median': give"),
     ],
 )
 def test_what_cannot_be_had_is_one_line(arguments: Any, said: str) -> None:
@@ -345,6 +350,40 @@ def test_a_pattern_picks_blocks_and_rollout() -> None:
         _, maps = robustatt.attention_maps(model, IMAGES[:1], attention=pattern)
         assert list(maps) == expected
         assert all(torch.allclose(maps[name], every[name]) for name in maps)
+
+
+class Mirrored(Encoder):
+    """An encoder asked twice, also for the mirrored image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + super().forward(x.flip(-1))
+
+
+class Ensemble(nn.Module):
+    """Two encoders beside each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = Encoder(), Encoder()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x) + self.second(x)
+
+
+class Repeated(Encoder):
+    """Each layer called twice, one after the other, as networks with shared weights do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.token.expand(len(x), -1, -1), self.embed(x).flatten(2).transpose(1, 2)], 1)
+        for layer in self.encoder.layers:
+            x = layer(layer(x))
+        return self.head(x[:, 0])
+
+
+@pytest.mark.parametrize(("build", "rolled"), [(Mirrored, False), (Ensemble, False), (Repeated, True)])
+def test_only_blocks_one_after_the_other_are_multiplied(build: type[nn.Module], rolled: bool) -> None:
+    _, maps = robustatt.attention_maps(build().eval(), IMAGES)
+    assert list(maps) == ["block1", "block2", "block3", "block4", *(["rollout"] if rolled else [])]
 
 
 def test_attention_between_channels_is_no_map() -> None:

@@ -142,7 +142,7 @@ def test_the_command_exits_with_0_and_says_what_is_wrong(
     assert cli.main(["doctor", "--model", "vgg_att9"]) == 2
     assert "did you mean" in capsys.readouterr().err
     assert cli.main(["doctor", "--model", "mine_blind:build", "--attention", "blocks.*"]) == 2
-    assert "--attention 'blocks.*': no submodule is of that name" in capsys.readouterr().err
+    assert "--attention 'blocks.*': no level or submodule is of that name" in capsys.readouterr().err
 
 
 def test_nothing_is_said_to_be_fine_about_logits_that_are_no_numbers() -> None:

@@ -11,6 +11,7 @@ from robustatt.report.charts import tick_text
 from robustatt.report.drift_by_level import level_tables, write_level_figure
 from robustatt.report.page import Page, context
 from robustatt.report.style import SHADES
+from robustatt.report.tables import drift_markdown
 from robustatt.report.text import prediction_rows
 from robustatt.results.summary import AreaRow, DriftRow, FullStrength, Summary
 
@@ -68,6 +69,14 @@ def test_one_fooled_image_says_nothing() -> None:
         for line in prediction_rows(Summary(drift_predicts_fooling=[area(2, *n) for n in ((1, 19), (19, 4), (5, 5))]))
     ]
     assert readings == ["too few images to say", "too few images to say", "the other way: fooled ones move less"]
+
+
+def test_an_interval_of_a_few_images_is_not_shown() -> None:
+    """DeLong's holds its 95 % only of more: of two fooled among a hundred, three of four."""
+    few, more = (drift_markdown(prediction_rows(Summary(drift_predicts_fooling=[area(2, n, 9)]))) for n in (2, 9))
+    assert "(0.010 to 0.300)" in more
+    assert "0.050" in few
+    assert "(0.010 to 0.300)" not in few
 
 
 def test_random_signs_at_full_strength_are_named_beside_the_attack() -> None:

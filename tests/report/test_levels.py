@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from synthetic_records import make_records
 
 from robustatt.report import drift_figures
 from robustatt.report.drift_by_level import level_tables
 from robustatt.report.drift_curves import drift_panel
+from robustatt.report.heatmaps import row_name
 from robustatt.results.aggregate import summarise
 from robustatt.results.columns import ROLLOUT, level_title, map_title, shown_levels
 from robustatt.results.gallery import GalleryEntry, read_gallery, write_gallery
@@ -45,6 +47,16 @@ def test_figures_of_drift_show_some_and_say_of_how_many() -> None:
     assert panel is not None
     assert [series.label for series in panel.series] == ["net, block 1", "net, block 6", "net, block 12", "net, rollout"]
     assert level_tables(summary, "fgsm")[0].levels == levels
+
+
+@pytest.mark.parametrize(
+    ("label", "clean", "attacked", "said"),
+    [(0, 0, 0, "stays a"), (0, 0, 1, "a → b"), (0, 1, 1, "wrong when clean: b"), (0, 1, 2, "wrong when clean: b → c")],
+)
+def test_a_row_of_pictures_tells_fooled_from_wrong_anyway(label: int, clean: int, attacked: int, said: str) -> None:
+    image = np.zeros((4, 4, 3), np.uint8)
+    entry = GalleryEntry("net", "pgd", 7, "1/255", label, clean, attacked, image, image.astype(np.float32), {}, {})
+    assert row_name(entry, "abc") == f"#7, ε = 1/255\n{said}"
 
 
 def test_a_gallery_keeps_the_order_and_names_of_levels(tmp_path: Path) -> None:

@@ -56,9 +56,9 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-def records_of(folder: Path, attack: str) -> Path:
+def records_of(folder: Path, attack: str, part: str = "records") -> Path:
     """The records file of an attack's only Cell."""
-    return next(p for p in (folder / "records").iterdir() if pq.read_table(p)["attack"][0].as_py() == attack)
+    return next(p for p in (folder / part).iterdir() if pq.read_table(p)["attack"][0].as_py() == attack)
 
 
 def forge(path: Path, change: Callable[[pd.DataFrame], None]) -> None:
@@ -120,7 +120,7 @@ def test_a_folder_as_its_sweep_left_it_is_true_to_the_bit(swept: Path, capsys: p
     assert main(["verify", str(swept), "--sample", "12"]) == 0  # all of them: a part is another batch, with other rounding
     out = capsys.readouterr().out
     assert "12 examples, 48 rows run again: the same to the bit" in out
-    assert "6 statements checked and true." in out
+    assert "8 statements checked and true." in out
     assert snapshot(swept) == before
 
 
@@ -167,6 +167,46 @@ def test_forged_records_with_a_valid_checksum_are_found_by_running_them_again(
     capsys.readouterr()
     assert main(["verify", str(swept)]) == 1
     assert "right or wrong under attack differs in" in capsys.readouterr().out
+
+
+ATTENDING = """
+from tiny_models import TwoClassLinear
+
+class build(TwoClassLinear):
+    levels = ("pixels",)
+
+    def attend(self, x):
+        grey = (8 * x.mean(1)).exp()
+        return self(x), [grey / grey.sum((1, 2), keepdim=True)]
+"""
+
+
+def still(frame: pd.DataFrame) -> None:
+    """Claim that no map moved."""
+    frame["drift_js_pixels"] = 0.0
+
+
+@pytest.mark.parametrize("part", ["records", "records-drift"])
+def test_forged_drift_is_found_by_running_it_again(
+    part: str, original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(original, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.syspath_prepend(str(tmp_path / "work"))
+    Path("nets_attending.py").write_text(ATTENDING)
+    command = [word.replace("nets_evidence", "nets_attending") for word in COMMAND]
+    assert main([*command, "--drift-n", "8"]) == 0
+    capsys.readouterr()
+    assert main(["verify", "out", "--sample", "12"]) == 0
+    out = capsys.readouterr().out
+    assert "4 of 4 cells are whole and hold the rows their names say, 160 rows" in out
+    assert "under pgd at full strength: 8 examples, 32 rows run again: the same to the bit" in out
+    forge(records_of(Path("out"), "pgd", part), still)
+    Path("out/summary.json").unlink()
+    assert main([*command, "--drift-n", "8"]) == 0
+    capsys.readouterr()
+    assert main(["verify", "out"]) == 1
+    assert "maps have drifted otherwise in" in capsys.readouterr().out
 
 
 def test_other_weights_and_other_data_than_those_bound_are_named(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,7 +85,7 @@
       }
       if (rest.children.length > 1) stage.append(rest);
       const fooled = radius.pred !== example.clean;
-      says.textContent = `Image ${image(example.index)}, true class ${named(example.label)}, at ε = ${radius.eps}: ` + (fooled ? `fooled, ${named(example.clean)} became ${named(radius.pred)}` : `holds, still ${named(radius.pred)}`);
+      says.textContent = `Image ${image(example.index)}, true class ${named(example.label)}, at ε = ${radius.eps}: ` + (example.clean !== example.label ? `wrong when clean, taken for ${named(example.clean)}` + (fooled ? `, now for ${named(radius.pred)}` : "") : fooled ? `fooled, ${named(example.clean)} became ${named(radius.pred)}` : `holds, still ${named(radius.pred)}`);
       for (const button of strip.children) { const other = button.example; button.setAttribute("aria-pressed", String(other === example)); button.dataset.fooled = String(radiusOf(other).pred !== other.clean); }
     };
     const fill = () => {

@@ -88,7 +88,8 @@ def _method_section(how: SegmentSettings) -> list[str]:
         "- An image is resized so that its shorter side is the scale, extended by reflection to a multiple of 16, and the map "
         "upsampled bilinearly to the image, the extension cut off; maps and logits are averaged over the scales that do "
         "not enlarge the image.",
-        "- `product` and `mean` combine the last two levels, `product_all` all three. That the paper multiplies two levels is "
+        "- `product` and `mean` combine the last two levels (of a transformer its last block and its rollout, if it has one), "
+        "`product_all` all levels. A network of several levels is judged by `product`. That the paper multiplies two levels is "
         "recollection; the others are ours. `cam`: the activation map of the predicted class; `gradcam` and `gradient`: "
         "saliency of the predicted class.",
         f"- Otsu's threshold; the pixels at or above the {how.quantile} quantile; one threshold a method, fitted on held-out images. "
