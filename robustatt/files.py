@@ -41,6 +41,8 @@ def write_whole(path: str | Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"cannot write {path}: there is a file where a folder is needed") from error
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 

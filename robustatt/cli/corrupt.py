@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from robustatt.cli._running import evaluated, parse_batch_size, parse_workers, p
 from robustatt.cli._sweep_tables import print_corruptions, print_place, print_saliency, print_warnings
 from robustatt.cli._terminal import announce
 from robustatt.cli.sweep import default_folder
+
+if TYPE_CHECKING:
+    from robustatt.results.summary import Summary
 
 
 def corrupt(
@@ -47,7 +50,10 @@ def corrupt(
     ] = None,
     clean: Annotated[
         str | None,
-        typer.Option(help="With published images: the data set of their clean ones, in the same order, such as cifar10."),
+        typer.Option(
+            help="With published images: the data set of their clean ones, in the same order. "
+            "[default: cifar10 or cifar100, if it is in --data-root and has the same labels]"
+        ),
     ] = None,
     weights: Annotated[
         list[str] | None, typer.Option(help="Weights file, one for each --model in order. [default: the bundled ones]")
@@ -80,6 +86,7 @@ def corrupt(
 
     from robustatt.corruptions.kinds import chosen_kinds, chosen_severities
     from robustatt.engine.corruptions import chosen_corruptions, require_drawable
+    from robustatt.engine.finished import recall, remember
     from robustatt.engine.options import ExecutorOptions
     from robustatt.plan import Plan, attack_entry, model_entries, radii_by_attack
     from robustatt.plan.entries import attending
@@ -99,11 +106,20 @@ def corrupt(
     standard = default_folder(data)
     folder = out or standard.with_name(f"{standard.name}-corrupt")
     announce(wanted.models)
-    plan, dataset, load = prepared(wanted)
+    execution = ExecutorOptions(workers=parse_workers(workers), threads=threads)
+    if (answer := recall(wanted, folder)) is not None:
+        _print_outcome(answer.summary, folder, 0, answer.cells)
+        return
+    wanted, dataset, load = prepared(wanted)
     require_drawable(recipes, dataset.image_shape[0])
-    outcome = evaluated(plan, dataset, load, folder, ExecutorOptions(workers=parse_workers(workers), threads=threads))
-    print_corruptions(outcome.summary)
-    print_saliency(outcome.summary)
-    print_warnings(outcome.summary)
-    print_place(folder, outcome.computed, outcome.ready)
+    outcome = evaluated(wanted, dataset, load, folder, execution)
+    _print_outcome(outcome.summary, folder, outcome.computed, outcome.ready)
+    remember(wanted, folder)
+
+
+def _print_outcome(summary: Summary, folder: Path, computed: int, ready: int) -> None:
+    print_corruptions(summary)
+    print_saliency(summary)
+    print_warnings(summary)
+    print_place(folder, computed, ready)
     print(f"Next: robustatt report {folder}")

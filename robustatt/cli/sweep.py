@@ -93,7 +93,10 @@ def sweep(
     ] = None,
     eps_unit: Annotated[
         str | None,
-        typer.Option(help="Unit of a bare number of --eps: 1/255 or 1. [default: 1/255 for L-infinity, 1 for L2 and L1]"),
+        typer.Option(
+            help="Unit of a bare number of --eps and --save-images-at: 1/255 or 1. "
+            "[default: 1/255 for L-infinity, 1 for L2 and L1]"
+        ),
     ] = None,
     engine: Annotated[str, typer.Option(help="Where to compute: local (this machine) or ray (a Ray cluster).")] = "local",
     workers: Annotated[
@@ -142,7 +145,7 @@ def sweep(
         "data_root": None if data_root is None else str(data_root), "download": download or None, "input_size": input_size,
         "precision": precision, "compile": compiled or None, "channels": channels,
         "class_names": None if class_names is None else str(class_names), "mask_classes": mask_classes,
-        "drift_n": drift_n, "images": _saved_images(save_images, save_images_at),
+        "drift_n": drift_n, "images": _saved_images(save_images, save_images_at, eps_unit),
     })  # fmt: skip
     folder = out or default_folder(wanted.data)
     from robustatt.engine.finished import recall, remember
@@ -218,10 +221,10 @@ def _plan_from_flags(
     return Plan(**changes)
 
 
-def _saved_images(first: str | None, at: str | None) -> SavedImages | None:
-    from robustatt.plan import SavedImages
+def _saved_images(first: str | None, at: str | None, eps_unit: str | None) -> SavedImages | None:
+    from robustatt.plan import SavedImages, parse_unit
 
-    return SavedImages.parse(first, at)
+    return SavedImages.parse(first, at, parse_unit(eps_unit))
 
 
 def _reweighted(models: tuple[ModelEntry, ...], weights: list[str]) -> tuple[ModelEntry, ...]:

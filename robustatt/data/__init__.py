@@ -133,7 +133,8 @@ def _as_parquet(source: Source, split: str, root: str | Path | None) -> Dataset 
 
 
 def _from_path(path: Path, split: str, label_column: str | None, image_size: int | None) -> Dataset:
-    from robustatt.data.corruptions import CorruptionImages, is_corruption_path
+    from robustatt.data.corruptions import CorruptionImages
+    from robustatt.data.places import is_corruption_path
 
     if is_corruption_path(str(path)):
         from robustatt.data.views import Resized

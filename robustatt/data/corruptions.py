@@ -13,32 +13,11 @@ from torch import Tensor
 from robustatt.data.cache import remembered
 from robustatt.data.dataset import Dataset, Indices, Pixels, content_hash
 from robustatt.data.labels import Labels, class_indices
+from robustatt.data.places import CORRUPTION_LABELS, parts_of
 from robustatt.errors import InputError, NoSuchSplit, did_you_mean
 
-LABELS = "labels.npy"
 SEVERITIES = 5
 CHUNK = 1024
-
-
-def is_corruption_path(path: str) -> bool:
-    """Whether a path means such a folder: ``DIR``, ``DIR:CORRUPTION[:SEVERITY]`` or the file."""
-    return (parts_of(path)[0] / LABELS).is_file()
-
-
-def parts_of(path: str) -> tuple[Path, str, str]:
-    """Folder, corruption and severity; a colon that belongs to the folder's own name stays with it."""
-    whole = Path(path)
-    if whole.is_dir():
-        return whole, "", ""
-    if Path(path).suffix == ".npy":
-        return whole.parent, whole.stem, ""
-    folder, _, severity = path.rpartition(":")
-    if Path(folder).suffix == ".npy":
-        return Path(folder).parent, Path(folder).stem, severity
-    if severity.isdecimal() and ":" in folder:
-        folder, _, corruption = folder.rpartition(":")
-        return Path(folder), corruption, severity
-    return (Path(folder), severity, "") if folder else (whole, "", "")
 
 
 @final
@@ -55,9 +34,9 @@ class CorruptionImages(Dataset):
         if split != "test":
             raise NoSuchSplit(f"{folder} holds corrupted test images: there is nothing to train on")
         self.corruption, self.severity = corruption, int(severity or 0)
-        found = sorted(file.stem for file in folder.glob("*.npy") if file.name != LABELS)
+        found = sorted(file.stem for file in folder.glob("*.npy") if file.name != CORRUPTION_LABELS)
         if not found:
-            raise InputError(f"{folder} holds {LABELS} and no arrays of images beside it, such as gaussian_noise.npy")
+            raise InputError(f"{folder} holds {CORRUPTION_LABELS} and no arrays of images beside it, such as gaussian_noise.npy")
         if not corruption:
             raise InputError(
                 f"{folder} holds {len(found)} corruptions: choose one and its severity, such as --data "
@@ -66,14 +45,14 @@ class CorruptionImages(Dataset):
         if corruption not in found:
             raise InputError(f"{folder} has no corruption {corruption!r}: {did_you_mean(corruption, found)}")
         self._file = folder / f"{corruption}.npy"
-        pixels, every = _opened(self._file), _labels(folder / LABELS)
+        pixels, every = _opened(self._file), _labels(folder / CORRUPTION_LABELS)
         stacked = _stacked(every, len(pixels), self._file)
         if stacked and not 1 <= self.severity <= SEVERITIES:
             raise InputError(
                 f"{self._file} holds severities 1 to {SEVERITIES}: choose one, such as --data {folder}:{corruption}:3"
             )
         if severity and not stacked and self.severity != 1:
-            raise InputError(f"{self._file} holds one severity: say --data {folder}:{corruption}")
+            raise InputError(f"{self._file} holds one severity, not five: ask for severity 1, or --data {folder}:{corruption}")
         count = len(pixels) // SEVERITIES if stacked else len(pixels)
         first = count * (self.severity - 1) if stacked else 0
         self._pixels, self.labels = pixels[first : first + count], every[:count]
@@ -131,6 +110,8 @@ def _stacked(labels: Tensor, images: int, file: Path) -> bool:
     if images == SEVERITIES * len(labels):
         return True
     if images != len(labels):
-        raise InputError(f"{file} holds {images} images and {LABELS} {len(labels)} labels: as many are needed, or five times")
+        raise InputError(
+            f"{file} holds {images} images and {CORRUPTION_LABELS} {len(labels)} labels: as many are needed, or five times"
+        )
     rows = labels.reshape(SEVERITIES, -1) if images % SEVERITIES == 0 else labels[None]
     return len(rows) > 1 and images > SEVERITIES and bool((rows == rows[0]).all())

@@ -17,6 +17,9 @@ PLACES = {
     "stl10": "stl10_binary/*",
 }
 
+CORRUPTION_LABELS = "labels.npy"
+"""What a folder of published corruptions holds beside their arrays (see `robustatt.data.corruptions`)."""
+
 
 def default_root() -> Path:
     """Where downloads go when no ``root`` is given: ``data`` in the cache folder."""
@@ -43,10 +46,29 @@ def digits_file() -> Path:
 def files_of(name_or_path: str, root: str | Path | None = None) -> Iterator[Path]:
     """The files and folders that a data set is read from, so far as they are there."""
     if name_or_path not in {"digits", *PLACES}:
-        from robustatt.data.corruptions import is_corruption_path, parts_of
-
         yield from tree(parts_of(name_or_path)[0] if is_corruption_path(name_or_path) else Path(name_or_path))
         return
     yield from files(name_or_path, root)
     if root is not None:
         yield from tree(Path(root, name_or_path))
+
+
+def is_corruption_path(path: str) -> bool:
+    """Whether a path means such a folder: ``DIR``, ``DIR:CORRUPTION[:SEVERITY]`` or the file."""
+    return (parts_of(path)[0] / CORRUPTION_LABELS).is_file()
+
+
+def parts_of(path: str) -> tuple[Path, str, str]:
+    """Folder, corruption and severity; a colon that belongs to the folder's own name stays with it."""
+    whole = Path(path)
+    if whole.is_dir():
+        return whole, "", ""
+    if Path(path).suffix == ".npy":
+        return whole.parent, whole.stem, ""
+    folder, _, severity = path.rpartition(":")
+    if Path(folder).suffix == ".npy":
+        return Path(folder).parent, Path(folder).stem, severity
+    if severity.isdecimal() and ":" in folder:
+        folder, _, corruption = folder.rpartition(":")
+        return Path(folder), corruption, severity
+    return (Path(folder), severity, "") if folder else (whole, "", "")

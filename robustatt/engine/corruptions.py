@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from robustatt import data as data_sets
-from robustatt.attack.corrupting import published
 from robustatt.attack.corruption import CITATION, CorruptionRecipe, corruption_recipe
 from robustatt.corruptions.kinds import BENCHMARK, GROUPS, KINDS, RGB_ONLY, SEVERITIES
-from robustatt.data.corruptions import LABELS
-from robustatt.data.dataset import Dataset
+from robustatt.data.places import CORRUPTION_LABELS, is_corruption_path, parts_of
 from robustatt.errors import InputError, did_you_mean, said_of
 from robustatt.plan import Plan
+
+if TYPE_CHECKING:
+    from robustatt.data import Dataset
 
 USUAL_CLEAN = ("cifar10", "cifar100")
 """Whose published corruptions come without the clean images; they are recognised by their labels."""
@@ -27,7 +29,7 @@ def published_kinds(folder: Path) -> dict[str, str]:
     Either ``labels.npy`` and ``<corruption>.npy``, as CIFAR-10-C, or ``<corruption>/<severity>/<class>/``, as ImageNet-C, which may
     lie in folders of its groups (``noise/gaussian_noise``).
     """
-    if (folder / LABELS).is_file():
+    if (folder / CORRUPTION_LABELS).is_file():
         return {kind: f"{folder}:{kind}:{{}}" for kind in KINDS if (folder / f"{kind}.npy").is_file()}
     found: dict[str, str] = {}
     for kind in KINDS:
@@ -47,6 +49,12 @@ def chosen_corruptions(
     """
     folder = Path(plan.data)
     there = published_kinds(folder) if folder.is_dir() else {}
+    base, kind, severity = parts_of(plan.data)
+    if kind in KINDS and is_corruption_path(plan.data):
+        chosen = f"--corruption {kind} --severity {severity}" if severity else f"--corruption {kind}"
+        raise InputError(
+            f"--data {plan.data} is corrupted already: name the folder and what to read of it, --data {base} {chosen}"
+        )
     if not there:
         if clean is not None:
             raise InputError(f"--clean {clean}: only for published corrupted images, and {plan.data} holds none: leave it out")
@@ -55,6 +63,8 @@ def chosen_corruptions(
         if kind not in there:
             raise InputError(f"{folder} has no images of {kind}: {did_you_mean(kind, there)}")
     wanted = [kind for kind in there if kind in (kinds or BENCHMARK)] or list(there)
+    for kind in wanted:
+        _require_severities(there[kind], kind, severities)
     names = (clean,) if clean is not None else USUAL_CLEAN
     dataset = _clean(plan, there[wanted[0]].format(severities[0]), names)
     return replace(plan, data=dataset.name), [_read(there[kind], kind, severities, dataset) for kind in wanted]
@@ -68,6 +78,15 @@ def require_drawable(recipes: Sequence[CorruptionRecipe], channels: int) -> None
             raise InputError(f"--corruption {kind} colours the image, and these are grey: leave it out, or give --channels 3")
     if "spatter" in drawn and find_spec("cv2") is None:
         raise InputError("--corruption spatter needs OpenCV: pip install 'robustatt[corruptions]', or leave it out")
+
+
+def _require_severities(images: str, kind: str, severities: Sequence[int]) -> None:
+    """InputError if published images lie in a folder for each severity, and one that is wanted is not there."""
+    folder = Path(images.removesuffix("/{}"))
+    there = [severity for severity in SEVERITIES if (folder / str(severity)).is_dir()]
+    if folder.is_dir() and not set(severities) <= set(there):
+        only = ",".join(map(str, there))
+        raise InputError(f"{folder} holds severities {only} of {kind}: choose among them, such as --severity {only}")
 
 
 def _clean(plan: Plan, images: str, names: Sequence[str]) -> Dataset:
@@ -92,6 +111,8 @@ def _clean(plan: Plan, images: str, names: Sequence[str]) -> Dataset:
 
 def _read(images: str, kind: str, severities: Sequence[int], clean: Dataset) -> CorruptionRecipe:
     """The recipe that reads published images, after a look at every severity that is wanted."""
+    from robustatt.attack.corrupting import published
+
     digest = hashlib.sha256()
     for severity in severities:
         where = images.format(severity)

@@ -179,12 +179,14 @@ class Plan:
             grid = document.get("eps", [])
             texts = [str(text) for text in (grid if isinstance(grid, list) else [grid])]
             attacks = tuple(attack_entry(entry) for entry in document.get("attacks", ["fgsm"]))
-            eps, grids = radii_by_attack(attacks, texts, parse_unit(document.get("eps_unit")))
+            unit = parse_unit(document.get("eps_unit"))
+            eps, grids = radii_by_attack(attacks, texts, unit)
             models = tuple(model_from_toml(entry) for entry in document.get("models", []))
             surrogates = tuple(model_from_toml(entry) for entry in document.get("surrogates", []))
             simple = {key: document[key] for key in SIMPLE_KEYS if key in document}
             at = document.get("save_images_at", "")
-            images = SavedImages.parse(document.get("save_images"), ",".join(map(str, at)) if isinstance(at, list) else str(at))
+            at = ",".join(map(str, at)) if isinstance(at, list) else str(at)
+            images = SavedImages.parse(document.get("save_images"), at, unit)
             return Plan(models=models, attacks=attacks, eps=eps, grids=grids, images=images, surrogates=surrogates, **simple)
 
 

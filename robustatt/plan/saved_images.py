@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from robustatt.attack.recipe import Recipe
 from robustatt.eps import UNITS, format_radius, parse_grid
@@ -25,8 +26,11 @@ class SavedImages:
     at: str = ""
 
     @staticmethod
-    def parse(first: object, at: str | None) -> SavedImages | None:
-        """From a number or "all", and a grid; None if nothing is to be saved. InputError for anything else."""
+    def parse(first: object, at: str | None, unit: Fraction | None = None) -> SavedImages | None:
+        """From a number or "all", and a grid; None if nothing is to be saved. InputError for anything else.
+
+        Bare numbers of the grid count in `unit`, or if it is None in that of each attack's norm.
+        """
         if first is None:
             if at:
                 raise InputError(
@@ -36,6 +40,8 @@ class SavedImages:
         text = str(first).strip()
         if text != ALL and not (text.isdecimal() and int(text) > 0):
             raise InputError(f"--save-images {text[:64]!r}: give a number of examples, or {ALL}")
+        if at and unit is not None:
+            at = ",".join(format_radius(eps) for eps in _parsed(at, unit)) or at
         return SavedImages(None if text == ALL else int(text), at or "")
 
     @property
@@ -56,13 +62,17 @@ class SavedImages:
         text = self.at if at is None else at
         if recipe.unbounded or not text:
             return ()
-        with said_of("--save-images-at"):
-            wanted = {format_radius(eps, recipe.norm) for eps in parse_grid(text, UNITS[recipe.norm])}
+        wanted = {format_radius(eps, recipe.norm) for eps in _parsed(text, UNITS[recipe.norm])}
         return tuple(eps for eps in grid if eps in wanted)
 
     def examples(self, start: int, stop: int) -> int:
         """Of how many of the examples [start, stop) images are saved, from the first on."""
         return max(0, min(stop, stop if self.first is None else self.first) - start)
+
+
+def _parsed(at: str, unit: Fraction) -> tuple[Fraction, ...]:
+    with said_of("--save-images-at"):
+        return parse_grid(at, unit)
 
 
 @dataclass(frozen=True)

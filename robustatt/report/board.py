@@ -31,8 +31,8 @@ DRAWN = len(LIGHT)
 
 RULE = (
     "The rank of a model is 1 plus the number of models that are shown to be more accurate on the same images: one-sided exact McNemar "
-    "tests of every ordered pair, Holm corrected, 5 % for the whole table. Models of one rank are ties. The small numbers are the "
-    "ranks that chance leaves open."
+    "tests of every ordered pair, Holm corrected, 5\N{NO-BREAK SPACE}% for the whole table. Models of one rank are ties. "
+    "The small numbers are the ranks that chance leaves open."
 )
 UNLIKE = (
     "Not all models were attacked by the same recipes. A model that met fewer or weaker attacks looks more robust than it is: compare "
@@ -92,7 +92,8 @@ def render(board: Board) -> str:
     """The page as text."""
     boards = [_norm_context(norm) for norm in board.norms]
     models = {row.entry.fingerprint for norm in board.norms for row in norm.standings}
-    facts = [f"{board.data.n:,} images{f' ({board.data.split})' if board.data.split else ''}", f"{len(board.folders)} runs"]
+    split, runs = f" ({board.data.split})" if board.data.split else "", len(board.folders)
+    facts = [f"{board.data.n:,} images{split}", f"{runs} run{'s' if runs != 1 else ''}"]
     return page.render_template("board.html.j2", {
         **page.frame_parts(),
         "title": f"{len(models)} model{'s' if len(models) != 1 else ''} on {without_paths(board.data.name)}",

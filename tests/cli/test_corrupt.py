@@ -163,6 +163,8 @@ def test_batch_size_workers_and_company_change_nothing(drawn: Path, folder: Path
         (["--data", "C", "--clean", "clean.npz", "--corruption", "snow"], "no images of snow"),
         (["--data", "C", "--clean", "short.npz"], "C:fog:1 holds 40 images"),
         (["--data", "C", "--clean", "other.npz"], "has label"),
+        (["--data", "C:fog:3", "--clean", "clean.npz"], "--data C --corruption fog --severity 3"),
+        (["--data", "F", "--clean", "clean"], "holds severities 1,2 of fog"),
         (["--data", "bad", "--clean", "clean.npz"], "labels.npy 39 labels"),
     ],
 )

@@ -131,5 +131,7 @@ def imported(*arguments: str) -> set[str]:
 def test_what_is_imported(tmp_path: Path) -> None:
     """No timing in tests: what takes seconds to import is imported only by the runs that need it."""
     sweep = ("sweep", "--model", "vgg", "-n", "20", "--attack", "fgsm", "--eps", "8", "--out", str(tmp_path / "out"))
+    corrupt = ("corrupt", "--model", "vgg", "-n", "20", "--corruption", "contrast", "--out", str(tmp_path / "corrupt"))
     assert imported(*sweep) == {"torch", "pandas", "pyarrow"}
-    assert imported(*sweep) == set()
+    assert "torch" in imported(*corrupt)
+    assert imported(*sweep) == imported(*corrupt) == set()

@@ -146,6 +146,16 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert not Path("out").exists()
 
 
+@pytest.mark.usefixtures("runs")
+def test_a_page_of_one_run_and_a_file_where_the_folder_should_be(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["board", "a", "a/.", "--out", "out"]) == 0
+    assert "1 run " in Path("out/board.html").read_text()
+    Path("file").touch()
+    capsys.readouterr()
+    assert main(["board", "a", "--out", "file"]) == 2
+    assert capsys.readouterr().err == "robustatt: cannot write file/board.html: there is a file where a folder is needed\n"
+
+
 def test_damaged_records_lose_the_rank_and_are_named(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = next((runs / "a" / "records").iterdir())
     content = bytearray(path.read_bytes())

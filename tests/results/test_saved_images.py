@@ -349,6 +349,10 @@ WRONG = {
         ["--save-images", "2", "--save-images-at", "4,5"],
         "--save-images-at '5': no attack is run at such a radius",
     ),
+    "no such radius in a unit": (
+        ["--eps", "0.02", "--eps-unit", "1", "--save-images", "2", "--save-images-at", "0.02,0.03"],
+        "--save-images-at '7.65/255': no attack is run at such a radius",
+    ),
     "no radius": (["--save-images", "2", "--save-images-at", "x"], "--save-images-at: --eps: 'x' is not a radius"),
 }
 
@@ -381,6 +385,11 @@ def test_a_plan_file_asks_for_images_as_the_flags_do() -> None:
     document = {"models": ["vgg"], "eps": "1,4", "save_images": 20, "save_images_at": "4/255"}
     plan = Plan.from_toml(document, "plan")
     assert plan.images == SavedImages(20, "4/255")
+    assert Plan.from_toml(plan.to_toml(), "plan") == plan
+    plain = document | {"attacks": ["fgsm", "pgd-l2"], "eps": "0.4,0.5", "eps_unit": 1, "save_images_at": "0.5"}
+    plan = Plan.from_toml(plain, "plan")
+    assert plan.images is not None
+    assert [plan.images.radii(recipe, plan.radii_of(recipe)) for recipe in plan.attacks] == [("127.5/255",), ("0.5",)]
     assert Plan.from_toml(plan.to_toml(), "plan") == plan
     with pytest.raises(InputError, match="no attack is run at such a radius"):
         Plan.from_toml(document | {"save_images_at": "8/255"}, "plan")
