@@ -21,7 +21,10 @@ from robustatt.results.columns import GRADCAM
 Maps = list[Float[Tensor, "n h w"]]
 
 SUM_TOLERANCE = 1e-3
-"""How far a map's sum may lie from 1 and still be rounding."""
+"""How far a map's sum may lie from 1 without a word about it: that of half precision does."""
+
+SUM_ROUNDING = 1e-5
+"""How far it may lie from 1 and still be float32's rounding; other maps are divided by their sums."""
 
 NEGATIVE_TOLERANCE = 1e-6
 """How far below 0 a share may lie and still be rounding."""
@@ -86,7 +89,7 @@ class OwnProtocol:
         maps = self._checked(self._maps_in(answer, count), count)
         if len(maps) != len(self.levels):
             raise self._wrong(f"its attend returned {len(maps)} maps for {len(self.levels)} levels")
-        return answer[0], [shares(level) for level in maps]
+        return answer[0], [_summing_to_one(level) for level in maps]
 
     def _maps_in(self, answer: Any, count: int) -> Sequence[Any]:
         form = "its attend(images) must return (logits, [map of each level])"
@@ -114,6 +117,12 @@ class OwnProtocol:
 
     def _wrong(self, what: str) -> InputError:
         return InputError(f"model {self._label!r}: {what}")
+
+
+def _summing_to_one(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+    """Maps divided by their sums; those that sum to 1 but for rounding stay as they are, bit for bit."""
+    off = (maps.sum((1, 2), keepdim=True) - 1).abs() > SUM_ROUNDING
+    return torch.where(off, shares(maps), maps)
 
 
 class WrongMap(InputError):
