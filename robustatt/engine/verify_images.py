@@ -28,6 +28,10 @@ DISTANCE_TOLERANCE = 1e-5
 """How far a distance may lie from the recorded one, absolute below 1 and relative above: the record's was measured before the
 last rounding into the box."""
 
+LOGIT_ROUNDING = 1e-5
+"""How far a margin may lie from the recorded one at least, in shares of the largest clean margin: images at the very boundary have
+margins that are small beside the logits, which round by some 1e-6 of themselves."""
+
 NAMED = 3
 """Rows that a finding names."""
 
@@ -196,19 +200,19 @@ def _judge(cell: Cell, file: ImageFile, classifier: Classifier, dataset: Dataset
         distance = norm.norm(image.double() - clean.double())
         fresh = classifier.predict(image.nan_to_num(0.0, 0.0, 0.0).clamp(0.0, 1.0), label, index)
         unattacked = classifier.predict(clean, label, index)
-        values = (outside, distance, label, unattacked.prediction, fresh.prediction, fresh.margin)
+        values = (outside, distance, label, unattacked.prediction, fresh.prediction, fresh.margin, unattacked.margin)
         mistake[chunk], exact[chunk], close[chunk] = _compared(mine, *(value.cpu().numpy() for value in values))
     return rows.assign(mistake=mistake, exact=exact, close=close)
 
 
 def _compared(
     rows: pd.DataFrame, outside: np.ndarray, distance: np.ndarray, label: np.ndarray, clean: np.ndarray, prediction: np.ndarray,
-    margin: np.ndarray,
+    margin: np.ndarray, clean_margin: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Each row against what was found: the first thing that is not true of it, and `exact` and `close` as in `_judge`."""
     radius = _radii(rows["eps"]).to_numpy()
     recorded, then = rows["distance"].to_numpy(np.float64), rows["adv_margin"].to_numpy(np.float64)
-    rounding = MARGIN_TOLERANCE * max(1e-30, float(np.abs(margin).max()))
+    rounding = max(1e-30, MARGIN_TOLERANCE * float(np.abs(margin).max()), LOGIT_ROUNDING * float(np.abs(clean_margin).max()))
     close = (np.abs(margin) <= rounding) & (np.abs(then) <= rounding)
     changed = prediction != rows["adv_pred"].to_numpy()
     mistakes: Sequence[tuple[np.ndarray, list[str]]] = (
