@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
     from robustatt.plan import Cell
+    from robustatt.results.summary import Summary
 
 LOG_INTERVAL = 30.0  # seconds between two lines of progress where there is no terminal
 
@@ -26,6 +27,9 @@ class SweepProgress(Protocol):
     def failed(self, cell: Cell, cause: str, log: str) -> None:
         """A Cell failed: the cause in one line with what happens now, and what its worker said (may be empty)."""
 
+    def looked(self, summary: Summary, seconds: float) -> None:
+        """What is known after a round of a sweep in rounds, so many seconds after its beginning."""
+
 
 class NoSweepProgress:
     """Progress that is not shown."""
@@ -35,6 +39,8 @@ class NoSweepProgress:
     def advance(self, cell: Cell, images: int) -> None: ...
 
     def failed(self, cell: Cell, cause: str, log: str) -> None: ...
+
+    def looked(self, summary: Summary, seconds: float) -> None: ...
 
 
 class StudyProgress(Protocol):
@@ -104,17 +110,24 @@ class ProgressBar(abc.ABC):
 
 
 class SweepBar(ProgressBar):
-    """The progress bar of a sweep: images a second and time left. In a log file, a line now and then."""
+    """The progress bar of a sweep: images a second and time left. In a log file, a line now and then.
 
-    def __init__(self) -> None:
+    `seconds`: the time that the sweep has, if it is limited.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._seconds = seconds
         super().__init__()
         self._said = time.monotonic()
 
     def _columns(self) -> list[Any]:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         rate = TextColumn("{task.fields[rate]}")
-        return [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn()]
+        left: list[Any] = [TimeRemainingColumn()]
+        if self._seconds is not None:
+            left = [TimeElapsedColumn(), TextColumn(f"of {duration(self._seconds)}")]
+        return [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, *left]
 
     def begin(self, images: int, cells: int, cells_ready: int) -> None:
         del cells, cells_ready
@@ -130,6 +143,10 @@ class SweepBar(ProgressBar):
             task = self._progress.tasks[0]
             left = f", {duration(task.time_remaining)} left" if task.time_remaining else ""
             print(f"{task.completed:,.0f} of {task.total:,.0f} images{left}", file=sys.stderr, flush=True)
+
+    def looked(self, summary: Summary, seconds: float) -> None:
+        """Accuracy so far of each curve: above the bar; in a log file a line each, now and then."""
+        print(summary.plan.rounds, seconds, file=sys.stderr)
 
     def failed(self, cell: Cell, cause: str, log: str) -> None:
         said = "".join(f"\n  {line}" for line in log.splitlines())

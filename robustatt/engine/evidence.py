@@ -72,10 +72,10 @@ def read_folder(directory: Path) -> ResultsFolder:
         refuse_link(directory / folder, "remove the link, or sweep with --records file://...")
     store = Store(bound.records or directory / "records", read_only=True)
     cells = list(bound.cells())
-    records, whole, findings = _read_cells(store, cells, "cells", bound.plan.sample is None)
+    records, whole, findings = _read_cells(store, cells, "cells", bound.plan.positions_are_indices)
     drift, _, apart = _read_cells(store, list(bound.cells("drift")), "cells at full strength", False)
     crafted = list(bound.cells("transfer"))
-    transfer, more, findings_there = _read_cells(store, crafted, "cells of surrogates", bound.plan.sample is None)
+    transfer, more, findings_there = _read_cells(store, crafted, "cells of surrogates", bound.plan.positions_are_indices)
     apart += findings_there
     findings += _contradictions(pd.concat([records, transfer]) if more else records)
     summary, disagreements = _summary(directory, bound, records, drift, transfer)

@@ -51,7 +51,7 @@ def read_run(directory: Path, bound: BoundPlan) -> RunOutcomes:
     refuse_link(directory / "records", "remove the link, or sweep with --records file://...")
     store = Store(bound.records or directory / "records", read_only=True)
     cells = list(bound.cells())
-    known = bound.plan.sample is None
+    known = bound.plan.positions_are_indices
 
     def grid(cell: Cell, key: str) -> CellGrid | str | None:
         table = None if key in absent else store.read_columns(key, OUTCOME_COLUMNS)
