@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import sys
 import time
+from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from robustatt.plan import Cell
     from robustatt.results.summary import Summary
 
+MOST_LINES = 12  # of curves above the bar
 LOG_INTERVAL = 30.0  # seconds between two lines of progress where there is no terminal
 
 
@@ -84,13 +86,25 @@ def _console() -> Any:
     return Console(stderr=True)
 
 
+def _with_lines(lines: list[str], *columns: Any) -> Any:
+    """Progress of these columns, with lines of text above it."""
+    from rich.progress import Progress
+    from rich.text import Text
+
+    class WithLines(Progress):
+        def get_renderables(self) -> Iterable[Any]:
+            yield from (Text(line, overflow="ellipsis", no_wrap=True) for line in lines)
+            yield from super().get_renderables()
+
+    return WithLines(*columns, console=_console(), transient=True)
+
+
 class ProgressBar(abc.ABC):
     """A progress bar on standard error that appears with its first task and is gone afterwards."""
 
     def __init__(self) -> None:
-        from rich.progress import Progress
-
-        self._progress = Progress(*self._columns(), console=_console(), transient=True)
+        self._lines: list[str] = []  # above the bar
+        self._progress = _with_lines(self._lines, *self._columns())
         self._task: Any = None
 
     @abc.abstractmethod
@@ -116,7 +130,7 @@ class SweepBar(ProgressBar):
     """
 
     def __init__(self, seconds: float | None = None) -> None:
-        self._seconds = seconds
+        self._seconds, self._looked = seconds, 0.0
         super().__init__()
         self._said = time.monotonic()
 
@@ -145,8 +159,20 @@ class SweepBar(ProgressBar):
             print(f"{task.completed:,.0f} of {task.total:,.0f} images{left}", file=sys.stderr, flush=True)
 
     def looked(self, summary: Summary, seconds: float) -> None:
-        """Accuracy so far of each curve: above the bar; in a log file a line each, now and then."""
-        print(summary.plan.rounds, seconds, file=sys.stderr)
+        """Accuracy so far of each curve: above the bar, or in a log file a line now and then."""
+        from robustatt.results.precision import standings
+
+        found, of = [str(standing) for standing in standings(summary)], summary.plan.rounds.of if summary.plan.rounds else 0
+        if not found:
+            return
+        more = [f"and {len(found) - MOST_LINES} more"] if len(found) > MOST_LINES else []
+        head = f"{summary.plan.data.n:,} of {of:,} examples after {duration(seconds)}, accuracy in % [95 % at every look]"
+        console = self._progress.console
+        if console.is_terminal or console.is_jupyter:
+            self._lines[:] = [head, *(f"  {line}" for line in [*found[:MOST_LINES], *more])]
+        elif seconds >= 2 * self._looked:
+            self._looked = seconds
+            print(f"{head}: {', '.join([*found[:MOST_LINES], *more])}", file=sys.stderr, flush=True)
 
     def failed(self, cell: Cell, cause: str, log: str) -> None:
         said = "".join(f"\n  {line}" for line in log.splitlines())

@@ -150,5 +150,5 @@ def load_result(directory: str | Path) -> Result:
     folder = read_folder(Path(directory))
     for finding in folder.findings:
         warn_caller(finding)
-    summary = folder.summary.model_copy(update={"integrity": list(folder.findings)})
+    summary = folder.shown()
     return Result(SweepOutcome(folder.records, summary, 0, folder.whole, folder.transfer), partial(saved_in, Path(directory)))

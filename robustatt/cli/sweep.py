@@ -21,7 +21,7 @@ from robustatt.cli._options import (
     Normalize,
 )
 from robustatt.cli._running import evaluated, parse_batch_size, parse_workers, prepared
-from robustatt.cli._sweep_tables import print_place, print_summary
+from robustatt.cli._sweep_tables import print_place, print_rounds, print_summary
 from robustatt.cli._terminal import announce, counted, print_table
 from robustatt.errors import InputError
 from robustatt.progress import duration
@@ -259,10 +259,13 @@ def _reweighted(models: tuple[ModelEntry, ...], weights: list[str]) -> tuple[Mod
 
 def _print_forecast(plan: Plan, dataset: Dataset, load: Loader, folder: Path, execution: ExecutorOptions) -> None:
     """Cost by model and attack, then what all of it takes on this machine and on the requested workers."""
+    from dataclasses import replace
+
     from robustatt.engine.forecast import forecast
     from robustatt.engine.sweep import bound
 
-    with bound(plan, dataset, load, folder, execution) as sweep:
+    whole = replace(plan, limits=None, rounds=False)
+    with bound(whole, dataset, load, folder, execution) as sweep:
         cost = forecast(sweep, _say_measured)
     heads = ["model", "attack", "cells", "gradients", "forwards", "time of one worker", "measured on"]
     print_table(heads, [
@@ -280,6 +283,8 @@ def _print_forecast(plan: Plan, dataset: Dataset, load: Loader, folder: Path, ex
         f"With {counted(cost.workers, 'worker')}: {duration(cost.seconds)}{start}; "
         f"peak memory of all processes {cost.peak_bytes / 2**30:.1f} GiB. Nothing was written."
     )
+    if plan.limits is not None:
+        print("That is all of it: --time and --until stop it earlier.")
 
 
 def _say_measured(cell: Cell, examples: int) -> None:
@@ -294,6 +299,7 @@ def default_folder(data: str) -> Path:
 
 def _print_outcome(summary: Summary, folder: Path, computed: int, ready: int) -> None:
     print_summary(summary)
+    print_rounds(summary)
     print_place(folder, computed, ready)
     if summary.full_strength is not None:
         print(f"Drift was measured at full strength on {summary.full_strength.n} images (--drift-n).")

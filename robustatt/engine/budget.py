@@ -14,8 +14,7 @@ from robustatt.plan.rounds import SMALLEST, sizes
 class Budget:
     """The time that a sweep may take, without an end if `seconds` is None; `began` by the clock, now if None.
 
-    `pace` is what an example took in the last round, in seconds, under all attacks on all models; None while nothing is
-    measured. `reserve` is kept for what is done after the last round.
+    `pace` is what an example is expected to take, in seconds, under all attacks on all models; None while nothing is measured. `reserve` is kept for what is done after the last round.
     """
 
     seconds: float | None = None
@@ -37,8 +36,13 @@ class Budget:
         """Seconds since the beginning."""
         return self.clock() - self._began
 
+    def took(self, examples: float, seconds: float) -> None:
+        """Take in a round. Its examples may have been easy ones by chance, the more so the fewer they were."""
+        if examples:
+            self.pace = seconds / examples * (1 + examples**-0.5)
+
     def fits(self, examples: float) -> bool:
-        """Whether a round of so many examples, at the last round's pace, ends in time."""
+        """Whether a round of so many examples, by the last one, ends in time."""
         if self.seconds is None:
             return True
         left = self.seconds - self.spent - self.reserve

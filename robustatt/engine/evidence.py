@@ -58,6 +58,15 @@ class ResultsFolder:
     """Cells whose records are there, whole and of the right rows."""
     cells: int
 
+    def shown(self) -> Summary:
+        """The summary with what a reader has to know of the folder: what does not agree, and that it is not finished."""
+        unfinished = ""
+        if self.whole < self.cells:
+            unfinished = f"{self.whole} of {self.cells} cells are there: the sweep is still running, or was interrupted."
+        elif self.summary.plan.rounds is not None and self.summary.stopped is None:
+            unfinished = "The sweep is still running, or was interrupted: these are the examples of the rounds that are whole."
+        return self.summary.model_copy(update={"integrity": list(self.findings), "unfinished": unfinished})
+
 
 def read_folder(directory: Path) -> ResultsFolder:
     """Read a results folder, changing nothing in it.

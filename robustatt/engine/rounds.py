@@ -94,7 +94,7 @@ class _Run:
                 self._measure_drift()
                 began = budget.spent
                 found, summary = self._look()
-                budget.pace = (taken + budget.spent - began) / examples
+                budget.took(examples, taken + budget.spent - began)
                 budget.reserve = self._seconds_for_pictures()
             summary = summary.model_copy(update={"stopped": Stopped(reason=reason or "time", seconds=round(budget.spent, 1))})
             write_summary(sweep.out, summary)

@@ -200,7 +200,11 @@ class Stopped(Part):
 
 
 class Summary(Part):
-    """The whole of summary.json; `integrity` is not in the file: what does not agree with the records, a line each."""
+    """The whole of summary.json.
+
+    Not in the file: `integrity` is what does not agree with the records, a line each; `unfinished` says of a sweep that is not
+    whole how much of it is there.
+    """
 
     version: int = Field(default=SCHEMA, alias="schema")
     plan: PlanInfo = PlanInfo()
@@ -216,6 +220,7 @@ class Summary(Part):
     transfer: list[TransferCurve] = []
     stopped: Stopped | None = None
     integrity: list[str] = Field(default=[], exclude=True)
+    unfinished: str = Field(default="", exclude=True)
 
     def measured_drift(self) -> list[DriftRow]:
         """Drift at full strength, and for attacks that were not run so, at the radii that the sweep attacked."""
