@@ -130,7 +130,7 @@ class SweepBar(ProgressBar):
     """
 
     def __init__(self, seconds: float | None = None) -> None:
-        self._seconds, self._looked = seconds, 0.0
+        self._seconds, self._looked = seconds, 0.0  # what it has, and when accuracy was said last
         super().__init__()
         self._said = time.monotonic()
 
@@ -152,7 +152,7 @@ class SweepBar(ProgressBar):
         self._progress.update(self._task, advance=images, description=f"{cell.model} {cell.attack.name}")
         speed = self._progress.tasks[0].speed
         self._progress.update(self._task, rate=f"{speed:,.0f} images/s" if speed else "")
-        if not self._progress.console.is_terminal and time.monotonic() - self._said > LOG_INTERVAL:
+        if not self._progress.console.is_terminal and not self._looked and time.monotonic() - self._said > LOG_INTERVAL:
             self._said = time.monotonic()
             task = self._progress.tasks[0]
             left = f", {duration(task.time_remaining)} left" if task.time_remaining else ""

@@ -21,6 +21,7 @@ from robustatt.plan import BoundPlan, Cell, Plan, Rounds
 from robustatt.plan.rounds import SMALLEST
 from robustatt.progress import SweepProgress
 from robustatt.results.precision import narrow_enough
+from robustatt.results.records import Store
 from robustatt.results.summary import Stopped, Summary
 from robustatt.results.summary_file import write_summary
 
@@ -32,18 +33,31 @@ PICTURES = 9  # examples that are attacked again for the gallery, at most
 
 def going_on(plan: Plan, out: Path) -> Plan:
     """The plan, in rounds if its folder holds this very sweep begun with limits: their examples are in another order."""
-    if plan.in_rounds:
-        return plan
+    earlier = None if plan.in_rounds else _same_sweep(plan, out)
+    return plan if earlier is None or earlier.rounds is None else replace(plan, rounds=True)
+
+
+def seems_whole(plan: Plan, out: Path) -> bool:
+    """Whether the folder of a plan with limits seems to hold all of the sweep without them, by the names of its records."""
+    earlier = None if plan.limits is None else _same_sweep(plan, out)
+    if earlier is None or earlier.rounds is not None:
+        return False
+    return not Store(earlier.records or out / "records", read_only=True).absent(earlier.keys())
+
+
+def _same_sweep(plan: Plan, out: Path) -> BoundPlan | None:
+    """What the folder holds if it is this sweep, in rounds or not, whatever the limits and what decides no number."""
     try:
-        earlier = BoundPlan.read(out).plan
+        bound = BoundPlan.read(out)
     except InputError:
-        return plan
+        return None
+    earlier = bound.plan
     here = replace(
         plan, limits=None, rounds=earlier.rounds, device=earlier.device, batch_size=earlier.batch_size, drift_n=earlier.drift_n,
         images=earlier.images, baseline=earlier.baseline, data_root=earlier.data_root, download=earlier.download,
         compile=earlier.compile,
     )  # fmt: skip
-    return replace(plan, rounds=True) if earlier.in_rounds and here.to_toml() == earlier.without_limits().to_toml() else plan
+    return bound if here.to_toml() == earlier.without_limits().to_toml() else None
 
 
 def known_ends(out: Path, bound: BoundPlan) -> tuple[int, ...]:

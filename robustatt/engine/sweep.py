@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from robustatt.engine.crew import ExecutorFactory
 from robustatt.engine.evidence import agrees
 from robustatt.engine.models import FrozenModels, Loader
 from robustatt.engine.options import ExecutorOptions
-from robustatt.engine.rounds import going_on, run_in_rounds
+from robustatt.engine.rounds import going_on, run_in_rounds, seems_whole
 from robustatt.engine.scheduler import CellCost, Costs, Executor, Queue, Scheduler, SetAside
 from robustatt.engine.sources import drawn
 from robustatt.engine.worker import Setup, automatic_batch_size
@@ -91,6 +91,10 @@ def run(
         RunInterrupted: stopped half way (Ctrl-C or an error), or some Cells could not be computed; says what is safe.
     """
     budget = budget or Budget.of(plan)
+    if seems_whole(plan, out):  # the best answer is there
+        with bound(replace(plan, limits=None, rounds=False), dataset, load, out, execution) as sweep:
+            if not sweep.missing():
+                return sweep.run(progress or NoSweepProgress(), gallery, budget)
     with bound(plan, dataset, load, out, execution) as sweep:
         return sweep.run(progress or NoSweepProgress(), gallery, budget)
 

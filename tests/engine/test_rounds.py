@@ -190,6 +190,15 @@ def test_a_second_run_goes_on_and_one_without_limits_ends_it(npz: Path, tmp_path
     assert whole.summary.curves == plain.summary.curves
 
 
+def test_a_whole_sweep_without_limits_is_the_best_answer(npz: Path, tmp_path: Path) -> None:
+    whole = run(plan_for(npz, drift_n=0), tmp_path)
+    found = run(plan_for(npz, "10s", drift_n=0), tmp_path, Clock(0.25))
+    assert (found.computed, found.summary.plan.rounds) == (0, None)
+    assert found.summary.curves == whole.summary.curves
+    next((tmp_path / "records").glob("*.parquet")).unlink()
+    assert run(plan_for(npz, "10s", drift_n=0), tmp_path, Clock(0.25)).summary.plan.rounds is not None
+
+
 def test_another_plan_in_the_folder_is_not_taken_for_the_same(npz: Path, tmp_path: Path) -> None:
     run(plan_for(npz, "10s"), tmp_path, Clock(0.25))
     assert run(plan_for(npz, n=20), tmp_path).summary.plan.rounds is None
