@@ -135,12 +135,12 @@ class SweepBar(ProgressBar):
         self._said = time.monotonic()
 
     def _columns(self) -> list[Any]:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
         rate = TextColumn("{task.fields[rate]}")
         left: list[Any] = [TimeRemainingColumn()]
         if self._seconds is not None:
-            left = [TimeElapsedColumn(), TextColumn(f"of {duration(self._seconds)}")]
+            left = [TextColumn(f"--time {duration(self._seconds)}")]
         return [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, *left]
 
     def begin(self, images: int, cells: int, cells_ready: int) -> None:

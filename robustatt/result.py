@@ -115,7 +115,8 @@ class Result:
         plan = self.typed_summary.plan
         models, attacks = (", ".join(entry.name for entry in part) for part in (plan.models, plan.attacks))
         doubts = f", {len(self.health)} reasons to doubt it" if self.health else ""
-        return f"<robustatt.Result: {models} under {attacks}, {plan.data.n} images{doubts}>"
+        of = f" of {plan.rounds.of}" if plan.rounds else ""
+        return f"<robustatt.Result: {models} under {attacks}, {plan.data.n}{of} images{doubts}>"
 
     def _repr_html_(self) -> str:
         """The same with accuracies and health warnings, for a notebook."""

@@ -38,7 +38,7 @@ from robustatt.health.records import check_records
 from robustatt.health.warning import HealthWarning, distinct
 from robustatt.models.device import choose_device, hardware
 from robustatt.plan import BoundPlan, Cell, Plan, images_of
-from robustatt.plan.cells import APART, PARTS
+from robustatt.plan.cells import PARTS
 from robustatt.plan.rounds import Rounds
 from robustatt.plan.surrogates import can_be_crafted
 from robustatt.progress import NoSweepProgress, SweepProgress
@@ -240,7 +240,7 @@ class Sweep:
 
     def prepare(self) -> None:
         """Make the folders, and write what no record decides."""
-        self.store.prepare({cell.part for cell in self.bound.cells_of_all_parts()} & set(APART))
+        self.store.prepare(self.bound.parts())
         if self.images is not None:
             self.images.prepare()
         self.out.mkdir(parents=True, exist_ok=True)

@@ -141,6 +141,10 @@ class BoundPlan:
         """Every Cell, kind by kind."""
         return (cell for kind in self.kinds() for cell in kind)
 
+    def parts(self) -> set[Part]:
+        """The parts beside accuracy that the sweep has."""
+        return {*(("drift",) if self.drift_sample[0] is not None else ()), *(("transfer",) if self.plan.crafted_on else ())}
+
     @property
     def requested(self) -> int:
         """How many examples were asked for."""

@@ -16,6 +16,7 @@ from tiny_models import images, small_net
 
 import robustatt
 from robustatt.attack import recipe_files as recipes
+from robustatt.attack.recipe import Recipe
 from robustatt.data.views import shuffled
 from robustatt.engine.budget import Budget
 from robustatt.engine.evidence import read_folder
@@ -23,10 +24,11 @@ from robustatt.engine.options import ExecutorOptions
 from robustatt.engine.sources import load_data, model_loader
 from robustatt.engine.sweep import SweepOutcome
 from robustatt.engine.sweep import run as run_plan
+from robustatt.engine.verify_images import SavedExamples
 from robustatt.engine.watching import look
 from robustatt.eps import parse_grid
 from robustatt.errors import InputError, RunInterrupted
-from robustatt.plan import BoundPlan, Cell, Limits, ModelEntry, Plan, Rounds
+from robustatt.plan import BoundPlan, Cell, Limits, ModelEntry, Plan, Rounds, SavedImages
 from robustatt.plan.rounds import LARGEST, SMALLEST, sizes
 from robustatt.progress import NoSweepProgress
 
@@ -197,6 +199,27 @@ def test_a_whole_sweep_without_limits_is_the_best_answer(npz: Path, tmp_path: Pa
     assert found.summary.curves == whole.summary.curves
     next((tmp_path / "records").glob("*.parquet")).unlink()
     assert run(plan_for(npz, "10s", drift_n=0), tmp_path, Clock(0.25)).summary.plan.rounds is not None
+
+
+def test_drift_surrogates_and_images_go_with_the_rounds(npz: Path, tmp_path: Path) -> None:
+    plan = plan_for(npz, "30s", drift_n=10, images=SavedImages.parse("20", None))
+    models = (*plan.models, ModelEntry("other", "tiny_models:small_net"))
+    attacks = (recipes.load("fgsm"), replace_steps(recipes.load("pgd"), 3))
+    found = run(replace(plan, models=models, surrogates=models[:1], attacks=attacks), tmp_path, Clock(0.05))
+    done = found.summary.plan.data.n
+    assert found.summary.stopped is not None
+    assert found.summary.stopped.reason == "time"
+    assert {point.n for curve in found.summary.transfer for point in curve.points} == {done}
+    assert found.summary.full_strength is not None
+    assert found.summary.full_strength.n == 10
+    folder = read_folder(tmp_path)
+    assert folder.findings == ()
+    (stated,) = SavedExamples.of(folder, tmp_path).stated
+    assert stated.verdict == "true"
+
+
+def replace_steps(recipe: Recipe, steps: int) -> Recipe:
+    return recipe.model_copy(update={"steps": steps})
 
 
 def test_another_plan_in_the_folder_is_not_taken_for_the_same(npz: Path, tmp_path: Path) -> None:
