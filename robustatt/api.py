@@ -10,6 +10,7 @@ from fractions import Fraction
 from functools import partial
 from numbers import Real
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,14 @@ from robustatt.data.dataset import Dataset
 from robustatt.data.grey import matching
 from robustatt.data.views import with_channels
 from robustatt.engine.adversarial import AdversarialExamples, saved_in
+from robustatt.engine.budget import Budget
 from robustatt.engine.models import Loader
 from robustatt.engine.sources import load_data, model_loader
 from robustatt.engine.sweep import run
 from robustatt.eps import MAX_RADII, STEP
 from robustatt.errors import InputError, RunInterrupted
 from robustatt.evaluate.module_state import default_modes
-from robustatt.plan import Grids, ModelEntry, Plan, SavedImages, attack_entry, model_entries, radii_by_attack
+from robustatt.plan import Grids, Limits, ModelEntry, Plan, SavedImages, attack_entry, model_entries, radii_by_attack
 from robustatt.plan.entries import AUTO, attending
 from robustatt.progress import NoSweepProgress, SweepProgress
 from robustatt.result import Result, load_result
@@ -64,6 +66,8 @@ def sweep(
     save_images: int | str | None = None,
     save_images_at: str = "",
     surrogate: Models | Sequence[str] | None = None,
+    time: str | float | None = None,
+    until: str | float | None = None,
     progress: bool | None = None,
 ) -> Result:
     """Attack a model over a grid of radii and say how accuracy falls.
@@ -97,12 +101,16 @@ def sweep(
         save_images_at: radii as text, such as "4/255", at which their images are kept too.
         surrogate: models on which the examples are crafted too, to be tested on every model (see docs/transfer-attacks.md): "all"
             for each model on all others; labels of models, or names; a module; or modules by label.
+        time: stop after this many seconds, or "10m", "2h": examples are taken in a random order (`seed`), in rounds over all models and
+            attacks (see docs/method.md); the same call with `out` goes on.
+        until: stop when every 95 % interval of accuracy is at most this many points to either side; "2:LABEL/ATTACK" for one curve.
         progress: whether a progress bar is shown on standard error; by default in a terminal and in Jupyter.
 
     Raises:
         InputError: the request cannot be met; the message says what would be right.
         RunInterrupted: the run stopped half way (a model that returned NaN, say); the message says what is on disk.
     """
+    limits, began = Limits.parse(time, until), monotonic()
     dataset = _dataset(data, split, n)
     entries, load = _models(model, dataset)
     entries = attending(entries, [attention])
@@ -127,13 +135,15 @@ def sweep(
         device=device,
         images=SavedImages.parse(save_images, save_images_at),
         surrogates=surrogates,
+        limits=limits,
     )
+    budget = Budget.of(plan, began)
     if out is not None:
-        with _watch(progress) as bar:
-            return Result(run(plan, dataset, load, Path(out), bar), partial(saved_in, Path(out)))
-    with tempfile.TemporaryDirectory(prefix="robustatt-") as folder, _watch(progress) as bar:
+        with _watch(progress, budget) as bar:
+            return Result(run(plan, dataset, load, Path(out), bar, budget=budget), partial(saved_in, Path(out)))
+    with tempfile.TemporaryDirectory(prefix="robustatt-") as folder, _watch(progress, budget) as bar:
         try:
-            outcome = run(plan, dataset, load, Path(folder), bar, gallery=False)
+            outcome = run(plan, dataset, load, Path(folder), bar, gallery=False, budget=budget)
             saved = saved_in(Path(folder)) if plan.images is not None else None
             return Result(outcome, lambda: saved)
         except RunInterrupted as stopped:  # what is on disk there is gone at once
@@ -187,12 +197,12 @@ def _recipe(attack: Attack) -> Recipe:
     return attack_entry(str(attack) if isinstance(attack, Path) else attack)
 
 
-def _watch(progress: bool | None) -> AbstractContextManager[SweepProgress]:
+def _watch(progress: bool | None, budget: Budget) -> AbstractContextManager[SweepProgress]:
     """A progress bar, or none; by default a bar where it can be seen."""
     from robustatt.progress import SweepBar, in_jupyter
 
     seen = in_jupyter() or sys.stderr.isatty() if progress is None else progress
-    return SweepBar() if seen else nullcontext(NoSweepProgress())
+    return SweepBar(budget.seconds) if seen else nullcontext(NoSweepProgress())
 
 
 def _radii(attacks: Sequence[Recipe], eps: Radii | None) -> tuple[tuple[Fraction, ...], Grids]:

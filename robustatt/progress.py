@@ -5,12 +5,15 @@ from __future__ import annotations
 import abc
 import sys
 import time
+from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
     from robustatt.plan import Cell
+    from robustatt.results.summary import Summary
 
+MOST_LINES = 12  # of curves above the bar
 LOG_INTERVAL = 30.0  # seconds between two lines of progress where there is no terminal
 
 
@@ -26,6 +29,9 @@ class SweepProgress(Protocol):
     def failed(self, cell: Cell, cause: str, log: str) -> None:
         """A Cell failed: the cause in one line with what happens now, and what its worker said (may be empty)."""
 
+    def looked(self, summary: Summary, seconds: float) -> None:
+        """What is known after a round of a sweep in rounds, so many seconds after its beginning."""
+
 
 class NoSweepProgress:
     """Progress that is not shown."""
@@ -35,6 +41,8 @@ class NoSweepProgress:
     def advance(self, cell: Cell, images: int) -> None: ...
 
     def failed(self, cell: Cell, cause: str, log: str) -> None: ...
+
+    def looked(self, summary: Summary, seconds: float) -> None: ...
 
 
 class StudyProgress(Protocol):
@@ -78,13 +86,25 @@ def _console() -> Any:
     return Console(stderr=True)
 
 
+def _with_lines(lines: list[str], *columns: Any) -> Any:
+    """Progress of these columns, with lines of text above it."""
+    from rich.progress import Progress
+    from rich.text import Text
+
+    class WithLines(Progress):
+        def get_renderables(self) -> Iterable[Any]:
+            yield from (Text(line, overflow="ellipsis", no_wrap=True) for line in lines)
+            yield from super().get_renderables()
+
+    return WithLines(*columns, console=_console(), transient=True)
+
+
 class ProgressBar(abc.ABC):
     """A progress bar on standard error that appears with its first task and is gone afterwards."""
 
     def __init__(self) -> None:
-        from rich.progress import Progress
-
-        self._progress = Progress(*self._columns(), console=_console(), transient=True)
+        self._lines: list[str] = []  # above the bar
+        self._progress = _with_lines(self._lines, *self._columns())
         self._task: Any = None
 
     @abc.abstractmethod
@@ -104,9 +124,13 @@ class ProgressBar(abc.ABC):
 
 
 class SweepBar(ProgressBar):
-    """The progress bar of a sweep: images a second and time left. In a log file, a line now and then."""
+    """The progress bar of a sweep: images a second and time left. In a log file, a line now and then.
 
-    def __init__(self) -> None:
+    `seconds`: the time that the sweep has, if it is limited.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._seconds, self._looked = seconds, 0.0  # what it has, and when accuracy was said last
         super().__init__()
         self._said = time.monotonic()
 
@@ -114,7 +138,10 @@ class SweepBar(ProgressBar):
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
         rate = TextColumn("{task.fields[rate]}")
-        return [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn()]
+        left: list[Any] = [TimeRemainingColumn()]
+        if self._seconds is not None:
+            left = [TextColumn(f"--time {duration(self._seconds)}")]
+        return [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, *left]
 
     def begin(self, images: int, cells: int, cells_ready: int) -> None:
         del cells, cells_ready
@@ -125,11 +152,27 @@ class SweepBar(ProgressBar):
         self._progress.update(self._task, advance=images, description=f"{cell.model} {cell.attack.name}")
         speed = self._progress.tasks[0].speed
         self._progress.update(self._task, rate=f"{speed:,.0f} images/s" if speed else "")
-        if not self._progress.console.is_terminal and time.monotonic() - self._said > LOG_INTERVAL:
+        if not self._progress.console.is_terminal and not self._looked and time.monotonic() - self._said > LOG_INTERVAL:
             self._said = time.monotonic()
             task = self._progress.tasks[0]
             left = f", {duration(task.time_remaining)} left" if task.time_remaining else ""
             print(f"{task.completed:,.0f} of {task.total:,.0f} images{left}", file=sys.stderr, flush=True)
+
+    def looked(self, summary: Summary, seconds: float) -> None:
+        """Accuracy so far of each curve: above the bar, or in a log file a line now and then."""
+        from robustatt.results.precision import standings
+
+        found, of = [str(standing) for standing in standings(summary)], summary.plan.rounds.of if summary.plan.rounds else 0
+        if not found:
+            return
+        more = [f"and {len(found) - MOST_LINES} more"] if len(found) > MOST_LINES else []
+        head = f"{summary.plan.data.n:,} of {of:,} examples after {duration(seconds)}, accuracy in % [95 % at every look]"
+        console = self._progress.console
+        if console.is_terminal or console.is_jupyter:
+            self._lines[:] = [head, *(f"  {line}" for line in [*found[:MOST_LINES], *more])]
+        elif seconds >= 2 * self._looked:
+            self._looked = seconds
+            print(f"{head}: {', '.join([*found[:MOST_LINES], *more])}", file=sys.stderr, flush=True)
 
     def failed(self, cell: Cell, cause: str, log: str) -> None:
         said = "".join(f"\n  {line}" for line in log.splitlines())

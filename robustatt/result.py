@@ -115,7 +115,8 @@ class Result:
         plan = self.typed_summary.plan
         models, attacks = (", ".join(entry.name for entry in part) for part in (plan.models, plan.attacks))
         doubts = f", {len(self.health)} reasons to doubt it" if self.health else ""
-        return f"<robustatt.Result: {models} under {attacks}, {plan.data.n} images{doubts}>"
+        of = f" of {plan.rounds.of}" if plan.rounds else ""
+        return f"<robustatt.Result: {models} under {attacks}, {plan.data.n}{of} images{doubts}>"
 
     def _repr_html_(self) -> str:
         """The same with accuracies and health warnings, for a notebook."""
@@ -150,5 +151,5 @@ def load_result(directory: str | Path) -> Result:
     folder = read_folder(Path(directory))
     for finding in folder.findings:
         warn_caller(finding)
-    summary = folder.summary.model_copy(update={"integrity": list(folder.findings)})
+    summary = folder.shown()
     return Result(SweepOutcome(folder.records, summary, 0, folder.whole, folder.transfer), partial(saved_in, Path(directory)))

@@ -30,6 +30,7 @@ from robustatt.cli.sweep import sweep
 from robustatt.cli.train import train
 from robustatt.cli.transfer import transfer
 from robustatt.cli.verify import verify
+from robustatt.cli.watch import watch
 from robustatt.errors import RobustattError, describe
 from robustatt.version import __version__
 
@@ -66,6 +67,7 @@ def _root(
 
 for command in (
     sweep,
+    watch,
     corrupt,
     report,
     check,

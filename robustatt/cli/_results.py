@@ -27,4 +27,4 @@ def read_results(directory: Path, *, none_yet: bool = False) -> tuple[pd.DataFra
         warn(finding)
     if not len(folder.records) and not none_yet:
         raise InputError(f"{directory}: no Cell of this sweep is computed yet: run its command again to resume it")
-    return folder.records, folder.summary.model_copy(update={"integrity": list(folder.findings)})
+    return folder.records, folder.shown()

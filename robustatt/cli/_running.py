@@ -29,12 +29,19 @@ def prepared(wanted: Plan) -> tuple[Plan, Dataset, Loader]:
     return plan, dataset, load
 
 
-def evaluated(plan: Plan, dataset: Dataset, load: Loader, folder: Path, execution: ExecutorOptions) -> SweepOutcome:
-    """What a plan gives, with a bar, and a warning for records that had to be computed again."""
+def evaluated(
+    plan: Plan, dataset: Dataset, load: Loader, folder: Path, execution: ExecutorOptions, began: float | None = None
+) -> SweepOutcome:
+    """What a plan gives, with a bar, and a warning for records that had to be computed again.
+
+    `began`: since when its time counts, by `time.monotonic`; now if None.
+    """
+    from robustatt.engine.budget import Budget
     from robustatt.engine.sweep import run
 
-    with SweepBar() as bar:
-        outcome = run(plan, dataset, load, folder, bar, execution=execution)
+    budget = Budget.of(plan, began)
+    with SweepBar(budget.seconds) as bar:
+        outcome = run(plan, dataset, load, folder, bar, execution=execution, budget=budget)
     for path in outcome.moved_aside:
         warn(f"records {path.name} were damaged: moved aside and computed again")
     return outcome

@@ -116,6 +116,16 @@ def _print_transfer(summary: Summary) -> None:
         print(f"Not crafted on other models, as they have no image for every radius: {', '.join(left)}")
 
 
+def print_rounds(summary: Summary) -> None:
+    """Of a sweep in rounds how far it got and why it stopped there."""
+    from robustatt.results.precision import rounds_said
+
+    said = rounds_said(summary.plan, summary.stopped)
+    if said:
+        unfinished = summary.stopped is None or summary.stopped.reason != "all"
+        print(said + (" The same command goes on, without limits to the last example." if unfinished else ""))
+
+
 def print_place(folder: Path, computed: int, ready: int) -> None:
     """How many Cells were computed, and where the results lie."""
     found = f", {ready} found on disk" if ready else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,7 +21,7 @@ from robustatt.cli._options import (
     Normalize,
 )
 from robustatt.cli._running import evaluated, parse_batch_size, parse_workers, prepared
-from robustatt.cli._sweep_tables import print_place, print_summary
+from robustatt.cli._sweep_tables import print_place, print_rounds, print_summary
 from robustatt.cli._terminal import announce, counted, print_table
 from robustatt.errors import InputError
 from robustatt.progress import duration
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from robustatt.data import Dataset
     from robustatt.engine.models import Loader
     from robustatt.engine.options import ExecutorOptions
-    from robustatt.plan import Cell, ModelEntry, Plan, SavedImages
+    from robustatt.plan import Cell, Limits, ModelEntry, Plan, SavedImages
     from robustatt.results.summary import Summary
 
 
@@ -136,16 +137,31 @@ def sweep(
     save_images_at: Annotated[
         str | None, typer.Option(help="With --save-images: also the image at these radii of --eps, such as 4/255,8/255.")
     ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Stop after 90s, 10m, 2h, 1h30m or a number of seconds: examples in random order (--seed), models and attacks in turn.",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POINTS[:MODEL/ATTACK]",
+            help="Stop when every interval, or those of one curve, are at most this many points to either side: 2, or 2:vgg/pgd.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate the cost from a short pilot run and exit.")] = False,
 ) -> None:
     """Attack models over a grid of radii and print accuracies."""
+    began = monotonic()
     wanted = _plan_from_flags(plan, eps, eps_unit, model, weights, normalize, model_option, attack, attention, surrogate, {
         "data": data, "n": n, "seed": seed, "device": device, "independent": independent,
         "batch_size": parse_batch_size(batch_size), "sample": sample, "split": split, "label_column": label_column,
         "data_root": None if data_root is None else str(data_root), "download": download or None, "input_size": input_size,
         "precision": precision, "compile": compiled or None, "channels": channels,
         "class_names": None if class_names is None else str(class_names), "mask_classes": mask_classes,
-        "drift_n": drift_n, "images": _saved_images(save_images, save_images_at, eps_unit),
+        "drift_n": drift_n, "images": _saved_images(save_images, save_images_at, eps_unit), "limits": _limits(time, until),
     })  # fmt: skip
     folder = out or default_folder(wanted.data)
     from robustatt.engine.finished import recall, remember
@@ -154,16 +170,16 @@ def sweep(
     execution = ExecutorOptions(engine, parse_workers(workers), threads, address, gpus_per_worker, records)
     here = engine == "local" and records is None
     announce(wanted.loaded)
-    if here and not dry_run and (answer := recall(wanted, folder)) is not None:
+    if here and not dry_run and (answer := recall(wanted.without_limits(), folder)) is not None:
         _print_outcome(answer.summary, folder, 0, answer.cells)
         return
     wanted, dataset, load = prepared(wanted)
     if dry_run:
         _print_forecast(wanted, dataset, load, folder, execution)
         return
-    outcome = evaluated(wanted, dataset, load, folder, execution)
+    outcome = evaluated(wanted, dataset, load, folder, execution, began)
     _print_outcome(outcome.summary, folder, outcome.computed, outcome.ready)
-    if here:
+    if here and wanted.limits is None:
         remember(wanted, folder)
 
 
@@ -211,6 +227,8 @@ def _plan_from_flags(
             changes["models"] = _reweighted(plan.models, weights)
         if attention:
             changes["models"] = attending(changes.get("models", plan.models), attention)
+        if "limits" in changes:
+            changes["limits"] = changes["limits"].over(plan.limits)
         return replace(plan, **changes)
     if "models" not in changes:
         raise InputError("no model: give at least one, such as --model vgg_att3 (see `robustatt models`)")
@@ -227,6 +245,12 @@ def _saved_images(first: str | None, at: str | None, eps_unit: str | None) -> Sa
     return SavedImages.parse(first, at, parse_unit(eps_unit))
 
 
+def _limits(time: str | None, until: str | None) -> Limits | None:
+    from robustatt.plan import Limits
+
+    return Limits.parse(time, until)
+
+
 def _reweighted(models: tuple[ModelEntry, ...], weights: list[str]) -> tuple[ModelEntry, ...]:
     """The models of a plan with other weights, in the same order."""
     from dataclasses import replace
@@ -238,10 +262,13 @@ def _reweighted(models: tuple[ModelEntry, ...], weights: list[str]) -> tuple[Mod
 
 def _print_forecast(plan: Plan, dataset: Dataset, load: Loader, folder: Path, execution: ExecutorOptions) -> None:
     """Cost by model and attack, then what all of it takes on this machine and on the requested workers."""
+    from dataclasses import replace
+
     from robustatt.engine.forecast import forecast
     from robustatt.engine.sweep import bound
 
-    with bound(plan, dataset, load, folder, execution) as sweep:
+    whole = replace(plan, limits=None, rounds=False)
+    with bound(whole, dataset, load, folder, execution) as sweep:
         cost = forecast(sweep, _say_measured)
     heads = ["model", "attack", "cells", "gradients", "forwards", "time of one worker", "measured on"]
     print_table(heads, [
@@ -259,6 +286,8 @@ def _print_forecast(plan: Plan, dataset: Dataset, load: Loader, folder: Path, ex
         f"With {counted(cost.workers, 'worker')}: {duration(cost.seconds)}{start}; "
         f"peak memory of all processes {cost.peak_bytes / 2**30:.1f} GiB. Nothing was written."
     )
+    if plan.limits is not None:
+        print("That is all of it: --time and --until stop it earlier.")
 
 
 def _say_measured(cell: Cell, examples: int) -> None:
@@ -273,6 +302,7 @@ def default_folder(data: str) -> Path:
 
 def _print_outcome(summary: Summary, folder: Path, computed: int, ready: int) -> None:
     print_summary(summary)
+    print_rounds(summary)
     print_place(folder, computed, ready)
     if summary.full_strength is not None:
         print(f"Drift was measured at full strength on {summary.full_strength.n} images (--drift-n).")

@@ -55,7 +55,7 @@ class Sample(View):
 
     Args:
         whole: the data set.
-        chosen: indices in it, ``(n,)``, ascending.
+        chosen: indices in it, ``(n,)``, in the order of the sample.
     """
 
     def __init__(self, whole: Dataset, chosen: Tensor) -> None:
@@ -96,9 +96,18 @@ def stratified(labels: Labels, count: int, seed: int) -> Tensor:
     quota = np.floor(exact).astype(np.int64)
     for label in np.argsort(quota - exact, kind="stable")[: count - int(quota.sum())]:
         quota[label] += 1
-    generator = np.random.RandomState(np.array([seed % 2**32, seed // 2**32], dtype=np.uint32))
+    generator = _generator(seed)
     drawn = [generator.permutation(np.flatnonzero(numbers == c))[: quota[c]] for c in range(len(sizes))]
     return torch.from_numpy(np.sort(np.concatenate(drawn)))
+
+
+def shuffled(chosen: Tensor, seed: int) -> Tensor:
+    """The same indices ``(n,)`` in a random order that the seed decides: the first of them are a random sample of all."""
+    return chosen[torch.from_numpy(_generator(seed, 1).permutation(len(chosen)))]
+
+
+def _generator(seed: int, *purpose: int) -> np.random.RandomState:
+    return np.random.RandomState(np.array([seed % 2**32, seed // 2**32, *purpose], dtype=np.uint32))
 
 
 @final

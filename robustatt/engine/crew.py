@@ -63,8 +63,8 @@ class ExecutorFactory:
             taken.append(time.perf_counter() - began)
         return min(taken) / count
 
-    def size(self, cells: int, todo: Callable[[], Iterable[Cell]]) -> int:
-        """How many workers are to compute the Cells that `todo` lists."""
+    def size(self, cells: int, todo: Callable[[], Iterable[Cell]], most_seconds: float | None = None) -> int:
+        """How many workers are to compute the Cells that `todo` lists, `cells` of them at a time at most; in what time there is."""
         if self.execution.engine == "ray":
             from robustatt.engine.ray_cluster import cluster_workers
 
@@ -77,7 +77,8 @@ class ExecutorFactory:
         if min(cells, most) < 2:
             return 1
         costs = Costs(self.setup.plan, self.forward_seconds)
-        return paying_workers(sum(map(costs.expected, todo())), self.start_seconds, cells, most)
+        seconds = sum(map(costs.expected, todo()))
+        return paying_workers(min(seconds, most_seconds or seconds), self.start_seconds, cells, most)
 
     def assemble(self, workers: int) -> Executor:
         """Start this number of workers."""

@@ -60,6 +60,15 @@ class ResultsFolder:
     """Cells whose records are there, whole and of the right rows."""
     cells: int
 
+    def shown(self) -> Summary:
+        """The summary with what a reader has to know of the folder: what does not agree, and that it is not finished."""
+        unfinished = ""
+        if self.whole < self.cells:
+            unfinished = f"{self.whole} of {self.cells} cells are there: the sweep is still running, or was interrupted."
+        elif self.summary.plan.rounds is not None and self.summary.stopped is None:
+            unfinished = "The sweep is still running, or was interrupted: these are the examples of the rounds that are whole."
+        return self.summary.model_copy(update={"integrity": list(self.findings), "unfinished": unfinished})
+
 
 def read_folder(directory: Path) -> ResultsFolder:
     """Read a results folder, changing nothing in it.
@@ -74,11 +83,11 @@ def read_folder(directory: Path) -> ResultsFolder:
         refuse_link(directory / folder, "remove the link, or sweep with --records file://...")
     store = Store(bound.records or directory / "records", read_only=True)
     cells = list(bound.cells())
-    records, whole, findings = _read_cells(store, cells, "cells", bound.plan.sample is None)
+    records, whole, findings = _read_cells(store, cells, "cells", bound.plan.positions_are_indices)
     sampled = list(bound.cells("drift"))
     drift, at_strength, apart = _read_cells(store, sampled, "cells at full strength", False)
     crafted = list(bound.cells("transfer"))
-    transfer, more, findings_there = _read_cells(store, crafted, "cells of surrogates", bound.plan.sample is None)
+    transfer, more, findings_there = _read_cells(store, crafted, "cells of surrogates", bound.plan.positions_are_indices)
     apart += findings_there
     findings += _contradictions(pd.concat([records, transfer]) if more else records)
     summary, disagreements = _summary(directory, bound, records, drift, transfer)

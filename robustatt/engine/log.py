@@ -26,6 +26,16 @@ def note(out: Path, cell: Cell, spent: CellCost) -> None:
 
 def costs(out: Path, keys: set[str]) -> Mapping[str, float]:
     """What the Cells of a plan cost when they were computed, summed."""
+    latest = _latest(out, keys)
+    return {name: sum(entry[name] for entry in latest.values()) for name in SUMS}
+
+
+def seconds(out: Path, keys: set[str]) -> Mapping[str, float]:
+    """The seconds that each of these Cells took on one worker, by key, as far as that is known."""
+    return {key: entry["seconds"] for key, entry in _latest(out, keys).items()}
+
+
+def _latest(out: Path, keys: set[str]) -> dict[str, dict[str, float]]:
     latest: dict[str, dict[str, float]] = {}
     for line in (out / FILE).read_text(encoding="utf-8").splitlines() if (out / FILE).exists() else []:
         try:
@@ -34,4 +44,4 @@ def costs(out: Path, keys: set[str]) -> Mapping[str, float]:
                 latest[entry["key"]] = {name: float(entry[name]) for name in SUMS}
         except (ValueError, KeyError, TypeError):
             continue
-    return {name: sum(entry[name] for entry in latest.values()) for name in SUMS}
+    return latest

@@ -42,16 +42,16 @@ class RunOutcomes:
     warnings: tuple[HealthNote, ...]
 
 
-def read_run(directory: Path, bound: BoundPlan) -> RunOutcomes:
+def read_run(directory: Path, bound: BoundPlan, none_yet: bool = False) -> RunOutcomes:
     """Read the records of a results folder with that plan, changing nothing in it.
 
     Raises:
-        InputError: a file cannot be read, or no Cell is computed yet.
+        InputError: a file cannot be read, or no Cell is computed yet, unless `none_yet` is right.
     """
     refuse_link(directory / "records", "remove the link, or sweep with --records file://...")
     store = Store(bound.records or directory / "records", read_only=True)
     cells = list(bound.cells())
-    known = bound.plan.sample is None
+    known = bound.plan.positions_are_indices
 
     def grid(cell: Cell, key: str) -> CellGrid | str | None:
         table = None if key in absent else store.read_columns(key, OUTCOME_COLUMNS)
@@ -62,7 +62,7 @@ def read_run(directory: Path, bound: BoundPlan) -> RunOutcomes:
     with ThreadPoolExecutor(READERS) as pool:
         grids = list(zip(cells, pool.map(grid, cells, keys), strict=True))
     whole = [(cell, found) for cell, found in grids if isinstance(found, CellGrid)]
-    if not whole:
+    if not whole and not none_yet:
         raise InputError(f"{directory}: no Cell of this sweep is computed yet: run its command again to resume it")
     wrong = [f"{cell} ({found})" for cell, found in grids if isinstance(found, str)]
     outcomes = tuple(_outcomes(whole))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from robustatt import data as data_sets
 from robustatt.data.dataset import Dataset
 from robustatt.data.grey import looks_grey, matching
 from robustatt.data.labels import read_class_names
-from robustatt.data.views import Sample, stratified, with_channels
+from robustatt.data.views import Sample, shuffled, stratified, with_channels
 from robustatt.engine.models import Loader
 from robustatt.plan import ModelEntry, Plan
 
@@ -52,7 +53,11 @@ def match_channels(plan: Plan, dataset: Dataset, load: Loader) -> tuple[Plan, Da
 
 
 def drawn(dataset: Dataset, plan: Plan) -> Dataset:
-    """The examples of a data set that a plan wants, if it wants a sample of them."""
-    if plan.sample is None:
+    """The examples of a data set that a plan wants: a sample, or with rounds all of them, in the order in which they are taken."""
+    if plan.positions_are_indices:
         return dataset
-    return Sample(dataset, stratified(dataset.labels, plan.sample, plan.seed))
+    if plan.sample is not None:
+        chosen = stratified(dataset.labels, plan.sample, plan.seed)
+    else:
+        chosen = torch.arange(len(dataset) if plan.n is None else plan.n)
+    return Sample(dataset, shuffled(chosen, plan.seed) if plan.in_rounds else chosen)

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from robustatt.attack.builder import build
 from robustatt.data.dataset import Dataset
-from robustatt.data.views import require_same_classes
+from robustatt.data.views import Sample, require_same_classes
 from robustatt.engine import log
+from robustatt.engine.budget import Budget
 from robustatt.engine.crew import ExecutorFactory
 from robustatt.engine.evidence import agrees
 from robustatt.engine.models import FrozenModels, Loader
 from robustatt.engine.options import ExecutorOptions
-from robustatt.engine.scheduler import CellCost, Costs, Queue, Scheduler, SetAside
+from robustatt.engine.rounds import going_on, run_in_rounds, seems_whole
+from robustatt.engine.scheduler import CellCost, Costs, Executor, Queue, Scheduler, SetAside
 from robustatt.engine.sources import drawn
 from robustatt.engine.worker import Setup, automatic_batch_size
 from robustatt.errors import InputError, RobustattError, RunInterrupted, first_line, raised_by, said_of
@@ -36,7 +38,8 @@ from robustatt.health.records import check_records
 from robustatt.health.warning import HealthWarning, distinct
 from robustatt.models.device import choose_device, hardware
 from robustatt.plan import BoundPlan, Cell, Plan, images_of
-from robustatt.plan.cells import APART, PARTS
+from robustatt.plan.cells import PARTS
+from robustatt.plan.rounds import Rounds
 from robustatt.plan.surrogates import can_be_crafted
 from robustatt.progress import NoSweepProgress, SweepProgress
 from robustatt.results.aggregate import summarise
@@ -44,7 +47,7 @@ from robustatt.results.file_names import write_file_names
 from robustatt.results.gallery import GALLERY_FILE, GalleryEntry, write_gallery
 from robustatt.results.images import ImageStore
 from robustatt.results.records import Store, record_folders
-from robustatt.results.summary import Provenance, Summary
+from robustatt.results.summary import Provenance, Stopped, Summary
 from robustatt.results.summary_file import read_summary, write_summary
 
 if TYPE_CHECKING:
@@ -75,24 +78,32 @@ def run(
     progress: SweepProgress | None = None,
     gallery: bool = True,
     execution: ExecutorOptions | None = None,
+    budget: Budget | None = None,
 ) -> SweepOutcome:
     """Evaluate a plan into the folder `out`, going on where an earlier run stopped.
 
     Everything the user could have got wrong is checked before anything is written. `gallery` keeps pictures of a few
-    examples for the report. `execution` says who computes; by default this process, with its threads as they are.
+    examples for the report. `execution` says who computes; by default this process, with its threads as they are. `budget` is
+    the time of a plan that has one, if it began before this call.
 
     Raises:
         InputError: the model, data or folder cannot be used, or the cluster does not answer.
         RunInterrupted: stopped half way (Ctrl-C or an error), or some Cells could not be computed; says what is safe.
     """
+    budget = budget or Budget.of(plan)
+    if seems_whole(plan, out):  # the best answer is there
+        with bound(replace(plan, limits=None, rounds=False), dataset, load, out, execution) as sweep:
+            if not sweep.missing():
+                return sweep.run(progress or NoSweepProgress(), gallery, budget)
     with bound(plan, dataset, load, out, execution) as sweep:
-        return sweep.run(progress or NoSweepProgress(), gallery)
+        return sweep.run(progress or NoSweepProgress(), gallery, budget)
 
 
 @contextmanager
 def bound(plan: Plan, dataset: Dataset, load: Loader, out: Path, execution: ExecutorOptions | None = None) -> Iterator[Sweep]:
     """A plan bound to its data and models, ready to run or to be forecast; nothing is written yet."""
     start_seconds = time.process_time()
+    plan = going_on(plan, out)
     device = choose_device(plan.device)
     examples = _count(plan, dataset)
     chosen = drawn(dataset, plan)
@@ -103,13 +114,15 @@ def bound(plan: Plan, dataset: Dataset, load: Loader, out: Path, execution: Exec
     store = Store(records)
     store.check()
     where = records if "://" in records else str(Path(records).absolute())
+    rounds = Rounds(examples) if plan.in_rounds else None
     blank = BoundPlan(plan, examples, dataset.classes, "", ("",) * len(plan.models), None, ("",) * len(plan.crafted_on))
-    cells = sum(1 for kind in blank.kinds() for _ in kind)
+    cells = len({cell.kind for cell in blank.cells_of_all_parts()}) if rounds else sum(1 for _ in blank.cells_of_all_parts())
     threads = execution.cell_threads(cells, torch.get_num_threads()) if execution else None
     batch_size = plan.batch_size or automatic_batch_size(dataset.image_shape, device)
     with _cluster(execution), _threads(threads) as available, FrozenModels(load, device, chosen, plan) as models:
         fingerprints, surrogates = (tuple(map(models.fingerprint, entries)) for entries in (plan.models, plan.crafted_on))
         bound = BoundPlan(plan, examples, chosen.classes, chosen.fingerprint, fingerprints, _url(execution), surrogates)
+        bound = bound if rounds is None else bound.after(rounds)
         _require_surrogates(plan, chosen, models)
         setup = Setup(plan, chosen.fingerprint, where, str(device), batch_size, threads)
         crew = ExecutorFactory(setup, execution or ExecutorOptions(workers=1), dataset, models, available, start_seconds)
@@ -139,6 +152,23 @@ def _threads(wanted: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of data and models before anything is attacked: warnings, and the cards of models that have one."""
+
+    warnings: list[HealthWarning]
+    cards: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The records of a sweep by what they are for."""
+
+    own: pd.DataFrame
+    drift: pd.DataFrame
+    transfer: pd.DataFrame
+
+
 @dataclass
 class Sweep:
     """A plan with its data, models and store at hand."""
@@ -152,57 +182,41 @@ class Sweep:
     crew: ExecutorFactory
     images: ImageStore | None
 
-    def run(self, progress: SweepProgress, gallery: bool) -> SweepOutcome:
-        """Compute what is missing, then summarise everything."""
-        plan, bound, store = self.bound.plan, self.bound, self.store
-        white, drift, transfer = ([cell.key for cell in bound.cells(part)] for part in PARTS)
-        own = [*white, *transfer]
+    def run(self, progress: SweepProgress, gallery: bool, budget: Budget) -> SweepOutcome:
+        """Compute what is missing, then summarise everything; in rounds, if the plan wants them, as far as the budget goes."""
+        if self.bound.rounds is not None:
+            return run_in_rounds(self, self.bound.rounds, progress, gallery, budget)
+        own = self.own_keys()
         missing = self.missing()
-        images = self.images
-        if not missing and (summary := _finished(bound, self.out)) is not None:
-            if images is not None:
-                images.write_index(white)
-            records, crafted = store.read(white), store.read(transfer)
-            if agrees(summary, records, store.read(drift), crafted, bound):
-                return SweepOutcome(records, summary, 0, len(own), crafted)
-        warnings = [] if plan.n is None else first_classes(self.dataset.labels.numpy(), bound.examples)
-        cards = {}
-        for entry in plan.loaded:
-            module = self.models.module(entry)
-            warnings += _inspect(self.models.get(entry), module, self.dataset, bound.examples)
-            cards[entry.name] = getattr(module, "card", None)
-        store.prepare({cell.part for kind in bound.kinds() for cell in kind} & set(APART))
-        if images is not None:
-            images.prepare()
-        self.out.mkdir(parents=True, exist_ok=True)
-        bound.write(self.out)
-        write_file_names(self.dataset, range(bound.examples), self.out)
-        queries = sum(_images(cell) for kind in bound.kinds() for cell in kind if cell.key in missing)
-        began, computed = time.time(), len(missing & set(own))
+        if not missing and (summary := _finished(self.bound, self.out)) is not None:
+            found = self.read()
+            if agrees(summary, found.own, found.drift, found.transfer, self.bound):
+                return self.outcome(found, summary, 0)
+        inspection = self.inspect()
+        self.prepare()
+        self.bound.write(self.out)
+        queries = sum(images_in(cell) for cell in self.bound.cells_of_all_parts() if cell.key in missing)
+        began, computed = time.time(), len(missing & own)
         progress.begin(queries, len(own), len(own) - computed)
-        self._compute(missing, progress, set(own))
-        if images is not None:
-            images.write_index(white)
-        records, drift_records, crafted = map(store.read, (white, drift, transfer))
-        warnings += check_records(records, plan.attacks, crafted)
-        for entry in plan.models:
-            card = cards[entry.name]
-            warnings += check_card(entry.name, card, self.dataset, records) if card is not None else []
-        origin = _origin(bound, self.out, began, self.models.device).as_dict()
-        said = [warning.as_dict() for warning in distinct(warnings)]
-        summary = summarise(records, bound.describe(), origin, said, drift_records, crafted)
-        write_summary(self.out, summary)
+        with self.resumable(lambda: self._safe(missing, own)), self.workers(self.size(missing)) as executor:
+            costs = self.costs()
+            self.compute(self.queue(missing.copy(), costs), missing, executor, costs, progress)
+        found = self.read()
+        summary = self.summarise(found, inspection, began)
         if gallery:
-            _keep_pictures(bound, self.dataset, self.models, records, self.out)
-        return SweepOutcome(
-            records, summary, computed, len(own) - computed, crafted, [*store.moved_aside, *(images.damaged if images else [])]
-        )
+            self.keep_pictures(found.own)
+        return self.outcome(found, summary, computed)
 
-    def missing(self) -> set[str]:
-        """The keys of the Cells that have no records, or not the images that the plan wants saved."""
-        wanted = {cell.key: images for cell in self.bound.cells() if (images := images_of(self.bound.plan, cell)) is not None}
+    def own_keys(self) -> set[str]:
+        """The keys of all Cells but those of the drift sample."""
+        return {cell.key for cell in self.bound.cells_of_all_parts() if cell.part != "drift"}
+
+    def missing(self, cells: Iterable[Cell] | None = None) -> set[str]:
+        """The keys of those Cells, of all unless told, that have no records, or not the images that the plan wants saved."""
+        cells = list(self.bound.cells_of_all_parts() if cells is None else cells)
+        wanted = {cell.key: images for cell in cells if (images := images_of(self.bound.plan, cell)) is not None}
         lacking = set() if self.images is None else self.images.lacking(wanted)
-        return self.store.missing(self.bound.keys()) | lacking
+        return self.store.missing(cell.key for cell in cells) | lacking
 
     def queue(self, missing: Set[str], costs: Costs) -> Queue:
         """The Cells that are missing in the store, longest first."""
@@ -210,38 +224,103 @@ class Sweep:
 
     def size(self, missing: Set[str]) -> int:
         """How many workers are to compute the missing Cells."""
-        return self.crew.size(len(missing), lambda: (cell for kind in self.bound.kinds() for cell in kind if cell.key in missing))
+        return self.crew.size(len(missing), lambda: (cell for cell in self.bound.cells_of_all_parts() if cell.key in missing))
 
-    def _compute(self, missing: set[str], progress: SweepProgress, own: Set[str]) -> None:
-        """Have every missing Cell computed; `own` are all but those of the drift sample. RunInterrupted if some could not be."""
+    def inspect(self) -> Inspection:
+        """Look at data and models before anything is written. InputError if a model cannot be used."""
+        whole, requested = self.dataset, self.bound.requested
+        labels = (whole.whole if isinstance(whole, Sample) else whole).labels
+        warnings = [] if self.bound.plan.n is None else first_classes(labels.numpy(), requested)
+        cards = {}
+        for entry in self.bound.plan.loaded:
+            module = self.models.module(entry)
+            warnings += _inspect(self.models.get(entry), module, self.dataset, requested)
+            cards[entry.name] = getattr(module, "card", None)
+        return Inspection(warnings, cards)
+
+    def prepare(self) -> None:
+        """Make the folders, and write what no record decides."""
+        self.store.prepare(self.bound.parts())
+        if self.images is not None:
+            self.images.prepare()
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_file_names(self.dataset, range(self.bound.requested), self.out)
+
+    def read(self) -> Found:
+        """The records of all Cells; the index of saved images is brought up to date."""
+        white, drift, transfer = ([cell.key for cell in self.bound.cells(part)] for part in PARTS)
+        if self.images is not None:
+            self.images.write_index(white)
+        return Found(*map(self.store.read, (white, drift, transfer)))
+
+    def summarise(self, found: Found, inspection: Inspection, began: float, stopped: Stopped | None = None) -> Summary:
+        """Summarise records into the folder; `began` is when this run did, in seconds since 1970."""
+        plan, warnings = self.bound.plan, list(inspection.warnings)
+        warnings += check_records(found.own, plan.attacks, found.transfer)
+        for entry in plan.models:
+            card = inspection.cards[entry.name]
+            warnings += check_card(entry.name, card, self.dataset, found.own) if card is not None else []
+        origin = _origin(self.bound, self.out, began, self.models.device).as_dict()
+        said = [warning.as_dict() for warning in distinct(warnings)]
+        summary = summarise(found.own, self.bound.describe(), origin, said, found.drift, found.transfer)
+        if stopped is not None:
+            summary = summary.model_copy(update={"stopped": stopped})
+        write_summary(self.out, summary)
+        return summary
+
+    def keep_pictures(self, records: pd.DataFrame) -> None:
+        """Attack a few examples of each model again, for the gallery."""
+        _keep_pictures(self.bound, self.dataset, self.models, records, self.out)
+
+    def outcome(self, found: Found, summary: Summary, computed: int) -> SweepOutcome:
+        """What the sweep leaves behind, of whose Cells this run computed so many."""
+        aside = [*self.store.moved_aside, *(self.images.damaged if self.images else [])]
+        return SweepOutcome(found.own, summary, computed, len(self.own_keys()) - computed, found.transfer, aside)
+
+    def costs(self) -> Costs:
+        """What Cells are expected to cost; what they turn out to is taken in while they are computed."""
+        return Costs(self.bound.plan, self.crew.forward_seconds)
+
+    @contextmanager
+    def workers(self, count: int) -> Iterator[Executor]:
+        """So many workers, until the end of the block."""
+        executor = self.crew.assemble(count)
+        try:
+            yield executor
+        finally:
+            executor.close()
+
+    def compute(self, queue: Queue, missing: set[str], executor: Executor, costs: Costs, progress: SweepProgress) -> None:
+        """Have the Cells of a queue computed, and taken from `missing`. RunInterrupted if some could not be."""
         wanted = frozenset(missing)
 
         def finished(cell: Cell, spent: CellCost) -> None:
             missing.discard(cell.key)
             log.note(self.out, cell, spent)
 
-        try:
-            executor = self.crew.assemble(self.size(missing))
-            try:
-                costs = Costs(self.bound.plan, self.crew.forward_seconds)
-                queue = self.queue(wanted, costs)
-                set_aside = Scheduler(queue, executor, costs, progress, finished).run()
-            finally:
-                executor.close()
-        except KeyboardInterrupt:
-            raise RunInterrupted("stopped by Ctrl-C", 130, self._safe(missing, own)) from None
-        except InputError:
-            raise
-        except (RobustattError, OSError) as problem:
-            said = first_line(problem)
-            raise RunInterrupted(said, 3, self._safe(missing, own)) from problem
+        set_aside = Scheduler(queue, executor, costs, progress, finished).run()
         if set_aside:
-            cause = set_aside[0].problem
-            raise RunInterrupted(_names(set_aside), 3, self._safe(missing, own)) from cause
+            raise RunInterrupted(_names(set_aside)) from set_aside[0].problem
         unseen = self.store.absent(wanted)
         if unseen:
-            reason = f"workers wrote {len(unseen)} cells where this machine does not see them: give --records a URL all reach"
-            raise RunInterrupted(reason, 3, self._safe(unseen, own))
+            missing |= unseen
+            raise RunInterrupted(
+                f"workers wrote {len(unseen)} cells where this machine does not see them: give --records a URL all reach"
+            )
+
+    @contextmanager
+    def resumable(self, safe: Callable[[], str]) -> Iterator[None]:
+        """What stops a run inside is a RunInterrupted that says what is safe; wrong input stays what it is."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise RunInterrupted("stopped by Ctrl-C", 130, safe()) from None
+        except InputError:
+            raise
+        except RunInterrupted as problem:
+            raise RunInterrupted(problem.reason, problem.exit_code, safe()) from problem.__cause__
+        except (RobustattError, OSError) as problem:
+            raise RunInterrupted(first_line(problem), 3, safe()) from problem
 
     def _safe(self, missing: Set[str], own: Set[str]) -> str:
         return (
@@ -306,7 +385,8 @@ def _require_surrogates(plan: Plan, dataset: Dataset, models: FrozenModels) -> N
             require_craft(build(recipe, classifier.classes))
 
 
-def _images(cell: Cell) -> int:
+def images_in(cell: Cell) -> int:
+    """How many (example, radius) images a Cell evaluates."""
     return (cell.stop - cell.start) * max(1, len(cell.radii))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ from robustatt.files import write_atomically
 from robustatt.plan.drift_sample import DriftSample, Radii, at_full_strength, measured_attacks, sample_size
 from robustatt.plan.entries import Document, ModelEntry
 from robustatt.plan.plan import Plan, read_plan
+from robustatt.plan.rounds import Rounds
 from robustatt.plan.saved_images import CellImages
 from robustatt.plan.surrogates import can_be_crafted, for_transfer
 
@@ -109,8 +110,8 @@ def images_of(plan: Plan, cell: Cell) -> CellImages | None:
 class BoundPlan:
     """A plan together with the data set and models it was run on, so that its Cells and keys are known.
 
-    `records` is the URL of the records, if they are not in the folder of the results. `surrogate_fingerprints` are of the
-    plan's `crafted_on`.
+    `examples` is how many count. `records` is the URL of the records, if they are not in the folder of the results.
+    `surrogate_fingerprints` are of the plan's `crafted_on`. A plan in rounds has the `rounds` that are whole so far.
     """
 
     plan: Plan
@@ -120,10 +121,34 @@ class BoundPlan:
     model_fingerprints: tuple[str, ...]
     records: str | None = None
     surrogate_fingerprints: tuple[str, ...] = ()
+    rounds: Rounds | None = None
+
+    def after(self, rounds: Rounds) -> BoundPlan:
+        """The same plan with other rounds; the examples of the whole ones count."""
+        return replace(self, rounds=rounds, examples=rounds.done)
+
+    def round(self, end: int) -> list[Cell]:
+        """The Cells of the round after the whole ones that ends there, model by model."""
+        done = self.rounds.done if self.rounds is not None else 0
+        ahead = self.after(Rounds(end, (*(self.rounds.ends if self.rounds is not None else ()), end)))
+        return [cell for kind in ahead.kinds() for cell in kind if cell.part != "drift" and cell.start == done]
 
     def cells(self, part: Part = "") -> Iterator[Cell]:
         """Every Cell of a part of the sweep, model by model, attack by attack: those of accuracy unless told."""
         return (cell for kind in self.kinds() for cell in kind if cell.part == part)
+
+    def cells_of_all_parts(self) -> Iterator[Cell]:
+        """Every Cell, kind by kind."""
+        return (cell for kind in self.kinds() for cell in kind)
+
+    def parts(self) -> set[Part]:
+        """The parts beside accuracy that the sweep has."""
+        return {*(("drift",) if self.drift_sample[0] is not None else ()), *(("transfer",) if self.plan.crafted_on else ())}
+
+    @property
+    def requested(self) -> int:
+        """How many examples were asked for."""
+        return self.examples if self.rounds is None else self.rounds.of
 
     def kinds(self) -> Iterator[Iterator[Cell]]:
         """For each model the Cells of each attack, then those of its drift sample; then those of each surrogate."""
@@ -146,19 +171,27 @@ class BoundPlan:
     def drift_sample(self) -> tuple[DriftSample | None, list[tuple[Recipe, Radii]]]:
         """The examples whose drift is measured at full strength, and the attacks it is measured under, with their radii."""
         attacks = measured_attacks([(entry, self.plan.radii_of(entry)) for entry in self.plan.attacks])
-        count = sample_size(attacks, self.examples, self.plan.drift_n)
-        return (DriftSample(count, self.examples), attacks) if count else (None, [])
+        limited = self.plan.limits is not None and self.plan.drift_n is None
+        count = 0 if limited else sample_size(attacks, self.requested, self.plan.drift_n)
+        return (DriftSample(count, self.requested), attacks) if count else (None, [])
 
     def _of_kind(
         self, entry: ModelEntry, fingerprint: str, attack: Recipe, radii: Radii, drift: DriftSample | None,
         targets: tuple[tuple[str, str], ...] = (),
     ) -> Iterator[Cell]:  # fmt: skip
-        count = self.examples if drift is None else drift.count
-        for start in range(0, count, CELL_EXAMPLES):
+        for start, stop in self._ranges(drift):
             yield Cell(
-                entry.name, fingerprint, self.data_fingerprint, attack, radii, start, min(start + CELL_EXAMPLES, count),
+                entry.name, fingerprint, self.data_fingerprint, attack, radii, start, stop,
                 self.plan.seed, self.plan.independent, self.plan.precision, drift, entry.attention, targets,
             )  # fmt: skip
+
+    def _ranges(self, drift: DriftSample | None) -> Iterator[tuple[int, int]]:
+        if drift is None and self.rounds is not None:
+            yield from self.rounds.ranges()
+            return
+        count = self.examples if drift is None else drift.count
+        for start in range(0, count, CELL_EXAMPLES):
+            yield start, min(start + CELL_EXAMPLES, count)
 
     def describe(self) -> Document:
         """The plan as summary.json holds it."""
@@ -179,6 +212,7 @@ class BoundPlan:
             "evaluation": "independent" if plan.independent else "threshold search",
             **({} if plan.precision == "float32" else {"precision": plan.precision}),
             **({} if plan.baseline is None else {"baseline": plan.baseline}),
+            **({} if self.rounds is None else {"rounds": {"ends": list(self.rounds.ends), "of": self.rounds.of, **_limits(plan)}}),
             "semantics": EVALUATION_VERSION,
         }  # fmt: skip
 
@@ -191,6 +225,7 @@ class BoundPlan:
             "data_fingerprint": self.data_fingerprint,
             "model_fingerprints": list(self.model_fingerprints),
             **({} if self.records is None else {"records": self.records}),
+            **({} if self.rounds is None else _written(self.rounds)),
             **({"surrogate_fingerprints": list(self.surrogate_fingerprints)} if self.surrogate_fingerprints else {}),
         }
         write_atomically(folder / "plan.toml", tomli_w.dumps(document).encode())
@@ -211,14 +246,33 @@ class BoundPlan:
             result = BoundPlan(
                 Plan.from_toml(document, where=f"plan {path}"), int(bound["examples"]), tuple(map(str, bound["classes"])),
                 str(bound["data_fingerprint"]), tuple(map(str, bound["model_fingerprints"])),
-                bound.get("records"), tuple(map(str, bound.get("surrogate_fingerprints", []))),
+                bound.get("records"), tuple(map(str, bound.get("surrogate_fingerprints", []))), _read_rounds(bound),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError) as problem:
             raise InputError(f"plan {path}: its [bound] table is incomplete ({problem}): run the sweep again") from None
         counts = [(result.model_fingerprints, result.plan.models), (result.surrogate_fingerprints, result.plan.crafted_on)]
-        if any(len(prints) != len(entries) for prints, entries in counts) or result.examples < 1:
+        rounds = result.rounds
+        few = result.examples < 1 if rounds is None else not rounds.is_sound() or result.examples != rounds.done
+        apart = (rounds is not None) != result.plan.in_rounds
+        if any(len(prints) != len(entries) for prints, entries in counts) or few or apart:
             raise InputError(f"plan {path}: its [bound] table does not fit its models: run the sweep again")
         return result
+
+
+def _limits(plan: Plan) -> Document:
+    limits = {} if plan.limits is None else {"time": plan.limits.time, "until": plan.limits.until}
+    return {name: limit for name, limit in limits.items() if limit is not None}
+
+
+def _written(rounds: Rounds) -> Document:
+    return {"of": rounds.of, "rounds": list(rounds.ends), **({} if rounds.begun is None else {"begun": rounds.begun})}
+
+
+def _read_rounds(bound: Document) -> Rounds | None:
+    if "rounds" not in bound:
+        return None
+    begun = bound.get("begun")
+    return Rounds(int(bound["of"]), tuple(map(int, bound["rounds"])), None if begun is None else int(begun))
 
 
 def _described(entries: Sequence[ModelEntry], fingerprints: Sequence[str]) -> list[Document]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from robustatt.plan.checks import (
     require_unique,
 )
 from robustatt.plan.entries import Document, ModelEntry, attack_entry, model_from_toml, model_to_toml
+from robustatt.plan.limits import Limits
 from robustatt.plan.saved_images import SavedImages
 from robustatt.plan.surrogates import ALL, require_some_craft, resolved
 
@@ -36,6 +37,7 @@ SIMPLE_KEYS: dict[str, tuple[type, str]] = {
     "download": (bool, "true"), "label_column": (str, '"label"'), "input_size": (int, "224"),
     "precision": (str, '"float32"'), "compile": (bool, "true"), "class_names": (str, '"classes.txt"'), "channels": (int, "1"),
     "mask_classes": (bool, "true"), "drift_n": (int, "100"), "baseline": (str, '"vgg"'),
+    "rounds": (bool, "true"),
 }  # fmt: skip
 
 
@@ -52,6 +54,8 @@ class Plan:
     drift is measured at full strength (see `robustatt.plan.drift_sample`); None: as many as pay off, 0: none. `images`: which
     adversarial examples are saved; None: none. `baseline`: the model that the others are compared with; None: each with that of
     its family. Examples are also crafted on the `surrogates` and tested on all models (see `robustatt.plan.surrogates`).
+    `limits`: where it stops before all examples are done (see `robustatt.plan.limits`); `rounds`: examples are taken in random order and
+    in rounds, as with limits, to the last.
     """
 
     models: tuple[ModelEntry, ...]
@@ -79,6 +83,8 @@ class Plan:
     grids: Grids = ()
     images: SavedImages | None = None
     surrogates: tuple[ModelEntry, ...] = ()
+    limits: Limits | None = None
+    rounds: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", tuple(sorted(set(self.eps) - {Fraction(0)})))
@@ -112,6 +118,8 @@ class Plan:
                     f"--eps {format_radius(largest)} is larger than the whole pixel range [0, 1]: "
                     "an L-infinity radius is at most 255/255"
                 )
+        if self.limits is not None:
+            self.limits.check([entry.name for entry in self.models], [entry.name for entry in self.attacks])
         if self.images is not None:
             self.images.check([(entry, self.radii_of(entry)) for entry in self.attacks])
 
@@ -124,6 +132,20 @@ class Plan:
     def loaded(self) -> tuple[ModelEntry, ...]:
         """Every model there is to load: those that are evaluated, then the surrogates that are not."""
         return tuple(dict.fromkeys([*self.models, *self.crafted_on]))
+
+    @property
+    def in_rounds(self) -> bool:
+        """Whether examples are taken in a random order, in rounds over all models and attacks."""
+        return self.rounds or self.limits is not None
+
+    @property
+    def positions_are_indices(self) -> bool:
+        """Whether the examples are the first ones of the data, in its order."""
+        return self.sample is None and not self.in_rounds
+
+    def without_limits(self) -> Plan:
+        """The same sweep to its end."""
+        return replace(self, limits=None)
 
     def radii(self) -> tuple[str, ...]:
         """The radii as records write them, ascending, without the clean one."""
@@ -150,9 +172,12 @@ class Plan:
         for key in ("n", "sample", "data_root", "label_column", "input_size", "class_names", "channels", "drift_n", "baseline"):
             if getattr(self, key) is not None:
                 document[key] = getattr(self, key)
-        for key, usual in (("precision", "float32"), ("compile", False), ("mask_classes", False)):
+        for key, usual in (("precision", "float32"), ("compile", False), ("mask_classes", False), ("rounds", False)):
             if getattr(self, key) != usual:
                 document[key] = getattr(self, key)
+        for key, limit in () if self.limits is None else (("time", self.limits.time), ("until", self.limits.until)):
+            if limit is not None:
+                document[key] = limit
         if self.images is not None:
             document |= {"save_images": self.images.text} | ({"save_images_at": self.images.at} if self.images.at else {})
         document["models"] = [model_to_toml(entry) for entry in self.models]
@@ -172,7 +197,7 @@ class Plan:
         """A plan from a TOML document; every mistake is an InputError that begins with `where`."""
         typed = {**SIMPLE_KEYS, "models": (list, '["vgg"]'), "attacks": (list, '["fgsm"]'), "surrogates": (list, '["all"]')}
         with said_of(where):
-            require_known(document, {*typed, "eps", "eps_unit", "save_images", "save_images_at", "bound"})
+            require_known(document, {*typed, "eps", "eps_unit", "save_images", "save_images_at", "time", "until", "bound"})
             for key, (kind, example) in typed.items():
                 if key in document:
                     require_type(key, document[key], kind, f"{key} = {example}")
@@ -187,7 +212,13 @@ class Plan:
             at = document.get("save_images_at", "")
             at = ",".join(map(str, at)) if isinstance(at, list) else str(at)
             images = SavedImages.parse(document.get("save_images"), at, unit)
-            return Plan(models=models, attacks=attacks, eps=eps, grids=grids, images=images, surrogates=surrogates, **simple)
+            for key, example in (("time", '"10m"'), ("until", "2")):
+                if key in document and (isinstance(document[key], bool) or not isinstance(document[key], str | int | float)):
+                    require_type(key, document[key], str, f"{key} = {example}")
+            limits = Limits.parse(document.get("time"), document.get("until"))
+            return Plan(
+                models=models, attacks=attacks, eps=eps, grids=grids, images=images, surrogates=surrogates, limits=limits, **simple
+            )  # fmt: skip
 
 
 def radii_by_attack(

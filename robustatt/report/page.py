@@ -27,6 +27,7 @@ from robustatt.report.transfer import sliders
 from robustatt.results.chains import part_tables
 from robustatt.results.columns import DRIFT_METRICS
 from robustatt.results.outcomes import Outcomes, outcomes_by_curve
+from robustatt.results.precision import rounds_said
 from robustatt.results.summary import Point, Summary
 from robustatt.results.transfer import uncrafted
 from robustatt.results.unbounded import rows_of
@@ -145,6 +146,7 @@ def context(summary: Summary, page: Page) -> Context:
         "health": summary.health,
         "integrity": [text.without_paths(finding) for finding in summary.integrity],
         "missing": text.missing_parts(summary),
+        "rounds": rounds_said(summary.plan, summary.stopped),
         "limits": [tight(note) for note in text.limits(summary)],
         "legend": legend(summary),
         "curves": [_figure(spec) for spec in page.curves],
@@ -180,7 +182,8 @@ def headline(summary: Summary) -> dict[str, str]:
     split = f" ({summary.plan.data.split})" if summary.plan.data.split else ""
     n = max((p.n for c in summary.curves for p in c.points), default=0)
     norms = sorted({text.NORMS.get(c.norm, c.norm) for c in summary.curves})
-    facts = [f"{n:,} images{split}" if n else "", ", ".join(attacks), ", ".join(norms)]
+    of = f" of {summary.plan.rounds.of:,}" if summary.plan.rounds else ""
+    facts = [f"{n:,}{of} images{split}" if n else "", ", ".join(attacks), ", ".join(norms)]
     facts += [_radii_fact(summary.of_norm(norm), norm) for norm in summary.norms()]
     finished = summary.provenance.finished[:10]
     subject = ", ".join(models[:-1]) + (" and " if len(models) > 1 else "") + models[-1] if models else "no model yet"

@@ -197,7 +197,7 @@ def missing_parts(summary: Summary) -> list[str]:
     """What a reader would expect from the plan and will not find: curves, examples, radii, drift."""
     plan = summary.plan
     have = {(c.model, c.attack): c.points for c in summary.curves}
-    notes = []
+    notes = [summary.unfinished] if summary.unfinished else []
     if not have:
         notes.append("No results yet: the run holds no records. Run or resume the sweep, then report again.")
     for entry in plan.models:

@@ -55,6 +55,15 @@ class AttackInfo(Part):
         return self.recipe.category if self.recipe is not None else "external"
 
 
+class RoundsInfo(Part):
+    """Rounds of a random order: where each whole one ends, of how many examples; and the limits, as typed."""
+
+    ends: list[Count] = []
+    of: Count
+    time: str | None = None
+    until: str | None = None
+
+
 class PlanInfo(Part):
     """The request, and what it was bound to."""
 
@@ -66,6 +75,7 @@ class PlanInfo(Part):
     seed: int = 0
     evaluation: str = ""
     baseline: str | None = None
+    rounds: RoundsInfo | None = None
     semantics: int | None = None
 
     def attack(self, name: str) -> AttackInfo:

@@ -6,7 +6,7 @@ Everything that shows or judges a run reads this. Keys that are not declared her
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, ValidationError
@@ -192,8 +192,19 @@ class Provenance(Part):
         )
 
 
+class Stopped(Part):
+    """Why a sweep in rounds ended, after how many seconds: the time was up, intervals were narrow enough, or all examples done."""
+
+    reason: Literal["time", "until", "all"]
+    seconds: float
+
+
 class Summary(Part):
-    """The whole of summary.json; `integrity` is not in the file: what does not agree with the records, a line each."""
+    """The whole of summary.json.
+
+    Not in the file: `integrity` is what does not agree with the records, a line each; `unfinished` says of a sweep that is not
+    whole how much of it is there.
+    """
 
     version: int = Field(default=SCHEMA, alias="schema")
     plan: PlanInfo = PlanInfo()
@@ -207,7 +218,9 @@ class Summary(Part):
     corruption_means: list[CorruptionMean] = []
     full_strength: FullStrength | None = None
     transfer: list[TransferCurve] = []
+    stopped: Stopped | None = None
     integrity: list[str] = Field(default=[], exclude=True)
+    unfinished: str = Field(default="", exclude=True)
 
     def measured_drift(self) -> list[DriftRow]:
         """Drift at full strength, and for attacks that were not run so, at the radii that the sweep attacked."""

@@ -116,6 +116,15 @@ WRONG = [
         ["sweep", "--model", "vgg", "-n", "8", "--surrogate", "tiny_models:Linear"],
         "surrogate: model 'tiny_models:Linear' cannot take images of shape",
     ),
+    (["sweep", "--model", "vgg", "--time", "0"], "such as 90s, 10m"),
+    (["sweep", "--model", "vgg", "--time", "abc"], "such as 90s, 10m"),
+    (["sweep", "--model", "vgg", "--until", "0"], "above 0 and below 50"),
+    (["sweep", "--model", "vgg", "--until", "60"], "above 0 and below 50"),
+    (["sweep", "--model", "vgg", "--until", "2:vgg"], "such as 2:vgg/fgsm"),
+    (["sweep", "--model", "vgg", "--until", "2:vgg/fgms"], "did you mean 'fgsm'"),
+    (["watch", "."], "no plan.toml here"),
+    (["watch", "nowhere"], "nowhere"),
+    (["watch", ".", "--every", "0"], "--every"),
     (["swep"], "sweep"),
     (["report", "nowhere"], "nowhere"),
     (["check", "nowhere", "--reference", "x"], "nowhere"),
@@ -248,6 +257,25 @@ def test_ctrl_c_says_what_is_safe(npz: Path, tmp_path: Path) -> None:
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert re.search(r"stopped by Ctrl-C. Safe on disk: \d of 3 cells", said)
+
+
+def test_a_timed_sweep_is_watched_reported_and_answered_when_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("sweep", "--model", "vgg", "-n", 40, "--eps", "2,8", "--out", tmp_path)
+    assert run(*command, "--until", 15) == 0
+    assert "of 40 examples, in a random order (seed 0)" in capsys.readouterr().out
+    assert run(*command, "--time", "1h") == 0
+    assert "40 of 40 examples, in a random order (seed 0), with a look after each of 3 rounds. All" in capsys.readouterr().out
+    assert run("watch", tmp_path, "--once") == 0
+    assert "vgg fgsm (40)" in capsys.readouterr().out
+    assert run("report", tmp_path) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "40 of 40 images" in page
+    assert '<p class="lead" id="rounds">40 of 40 examples' in page
+    assert run("verify", tmp_path, "--sample", 2) == 0
+    assert run(*command) == 0
+    capsys.readouterr()
+    assert run(*command, "--time", "1s") == 0, "answered from the note"
+    assert "0 cells computed, 3 found on disk" in capsys.readouterr().out
 
 
 def test_help_is_quick_and_needs_no_torch() -> None:
