@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from robustatt.engine.budget import Budget
 from robustatt.plan.rounds import sizes
+from robustatt.results.confidence_sequence import anytime
 from robustatt.results.precision import FEWEST, cautious_half_width
-from robustatt.results.statistics import anytime, wilson
+from robustatt.results.statistics import wilson
 
 SHARES = (0.02, 0.1, 0.3, 0.5, 0.9)
 POINTS = (1, 2, 5, 10)

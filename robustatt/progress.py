@@ -160,9 +160,9 @@ class SweepBar(ProgressBar):
 
     def looked(self, summary: Summary, seconds: float) -> None:
         """Accuracy so far of each curve: above the bar, or in a log file a line now and then."""
-        from robustatt.results.precision import standings
+        from robustatt.results.precision import curves_so_far
 
-        found, of = [str(standing) for standing in standings(summary)], summary.plan.rounds.of if summary.plan.rounds else 0
+        found, of = [str(standing) for standing in curves_so_far(summary)], summary.plan.rounds.of if summary.plan.rounds else 0
         if not found:
             return
         more = [f"and {len(found) - MOST_LINES} more"] if len(found) > MOST_LINES else []

@@ -13,7 +13,7 @@ from robustatt.cli._terminal import print_tables, warn
 from robustatt.errors import InputError
 
 if TYPE_CHECKING:
-    from robustatt.engine.watching import View
+    from robustatt.engine.watching import SweepSoFar
 
 
 def watch(
@@ -29,7 +29,7 @@ def watch(
 
     if not 0.1 <= every <= 86400:
         raise InputError(f"--every {every:g}: give seconds from 0.1 to 86400")
-    shown: View | None = None
+    shown: SweepSoFar | None = None
     try:
         while shown is None or not (once or shown.ended):
             if shown is not None:
@@ -42,7 +42,7 @@ def watch(
         return
 
 
-def _show(view: View, directory: Path, clear: bool) -> None:
+def _show(view: SweepSoFar, directory: Path, clear: bool) -> None:
     """The table in place of the one before, or in a log file below it."""
     if clear and sys.stdout.isatty():
         print("\033[H\033[2J", end="")

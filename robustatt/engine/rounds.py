@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from robustatt.engine import log
 from robustatt.engine.budget import Budget
+from robustatt.engine.inspection import Inspection, inspect
 from robustatt.engine.scheduler import Executor, Queue
 from robustatt.errors import InputError
 from robustatt.evaluate.gallery_examples import MAX_COST
@@ -26,7 +27,7 @@ from robustatt.results.summary import Stopped, Summary
 from robustatt.results.summary_file import write_summary
 
 if TYPE_CHECKING:
-    from robustatt.engine.sweep import Found, Inspection, Sweep, SweepOutcome
+    from robustatt.engine.sweep import Sweep, SweepOutcome, SweepRecords
 
 PICTURES = 9  # examples that are attacked again for the gallery, at most
 
@@ -72,12 +73,12 @@ def known_ends(out: Path, bound: BoundPlan) -> tuple[int, ...]:
 
 def run_in_rounds(sweep: Sweep, rounds: Rounds, progress: SweepProgress, gallery: bool, budget: Budget) -> SweepOutcome:
     """Round after round, summarised after each, until all is done or a limit is reached."""
-    inspection = sweep.inspect()
+    inspection = inspect(sweep.bound, sweep.dataset, sweep.models)
     sweep.prepare()
-    return _Run(sweep, rounds, progress, budget, inspection, gallery).run()
+    return _RunInRounds(sweep, rounds, progress, budget, inspection, gallery).run()
 
 
-class _Run:
+class _RunInRounds:
     """One run of a sweep in rounds."""
 
     def __init__(
@@ -121,7 +122,7 @@ class _Run:
             return "all"
         return "until" if narrow_enough(summary, self._sweep.bound.plan.limits) else None
 
-    def _look(self) -> tuple[Found, Summary]:
+    def _look(self) -> tuple[SweepRecords, Summary]:
         found = self._sweep.read()
         summary = self._sweep.summarise(found, self._inspection, self._began)
         self._progress.looked(summary, self._budget.spent)

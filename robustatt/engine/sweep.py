@@ -6,45 +6,37 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
-from robustatt.attack.builder import build
 from robustatt.data.dataset import Dataset
-from robustatt.data.views import Sample, require_same_classes
 from robustatt.engine import log
 from robustatt.engine.budget import Budget
 from robustatt.engine.crew import ExecutorFactory
 from robustatt.engine.evidence import agrees
+from robustatt.engine.inspection import Inspection, inspect, require_surrogates
 from robustatt.engine.models import FrozenModels, Loader
 from robustatt.engine.options import ExecutorOptions
+from robustatt.engine.pictures import keep_pictures
 from robustatt.engine.rounds import going_on, run_in_rounds, seems_whole
 from robustatt.engine.scheduler import CellCost, Costs, Executor, Queue, Scheduler, SetAside
 from robustatt.engine.sources import drawn
 from robustatt.engine.worker import Setup, automatic_batch_size
-from robustatt.errors import InputError, RobustattError, RunInterrupted, first_line, raised_by, said_of
-from robustatt.evaluate.cell import load_images
-from robustatt.evaluate.classifier import Classifier
-from robustatt.evaluate.full_strength import require_craft
-from robustatt.evaluate.gallery_examples import attack_to_show, choose, pictures
+from robustatt.errors import InputError, RobustattError, RunInterrupted, first_line
 from robustatt.files import refuse_link
-from robustatt.health.data import check_card, first_classes
-from robustatt.health.model import check_maps, check_model
+from robustatt.health.data import check_card
 from robustatt.health.records import check_records
-from robustatt.health.warning import HealthWarning, distinct
+from robustatt.health.warning import distinct
 from robustatt.models.device import choose_device, hardware
 from robustatt.plan import BoundPlan, Cell, Plan, images_of
 from robustatt.plan.cells import PARTS
 from robustatt.plan.rounds import Rounds
-from robustatt.plan.surrogates import can_be_crafted
 from robustatt.progress import NoSweepProgress, SweepProgress
 from robustatt.results.aggregate import summarise
 from robustatt.results.file_names import write_file_names
-from robustatt.results.gallery import GALLERY_FILE, GalleryEntry, write_gallery
+from robustatt.results.gallery import GALLERY_FILE
 from robustatt.results.images import ImageStore
 from robustatt.results.records import Store, record_folders
 from robustatt.results.summary import Provenance, Stopped, Summary
@@ -53,7 +45,6 @@ from robustatt.results.summary_file import read_summary, write_summary
 if TYPE_CHECKING:
     import pandas as pd
 
-PROBE_IMAGES = 64  # for the health checks
 NAMED = 3  # Cells that were set aside, in the message at the end
 
 
@@ -123,7 +114,7 @@ def bound(plan: Plan, dataset: Dataset, load: Loader, out: Path, execution: Exec
         fingerprints, surrogates = (tuple(map(models.fingerprint, entries)) for entries in (plan.models, plan.crafted_on))
         bound = BoundPlan(plan, examples, chosen.classes, chosen.fingerprint, fingerprints, _url(execution), surrogates)
         bound = bound if rounds is None else bound.after(rounds)
-        _require_surrogates(plan, chosen, models)
+        require_surrogates(plan, chosen, models)
         setup = Setup(plan, chosen.fingerprint, where, str(device), batch_size, threads)
         crew = ExecutorFactory(setup, execution or ExecutorOptions(workers=1), dataset, models, available, start_seconds)
         yield Sweep(bound, chosen, models, store, out, setup, crew, ImageStore(where) if plan.images else None)
@@ -153,15 +144,7 @@ def _threads(wanted: int | None) -> Iterator[int]:
 
 
 @dataclass(frozen=True)
-class Inspection:
-    """What is known of data and models before anything is attacked: warnings, and the cards of models that have one."""
-
-    warnings: list[HealthWarning]
-    cards: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Found:
+class SweepRecords:
     """The records of a sweep by what they are for."""
 
     own: pd.DataFrame
@@ -192,7 +175,7 @@ class Sweep:
             found = self.read()
             if agrees(summary, found.own, found.drift, found.transfer, self.bound):
                 return self.outcome(found, summary, 0)
-        inspection = self.inspect()
+        inspection = inspect(self.bound, self.dataset, self.models)
         self.prepare()
         self.bound.write(self.out)
         queries = sum(images_in(cell) for cell in self.bound.cells_of_all_parts() if cell.key in missing)
@@ -226,18 +209,6 @@ class Sweep:
         """How many workers are to compute the missing Cells."""
         return self.crew.size(len(missing), lambda: (cell for cell in self.bound.cells_of_all_parts() if cell.key in missing))
 
-    def inspect(self) -> Inspection:
-        """Look at data and models before anything is written. InputError if a model cannot be used."""
-        whole, requested = self.dataset, self.bound.requested
-        labels = (whole.whole if isinstance(whole, Sample) else whole).labels
-        warnings = [] if self.bound.plan.n is None else first_classes(labels.numpy(), requested)
-        cards = {}
-        for entry in self.bound.plan.loaded:
-            module = self.models.module(entry)
-            warnings += _inspect(self.models.get(entry), module, self.dataset, requested)
-            cards[entry.name] = getattr(module, "card", None)
-        return Inspection(warnings, cards)
-
     def prepare(self) -> None:
         """Make the folders, and write what no record decides."""
         self.store.prepare(self.bound.parts())
@@ -246,14 +217,14 @@ class Sweep:
         self.out.mkdir(parents=True, exist_ok=True)
         write_file_names(self.dataset, range(self.bound.requested), self.out)
 
-    def read(self) -> Found:
+    def read(self) -> SweepRecords:
         """The records of all Cells; the index of saved images is brought up to date."""
         white, drift, transfer = ([cell.key for cell in self.bound.cells(part)] for part in PARTS)
         if self.images is not None:
             self.images.write_index(white)
-        return Found(*map(self.store.read, (white, drift, transfer)))
+        return SweepRecords(*map(self.store.read, (white, drift, transfer)))
 
-    def summarise(self, found: Found, inspection: Inspection, began: float, stopped: Stopped | None = None) -> Summary:
+    def summarise(self, found: SweepRecords, inspection: Inspection, began: float, stopped: Stopped | None = None) -> Summary:
         """Summarise records into the folder; `began` is when this run did, in seconds since 1970."""
         plan, warnings = self.bound.plan, list(inspection.warnings)
         warnings += check_records(found.own, plan.attacks, found.transfer)
@@ -270,9 +241,9 @@ class Sweep:
 
     def keep_pictures(self, records: pd.DataFrame) -> None:
         """Attack a few examples of each model again, for the gallery."""
-        _keep_pictures(self.bound, self.dataset, self.models, records, self.out)
+        keep_pictures(self.bound, self.dataset, self.models, records, self.out)
 
-    def outcome(self, found: Found, summary: Summary, computed: int) -> SweepOutcome:
+    def outcome(self, found: SweepRecords, summary: Summary, computed: int) -> SweepOutcome:
         """What the sweep leaves behind, of whose Cells this run computed so many."""
         aside = [*self.store.moved_aside, *(self.images.damaged if self.images else [])]
         return SweepOutcome(found.own, summary, computed, len(self.own_keys()) - computed, found.transfer, aside)
@@ -342,47 +313,6 @@ def _finished(bound: BoundPlan, out: Path) -> Summary | None:
     except InputError:
         return None
     return summary if same and (out / GALLERY_FILE).exists() else None
-
-
-def _inspect(classifier: Classifier, module: nn.Module, dataset: Dataset, examples: int) -> list[HealthWarning]:
-    """Checks of a model before anything is written, on images spread over those that will be attacked."""
-    spread = range(0, examples, max(1, examples // PROBE_IMAGES))[:PROBE_IMAGES]
-    images, labels = load_images(dataset, spread, classifier)
-    with raised_by(f"model {classifier.label!r}"):
-        found = check_model(classifier.original, classifier.label, images, labels, module)
-    return found + check_maps(classifier.label, classifier.unnormalised)
-
-
-def _keep_pictures(bound: BoundPlan, dataset: Dataset, models: FrozenModels, records: pd.DataFrame, out: Path) -> None:
-    """Attack a few examples of each model again, keeping images and attention maps for the report's gallery."""
-    plan = bound.plan
-    channels, height, width = dataset.image_shape
-    attack = attack_to_show(plan.attacks, records)
-    possible = attack is not None and channels == 3 and any(map(plan.radii_of, plan.attacks))
-    shown = choose(records, attack, height * width, plan.seed) if attack is not None and possible else []
-    entries: list[GalleryEntry] = []
-    for entry in plan.models if shown else ():
-        candidates = chain(bound.cells("drift"), bound.cells())  # at full strength first
-        cell = next(cell for cell in candidates if cell.model == entry.name and cell.attack.name == attack)
-        batch_size = automatic_batch_size(dataset.image_shape, models.device)
-        entries += pictures(cell, models.get(entry), dataset, shown, batch_size)
-    write_gallery(out, entries)
-
-
-def _require_surrogates(plan: Plan, dataset: Dataset, models: FrozenModels) -> None:
-    """InputError if what is crafted on a surrogate means nothing to the models, or an attack has no image for a radius."""
-    for entry in plan.crafted_on:
-        with nullcontext() if entry in plan.models else said_of("surrogate"):
-            classifier = models.get(entry)
-            require_same_classes(dataset, classifier.classes, classifier.label)
-        for target in map(models.get, plan.models):
-            if target.classes != classifier.classes:
-                raise InputError(
-                    f"surrogate {entry.name!r} has {classifier.classes} classes and model {target.label!r} {target.classes}: examples "
-                    "of the one are of no use for the other"
-                )
-        for recipe in filter(can_be_crafted, plan.attacks):
-            require_craft(build(recipe, classifier.classes))
 
 
 def images_in(cell: Cell) -> int:

@@ -10,7 +10,7 @@ from robustatt.engine.run_outcomes import read_run
 from robustatt.eps import parse_radius
 from robustatt.errors import InputError
 from robustatt.plan import BoundPlan
-from robustatt.results import statistics
+from robustatt.results.confidence_sequence import anytime
 from robustatt.results.outcomes import Outcomes
 from robustatt.results.part import in_percent
 from robustatt.results.precision import rounds_said
@@ -19,7 +19,7 @@ from robustatt.results.summary_file import read_summary
 
 
 @dataclass(frozen=True)
-class View:
+class SweepSoFar:
     """A sweep so far: how far it is, accuracy by radius with a column for each curve that has an example, what is wrong."""
 
     said: str
@@ -29,8 +29,8 @@ class View:
     ended: bool
 
 
-def look(directory: Path) -> View:
-    """Read what is whole in the folder of a sweep. Intervals hold however often one looks (`statistics.anytime`).
+def look(directory: Path) -> SweepSoFar:
+    """Read what is whole in the folder of a sweep. Intervals hold however often one looks (`confidence_sequence.anytime`).
 
     Raises:
         InputError: it is not the folder of a sweep, or a file cannot be read.
@@ -50,7 +50,7 @@ def look(directory: Path) -> View:
         order = "as they were drawn" if bound.plan.sample else "in the order of the data: not a random sample"
         said = f"All {bound.examples:,} examples are done." if ended else f"{done:,} of {of:,} attacked so far, {order}."
     damaged = tuple(line for line in run.findings if "missing" not in line)
-    return View(said, *_table(run.outcomes), damaged, ended)
+    return SweepSoFar(said, *_table(run.outcomes), damaged, ended)
 
 
 def _stopped(directory: Path, bound: BoundPlan) -> Stopped | None:
@@ -69,7 +69,7 @@ def _table(layout: Sequence[Outcomes]) -> tuple[list[str], list[list[str]]]:
     points = []
     for outcomes in layout:
         right, n = outcomes.correct.sum(axis=0), outcomes.present.sum(axis=0)
-        low, high = statistics.anytime(right, n)
+        low, high = anytime(right, n)
         cells = [in_percent(*numbers) for numbers in zip(right / n, low, high, strict=True)]
         points.append(dict(zip(map(parse_radius, outcomes.eps), cells, strict=True)))
     rows = [[texts[eps] if eps else "clean", *(by_radius.get(eps, "-") for by_radius in points)] for eps in sorted(texts)]

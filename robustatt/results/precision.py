@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from robustatt.eps import headline_radius, parse_radius
 from robustatt.plan.limits import Limits
 from robustatt.results import statistics
+from robustatt.results.confidence_sequence import anytime
 from robustatt.results.part import in_percent
 from robustatt.results.plan_info import PlanInfo
 from robustatt.results.summary import Curve, Stopped, Summary
@@ -20,8 +21,8 @@ FEWEST = 64
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Accuracy of one curve at its headline radius, with an interval that holds at every look (`statistics.anytime`)."""
+class CurveSoFar:
+    """Accuracy of one curve at its headline radius, with an interval that holds at every look (`confidence_sequence.anytime`)."""
 
     model: str
     attack: str
@@ -36,13 +37,13 @@ class Standing:
         return f"{self.model} {self.attack} {at}: {in_percent(self.accuracy, self.low, self.high)}"
 
 
-def standings(summary: Summary) -> Iterator[Standing]:
+def curves_so_far(summary: Summary) -> Iterator[CurveSoFar]:
     """Where each curve stands, however often one looks."""
     for curve in summary.curves:
         eps = headline_radius([point.eps for point in curve.points], curve.norm)
         point = next(point for point in curve.points if eps in (None, point.eps))
-        low, high = statistics.anytime([round(point.accuracy * point.n)], [point.n])
-        yield Standing(curve.model, curve.attack, point.eps, point.n, point.accuracy, float(low[0]), float(high[0]))
+        low, high = anytime([round(point.accuracy * point.n)], [point.n])
+        yield CurveSoFar(curve.model, curve.attack, point.eps, point.n, point.accuracy, float(low[0]), float(high[0]))
 
 
 def rounds_said(plan: PlanInfo, stopped: Stopped | None) -> str:

@@ -14,8 +14,9 @@ from sequential_coverage import COSTS, looks, timed, until
 from robustatt.errors import InputError
 from robustatt.plan import Limits
 from robustatt.plan.plan import Plan
+from robustatt.results.confidence_sequence import anytime
 from robustatt.results.precision import cautious_half_width, narrow_enough, rounds_said
-from robustatt.results.statistics import anytime, wilson
+from robustatt.results.statistics import wilson
 from robustatt.results.summary import Summary
 
 
