@@ -50,7 +50,7 @@ mutants: $(READY) ## plant small faults in the core, one at a time, and count th
 fuzz: $(READY) ## feed every reader 10,000 damaged and hostile inputs
 	ROBUSTATT_FUZZ=10000 $(BIN)/python -m pytest tests/test_fuzz.py
 
-lint: $(READY) ## ruff, mypy and the order of the rooms (import-linter)
+lint: $(READY) ## ruff, mypy and the order of the layers (import-linter)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check -q . || { echo 'Run $(BIN)/ruff format .'; exit 1; }
 	$(BIN)/mypy
