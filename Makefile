@@ -60,6 +60,9 @@ bench: $(READY) ## time attacks against other libraries (half an hour on 2 cores
 	@$(BIN)/python -c 'import art, pyautoattack' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/bench.py --out reports/bench
 	$(BIN)/python benchmarks/bench_attention.py
+	$(BIN)/python benchmarks/bench_latency.py
+	$(BIN)/python benchmarks/bench_board.py
+	$(BIN)/python benchmarks/bench_corruptions.py
 
 clean: ## remove what runs have written (not .venv)
 	rm -rf reports/out reports/*/out dist build .pytest_cache .mypy_cache .ruff_cache

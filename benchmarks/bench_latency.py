@@ -26,7 +26,7 @@ SWEEP = [*PYTHON, "sweep", "--model", "vgg", "-n", "20", "--eps", "2,4,8", "--at
 
 @dataclass(frozen=True)
 class Wait:
-    """A command, the seconds it may take (plus those of `import torch`), and a folder that must not be there before."""
+    """A command, the seconds it may take (plus those of `import torch`), and a file or folder that must not be there before."""
 
     name: str
     command: Sequence[str]
@@ -55,7 +55,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYT
 def seconds(wait: Wait, folder: Path) -> tuple[float, float]:
     """From start to end, and to the page."""
     if wait.new:
-        shutil.rmtree(folder / wait.new, ignore_errors=True)
+        shutil.rmtree(folder / wait.new) if (folder / wait.new).is_dir() else (folder / wait.new).unlink(missing_ok=True)
     began, page = time.perf_counter(), 0.0
     with subprocess.Popen(
         wait.command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
