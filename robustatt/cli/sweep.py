@@ -262,13 +262,10 @@ def _reweighted(models: tuple[ModelEntry, ...], weights: list[str]) -> tuple[Mod
 
 def _print_forecast(plan: Plan, dataset: Dataset, load: Loader, folder: Path, execution: ExecutorOptions) -> None:
     """Cost by model and attack, then what all of it takes on this machine and on the requested workers."""
-    from dataclasses import replace
-
     from robustatt.engine.forecast import forecast
     from robustatt.engine.sweep import bound
 
-    whole = replace(plan, limits=None, rounds=False)
-    with bound(whole, dataset, load, folder, execution) as sweep:
+    with bound(plan.at_once(), dataset, load, folder, execution) as sweep:
         cost = forecast(sweep, _say_measured)
     heads = ["model", "attack", "cells", "gradients", "forwards", "time of one worker", "measured on"]
     print_table(heads, [

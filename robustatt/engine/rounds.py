@@ -157,9 +157,13 @@ class _RunInRounds:
 
     def _to_compute(self, end: int) -> float:
         """How many examples have to be computed up to there; a part of one where some kinds have it."""
+        return self._lacking(end)[2]
+
+    def _lacking(self, end: int) -> tuple[list[Cell], set[str], float]:
+        """The Cells of the round that ends there, the keys of those that are missing, and how many examples these are of each kind."""
         cells = self._sweep.bound.round(end)
         missing = self._sweep.missing(cells)
-        return sum(cell.stop - cell.start for cell in cells if cell.key in missing) / len(self._first)
+        return cells, missing, sum(cell.stop - cell.start for cell in cells if cell.key in missing) / len(self._first)
 
     def _make_ready(self) -> None:
         """Start the workers, once, and wait for the first: their start is no part of a round."""
@@ -175,11 +179,9 @@ class _RunInRounds:
 
     def _take(self, end: int) -> float:
         """Compute the round that ends there; how many examples that took, a part of one where some kinds had it."""
-        cells = self._sweep.bound.round(end)
-        missing = self._sweep.missing(cells)
+        cells, missing, examples = self._lacking(end)
         self._rounds = self._rounds.begin(end)
         self._write()
-        examples = sum(cell.stop - cell.start for cell in cells if cell.key in missing) / len(self._first)
         self._compute(cells, missing)
         self._computed += sum(cell.key in missing for cell in cells)
         self._rounds = self._rounds.finish(end)

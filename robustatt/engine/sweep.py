@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
@@ -83,7 +83,7 @@ def run(
     """
     budget = budget or Budget.of(plan)
     if seems_whole(plan, out):  # the best answer is there
-        with bound(replace(plan, limits=None, rounds=False), dataset, load, out, execution) as sweep:
+        with bound(plan.at_once(), dataset, load, out, execution) as sweep:
             if not sweep.missing():
                 return sweep.run(progress or NoSweepProgress(), gallery, budget)
     with bound(plan, dataset, load, out, execution) as sweep:

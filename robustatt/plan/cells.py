@@ -18,13 +18,13 @@ from robustatt.files import write_atomically
 from robustatt.plan.drift_sample import DriftSample, Radii, at_full_strength, measured_attacks, sample_size
 from robustatt.plan.entries import Document, ModelEntry
 from robustatt.plan.plan import Plan, read_plan
-from robustatt.plan.rounds import Rounds
+from robustatt.plan.rounds import LARGEST, Rounds
 from robustatt.plan.saved_images import CellImages
 from robustatt.plan.surrogates import can_be_crafted, for_transfer
 
 #: part of every key: raise it when the same Cell would give other numbers
 EVALUATION_VERSION = 4
-CELL_EXAMPLES = 256
+CELL_EXAMPLES = LARGEST  # a round is one Cell of each kind
 Part = Literal["", "drift", "transfer"]
 """What records are for: accuracy, of which all other aggregates are made too; the drift sample; examples from surrogates."""
 PARTS: tuple[Part, ...] = ("", "drift", "transfer")

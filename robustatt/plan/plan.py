@@ -143,6 +143,10 @@ class Plan:
         """Whether the examples are the first ones of the data, in its order."""
         return self.sample is None and not self.in_rounds
 
+    def at_once(self) -> Plan:
+        """The same sweep of all examples in their own order, neither limited nor in rounds."""
+        return replace(self, limits=None, rounds=False)
+
     def without_limits(self) -> Plan:
         """The same sweep to its end."""
         return replace(self, limits=None)
