@@ -13,7 +13,7 @@ from robustatt.version import __version__
 
 
 class AdversarialTraining(BaseModel):
-    """How the images of training were attacked: ``method`` fgsm or pgd, a norm and a radius as text."""
+    """How the images of training were attacked: ``method`` as in `robustatt train --adversarial`, a norm and a radius as text."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

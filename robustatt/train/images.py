@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, final
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +16,27 @@ from robustatt.attack.rng import ExampleRng
 from robustatt.data import SOURCES
 from robustatt.evaluate.step_runner import run_to_end
 from robustatt.train.ranks import ALONE, Ranks
-from robustatt.train.request import TrainRequest
+from robustatt.train.request import Method, TrainRequest
+
+
+@dataclass(frozen=True)
+class TrainingAttack:
+    """An attack that makes training images, in a ball of ``reach`` times the radius of the training."""
+
+    recipe: Recipe
+    reach: float = 1.0
+
 
 #: Cross-entropy as in the papers: BatchNorm in training mode makes an image's gradient depend on the losses of the whole batch,
 #: and so on how they are weighed against each other.
-TRAINED_ON: dict[str, Recipe] = {
-    "fgsm": RFgsmRecipe(name="fgsm-rs", algorithm="r-fgsm", start="uniform", start_size=1.0, step_size=1.25, loss="ce"),
-    "pgd": PgdRecipe(name="pgd", algorithm="pgd", steps=7, step_size=0.25, loss="ce"),
+TRAINED_ON: dict[Method, TrainingAttack] = {
+    "fgsm": TrainingAttack(
+        RFgsmRecipe(name="fgsm-rs", algorithm="r-fgsm", start="uniform", start_size=1.0, step_size=1.25, loss="ce")
+    ),
+    "n-fgsm": TrainingAttack(
+        RFgsmRecipe(name="n-fgsm", algorithm="r-fgsm", start="uniform", start_size=2 / 3, step_size=1 / 3, loss="ce"), reach=3.0
+    ),  # noise of up to 2 eps and a step of eps: nothing is left for the projection to do but the box
+    "pgd": TrainingAttack(PgdRecipe(name="pgd", algorithm="pgd", steps=7, step_size=0.25, loss="ce")),
 }
 
 
@@ -61,21 +76,23 @@ def adversarial_images(
     network: nn.Module,
     x: Tensor,
     y: Tensor,
-    method: Literal["fgsm", "pgd"],
+    method: Method,
     eps: float,
     noise: torch.Generator,
     ranks: Ranks = ALONE,
     batch: int | None = None,
 ) -> Tensor:
-    """Training images inside the L-infinity ball of radius ``eps`` (pixel scale [0, 1]) and inside [0, 1].
+    """Attacked training images, inside [0, 1]; ``eps`` is the L-infinity radius (pixel scale [0, 1]).
 
-    ``fgsm`` is one step of 1.25 eps from a uniform random point of the ball (Wong et al. 2020); ``pgd`` is 7 steps of
-    eps/4 from such a point (Madry et al. 2018). The network stays in training mode, as in both papers.
+    ``fgsm`` is one step of 1.25 eps from a uniform random point of the ball, back into the ball (Wong et al. 2020); ``n-fgsm`` is
+    one step of eps from a uniform random point of the ball of 2 eps, so up to 3 eps away (de Jorge et al. 2022); ``pgd`` is 7 steps
+    of eps/4 from a point of the ball (Madry et al. 2018). The network stays in training mode, as in the papers.
     ``x`` may be this process's share of a batch of ``batch`` images.
     """
-    attack = build(TRAINED_ON[method])
+    chosen = TRAINED_ON[method]
+    attack = build(chosen.recipe)
     assert isinstance(attack, SteppedAttack)
-    rows = Batch.at(eps, x, y, clean=x.new_zeros(len(y), 0))  # clean logits are for attacks that choose a target class
+    rows = Batch.at(chosen.reach * eps, x, y, clean=x.new_zeros(len(y), 0))  # clean logits are for attacks that choose a class
     start = attack.start(rows, _StepNoise(noise, ranks, batch or len(y)))
     return run_to_end(attack, rows, Oracle(lambda query: network(query).float()), start)
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from robustatt.errors import InputError
 
 Schedule = Literal["onecycle", "paper"]
-Method = Literal["fgsm", "pgd"]
+Method = Literal["fgsm", "n-fgsm", "pgd"]
 Keep = Literal["last", "best"]
 Precision = Literal["float32", "bf16"]
 
@@ -52,7 +52,10 @@ class TrainRequest:
     crop: bool | None = field(default=None, metadata=_about("Crop at random after padding by 4.", "by data set"))
     adversarial: Method | None = field(
         default=None,
-        metadata=_about("Train on attacked images: fgsm (Wong et al. 2020) or pgd. Watched by PGD-10 on 500 held-out images."),
+        metadata=_about(
+            "Train on attacked images: fgsm (Wong et al. 2020), n-fgsm (de Jorge et al. 2022) or pgd. Watched by PGD-10 on 500 "
+            "held-out images."
+        ),
     )
     train_eps: float = field(default=8.0, metadata=_about("L-infinity radius of adversarial training, in steps of 1/255."))
     precision: Precision | None = field(

@@ -273,6 +273,20 @@ def test_adversarial_images_are_those_of_the_papers(method: Any, steps: int, siz
     torch.testing.assert_close(found, expected)
 
 
+def test_n_fgsm_is_that_of_the_paper() -> None:
+    """de Jorge et al. 2022, algorithm 1, with k = 2: noise twice as wide as the ball, a step of eps, no way back into the ball."""
+    eps, generator = 8 / 255, torch.Generator().manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+    x, y = torch.rand(16, 3, 8, 8), torch.arange(16) % 2
+    rise = (network[1].weight[1] - network[1].weight[0]).detach().view(3, 8, 8)
+    uphill = torch.where((y == 0).view(-1, 1, 1, 1), rise, -rise).sign()
+    noise = torch.empty(x.shape, memory_format=torch.channels_last).uniform_(-2 * eps, 2 * eps, generator=generator)
+    expected = ((x + noise).clamp(0, 1) + eps * uphill).clamp(0, 1)
+    found = adversarial_images(network, x, y, "n-fgsm", eps, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found, expected)
+    assert float((found - x).abs().max()) > 2.5 * eps
+
+
 def test_channel_statistics_of_many_images() -> None:
     pixels = torch.randint(0, 256, (2500, 3, 4, 4), dtype=torch.uint8)
     mean, std = channel_statistics(pixels)
