@@ -36,6 +36,7 @@ TRAINED_ON: dict[Method, TrainingAttack] = {
     "n-fgsm": TrainingAttack(
         RFgsmRecipe(name="n-fgsm", algorithm="r-fgsm", start="uniform", start_size=2 / 3, step_size=1 / 3, loss="ce"), reach=3.0
     ),  # noise of up to 2 eps and a step of eps: nothing is left for the projection to do but the box
+    "pgd-2": TrainingAttack(PgdRecipe(name="pgd-2", algorithm="pgd", steps=2, step_size=0.5, loss="ce")),
     "pgd": TrainingAttack(PgdRecipe(name="pgd", algorithm="pgd", steps=7, step_size=0.25, loss="ce")),
 }
 
@@ -86,7 +87,7 @@ def adversarial_images(
 
     ``fgsm`` is one step of 1.25 eps from a uniform random point of the ball, back into the ball (Wong et al. 2020); ``n-fgsm`` is
     one step of eps from a uniform random point of the ball of 2 eps, so up to 3 eps away (de Jorge et al. 2022); ``pgd`` is 7 steps
-    of eps/4 from a point of the ball (Madry et al. 2018). The network stays in training mode, as in the papers.
+    of eps/4 from a point of the ball (Madry et al. 2018), ``pgd-2`` 2 of eps/2 (Andriushchenko & Flammarion 2020). The network stays in training mode, as in the papers.
     ``x`` may be this process's share of a batch of ``batch`` images.
     """
     chosen = TRAINED_ON[method]

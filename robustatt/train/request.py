@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from robustatt.errors import InputError
 
 Schedule = Literal["onecycle", "paper"]
-Method = Literal["fgsm", "n-fgsm", "pgd"]
+Method = Literal["fgsm", "n-fgsm", "pgd-2", "pgd"]
 Keep = Literal["last", "best"]
 Precision = Literal["float32", "bf16"]
 
@@ -53,8 +53,8 @@ class TrainRequest:
     adversarial: Method | None = field(
         default=None,
         metadata=_about(
-            "Train on attacked images: fgsm (Wong et al. 2020), n-fgsm (de Jorge et al. 2022) or pgd. Watched by PGD-10 on 500 "
-            "held-out images."
+            "Train on attacked images: fgsm (Wong et al. 2020), n-fgsm (de Jorge et al. 2022), pgd-2 or pgd (2 or 7 steps). Watched "
+            "by PGD-10 on 500 held-out images."
         ),
     )
     train_eps: float = field(default=8.0, metadata=_about("L-infinity radius of adversarial training, in steps of 1/255."))

@@ -257,7 +257,7 @@ def test_adversarial_images_stay_in_the_ball_and_raise_the_loss(method: Any) -> 
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
-@pytest.mark.parametrize(("method", "steps", "size"), [("fgsm", 1, 1.25), ("pgd", 7, 0.25)])
+@pytest.mark.parametrize(("method", "steps", "size"), [("fgsm", 1, 1.25), ("pgd-2", 2, 0.5), ("pgd", 7, 0.25)])
 def test_adversarial_images_are_those_of_the_papers(method: Any, steps: int, size: float) -> None:
     """Wong et al. 2020, algorithm 3, and Madry et al. 2018, written out; of a linear classifier the gradient's sign is known."""
     eps, generator = 8 / 255, torch.Generator().manual_seed(0)
