@@ -61,6 +61,7 @@ bench: $(READY) ## time attacks against other libraries (half an hour on 2 cores
 	$(BIN)/python benchmarks/bench.py --out reports/bench
 	$(BIN)/python benchmarks/bench_attention.py
 	$(BIN)/python benchmarks/bench_latency.py
+	$(BIN)/python benchmarks/bench_small.py
 	$(BIN)/python benchmarks/bench_board.py
 	$(BIN)/python benchmarks/bench_corruptions.py
 

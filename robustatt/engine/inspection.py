@@ -6,23 +6,26 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from robustatt.attack.builder import build
 from robustatt.data.dataset import Dataset
 from robustatt.data.views import Sample, require_same_classes
 from robustatt.engine.models import FrozenModels
-from robustatt.errors import InputError, raised_by, said_of
+from robustatt.errors import InputError, NonFiniteLogits, raised_by, said_of
 from robustatt.evaluate.cell import load_images
 from robustatt.evaluate.classifier import Classifier
 from robustatt.evaluate.full_strength import require_craft
 from robustatt.health.data import first_classes
-from robustatt.health.model import check_maps, check_model
+from robustatt.health.look import ModelProbe
+from robustatt.health.model import check_maps, examine
 from robustatt.health.warning import HealthWarning
 from robustatt.plan import BoundPlan, Plan
 from robustatt.plan.surrogates import can_be_crafted
 
 PROBE_IMAGES = 64  # for the health checks
+NOT_REPEATABLE = {"randomised", "training-mode", "batch-dependent"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Inspection:
     cards: dict[str, Any]
 
 
-def inspect(bound: BoundPlan, dataset: Dataset, models: FrozenModels) -> Inspection:
+def inspect(bound: BoundPlan, dataset: Dataset, models: FrozenModels, batch_size: int) -> Inspection:
     """Look at data and models before anything is written. InputError if a model cannot be used."""
     whole, requested = dataset, bound.requested
     labels = (whole.whole if isinstance(whole, Sample) else whole).labels
@@ -41,18 +44,34 @@ def inspect(bound: BoundPlan, dataset: Dataset, models: FrozenModels) -> Inspect
     cards = {}
     for entry in bound.plan.loaded:
         module = models.module(entry)
-        warnings += _inspect(models.get(entry), module, dataset, requested)
+        warnings += _inspect(models.get(entry), module, dataset, requested, batch_size)
         cards[entry.name] = getattr(module, "card", None)
     return Inspection(warnings, cards)
 
 
-def _inspect(classifier: Classifier, module: nn.Module, dataset: Dataset, examples: int) -> list[HealthWarning]:
-    """Checks of a model before anything is written, on images spread over those that will be attacked."""
+def _inspect(classifier: Classifier, module: nn.Module, dataset: Dataset, examples: int, batch_size: int) -> list[HealthWarning]:
+    """Checks of a model before anything is written, on images spread over those that will be attacked.
+
+    Of a few examples all are looked at, in the batches in which the sweep will ask for them, so that it need not ask again.
+    """
     spread = range(0, examples, max(1, examples // PROBE_IMAGES))[:PROBE_IMAGES]
     images, labels = load_images(dataset, spread, classifier)
     with raised_by(f"model {classifier.label!r}"):
-        found = check_model(classifier.original, classifier.label, images, labels, module)
+        logits = _looked_ahead(classifier, dataset, images, labels, batch_size) if examples <= PROBE_IMAGES else None
+        found = examine(ModelProbe.of_classifier(classifier, images, labels, logits), module)
+    if NOT_REPEATABLE & {warning.code for warning in found}:
+        classifier.forget_ahead()
     return found + check_maps(classifier.label, classifier.unnormalised)
+
+
+def _looked_ahead(
+    classifier: Classifier, dataset: Dataset, images: torch.Tensor, labels: torch.Tensor, batch_size: int
+) -> torch.Tensor | None:
+    index = dataset.original(range(len(labels))).to(classifier.device)
+    try:
+        return classifier.look_ahead(images, labels, index, batch_size).logits
+    except NonFiniteLogits:  # a finding of the checks
+        return None
 
 
 def require_surrogates(plan: Plan, dataset: Dataset, models: FrozenModels) -> None:

@@ -73,7 +73,7 @@ def known_ends(out: Path, bound: BoundPlan) -> tuple[int, ...]:
 
 def run_in_rounds(sweep: Sweep, rounds: Rounds, progress: SweepProgress, gallery: bool, budget: Budget) -> SweepOutcome:
     """Round after round, summarised after each, until all is done or a limit is reached."""
-    inspection = inspect(sweep.bound, sweep.dataset, sweep.models)
+    inspection = inspect(sweep.bound, sweep.dataset, sweep.models, sweep.setup.batch_size)
     sweep.prepare()
     return _RunInRounds(sweep, rounds, progress, budget, inspection, gallery).run()
 

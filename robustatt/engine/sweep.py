@@ -175,7 +175,7 @@ class Sweep:
             found = self.read()
             if agrees(summary, found.own, found.drift, found.transfer, self.bound):
                 return self.outcome(found, summary, 0)
-        inspection = inspect(self.bound, self.dataset, self.models)
+        inspection = inspect(self.bound, self.dataset, self.models, self.setup.batch_size)
         self.prepare()
         self.bound.write(self.out)
         queries = sum(images_in(cell) for cell in self.bound.cells_of_all_parts() if cell.key in missing)

@@ -39,13 +39,8 @@ class AttackedBatch:
     forwards: int = 0  # images judged so far
 
     def __post_init__(self) -> None:
-        verdicts = [self._judge(rows, self.image[rows]) for rows in self.batches()]
-        self.clean = Prediction(
-            torch.cat([verdict.prediction for verdict in verdicts]),
-            torch.cat([verdict.margin for verdict in verdicts]),
-            torch.cat([verdict.logits for verdict in verdicts]),
-            [torch.cat(level) for level in zip(*[verdict.maps for verdict in verdicts], strict=True)],
-        )
+        self.forwards += len(self.label)
+        self.clean = self.classifier.predict_all(self.image, self.label, self.index, self.batch_size, self.maps)
         size = (self.image.shape[2], self.image.shape[3])
         self.attention = [AttentionMaps.of(level, size) for level in self.clean.maps]
         self.target_class = torch.full_like(self.label, -1)

@@ -8,7 +8,7 @@ is compiled, and predictions are first made in bfloat16, on the same terms.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,8 +22,8 @@ from robustatt.attention import Heads, Maps, Own, find
 from robustatt.attention.protocol import WrongMap
 from robustatt.errors import InputError, NonFiniteLogits, first_line, raised_by
 from robustatt.evaluate.fast_copy import fast_copy
-from robustatt.evaluate.gradcam import last_spatial_layer, logits_and_cam
-from robustatt.evaluate.model_outputs import coarsest_dtype, standard
+from robustatt.evaluate.gradcam import PROBE_IMAGES, last_spatial_layer, logits_and_cam
+from robustatt.evaluate.model_outputs import standard
 from robustatt.evaluate.module_state import borrowed, default_modes, evaluation_mode, seeded
 from robustatt.plan.entries import AUTO
 from robustatt.results.columns import GRADCAM
@@ -56,6 +56,32 @@ class Prediction:
     logits: Float[Tensor, "n classes"]
     maps: list[Float[Tensor, "n h w"]]
 
+    @staticmethod
+    def joined(parts: Sequence[Prediction]) -> Prediction:
+        """Of several batches, one after the other."""
+        return Prediction(
+            torch.cat([part.prediction for part in parts]),
+            torch.cat([part.margin for part in parts]),
+            torch.cat([part.logits for part in parts]),
+            [torch.cat(level) for level in zip(*[part.maps for part in parts], strict=True)],
+        )
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """Predictions with maps made before they were asked for."""
+
+    image: Tensor
+    label: Tensor
+    index: Tensor
+    batch_size: int
+    prediction: Prediction
+
+    def answers(self, image: Tensor, label: Tensor, index: Tensor, batch_size: int) -> bool:
+        """Whether these are the predictions asked for, to the last bit."""
+        same = batch_size == self.batch_size and image.shape == self.image.shape
+        return same and all(map(torch.equal, (image, label, index), (self.image, self.label, self.index)))
+
 
 class Classifier:
     """A frozen classifier from images in [0, 1] to logits. Build it by `frozen`, which leaves the original untouched."""
@@ -69,14 +95,14 @@ class Classifier:
     ) -> None:  # fmt: skip
         self.label = label
         self.device = device
-        self.original = original = standard(original, label, probe)
-        self.dtype = coarsest_dtype(original, probe)
+        self._ahead: _Ahead | None = None
+        self.seen = standard(original, label, probe)
+        self.original = original = self.seen.module
+        self.dtype, self.classes = self.seen.dtype, int(self.seen.logits.shape[1])
         self.reader = find(original, label, probe[:PROBED_MAPS], attention, heads)
         self.attended, self.unnormalised = self.reader.levels, self.reader.unnormalised
-        with torch.no_grad():
-            self.classes = int(original(probe[:2]).shape[1])
-        self.fast, self.memory_format, self.rounding = fast_copy(original, self.dtype, probe)
-        self._layer = None if self.attended else last_spatial_layer(self.fast, self._in_format(probe))
+        self.fast, self.memory_format, self.rounding = fast_copy(self.seen)
+        self._layer = None if self.attended else last_spatial_layer(self.fast, self._in_format(probe[:PROBE_IMAGES]))
         self._forward: Callable[[Tensor], Tensor] = self.fast
         self.box_margin = border_margin(self.logits, probe)
         self._attend: Callable[[Tensor], tuple[Tensor, Maps]] = lambda image: self.reader.attend(self.fast, image)
@@ -127,6 +153,31 @@ class Classifier:
                 logits[close] = self.original(image[close])
                 margin = -logit_margin(logits, label)
         return Prediction(logits.argmax(1), margin, logits, levels)
+
+    def predict_all(
+        self, image: Float[Tensor, "n c h w"], label: Int[Tensor, " n"], index: Int[Tensor, " n"], batch_size: int,
+        maps: bool = True,
+    ) -> Prediction:  # fmt: skip
+        """`predict`, a batch at a time; once without a pass if it was just this that `look_ahead` asked."""
+        if maps and self._ahead is not None and self._ahead.answers(image, label, index, batch_size):
+            found, self._ahead = self._ahead.prediction, None
+            return found
+        images, labels, indices = (torch.split(part, batch_size) for part in (image, label, index))
+        return Prediction.joined([self.predict(*batch, maps) for batch in zip(images, labels, indices, strict=True)])
+
+    def look_ahead(
+        self, image: Float[Tensor, "n c h w"], label: Int[Tensor, " n"], index: Int[Tensor, " n"], batch_size: int
+    ) -> Prediction:
+        """`predict_all` for who looks first: the same call afterwards is answered by it, unless chance came into it."""
+        before = _random_state(self.device)
+        found = self.predict_all(image, label, index, batch_size)
+        undisturbed = all(map(torch.equal, before, _random_state(self.device)))
+        self._ahead = _Ahead(image, label, index, batch_size, found) if undisturbed else None
+        return found
+
+    def forget_ahead(self) -> None:
+        """Leave every later prediction to a pass of its own."""
+        self._ahead = None
 
     def attend(self, image: Float[Tensor, "n c h w"]) -> tuple[Tensor, Maps]:
         """Logits and the maps of every attended level, each summing to 1 (see `robustatt.evaluate.attention_maps`)."""
@@ -190,6 +241,11 @@ def top2_margin(logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
     """By how much the predicted class is ahead of the next: the smallest change that could alter the prediction."""
     best = logits.topk(2, dim=1).values
     return best[:, 0] - best[:, 1]
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    """The state of torch's random numbers, also on the device."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
 def require_finite(logits: Float[Tensor, "n classes"], index: Int[Tensor, " n"], label: str) -> None:

@@ -5,33 +5,30 @@ from __future__ import annotations
 import copy
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from robustatt.evaluate.model_outputs import StandardModule
+from robustatt.evaluate.model_outputs import Standard, StandardModule
 
 MAX_ERROR = 1e-3  # relative to the logits' scale; a larger difference is not rounding, and the copy is not used
 
 
-def fast_copy(
-    original: nn.Module, dtype: torch.dtype, probe: Float[Tensor, "n c h w"]
-) -> tuple[nn.Module, torch.memory_format, float]:
+def fast_copy(seen: Standard) -> tuple[nn.Module, torch.memory_format, float]:
     """A faster copy whose logits agree with the original's, its memory format, and the largest difference of a logit.
 
-    The original itself where none agrees, and where `dtype`, the coarsest that an image passes through, is half precision or
+    The original itself where none agrees, and where the coarsest dtype that an image passes through is half precision or
     bfloat16, whose rounding is too coarse to tell.
     """
-    if torch.finfo(dtype).eps > torch.finfo(torch.float32).eps:
+    original, expected = seen.module, seen.logits
+    if torch.finfo(seen.dtype).eps > torch.finfo(torch.float32).eps:
         return original, torch.contiguous_format, 0.0
     with torch.no_grad():
-        expected = original(probe)
         if not bool(expected.isfinite().all()):
             return original, torch.contiguous_format, 0.0
         scale = float(expected.abs().max()) + 1e-12
         for memory_format in (torch.channels_last, torch.contiguous_format):
             try:
                 fast = fold_batchnorm(copy.deepcopy(original)).to(memory_format=memory_format)
-                error = float((fast(probe.contiguous(memory_format=memory_format)) - expected).abs().max())
+                error = float((fast(seen.image.contiguous(memory_format=memory_format)) - expected).abs().max())
             except (RuntimeError, TypeError, ValueError):
                 continue
             if error <= MAX_ERROR * scale:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -91,13 +93,29 @@ def _padded(image: Tensor, count: int) -> Tensor:
     return image if missing == 0 else torch.cat([image, image[-1:].expand(missing, *image.shape[1:])])
 
 
-def standard(module: nn.Module, label: str, probe: Float[Tensor, "n c h w"]) -> nn.Module:
-    """The module itself if it is from float32 images to float32 logits, else a `StandardModule` around it.
+@dataclass(frozen=True)
+class Standard:
+    """A module from float32 images to float32 logits, and what it said of a few images in one pass.
+
+    `dtype`: the floating dtype of fewest digits that images pass through: of the input, weights, logits and, where they can be
+    listened to, of what submodules return.
+    """
+
+    module: nn.Module
+    image: Float[Tensor, "n c h w"]
+    logits: Float[Tensor, "n classes"]
+    dtype: torch.dtype
+
+
+def standard(module: nn.Module, label: str, probe: Float[Tensor, "n c h w"]) -> Standard:
+    """The module itself if it is from float32 images to float32 logits, else a `StandardModule` around it; one pass for most.
 
     Raises:
         InputError: it does not take such images, or it cannot be told which part of its output is the logits.
     """
-    output, fed, batch = _answer(module, label, probe)
+    seen: set[torch.dtype] = set()
+    with _heard(module, seen):
+        output, fed, batch = _answer(module, label, probe)
     logits = logits_in(output)
     if logits is None or len(logits) != len(probe if batch is None else _padded(probe[:batch], batch)):
         count = len(probe) if batch is None else batch
@@ -105,7 +123,7 @@ def standard(module: nn.Module, label: str, probe: Float[Tensor, "n c h w"]) -> 
             f"model {label!r} returned {_form(output)} for {count} images: expected logits of shape ({count}, classes); {WRAP}"
         )
     if output is logits and fed == logits.dtype == torch.float32 and batch is None:
-        return module
+        return Standard(module, probe, logits.clone(), _coarsest(seen, module))
     kind = StandardAttentionModule if hasattr(module, "attend") else StandardModule
     wrapped = kind(module, fed, batch)
     evaluation_mode(wrapped)
@@ -113,7 +131,29 @@ def standard(module: nn.Module, label: str, probe: Float[Tensor, "n c h w"]) -> 
     wrapped.one_logit = found is not None and (found.ndim == 1 or found.shape[1] == 1)
     if torch.float16 in {fed, logits.dtype, *_parameter_dtypes(module)}:
         wrapped.gradient_scale = _gradient_scale(wrapped, probe)
-    return wrapped
+    with torch.no_grad(), _heard(wrapped, seen):
+        again = wrapped(probe)
+    return Standard(wrapped, probe, again, _coarsest(seen | {fed}, module))
+
+
+@contextmanager
+def _heard(module: nn.Module, seen: set[torch.dtype]) -> Iterator[None]:
+    """The floating dtypes of what submodules return meanwhile."""
+
+    def hear(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.is_floating_point():
+            seen.add(output.dtype)
+
+    handles = [part.register_forward_hook(hear) for name, part in hookable(module) if name]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _coarsest(seen: set[torch.dtype], module: nn.Module) -> torch.dtype:
+    return max({torch.float32, *seen, *_parameter_dtypes(module)}, key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def logits_in(output: Any) -> Tensor | None:
@@ -142,27 +182,6 @@ def _tensor_in(output: Any) -> Tensor | None:
         output = output[0] if plain and rivals[0].shape[1] > 1 else None
     usable = isinstance(output, Tensor) and output.ndim in (1, 2) and output.is_floating_point() and output.numel() > 0
     return output if usable else None
-
-
-def coarsest_dtype(module: nn.Module, probe: Float[Tensor, "n c h w"]) -> torch.dtype:
-    """The floating dtype of fewest digits that images pass through: of the input, weights, logits and, where they can
-    be listened to, of what submodules return."""
-    seen = {torch.float32, *_parameter_dtypes(module)}
-    if isinstance(module, StandardModule):
-        seen.add(module.fed)
-
-    def hear(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.is_floating_point():
-            seen.add(output.dtype)
-
-    handles = [part.register_forward_hook(hear) for name, part in hookable(module) if name]
-    try:
-        with torch.no_grad():
-            module(probe)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return max(seen, key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def hookable(module: nn.Module) -> list[tuple[str, nn.Module]]:

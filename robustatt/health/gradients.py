@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustatt.attack.border import InsideBox, border_margin, loss_gradient
+from robustatt.attack.border import InsideBox, loss_gradient
 from robustatt.attack.losses import log_odds
 from robustatt.attack.norms import inside_box
-from robustatt.health.look import FEW, ModelProbe
+from robustatt.health.look import ModelProbe
 from robustatt.health.warning import ZERO_GRADIENT_SHARE, HealthWarning
 
 AGREES = (0.5, 2.0)
@@ -32,13 +32,11 @@ def gradient(look: ModelProbe, comparable: bool) -> HealthWarning | None:
 
     `comparable` says that passes over the same image give the same logits; else no step can be judged.
     """
-    image = look.image[: 2 * FEW]
-    module = InsideBox(look.module, border_margin(look.module, image))
+    image, label = look.few, look.few_logits.argmax(1)
     try:
         with torch.enable_grad():
             query = image.detach().clone().requires_grad_()
-            logits = module(query).float()
-            loss = log_odds(logits, look.logits[: len(image)].argmax(1))
+            loss = log_odds(InsideBox(look.module, look.border)(query).float(), label)
             grad = torch.autograd.grad(loss.sum(), query, allow_unused=True)[0] if loss.requires_grad else None
     except RuntimeError:
         grad = None
@@ -64,14 +62,15 @@ def gradient(look: ModelProbe, comparable: bool) -> HealthWarning | None:
             look.label,
             evidence={"share": share},
         )
-    return _flat_at_border(look, image, grad) or (_shattered(look, image, grad) if comparable else None)
+    return _flat_at_border(look, grad) or (_shattered(look, grad) if comparable else None)
 
 
-def _flat_at_border(look: ModelProbe, image: Tensor, grad: Tensor) -> HealthWarning | None:
+def _flat_at_border(look: ModelProbe, grad: Tensor) -> HealthWarning | None:
     """Black and white pixels without a gradient, although they have one when they are made a little grey.
 
     A function that is flat at exactly 0 and 1 only does not get here: the gradient is taken just inside the box.
     """
+    image = look.few
     border = (image == 0) | (image == 1)
     if float(border.float().mean()) < MIN_BORDER_SHARE:
         return None
@@ -93,11 +92,11 @@ def _flat_at_border(look: ModelProbe, image: Tensor, grad: Tensor) -> HealthWarn
     )
 
 
-def _shattered(look: ModelProbe, image: Tensor, grad: Tensor) -> HealthWarning | None:
+def _shattered(look: ModelProbe, grad: Tensor) -> HealthWarning | None:
     """Small steps along the gradient's sign, where the box leaves room, against the first-order
     prediction."""
-    label = look.logits[: len(image)].argmax(1)
-    start = log_odds(look.logits[: len(image)], label)
+    image, label = look.few, look.few_logits.argmax(1)
+    start = log_odds(look.few_logits, label)
     agrees = torch.zeros(len(image), dtype=torch.bool, device=image.device)
     judged = agrees.clone()
     ratios = torch.full_like(start, float("nan"))
@@ -111,6 +110,8 @@ def _shattered(look: ModelProbe, image: Tensor, grad: Tensor) -> HealthWarning |
         ratios = torch.where(certain & ~judged, ratio, ratios)
         judged |= certain
         agrees |= certain & (ratio > AGREES[0]) & (ratio < AGREES[1])
+        if 2 * int(agrees.sum()) >= len(image):  # whatever the smaller step says
+            return None
     count, good = int(judged.sum()), int(agrees.sum())
     if count < 8 or good >= count / 2:
         return None

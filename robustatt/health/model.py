@@ -13,13 +13,16 @@ from robustatt.attack.losses import logit_margin
 from robustatt.evaluate.model_outputs import StandardModule, hookable
 from robustatt.health.gradients import gradient
 from robustatt.health.labels import label_order
-from robustatt.health.look import FEW, ModelProbe
+from robustatt.health.look import ModelProbe
 from robustatt.health.ranges import input_range
 from robustatt.health.warning import HealthWarning
 
 CHANGED = 1e-4
 """Relative change of the logits between two equal passes. Float32 sums in another order differ by about
 1e-6; noise small enough to stay below 1e-4 changes no prediction."""
+
+PIECES = (1, 3)
+"""Where the few images are split to be asked again: into batches of one, two and the rest."""
 
 MIXED = 1e-2
 """Relative change of the logits between two batches. Kernels differ by batch size: 1e-6 in float32, 1e-3
@@ -47,23 +50,40 @@ def check_model(
         labels: their classes; without them input-range and label-order are not asked.
         original: the user's module with its own training flags, if `module` is a copy in evaluation mode.
     """
-    with torch.no_grad(), _watched(module) as active:
-        logits = module(probe).float()
-    look = ModelProbe(module, label, probe, truth, logits)
+    return examine(ModelProbe.of_module(module, label, probe, truth), original)
+
+
+def examine(look: ModelProbe, original: nn.Module | None = None) -> list[HealthWarning]:
+    """The same of a model that was asked already."""
     broken = _non_finite(look)
     if broken:
         return [broken]
+    with _watched(look.module) as active:
+        again = _in_pieces(look)
+    random = mixed = None
+    if again is None or float((again - look.few_logits).abs().max()) > CHANGED * look.scale:
+        random = _randomised(look)
+        mixed = None if random else _batch_dependent(look, again)
     found: list[HealthWarning | None] = [
         _one_logit(look),
         _output(look),
         _training(look, active),
         _handed_over(look, original),
+        random,
+        mixed,
+        _saturated(look),
+        gradient(look, comparable=not (random or mixed)),
     ]
-    random = _randomised(look)
-    mixed = None if random else _batch_dependent(look)
-    found += [random, mixed, _saturated(look), gradient(look, comparable=not (random or mixed))]
-    found += [_clean_accuracy(look)] if truth is not None else []
+    found += [_clean_accuracy(look)] if look.truth is not None else []
     return [entry for entry in found if entry]
+
+
+def _in_pieces(look: ModelProbe) -> Tensor | None:
+    """The logits of the few images again, in batches of another composition; None where the model does not take them."""
+    try:
+        return torch.cat([look.query(part) for part in torch.tensor_split(look.few, PIECES) if len(part)])
+    except (RuntimeError, ValueError, IndexError):
+        return None
 
 
 def _non_finite(look: ModelProbe) -> HealthWarning | None:
@@ -179,7 +199,7 @@ def _training(look: ModelProbe, active: set[str]) -> HealthWarning | None:
         return None
     if getattr(look.module, "training", False):
         calm = _duplicate(look.module)
-        return None if calm is None else _compare_modes(look, calm.eval(), look.module)
+        return None if calm is None else _compare_modes(look, calm.eval())
     return HealthWarning(
         "training-mode",
         f"{len(names)} layers work in training mode although the model is in evaluation mode (the first is "
@@ -205,15 +225,14 @@ def _handed_over(look: ModelProbe, original: nn.Module | None) -> HealthWarning 
         return None
     for part, flag in zip(inner.modules(), flags, strict=True):
         part.training = flag
-    return _compare_modes(look, look.module, lively)
+    return _compare_modes(look, lively)
 
 
-def _compare_modes(look: ModelProbe, calm: nn.Module, lively: nn.Module) -> HealthWarning | None:
-    """At least a twentieth of the predictions, and two images, must differ between the two modes."""
-    lively = _duplicate(lively) or lively
+def _compare_modes(look: ModelProbe, other: nn.Module) -> HealthWarning | None:
+    """At least a twentieth of the predictions, and two images, must differ from those of the same module in the other mode."""
     with torch.no_grad():
         try:
-            differ = int((calm(look.image).argmax(1) != lively(look.image).argmax(1)).sum())
+            differ = int((other(look.image).argmax(1) != look.logits.argmax(1)).sum())
         except (RuntimeError, ValueError):
             return None
     share = differ / len(look.image)
@@ -230,8 +249,7 @@ def _compare_modes(look: ModelProbe, calm: nn.Module, lively: nn.Module) -> Heal
 
 
 def _randomised(look: ModelProbe) -> HealthWarning | None:
-    few = look.image[:FEW]
-    passes = torch.stack([look.query(few) for _ in range(5)])
+    passes = torch.stack([look.query(look.few) for _ in range(5)])
     moved = float((passes - passes[0]).abs().max())
     if moved <= CHANGED * look.scale:
         return None
@@ -247,27 +265,24 @@ def _randomised(look: ModelProbe) -> HealthWarning | None:
     )
 
 
-def _batch_dependent(look: ModelProbe) -> HealthWarning | None:
-    few = look.image[:FEW]
-    if len(few) < 4:
+def _batch_dependent(look: ModelProbe, again: Tensor | None) -> HealthWarning | None:
+    whole = look.few_logits
+    if len(whole) < 4:
         return None
-    whole = look.query(few)
-    try:
-        pieces = torch.cat([look.query(part) for part in torch.tensor_split(few, (1, 3))])
-        moved, changed = float((pieces - whole).abs().max()), int((pieces.argmax(1) != whole.argmax(1)).sum())
-    except (RuntimeError, ValueError, IndexError):
-        moved, changed = float("inf"), len(few)
+    moved, changed = float("inf"), len(whole)
+    if again is not None:
+        moved, changed = float((again - whole).abs().max()), int((again.argmax(1) != whole.argmax(1)).sum())
     limit = MIXED if _single_precision(look.module) else 5 * MIXED
     if moved <= limit * look.scale:
         return None
     how = f"change by up to {moved:.3g}" if moved < float("inf") else "cannot be had"
     return HealthWarning(
         "batch-dependent",
-        f"the logits of an image {how} when it comes in another batch ({changed} of {len(few)} predictions "
+        f"the logits of an image {how} when it comes in another batch ({changed} of {len(whole)} predictions "
         "change): what is measured depends on the batch size and on the order of the images.",
         "Look for BatchNorm in training mode or for a mean over the batch.",
         look.label,
-        evidence={"logit_change": moved, "predictions_changed": changed / len(few)},
+        evidence={"logit_change": moved, "predictions_changed": changed / len(whole)},
     )
 
 

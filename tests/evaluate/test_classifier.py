@@ -125,14 +125,14 @@ def test_mistakes_of_a_model_name_it() -> None:
     with pytest.raises(InputError, match=r"^model 'mine' returned shape"), frozen(Network(lambda x: x), "mine", CPU, images(2)):
         pass
 
-    def fails_on_two(x: Tensor) -> Tensor:
-        if len(x) == 2:
-            raise KeyError("two")
+    def bears_no_gradient(x: Tensor) -> Tensor:
+        if x.requires_grad:
+            raise KeyError("gradient")
         return first_pixels(x)
 
     with (
-        pytest.raises(InputError, match=r"^model 'mine' raised KeyError: 'two'$"),
-        frozen(Network(fails_on_two), "mine", CPU, images(3)),
+        pytest.raises(InputError, match=r"^model 'mine' raised KeyError: 'gradient'$"),
+        frozen(Network(bears_no_gradient), "mine", CPU, images(3)),
     ):
         pass
 
@@ -266,3 +266,48 @@ def test_a_model_that_cannot_be_compiled_is_one_line(monkeypatch: pytest.MonkeyP
         frozen(Network(first_pixels), "mine", CPU, by_leads(), Numerics(compiled=True)),
     ):
         pass
+
+
+# What is asked before it is needed ------------------------------------------------------------------------------
+
+
+def test_what_was_looked_at_ahead_is_handed_out_once_and_to_the_bit() -> None:
+    net, image, label, index = Network(first_pixels), images(10), labels(10), torch.arange(10)
+    with frozen(net, "mine", CPU, image[:4]) as classifier:
+        network = classifier.fast
+        assert isinstance(network, Network)
+        usual = classifier.predict_all(image, label, index, 4)
+        ahead = classifier.look_ahead(image, label, index, 4)
+        network.asked.clear()
+        assert classifier.predict_all(image.clone(), label, index, 4) is ahead
+        assert not network.asked
+        again = classifier.predict_all(image, label, index, 4)
+        assert [size for size, *_ in network.asked] == [4, 4, 2]
+    assert torch.equal(usual.logits, ahead.logits)
+    assert torch.equal(usual.margin, again.margin)
+
+
+@pytest.mark.parametrize("change", ["image", "label", "index", "batch", "maps"])
+def test_another_question_is_asked_afresh(change: str) -> None:
+    net, image, label, index = Network(first_pixels), images(10), labels(10), torch.arange(10)
+    with frozen(net, "mine", CPU, image[:4]) as classifier:
+        network = classifier.fast
+        assert isinstance(network, Network)
+        classifier.look_ahead(image, label, index, 4)
+        network.asked.clear()
+        other = {"image": image + 1e-3, "label": label + 1, "index": index + 1}.get(change)
+        asked = {"image": image, "label": label, "index": index} | ({} if other is None else {change: other})
+        classifier.predict_all(**asked, batch_size=5 if change == "batch" else 4, maps=change != "maps")
+        assert network.asked
+
+
+def test_where_chance_comes_in_every_prediction_is_a_pass_of_its_own() -> None:
+    net = Network(lambda x: first_pixels(x) + 0.0 * torch.rand(()))
+    image, label, index = images(10), labels(10), torch.arange(10)
+    with frozen(net, "mine", CPU, image[:4]) as classifier:
+        network = classifier.fast
+        assert isinstance(network, Network)
+        classifier.look_ahead(image, label, index, 4)
+        network.asked.clear()
+        classifier.predict_all(image, label, index, 4)
+        assert [size for size, *_ in network.asked] == [4, 4, 2]

@@ -322,3 +322,45 @@ def test_healthy_networks_do_not_accuse_each_other() -> None:
     result = robustatt.sweep(pair, nets.held_out(48), ["fgsm", "pgd"], eps="16,64", surrogate="all", drift_n=0)
     assert result.transfer("pgd", "64/255").loc["plain", "conv"] < 0.5, "transfer must break something"
     assert "transfer-stronger" not in {entry.code for entry in result.health}
+
+
+class Counted(nn.Module):
+    """A network whose images are counted, also those of its copies; a gradient counts as two."""
+
+    passes = 0
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        Counted.passes += len(x) * (1 + (torch.is_grad_enabled() and x.requires_grad))
+        logits: torch.Tensor = self.net(x)
+        return logits
+
+
+@pytest.mark.parametrize(("count", "most"), [(16, 130), (64, 130), (100, 200)])
+def test_checks_and_freezing_cost_no_more_than_is_said(count: int, most: int) -> None:
+    net, (image, _) = Counted(nets.trained(nets.convolutional)), nets.held_out(count)
+    image = image.float() / 255
+    with torch.no_grad():
+        label = net(image).argmax(1)
+    Counted.passes = 0
+    origin = robustatt.sweep(net.eval(), (image, label), attacks=["fgsm"], eps="8").summary["provenance"]
+    assert Counted.passes - origin["forwards"] - 2 * origin["gradients"] <= most
+
+
+def test_no_range_is_tried_where_too_few_images_are_wrong_for_a_verdict() -> None:
+    """Ten images that a remedy mends, and none that it spoils, are p = 0.002: the smallest number that convinces is eleven."""
+    net, (image, _) = Counted(nets.trained(nets.convolutional)), nets.held_out(64)
+    image = image.float() / 255
+    with torch.no_grad():
+        label = net(image).argmax(1)
+    asked = {}
+    for wrong in (0, 10, 11):
+        truth = label.clone()
+        truth[:wrong] = (truth[:wrong] + 1) % 10
+        Counted.passes = 0
+        check_model(net, "mine", image, truth)
+        asked[wrong] = Counted.passes
+    assert asked[0] == asked[10] < asked[11]
