@@ -114,9 +114,13 @@ class StepRunner:
         """One step of every row; the runs that ended leave the batch and are returned."""
         assert self.batch is not None
         query, output = _ask(self.attack, self.batch, self.oracle, self.state)
-        require_finite(output.logits, self.batch.index, self.target.classifier.label)
         certain = self.batch.success_margin(output.logits) > self.target.classifier.tolerance + output.slack
-        broken = (certain & self.attack.inside(self.batch, self.state)).cpu().numpy()
+        # both at once: a GPU is waited for once a step
+        broken, finite = (
+            torch.stack([certain & self.attack.inside(self.batch, self.state), output.logits.isfinite().all(1)]).cpu().numpy()
+        )
+        if not finite.all():
+            require_finite(output.logits, self.batch.index, self.target.classifier.label)
         zero_gradient = self.state.get("zero_gradient")
         finished = self._take(broken, query, zero_gradient, self._needed(query, output) if broken.any() else None)
         self.state = _follow(self.attack, self.batch, self.oracle, self.state, output)
@@ -138,21 +142,23 @@ class StepRunner:
     def _take(
         self, chosen: np.ndarray, image: Tensor, zero_gradient: Tensor | None, needed: np.ndarray | None = None
     ) -> list[RunResult]:
-        distance = self.state.get("distance")
+        if not chosen.any():
+            return []
+        rows = np.flatnonzero(chosen)
+        zero, distance = (None if values is None else values.cpu() for values in (zero_gradient, self.state.get("distance")))
         return [
             RunResult(
-                self.jobs[i], image[i].clone(), zero_gradient is not None and bool(zero_gradient[i]),
-                np.inf if distance is None else float(distance[i]),
+                self.jobs[i], image[i].clone(), zero is not None and bool(zero[i]), np.inf if distance is None else float(distance[i]),
                 needed=np.inf if needed is None else float(needed[i]),
             )
-            for i in np.flatnonzero(chosen)
+            for i in rows
         ]  # fmt: skip
 
     def _keep(self, chosen: np.ndarray) -> None:
         if chosen.all():
             return
         assert self.batch is not None
-        mask = torch.from_numpy(chosen).to(self.target.label.device)
-        self.batch, self.state = self.batch.select(mask), self.state.select(mask)
+        rows = torch.from_numpy(np.flatnonzero(chosen)).to(self.target.label.device)  # a mask would have to be waited for
+        self.batch, self.state = self.batch.select(rows), self.state.select(rows)
         self.jobs = [job for job, kept in zip(self.jobs, chosen, strict=True) if kept]
         self.steps = self.steps[chosen]
