@@ -74,7 +74,7 @@ def test_what_broke_badly_is_seen_after_the_first_rounds(
     command = [*SWEEP, "--weights", disturbed, "-n", COUNT, "--out", tmp_path / "out", "--against", reference]
     assert run(*command) == 1
     said = capsys.readouterr().out
-    assert "regression after 16 of 100 examples; largest drop: vgg under" in said
+    assert "regression after 32 of 100 examples; largest drop: vgg under" in said
     assert "Compared although changed: weights of vgg" in said
     assert run("check", tmp_path / "out", "--reference", reference, "--markdown", tmp_path / "check.md") == 1
     assert "Robustness check failed" in (tmp_path / "check.md").read_text()
