@@ -7,10 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+import robustatt
 from robustatt import cli
 from robustatt.engine.evidence import read_folder
 from robustatt.models import load
 from robustatt.models.checkpoint import save_checkpoint
+from robustatt.results import gate
+from robustatt.results.early_gate import Look
+from robustatt.results.reference import read_reference
+from robustatt.results.summary import Summary
 
 SWEEP = ["sweep", "--model", "vgg", "--attack", "fgsm", "--eps", "2", "--drift-n", "0"]
 COUNT = 100
@@ -131,3 +136,10 @@ def test_a_plan_with_another_reference_is_refused(tmp_path: Path, capsys: pytest
     plan.write_text(f'models = ["vgg"]\nagainst = {against}\n')
     assert run("sweep", "--plan", plan, "--out", tmp_path / "out") == 2
     assert "against" in capsys.readouterr().err
+
+
+def test_from_python(reference: Path) -> None:
+    found = robustatt.sweep("vgg", "digits", ["fgsm"], "2", n=COUNT, drift_n=0, against=reference)
+    assert found.summary["stopped"]["reason"] == "gate"
+    verdict = gate.check(found.records, Summary.parse(found.summary, "the result"), read_reference(reference))
+    assert (verdict.verdict, verdict.exit_code, verdict.look) == ("same", 0, Look(64, 100, 32))
