@@ -34,6 +34,7 @@ from robustatt.errors import InputError, RunInterrupted
 from robustatt.evaluate.module_state import default_modes
 from robustatt.plan import Grids, Limits, ModelEntry, Plan, SavedImages, attack_entry, model_entries, radii_by_attack
 from robustatt.plan.entries import AUTO, attending
+from robustatt.plan.limits import GateRule
 from robustatt.progress import NoSweepProgress, SweepProgress
 from robustatt.result import Result, load_result
 
@@ -68,6 +69,7 @@ def sweep(
     surrogate: Models | Sequence[str] | None = None,
     time: str | float | None = None,
     until: str | float | None = None,
+    against: str | Path | None = None,
     progress: bool | None = None,
 ) -> Result:
     """Attack a model over a grid of radii and say how accuracy falls.
@@ -104,13 +106,14 @@ def sweep(
         time: stop after this many seconds, or "10m", "2h": examples are taken in a random order (`seed`), in rounds over all models and
             attacks (see docs/method.md); the same call with `out` goes on.
         until: stop when every 95 % interval of accuracy is at most this many points to either side; "2:LABEL/ATTACK" for one curve.
+        against: the file of a reference: stop when the verdict of the gate on this run is known (see docs/gate.md).
         progress: whether a progress bar is shown on standard error; by default in a terminal and in Jupyter.
 
     Raises:
         InputError: the request cannot be met; the message says what would be right.
         RunInterrupted: the run stopped half way (a model that returned NaN, say); the message says what is on disk.
     """
-    limits, began = Limits.parse(time, until), monotonic()
+    limits, began = Limits.parse(time, until, None if against is None else GateRule(str(against))), monotonic()
     dataset = _dataset(data, split, n)
     entries, load = _models(model, dataset)
     entries = attending(entries, [attention])

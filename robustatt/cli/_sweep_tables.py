@@ -122,7 +122,7 @@ def print_rounds(summary: Summary) -> None:
 
     said = rounds_said(summary.plan, summary.stopped)
     if said:
-        unfinished = summary.stopped is None or summary.stopped.reason != "all"
+        unfinished = summary.stopped is None or summary.stopped.reason not in ("all", "gate")
         print(said + (" The same command goes on, without limits to the last example." if unfinished else ""))
 
 

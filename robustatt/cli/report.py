@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from robustatt.cli._results import read_results
-from robustatt.cli._terminal import print_table
+from robustatt.cli._verdict import print_verdict
 from robustatt.errors import InputError
 
 
@@ -71,19 +70,10 @@ def check(
         raise InputError("check: give --reference FILE to compare with, or --update FILE to write one")
     known = read_reference(reference)
     found = compare_with(records, summary, known, max_drop, alpha, allow or (), same_weights)
-    heads, rows = outcome.table(found)
-    if rows:
-        print_table(heads, rows)
-    print("\n".join([found.headline, *outcome.notes(found), *([outcome.rule(found)] if found.points else [])]))
-    if any(change.kind == "incomplete" for change in found.changes):
-        print("The run is incomplete: run the sweep's command again to resume it.")
-    elif found.exit_code or found.verdict == "improvement":
-        print(f"If this is meant: robustatt check {directory} --update {reference}, and commit that file.")
+    print_verdict(found, directory, reference)
     for path, text in ((markdown, outcome.to_markdown), (junit, outcome.to_junit)):
         if path is not None:
             write_whole(path, text(found).encode())
-    if os.environ.get("GITHUB_ACTIONS") == "true":
-        print(outcome.to_annotations(found, str(reference)), end="")
     raise typer.Exit(found.exit_code)
 
 

@@ -151,6 +151,15 @@ def sweep(
             help="Stop when every interval, or those of one curve, are at most this many points to either side: 2, or 2:vgg/pgd.",
         ),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="REFERENCE",
+            help="Stop as soon as the verdict of `robustatt check` against this file is known; exit 1 on a regression, 3 without a verdict.",
+        ),
+    ] = None,
+    max_drop: Annotated[float | None, typer.Option(help="With --against: see `robustatt check`. [default: 1]")] = None,
+    alpha: Annotated[float | None, typer.Option(help="With --against: see `robustatt check`. [default: 0.01]")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate the cost from a short pilot run and exit.")] = False,
 ) -> None:
     """Attack models over a grid of radii and print accuracies."""
@@ -161,7 +170,7 @@ def sweep(
         "data_root": None if data_root is None else str(data_root), "download": download or None, "input_size": input_size,
         "precision": precision, "compile": compiled or None, "channels": channels,
         "class_names": None if class_names is None else str(class_names), "mask_classes": mask_classes,
-        "drift_n": drift_n, "images": _saved_images(save_images, save_images_at, eps_unit), "limits": _limits(time, until),
+        "drift_n": drift_n, "images": _saved_images(save_images, save_images_at, eps_unit), "limits": _limits(time, until, against, max_drop, alpha),
     })  # fmt: skip
     folder = out or default_folder(wanted.data)
     from robustatt.engine.finished import recall, remember
@@ -172,6 +181,7 @@ def sweep(
     announce(wanted.loaded)
     if here and not dry_run and (answer := recall(wanted.without_limits(), folder)) is not None:
         _print_outcome(answer.summary, folder, 0, answer.cells)
+        _exit_by_verdict(wanted, folder)
         return
     wanted, dataset, load = prepared(wanted)
     if dry_run:
@@ -181,6 +191,22 @@ def sweep(
     _print_outcome(outcome.summary, folder, outcome.computed, outcome.ready)
     if here and wanted.limits is None:
         remember(wanted, folder)
+    _exit_by_verdict(wanted, folder)
+
+
+def _exit_by_verdict(plan: Plan, folder: Path) -> None:
+    """Of a sweep against a reference: say what the gate finds, and exit by it."""
+    rule = None if plan.limits is None else plan.limits.against
+    if rule is None:
+        return
+    from robustatt.cli._results import read_results
+    from robustatt.cli._verdict import print_verdict
+    from robustatt.results import gate
+    from robustatt.results.reference import read_reference
+
+    found = gate.check(*read_results(folder), read_reference(Path(rule.reference)), rule.max_drop, rule.alpha)
+    print_verdict(found, folder, Path(rule.reference))
+    raise typer.Exit(found.exit_code)
 
 
 def _plan_from_flags(
@@ -245,10 +271,16 @@ def _saved_images(first: str | None, at: str | None, eps_unit: str | None) -> Sa
     return SavedImages.parse(first, at, parse_unit(eps_unit))
 
 
-def _limits(time: str | None, until: str | None) -> Limits | None:
+def _limits(
+    time: str | None, until: str | None, against: Path | None, max_drop: float | None, alpha: float | None
+) -> Limits | None:
     from robustatt.plan import Limits
+    from robustatt.plan.limits import GateRule
 
-    return Limits.parse(time, until)
+    given = {name: value for name, value in (("max_drop", max_drop), ("alpha", alpha)) if value is not None}
+    if given and against is None:
+        raise InputError(f"--{next(iter(given)).replace('_', '-')} without --against: it belongs to the verdict of a reference")
+    return Limits.parse(time, until, None if against is None else GateRule(str(against), **given))
 
 
 def _reweighted(models: tuple[ModelEntry, ...], weights: list[str]) -> tuple[ModelEntry, ...]:

@@ -19,10 +19,14 @@ from robustatt.engine.scheduler import Executor, Queue
 from robustatt.errors import InputError
 from robustatt.evaluate.gallery_examples import MAX_COST
 from robustatt.plan import BoundPlan, Cell, Plan, Rounds
+from robustatt.plan.limits import GateRule
 from robustatt.plan.rounds import SMALLEST
 from robustatt.progress import SweepProgress
+from robustatt.results import gate
+from robustatt.results.plan_info import PlanInfo
 from robustatt.results.precision import narrow_enough
 from robustatt.results.records import Store
+from robustatt.results.reference import read_reference
 from robustatt.results.summary import Stopped, Summary
 from robustatt.results.summary_file import write_summary
 
@@ -73,17 +77,44 @@ def known_ends(out: Path, bound: BoundPlan) -> tuple[int, ...]:
 
 def run_in_rounds(sweep: Sweep, rounds: Rounds, progress: SweepProgress, gallery: bool, budget: Budget) -> SweepOutcome:
     """Round after round, summarised after each, until all is done or a limit is reached."""
+    rule = _Gate.of(sweep.bound)
     inspection = inspect(sweep.bound, sweep.dataset, sweep.models, sweep.setup.batch_size)
     sweep.prepare()
-    return _RunInRounds(sweep, rounds, progress, budget, inspection, gallery).run()
+    return _RunInRounds(sweep, rounds, progress, budget, inspection, gallery, rule).run()
+
+
+class _Gate:
+    """The reference that a sweep is held against after every round.
+
+    Raises:
+        InputError: there is no reference, or it is of another plan.
+    """
+
+    def __init__(self, rule: GateRule, bound: BoundPlan) -> None:
+        self._rule, self._reference = rule, read_reference(Path(rule.reference))
+        now = gate.whole_identity(PlanInfo.model_validate(bound.describe()))
+        refused = [change for change in gate.plan_changes(self._reference.identity, now) if change.kind != "weights"]
+        if refused:
+            raise InputError(f"--against {rule.reference}: not comparable: {refused[0]}")
+
+    @staticmethod
+    def of(bound: BoundPlan) -> _Gate | None:
+        """That of a plan; None if it has none."""
+        limits = bound.plan.limits
+        return None if limits is None or limits.against is None else _Gate(limits.against, bound)
+
+    def decided(self, found: SweepRecords, summary: Summary) -> bool:
+        """Whether the verdict is known."""
+        return gate.check(found.own, summary, self._reference, self._rule.max_drop, self._rule.alpha).verdict != "undecided"
 
 
 class _RunInRounds:
     """One run of a sweep in rounds."""
 
     def __init__(
-        self, sweep: Sweep, rounds: Rounds, progress: SweepProgress, budget: Budget, inspection: Inspection, gallery: bool
-    ) -> None:
+        self, sweep: Sweep, rounds: Rounds, progress: SweepProgress, budget: Budget, inspection: Inspection, gallery: bool,
+        rule: _Gate | None,
+    ) -> None:  # fmt: skip
         self._sweep, self._rounds, self._progress, self._budget = sweep, rounds, progress, budget
         self._inspection, self._gallery = inspection, gallery
         self._first = sweep.bound.round(min(SMALLEST, rounds.of))  # a Cell of each kind
@@ -91,6 +122,7 @@ class _RunInRounds:
         self._began, self._computed = time.time(), 0
         self._missing: set[str] = set()
         self._costs = sweep.costs()
+        self._gate = rule
         self._executor: Executor | None = None
         self._stack = ExitStack()
 
@@ -101,7 +133,7 @@ class _RunInRounds:
             self._take_what_is_there()
             self._progress.begin(images * (self._rounds.of - self._rounds.done), len(self._first), 0)
             found, summary = self._look()
-            while (reason := self._reason(summary)) is None and (end := self._next_end()) is not None:
+            while (reason := self._reason(found, summary)) is None and (end := self._next_end()) is not None:
                 self._make_ready()
                 began = budget.spent
                 examples = self._take(end)
@@ -117,9 +149,11 @@ class _RunInRounds:
                 sweep.keep_pictures(found.own)
         return sweep.outcome(found, summary, self._computed)
 
-    def _reason(self, summary: Summary) -> Literal["all", "until"] | None:
+    def _reason(self, found: SweepRecords, summary: Summary) -> Literal["all", "until", "gate"] | None:
         if self._rounds.done == self._rounds.of:
             return "all"
+        if self._gate is not None and self._rounds.done and self._gate.decided(found, summary):
+            return "gate"
         return "until" if narrow_enough(summary, self._sweep.bound.plan.limits) else None
 
     def _look(self) -> tuple[SweepRecords, Summary]:

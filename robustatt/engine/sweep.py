@@ -105,7 +105,7 @@ def bound(plan: Plan, dataset: Dataset, load: Loader, out: Path, execution: Exec
     store = Store(records)
     store.check()
     where = records if "://" in records else str(Path(records).absolute())
-    rounds = Rounds(examples) if plan.in_rounds else None
+    rounds = Rounds(examples, whole=drawn(dataset, plan.at_once()).fingerprint) if plan.in_rounds else None
     blank = BoundPlan(plan, examples, dataset.classes, "", ("",) * len(plan.models), None, ("",) * len(plan.crafted_on))
     cells = len({cell.kind for cell in blank.cells_of_all_parts()}) if rounds else sum(1 for _ in blank.cells_of_all_parts())
     threads = execution.cell_threads(cells, torch.get_num_threads()) if execution else None

@@ -212,7 +212,7 @@ class BoundPlan:
             "evaluation": "independent" if plan.independent else "threshold search",
             **({} if plan.precision == "float32" else {"precision": plan.precision}),
             **({} if plan.baseline is None else {"baseline": plan.baseline}),
-            **({} if self.rounds is None else {"rounds": {"ends": list(self.rounds.ends), "of": self.rounds.of, **_limits(plan)}}),
+            **({} if self.rounds is None else {"rounds": {"ends": list(self.rounds.ends), "of": self.rounds.of, "whole": self.rounds.whole, **_limits(plan)}}),
             "semantics": EVALUATION_VERSION,
         }  # fmt: skip
 
@@ -260,19 +260,24 @@ class BoundPlan:
 
 
 def _limits(plan: Plan) -> Document:
-    limits = {} if plan.limits is None else {"time": plan.limits.time, "until": plan.limits.until}
-    return {name: limit for name, limit in limits.items() if limit is not None}
+    return {} if plan.limits is None else plan.limits.to_toml()
 
 
 def _written(rounds: Rounds) -> Document:
-    return {"of": rounds.of, "rounds": list(rounds.ends), **({} if rounds.begun is None else {"begun": rounds.begun})}
+    return {
+        "of": rounds.of,
+        "whole": rounds.whole,
+        "rounds": list(rounds.ends),
+        **({} if rounds.begun is None else {"begun": rounds.begun}),
+    }
 
 
 def _read_rounds(bound: Document) -> Rounds | None:
     if "rounds" not in bound:
         return None
     begun = bound.get("begun")
-    return Rounds(int(bound["of"]), tuple(map(int, bound["rounds"])), None if begun is None else int(begun))
+    ends = tuple(map(int, bound["rounds"]))
+    return Rounds(int(bound["of"]), ends, None if begun is None else int(begun), str(bound.get("whole", "")))
 
 
 def _described(entries: Sequence[ModelEntry], fingerprints: Sequence[str]) -> list[Document]:

@@ -1,12 +1,14 @@
-"""How long a sweep may take and how sure it is to be: `--time` and `--until`. Neither decides a number of a record."""
+"""How long a sweep may take and how sure it is to be: `--time`, `--until`, `--against`. None decides a number of a record."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
-from robustatt.errors import InputError, did_you_mean
+from robustatt.errors import InputError, did_you_mean, said_of
+from robustatt.plan.checks import require_known, require_type
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+|\d+(?:\.\d+)?")
@@ -14,15 +16,46 @@ MAX_POINTS = 50.0
 
 
 @dataclass(frozen=True)
+class GateRule:
+    """What a run is held against: the file of a reference, and the rule of `robustatt.results.gate.check`."""
+
+    reference: str
+    max_drop: float = 1.0
+    alpha: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1 or not 0 <= self.max_drop <= 100:
+            raise InputError("--alpha must lie between 0 and 1, --max-drop between 0 and 100 points")
+
+    @staticmethod
+    def from_toml(value: object) -> GateRule | None:
+        """From the key `against` of a plan: a file, or a table with key `reference`."""
+        if value is None:
+            return None
+        if isinstance(value, str):
+            return GateRule(value)
+        require_type("against", value, dict, 'against = {reference = "reference.json", max_drop = 1.0}')
+        assert isinstance(value, dict)
+        with said_of("against"):
+            require_known(value, ("reference", "max_drop", "alpha"))
+            require_type("reference", value.get("reference"), str, 'reference = "reference.json"')
+            numbers = {key: value[key] for key in ("max_drop", "alpha") if key in value}
+            for key, number in numbers.items():
+                require_type(key, float(number) if type(number) is int else number, float, f"{key} = 0.01")
+        return GateRule(value["reference"], **numbers)
+
+
+@dataclass(frozen=True)
 class Limits:
     """Where a sweep that takes examples in random order stops: whichever comes first.
 
     `time`: as typed, such as "10m". `until`: a half-width in points that no interval exceeds, such as "2", or "2:MODEL/ATTACK"
-    for the intervals of one curve.
+    for the intervals of one curve. `against`: until the verdict of the gate is known.
     """
 
     time: str | None = None
     until: str | None = None
+    against: GateRule | None = None
 
     def __post_init__(self) -> None:
         if self.time is not None and not (_DURATION.fullmatch(self.time) and self.seconds):
@@ -38,15 +71,22 @@ class Limits:
                 )
 
     @staticmethod
-    def parse(time: str | float | None, until: str | float | None) -> Limits | None:
+    def parse(time: str | float | None, until: str | float | None, against: GateRule | None = None) -> Limits | None:
         """From what a user wrote; None if nothing is limited. InputError for what is no time or half-width."""
-        if time is None and until is None:
+        if time is None and until is None and against is None:
             return None
-        return Limits(*(None if value is None else _text(value) for value in (time, until)))
+        return Limits(None if time is None else _text(time), None if until is None else _text(until), against)
+
+    def to_toml(self) -> dict[str, Any]:
+        """The keys of a plan."""
+        keys = {"time": self.time, "until": self.until, "against": None if self.against is None else asdict(self.against)}
+        return {key: value for key, value in keys.items() if value is not None}
 
     def over(self, other: Limits | None) -> Limits:
         """These limits, and where one is not given that of the other."""
-        return self if other is None else Limits(self.time or other.time, self.until or other.until)
+        return (
+            self if other is None else Limits(self.time or other.time, self.until or other.until, self.against or other.against)
+        )
 
     @cached_property
     def seconds(self) -> float | None:

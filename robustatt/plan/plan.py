@@ -23,7 +23,7 @@ from robustatt.plan.checks import (
     require_unique,
 )
 from robustatt.plan.entries import Document, ModelEntry, attack_entry, model_from_toml, model_to_toml
-from robustatt.plan.limits import Limits
+from robustatt.plan.limits import GateRule, Limits
 from robustatt.plan.saved_images import SavedImages
 from robustatt.plan.surrogates import ALL, require_some_craft, resolved
 
@@ -179,9 +179,7 @@ class Plan:
         for key, usual in (("precision", "float32"), ("compile", False), ("mask_classes", False), ("rounds", False)):
             if getattr(self, key) != usual:
                 document[key] = getattr(self, key)
-        for key, limit in () if self.limits is None else (("time", self.limits.time), ("until", self.limits.until)):
-            if limit is not None:
-                document[key] = limit
+        document |= {} if self.limits is None else self.limits.to_toml()
         if self.images is not None:
             document |= {"save_images": self.images.text} | ({"save_images_at": self.images.at} if self.images.at else {})
         document["models"] = [model_to_toml(entry) for entry in self.models]
@@ -201,7 +199,9 @@ class Plan:
         """A plan from a TOML document; every mistake is an InputError that begins with `where`."""
         typed = {**SIMPLE_KEYS, "models": (list, '["vgg"]'), "attacks": (list, '["fgsm"]'), "surrogates": (list, '["all"]')}
         with said_of(where):
-            require_known(document, {*typed, "eps", "eps_unit", "save_images", "save_images_at", "time", "until", "bound"})
+            require_known(
+                document, {*typed, "eps", "eps_unit", "save_images", "save_images_at", "time", "until", "against", "bound"}
+            )
             for key, (kind, example) in typed.items():
                 if key in document:
                     require_type(key, document[key], kind, f"{key} = {example}")
@@ -219,7 +219,7 @@ class Plan:
             for key, example in (("time", '"10m"'), ("until", "2")):
                 if key in document and (isinstance(document[key], bool) or not isinstance(document[key], str | int | float)):
                     require_type(key, document[key], str, f"{key} = {example}")
-            limits = Limits.parse(document.get("time"), document.get("until"))
+            limits = Limits.parse(document.get("time"), document.get("until"), GateRule.from_toml(document.get("against")))
             return Plan(
                 models=models, attacks=attacks, eps=eps, grids=grids, images=images, surrogates=surrogates, limits=limits, **simple
             )  # fmt: skip

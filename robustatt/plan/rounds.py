@@ -14,12 +14,14 @@ SMALLEST, LARGEST = 16, 256
 class Rounds:
     """Rounds of examples, in random order. A round is whole when every model has met its examples under every attack.
 
-    `ends`: where each whole round ends; `of`: how many examples were asked for; `begun`: where the round in progress ends.
+    `ends`: where each whole round ends; `of`: how many examples were asked for; `begun`: where the round in progress ends;
+    `whole`: the fingerprint that these examples have in the order of the data, so without rounds.
     """
 
     of: int
     ends: tuple[int, ...] = ()
     begun: int | None = None
+    whole: str = ""
 
     @property
     def done(self) -> int:
@@ -36,7 +38,7 @@ class Rounds:
 
     def finish(self, end: int) -> Rounds:
         """With one more whole round."""
-        return Rounds(self.of, (*self.ends, end))
+        return replace(self, ends=(*self.ends, end), begun=None)
 
     def known(self) -> tuple[int, ...]:
         """Where rounds end, that in progress too."""

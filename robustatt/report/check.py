@@ -34,7 +34,7 @@ def table(result: CheckResult, every: bool = False) -> tuple[list[str], list[lis
 def to_markdown(result: CheckResult) -> str:
     """The result for a pull request: a headline, the changed points, the rule. Names are escaped."""
     heads, rows = table(result)
-    mark = {0: "passed", 1: "failed", 2: "not comparable"}[result.exit_code]
+    mark = {0: "passed", 1: "failed", 2: "not comparable", 3: "not decided"}[result.exit_code]
     lines = [f"### Robustness check {mark}", "", escape(result.headline), ""]
     if rows:
         lines += [*plain_table(heads, rows), ""]
@@ -52,6 +52,12 @@ def notes(result: CheckResult) -> list[str]:
 def rule(result: CheckResult) -> str:
     """How the gate decides, and what it is blind to."""
     n = result.points[0].n
+    if result.look is not None:
+        return (
+            f"{n:,} of {result.look.of:,} examples, in random order, are done. A drop of more than {result.max_drop:g} points among "
+            "them is a regression if the exact McNemar test says so at the level of this look; the run has passed if the whole run "
+            f"would hardly find one at {result.alpha:g}: see docs/gate.md."
+        )
     return (
         f"A regression is a drop of more than {result.max_drop:g} points that the exact McNemar test finds "
         f"significant at {result.alpha:g}, after Holm's correction over the {result.tested} of "
@@ -65,7 +71,7 @@ def to_junit(result: CheckResult) -> str:
     from xml.etree import ElementTree as Xml
 
     failed = len(result.of("regression"))
-    errors = int(result.verdict == "changed plan")
+    errors = int(result.verdict in ("changed plan", "undecided"))
     suite = Xml.Element("testsuite", name="robustatt check", failures=str(failed), errors=str(errors))
     suite.set("tests", str(max(1, len(result.points))))
     for p in result.points:
@@ -95,6 +101,7 @@ def to_annotations(result: CheckResult, file: str = "") -> str:
     lines = [line("error", "Robustness regression", point_text(p)) for p in result.of("regression")]
     lines += [line("notice", "Robustness improvement", point_text(p)) for p in result.of("improvement")]
     lines += [line("error", "Robustness check: the plan changed", str(change)) for change in result.changes]
+    lines += [line("error", "Robustness check: no verdict", result.headline)] * (result.verdict == "undecided")
     return "\n".join(lines or [line("notice", "Robustness check", result.headline)]) + "\n"
 
 

@@ -20,15 +20,17 @@ from numpy.typing import NDArray
 from robustatt.eps import CLEAN, parse_radius
 from robustatt.errors import InputError, did_you_mean
 from robustatt.results import statistics
+from robustatt.results.early_gate import Look
 from robustatt.results.outcomes import Outcomes, curves_of
 from robustatt.results.part import Part
+from robustatt.results.plan_info import PlanInfo
 from robustatt.results.reference import DataIdentity, Identity, Reference, ReferenceCurve, identity
 from robustatt.results.summary import Summary
 
 ALLOWABLE = ("data", "attack", "eps", "seed", "evaluation")
 
 Verdict = Literal["regression", "improvement", "noise", "same"]
-Overall = Literal["regression", "improvement", "noise", "same", "changed plan"]
+Overall = Literal["regression", "improvement", "noise", "same", "changed plan", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,9 @@ class Change:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What the gate found; ``exit_code`` is 0 passed, 1 regression, 2 the plan changed.
+    """What the gate found; ``exit_code`` is 0 passed, 1 regression, 2 the plan changed, 3 not decided yet.
 
-    ``changes`` stood in the way of a comparison; ``noted`` did not: other weights, and what the user allowed.
+    ``look`` is set where the run has met some of the reference's examples only (see `robustatt.results.early_gate`). ``changes`` stood in the way of a comparison; ``noted`` did not: other weights, and what the user allowed.
     ``tested`` counts the points that Holm's correction was made for.
     """
 
@@ -84,11 +86,12 @@ class CheckResult:
     max_drop: float
     alpha: float
     tested: int = 0
+    look: Look | None = None
 
     @property
     def exit_code(self) -> int:
         """The exit code of ``robustatt check``."""
-        return {"regression": 1, "changed plan": 2}.get(self.verdict, 0)
+        return {"regression": 1, "changed plan": 2, "undecided": 3}.get(self.verdict, 0)
 
     def of(self, verdict: Verdict) -> list[PointCheck]:
         """The points with one verdict, largest change first."""
@@ -105,6 +108,11 @@ class CheckResult:
         """The result in one line."""
         if self.verdict == "changed plan":
             return f"not comparable: {self.changes[0]}" + _and_more(len(self.changes) - 1)
+        if self.look is not None:
+            said = {"regression": "regression", "undecided": "no verdict yet"}.get(self.verdict, "passed")
+            lowest = min(self.points, key=lambda p: p.change)
+            drop = f"largest drop: {point_text(lowest)}" if lowest.change < 0 else "no point is lower than in the reference"
+            return f"{said} after {self.look.done:,} of {self.look.of:,} examples; {drop}"
         if self.verdict in ("regression", "improvement"):
             worst = self.of(self.verdict)
             return f"{self.verdict}: {point_text(worst[0])}" + _and_more(len(worst) - 1)
@@ -154,13 +162,15 @@ def check(
     if not 0 < alpha < 1 or not 0 <= max_drop <= 100:
         raise InputError("alpha must lie between 0 and 1, max-drop between 0 and 100 points")
     compared = {*allow} if same_weights else {"weights", *allow}
-    changes = plan_changes(reference.identity, identity(summary.plan))
+    changes = plan_changes(reference.identity, whole_identity(summary.plan))
     noted = tuple(change for change in changes if change.kind in compared)
     refused = [change for change in changes if change.kind not in compared]
-    found = curves_of(records)
+    found, look = curves_of(records), Look.at(summary.plan)
     pairs: list[tuple[ReferenceCurve, Outcomes]] = []
     for curve in reference.curves:
         outcomes = found.get((curve.model, curve.attack))
+        if look is not None and outcomes is not None:
+            curve = curve.only(outcomes.index)
         if outcomes is not None and _same_examples(curve, outcomes):
             pairs.append((curve, outcomes))
         elif not refused:
@@ -168,9 +178,22 @@ def check(
     if refused:
         return CheckResult("changed plan", (), tuple(refused), noted, max_drop, alpha)
     points = [point for curve in _counts(pairs) for point in curve]
-    tested = testable(np.array([point.lost + point.gained for point in points]), alpha)
-    judged = _judge(points, tested, max_drop, alpha)
-    return CheckResult(_overall(judged), judged, (), noted, max_drop, alpha, int(tested.sum()))
+    lost, gained = (np.array([getattr(point, side) for point in points]) for side in ("lost", "gained"))
+    level = alpha if look is None else look.alarm_level(alpha)
+    tested = testable(lost + gained, level)
+    judged = _judge(points, tested, max_drop, level)
+    verdict = _overall(judged)
+    if look is not None and verdict != "regression" and not look.passes(lost, gained, max_drop, alpha).all():
+        verdict = "undecided"
+    return CheckResult(verdict, judged, (), noted, max_drop, alpha, int(tested.sum()), look)
+
+
+def whole_identity(plan: PlanInfo) -> Identity:
+    """The identity of a plan; of a sweep in rounds as if all examples were done."""
+    found = identity(plan)
+    if plan.rounds is None:
+        return found
+    return found.model_copy(update={"data": found.data.model_copy(update={"n": plan.rounds.of})})
 
 
 def plan_changes(was: Identity, now: Identity) -> list[Change]:

@@ -55,13 +55,29 @@ class AttackInfo(Part):
         return self.recipe.category if self.recipe is not None else "external"
 
 
+class GateInfo(Part):
+    """What a sweep in rounds is held against, and by which rule."""
+
+    reference: str
+    max_drop: float = 1.0
+    alpha: float = 0.01
+
+
 class RoundsInfo(Part):
-    """Rounds of a random order: where each whole one ends, of how many examples; and the limits, as typed."""
+    """Rounds of a random order: where each whole one ends, of how many examples, whose fingerprint in the order of the data is
+    `whole`; and the limits, as typed."""
 
     ends: list[Count] = []
     of: Count
+    whole: str = ""
     time: str | None = None
     until: str | None = None
+    against: GateInfo | None = None
+
+    @property
+    def done(self) -> int:
+        """The examples of the whole rounds."""
+        return self.ends[-1] if self.ends else 0
 
 
 class PlanInfo(Part):

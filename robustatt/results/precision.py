@@ -62,6 +62,8 @@ def _why(plan: PlanInfo, stopped: Stopped | None) -> str:
         return "No limit has ended it: the sweep is running, or was interrupted."
     if stopped.reason == "all":
         return "All examples are done."
+    if stopped.reason == "gate":
+        return f"Stopped: the verdict of the gate against {plan.rounds.against.reference if plan.rounds.against else 'a reference'} is known."
     if stopped.reason == "until":
         points, _, curve = (plan.rounds.until or "").partition(":")
         return f"Stopped: no interval{f' of {curve}' if curve else ''} is wider than {points} points to either side."

@@ -11,7 +11,7 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,6 +47,11 @@ class ReferenceCurve:
     eps: tuple[str, ...]
     index: NDArray[np.int64]
     correct: Bits
+
+    def only(self, index: NDArray[np.int64]) -> ReferenceCurve:
+        """The same of some examples, in the reference's order; those that it does not have are left out."""
+        chosen = np.isin(self.index, index)
+        return replace(self, index=self.index[chosen], correct=self.correct[chosen])
 
 
 class DataIdentity(Part):
@@ -121,11 +126,12 @@ def identity(plan: PlanInfo) -> Identity:
     """The identity of a plan; controls are left out, since no curve of theirs is kept."""
     given = plan.as_dict()
     classes = {"classes": len(plan.data.classes)} if "classes" in plan.data.model_fields_set else {}
+    whole = {"fingerprint": plan.rounds.whole} if plan.rounds is not None and plan.rounds.whole else {}  # whatever their order
     return _subset(
         Identity,
         given
         | {
-            "data": _subset(DataIdentity, plan.data.as_dict() | classes),
+            "data": _subset(DataIdentity, plan.data.as_dict() | classes | whole),
             "models": {entry.name: _subset(ModelIdentity, entry.as_dict()) for entry in plan.models},
             "attacks": {
                 entry.name: _subset(AttackIdentity, entry.as_dict()) for entry in plan.attacks if entry.category not in UNGATED

@@ -193,9 +193,10 @@ class Provenance(Part):
 
 
 class Stopped(Part):
-    """Why a sweep in rounds ended, after how many seconds: the time was up, intervals were narrow enough, or all examples done."""
+    """Why a sweep in rounds ended, after how many seconds: the time was up, intervals were narrow enough, the gate had its verdict,
+    or all examples were done."""
 
-    reason: Literal["time", "until", "all"]
+    reason: Literal["time", "until", "gate", "all"]
     seconds: float
 
 
