@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from robustatt.cli._forecast import print_forecast
 from robustatt.cli._options import (
     AttentionOption,
     Channels,
@@ -22,15 +22,11 @@ from robustatt.cli._options import (
 )
 from robustatt.cli._running import evaluated, parse_batch_size, parse_workers, prepared
 from robustatt.cli._sweep_tables import print_place, print_rounds, print_summary
-from robustatt.cli._terminal import announce, counted, print_table
+from robustatt.cli._terminal import announce
 from robustatt.errors import InputError
-from robustatt.progress import duration
 
 if TYPE_CHECKING:
-    from robustatt.data import Dataset
-    from robustatt.engine.models import Loader
-    from robustatt.engine.options import ExecutorOptions
-    from robustatt.plan import Cell, Limits, ModelEntry, Plan, SavedImages
+    from robustatt.plan import Limits, ModelEntry, Plan, SavedImages
     from robustatt.results.summary import Summary
 
 
@@ -185,7 +181,7 @@ def sweep(
         return
     wanted, dataset, load = prepared(wanted)
     if dry_run:
-        _print_forecast(wanted, dataset, load, folder, execution)
+        print_forecast(wanted, dataset, load, folder, execution)
         return
     outcome = evaluated(wanted, dataset, load, folder, execution, began)
     _print_outcome(outcome.summary, folder, outcome.computed, outcome.ready)
@@ -290,37 +286,6 @@ def _reweighted(models: tuple[ModelEntry, ...], weights: list[str]) -> tuple[Mod
     if len(weights) != len(models):
         raise InputError(f"--weights is given {len(weights)} times, but the plan has {len(models)} models: once for each")
     return tuple(replace(entry, weights=file) for entry, file in zip(models, weights, strict=True))
-
-
-def _print_forecast(plan: Plan, dataset: Dataset, load: Loader, folder: Path, execution: ExecutorOptions) -> None:
-    """Cost by model and attack, then what all of it takes on this machine and on the requested workers."""
-    from robustatt.engine.forecast import forecast
-    from robustatt.engine.sweep import bound
-
-    with bound(plan.at_once(), dataset, load, folder, execution) as sweep:
-        cost = forecast(sweep, _say_measured)
-    heads = ["model", "attack", "cells", "gradients", "forwards", "time of one worker", "measured on"]
-    print_table(heads, [
-        [kind.model, kind.attack, f"{kind.cells:,}", f"{kind.gradients:,.0f}", f"{kind.forwards:,.0f}",
-         duration(kind.seconds), f"{kind.piloted} examples"]
-        for kind in cost.kinds
-    ])  # fmt: skip
-    ready = f", {cost.ready} more found on disk" if cost.ready else ""
-    print(
-        f"{counted(round(cost.total('cells')), 'cell')}{ready}: {cost.total('gradients'):,.0f} gradients, "
-        f"{cost.total('forwards'):,.0f} forwards, {duration(cost.total('seconds'))} on one worker"
-    )
-    start = f", {duration(cost.start_seconds)} of it to start them" if cost.start_seconds else ""
-    print(
-        f"With {counted(cost.workers, 'worker')}: {duration(cost.seconds)}{start}; "
-        f"peak memory of all processes {cost.peak_bytes / 2**30:.1f} GiB. Nothing was written."
-    )
-    if plan.limits is not None:
-        print("That is all of it: --time and --until stop it earlier.")
-
-
-def _say_measured(cell: Cell, examples: int) -> None:
-    print(f"measuring {cell.model} under {cell.attack.name} on {counted(examples, 'example')} ...", file=sys.stderr)
 
 
 def default_folder(data: str) -> Path:

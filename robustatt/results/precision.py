@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -90,6 +91,15 @@ def widest(summary: Summary, only: tuple[str, str] | None = None) -> float:
         return 1.0
     low, high, n = np.array([(point.ci_low, point.ci_high, point.n) for point in points]).T
     return float(cautious_half_width(low, high, n).max())
+
+
+def enough_examples(half_width: float) -> int:
+    """How many examples make every 95 % interval (Wilson) at most this wide to either side, whatever the accuracy.
+
+    It is widest at 1/2, where half the width is z / (2 sqrt(n + z^2)).
+    """
+    z = statistics.two_sided(0.95)
+    return max(FEWEST, math.ceil(z**2 * (1 / (4 * half_width**2) - 1)))
 
 
 def narrow_enough(summary: Summary, limits: Limits | None) -> bool:

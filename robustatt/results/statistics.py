@@ -38,7 +38,8 @@ def normal_quantile(probability: float) -> float:
     return NormalDist().inv_cdf(probability)
 
 
-def _two_sided(confidence: float) -> float:
+def two_sided(confidence: float) -> float:
+    """How many standard deviations a two-sided interval reaches to either side."""
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
     return normal_quantile(0.5 + confidence / 2)
@@ -76,7 +77,7 @@ def wilson(successes: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tupl
         raise ValueError("the share of nothing is not defined: n must be at least 1")
     if np.any((k < 0) | (k > total)):
         raise ValueError("successes must lie between 0 and n")
-    z2 = _two_sided(confidence) ** 2
+    z2 = two_sided(confidence) ** 2
     centre = (k + z2 / 2) / (total + z2)
     half = np.sqrt(z2 * (k * (total - k) / total + z2 / 4)) / (total + z2)
     return np.where(k == 0, 0.0, centre - half), np.where(k == total, 1.0, centre + half)
@@ -341,7 +342,7 @@ def auc_interval(score: ArrayLike, positive: ArrayLike, confidence: float = 0.95
         centre = min(max(area, 0.5 / (m * n)), 1 - 0.5 / (m * n))
         q1, q2 = centre / (2 - centre), 2 * centre**2 / (1 + centre)
         variance = (centre * (1 - centre) + (m - 1) * (q1 - centre**2) + (n - 1) * (q2 - centre**2)) / (m * n)
-    half = _two_sided(confidence) * variance**0.5 / (centre * (1 - centre))
+    half = two_sided(confidence) * variance**0.5 / (centre * (1 - centre))
     logit = float(np.log(centre / (1 - centre)))
     low, high = 1 / (1 + np.exp(-(logit - half))), 1 / (1 + np.exp(-(logit + half)))
     return Estimate(area, min(float(low), area), max(float(high), area))

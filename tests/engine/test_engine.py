@@ -210,6 +210,11 @@ def test_a_dry_run_counts_and_writes_nothing(
     said = capsys.readouterr().out
     assert "1 cell: 24 gradients, 72 forwards" in said, "one gradient, two radii and the clean image"
     assert "peak memory" in said
+    assert cli_run(*command, "--dry-run", "--time", "1h", "--until", "20") == 0
+    said = capsys.readouterr().out
+    assert "About 24 of 24 examples fit into --time 1h. --until 20 needs 24 examples at the most." in said
+    assert cli_run(*command, "--dry-run", "--time", "0.0001s", "--workers", 1) == 0
+    assert "About 0 of 24 examples fit" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
     assert cli_run(*command) == 0
     assert cli_run(*command, "--dry-run") == 0

@@ -15,7 +15,7 @@ from robustatt.errors import InputError
 from robustatt.plan import Limits
 from robustatt.plan.plan import Plan
 from robustatt.results.confidence_sequence import anytime
-from robustatt.results.precision import cautious_half_width, narrow_enough, rounds_said
+from robustatt.results.precision import FEWEST, cautious_half_width, enough_examples, narrow_enough, rounds_said
 from robustatt.results.statistics import wilson
 from robustatt.results.summary import Summary
 
@@ -160,3 +160,14 @@ def test_a_plan_file_has_limits(tmp_path: object) -> None:  # noqa: ARG001
     assert Plan.from_toml(plan.to_toml(), "again") == plan
     with pytest.raises(InputError, match=r"key 'time' has the wrong type"):
         Plan.from_toml(document | {"time": True}, "plan")
+
+
+@pytest.mark.parametrize("half_width", [0.005, 0.01, 0.02, 0.05, 0.1])
+def test_so_many_examples_are_enough_and_one_fewer_is_not(half_width: float) -> None:
+    enough = enough_examples(half_width)
+    widths = {}
+    for n in (enough, enough - 1):
+        low, high = wilson(n / 2, n)
+        widths[n] = float(high - low) / 2
+    assert widths[enough] <= half_width
+    assert widths[enough - 1] > half_width or enough == FEWEST
