@@ -64,6 +64,7 @@ bench: $(READY) ## time attacks against other libraries (half an hour on 2 cores
 	$(BIN)/python benchmarks/bench_small.py
 	$(BIN)/python benchmarks/bench_board.py
 	$(BIN)/python benchmarks/bench_corruptions.py
+	$(BIN)/python benchmarks/bench_scale.py
 
 clean: ## remove what runs have written (not .venv)
 	rm -rf reports/out reports/*/out dist build .pytest_cache .mypy_cache .ruff_cache

@@ -172,7 +172,7 @@ class Store:
         import pyarrow.parquet as pq
 
         contents = [content for key in keys if (content := self.content(key)) is not None]
-        tables = [pq.read_table(pa.BufferReader(content)) for content in contents]
+        tables = [pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False) for content in contents]
         if not tables:
             return pd.DataFrame({name: pd.Series(dtype="object" if kind == "string" else kind) for name, kind in COLUMNS.items()})
         frame: pd.DataFrame = pa.concat_tables(tables, promote_options="default").replace_schema_metadata(None).to_pandas()
