@@ -32,6 +32,19 @@ def checkpoints(steps: int) -> list[int]:
     return sorted(set(found))
 
 
+class _Constant:
+    """A tensor that every step needs, kept on each device where it was asked for."""
+
+    def __init__(self, value: Tensor) -> None:
+        self._copies = {value.device: value}
+
+    def on(self, device: torch.device) -> Tensor:
+        """The tensor there."""
+        if device not in self._copies:
+            self._copies[device] = next(iter(self._copies.values())).to(device)
+        return self._copies[device]
+
+
 class AutoPgd(SteppedAttack):
     """What the two forms share: the best point so far, each row's own count of steps, and the goals of APGD-T.
 
@@ -119,7 +132,7 @@ class Apgd(AutoPgd):
         window = torch.zeros(self.steps + 1)  # by iteration: the length of the window it closes, or 0
         for before, mark in zip([0, *marks], marks, strict=False):
             window[mark] = mark - before
-        self._window = window
+        self._window = _Constant(window)
 
     def _begin(self, batch: Batch, rng: ExampleRng) -> State:
         if self.norm.name == "linf":
@@ -143,7 +156,7 @@ class Apgd(AutoPgd):
         return now
 
     def _check(self, batch: Batch, now: State, grad: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        window = self._window.to(grad.device)[now["count"]]
+        window = self._window.on(grad.device)[now["count"]]
         due = window > 0
         seldom = now["rises"] < self.rho * window
         stuck = (now["halved"] == 0) & (now["checked_loss"] >= now["best_loss"])
@@ -183,12 +196,15 @@ class SparseApgd(AutoPgd):
         super().__init__(recipe, classes)
         self.larger_radii = bool(recipe.larger_radii)
         self.balls = _balls(self.steps, [(3, 0.3), (2, 0.3)] if self.larger_radii else [])
+        self._tables = {
+            name: _Constant(torch.tensor([getattr(ball, name) for ball in self.balls])) for name in ("factor", "first", "due")
+        }
 
     def inside(self, batch: Batch, state: State) -> Tensor:  # noqa: ARG002
         return self._table("factor", state["count"]) == 1
 
     def _table(self, name: str, count: Tensor) -> Tensor:
-        return torch.tensor([getattr(ball, name) for ball in self.balls], device=count.device)[count]
+        return self._tables[name].on(count.device)[count]
 
     def _radius(self, batch: Batch, count: Tensor) -> Tensor:
         return batch.eps * self._table("factor", count)
